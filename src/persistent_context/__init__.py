@@ -1,0 +1,36 @@
+"""A dictionary bound to one plain JSON file, safe and fast under many asyncio tasks, threads and processes."""
+
+from ._context import PersistentContext
+from ._errors import (
+    ConflictError,
+    ContextUsageError,
+    DurabilityUnknownError,
+    LockLostError,
+    LockTimeoutError,
+    NotARegularFileError,
+    PersistentContextError,
+    ReentrantTransactionError,
+    UnserializableValueError,
+)
+from ._sync import SyncPersistentContext
+from ._transaction import Transaction
+from ._types import Holder, Statistics
+from ._values import MISSING
+
+__all__ = [
+    "MISSING",
+    "ConflictError",
+    "ContextUsageError",
+    "DurabilityUnknownError",
+    "Holder",
+    "LockLostError",
+    "LockTimeoutError",
+    "NotARegularFileError",
+    "PersistentContext",
+    "PersistentContextError",
+    "ReentrantTransactionError",
+    "Statistics",
+    "SyncPersistentContext",
+    "Transaction",
+    "UnserializableValueError",
+]

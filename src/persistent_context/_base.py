@@ -1,0 +1,261 @@
+"""What both faces share: options, the dictionary in memory, and the making of operations."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from . import _operations as operations
+from ._document import CorruptDocumentError, Document
+from ._errors import PersistentContextError
+from ._group import CommitQueue, Request, queue_of
+from ._memory import LiveDict, Memory, Reading
+from ._merge import OnConflict, check_policy
+from ._operations import Look, Reload, Save, Update
+from ._transaction import Transaction
+from ._types import Statistics
+from ._values import MISSING, MaybeText, check_key
+
+
+class Arrival(NamedTuple):
+    """What a cycle made known to a context."""
+
+    document: Document
+    final: dict[str, MaybeText]
+    sent: dict[str, MaybeText]
+    save: Save | None
+    """The last save among the calls, after which memory has seen the whole document."""
+
+
+class BaseContext(MutableMapping[str, Any]):
+    """A dictionary bound to one plain JSON file; see the two faces for how it is loaded and saved.
+
+    Args:
+        filepath: the JSON file: a ``str`` or path object. A relative one is taken from the current directory now.
+        durable: whether what is acknowledged is to survive a power loss, and not only the death of processes.
+        lock_timeout: how long a call waits for its turn, in seconds; 0 only tries, ``math.inf`` waits for ever.
+        on_conflict: what to do with a key that another writer changed as well: ``"mine"`` (the last writer wins),
+            ``"theirs"``, ``"raise"`` (:class:`ConflictError`), or ``fn(key, base, mine, theirs) -> value``, in which
+            ``MISSING`` stands for absence. The callable runs under the lock, in another thread: keep it pure and quick.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: a timeout that is negative or NaN, or a policy that does not exist.
+    """
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        *,
+        durable: bool = True,
+        lock_timeout: float = 30.0,
+        on_conflict: OnConflict = "mine",
+    ) -> None:
+        path = os.fspath(filepath)
+        if not isinstance(path, str):
+            msg = f"filepath is a str or a path object, not {type(path).__name__}"
+            raise TypeError(msg)
+        if not path or "\0" in path:
+            msg = f"filepath is no path of a file: {path!r}"
+            raise ValueError(msg)
+        self.filepath: Final = Path(path)
+        """The path as it was given."""
+        self._path: Final = os.path.abspath(path)
+        self._durable: Final = durable
+        self._lock_timeout: Final = check_timeout(lock_timeout, "lock_timeout")
+        self._on_conflict: Final = check_policy(on_conflict)
+        self._memory = Memory()
+        self._guard: AbstractContextManager[object] = threading.RLock()
+        self._queue: CommitQueue | None = None
+
+    @property
+    def _data(self) -> LiveDict:
+        """The live dictionary."""
+        return self._memory.data
+
+    def get(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - a JSON value
+        """Return the live value of a key in memory, or the default. Does not suspend.
+
+        What is done to a list or dictionary in place is a change like any other, which ``save()`` saves.
+        """
+        with self._guard:
+            return self._memory.data.get(key, default)
+
+    def set(self, key: str, value: Any) -> None:  # noqa: ANN401 - any value; save() checks it
+        """Set the value of a key in memory; ``save()`` makes it persistent. Does not suspend.
+
+        Raises:
+            UnserializableValueError: the key is no ``str``. The value is checked when it is saved.
+        """
+        with self._guard:
+            self._memory.data[key] = value
+
+    def get_all_data(self) -> dict[str, Any]:
+        """Return a copy of memory that shares nothing mutable with it. Does not suspend."""
+        with self._guard:
+            return self._memory.copy()
+
+    def unsaved_keys(self) -> set[str]:
+        """Return the keys set, changed in place or deleted since they were last loaded or saved. Does not suspend."""
+        with self._guard:
+            return self._memory.unsaved_keys()
+
+    def statistics(self) -> Statistics:
+        """Return what this process has done to the file so far, through all contexts on it. Does not suspend."""
+        return Statistics() if self._queue is None else self._queue.store.statistics()
+
+    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - a JSON value
+        with self._guard:
+            return self._memory.data[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:  # noqa: ANN401
+        self.set(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        with self._guard:
+            del self._memory.data[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._memory.data
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._memory.data)
+
+    def __len__(self) -> int:
+        return len(self._memory.data)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} on {os.fspath(self.filepath)!r}: {len(self)} keys in memory>"
+
+    def clear(self) -> None:
+        """Delete all keys in memory. Does not suspend."""
+        with self._guard:
+            self._memory.data.clear()
+
+    def _attach(self) -> CommitQueue:
+        """Find the queue of the file; follows symlinks, so it belongs in a worker thread."""
+        self._queue = queue_of(self._path)
+        return self._queue
+
+    def _queue_here(self) -> CommitQueue | None:
+        """Return the queue, if it is known and of this process."""
+        return self._queue if self._queue is not None and self._queue.pid == os.getpid() else None
+
+    def _read(self) -> tuple[Document, LiveDict] | None:
+        """Read the file without a lock; None stands for a corrupt one, which wants a look under the lock."""
+        try:
+            document = self._attach().store.read()
+        except CorruptDocumentError:
+            return None
+        return document, LiveDict.of(document)
+
+    def _save(self) -> Save:
+        with self._guard, self._about_file():
+            return self._memory.save(self._on_conflict)
+
+    def _update(self, key: str, purpose: str, function: Callable[[MaybeText], tuple[MaybeText, Any]]) -> Update:
+        with self._guard, self._about_file():
+            unsaved = self._memory.unsaved(check_key(key))
+            return Update(key, function, purpose, unsaved, self._on_conflict, self._memory.origin())
+
+    def _incr(self, key: str, delta: float, default: float) -> Update:
+        return self._update(key, "incr", operations.incr(check_key(key), delta, default))
+
+    def _add(self, key: str, value: object) -> Update:
+        with self._about_file():
+            return self._update(key, "add", operations.compare_and_set(check_key(key), MISSING, value))
+
+    def _compare_and_set(self, key: str, expected: object, new: object) -> Update:
+        with self._about_file():
+            return self._update(key, "compare_and_set", operations.compare_and_set(check_key(key), expected, new))
+
+    def _mutate(self, key: str, fn: Callable[[Any], Any], default: object) -> Update:
+        with self._about_file():
+            return self._update(key, "mutate", operations.mutate(check_key(key), fn, default))
+
+    def _transaction(self, document: Document) -> Transaction:
+        return Transaction(document, self._unsaved, self._on_conflict, self._memory.origin(), self._path)
+
+    def _unsaved(self, key: str) -> Any:  # noqa: ANN401 - for the transaction
+        with self._guard:
+            return self._memory.unsaved(key)
+
+    def _about_file(self) -> AbstractContextManager[None]:
+        return _AboutFile(self._path)
+
+    def _work_out(self, requests: Sequence[Request]) -> Arrival | None:
+        """Work out what calls that are over made known; runs in the thread of the cycle, and fails only these calls."""
+        try:
+            for request in requests:
+                if isinstance(request.operation, Reload) and request.document is not None:
+                    request.result = LiveDict.of(request.document)
+            return self._arrival(requests)
+        except Exception as error:  # noqa: BLE001 - MemoryError, for one
+            for request in requests:
+                request.error = request.error or error
+            return None
+
+    def _arrival(self, requests: Sequence[Request]) -> Arrival | None:
+        """Work out, in the thread of the cycle, what its calls made known."""
+        known = [request for request in requests if request.document is not None and not isinstance(request.operation, Look)]
+        if not known:
+            return None
+        document: Document = known[-1].document  # type: ignore[assignment]
+        sent: dict[str, MaybeText] = {}
+        keys: dict[str, None] = {}
+        save: Save | None = None
+        for request in known:
+            operation = request.operation
+            sent.update(operation.sent)
+            keys.update(dict.fromkeys(operation.keys))
+            if isinstance(operation, Save):
+                save = operation
+        found = document.find(keys)
+        final: dict[str, MaybeText] = {key: found.get(key, MISSING) for key in keys}
+        if save:
+            final = {**document.differences(save.seen), **final}
+        return Arrival(document, final, sent, save)
+
+    def _absorb(self, arrival: Arrival | None, requests: Sequence[Request]) -> None:
+        """Take over what became known."""
+        with self._guard:
+            if arrival is not None and arrival.save is not None:
+                self._memory.absorb_save(arrival.save.seen, arrival.document, arrival.final, arrival.sent)
+            elif arrival is not None:
+                self._memory.absorb(arrival.final, arrival.sent)
+            for request in requests:
+                if isinstance(request.operation, Reload) and request.document is not None:
+                    self._memory.load(self._memory.begin_reading(), request.document, request.result)
+
+    def _take_over(self, reading: Reading, loaded: tuple[Document, LiveDict]) -> bool:
+        with self._guard:
+            return self._memory.load(reading, *loaded)
+
+
+class _AboutFile(AbstractContextManager[None]):
+    """Names the file in errors that were raised where it was not known."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, PersistentContextError):
+            error.about(self._path)
+
+
+def check_timeout(timeout: float, name: str) -> float:
+    """Return a timeout in seconds if it is one, else raise TypeError or ValueError."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        msg = f"{name} is a number of seconds, not {type(timeout).__name__}"
+        raise TypeError(msg)
+    if math.isnan(timeout) or timeout < 0:
+        msg = f"{name} is a number of seconds from 0 (only try) to math.inf (wait for ever), not {timeout!r}"
+        raise ValueError(msg)
+    return timeout
+
+

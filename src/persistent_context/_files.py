@@ -1,0 +1,311 @@
+"""Files: read whole ones, replace one atomically, move one aside, and never give more users access than before.
+
+The steps of :func:`replace` and their order are those of Pillai et al., "All File Systems Are Not Created Equal"
+(OSDI '14): write under another name, fsync, rename, fsync the directory. A failed fsync is never tried again on the
+same file: the kernel has marked the pages clean by then (Rebello et al., "Can Applications Recover from fsync
+Failures?", USENIX ATC '20).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+from ._errors import DurabilityUnknownError, NotARegularFileError
+from ._flock import try_lock
+
+CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_BINARY", 0)
+NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+NO_WAIT: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # a FIFO would block open() for ever
+_DIRECTORY: Final = os.O_RDONLY | CLOEXEC | getattr(os, "O_DIRECTORY", 0)
+_WRITE_BYTES: Final = 1024 * 1024
+_NAME_BYTES: Final = 200  # leaves room for what is appended: a file name has at most 255
+_ACL: Final = "system.posix_acl_access"
+_WINDOWS_RETRIES: Final = 60
+_WINDOWS_BUSY: Final = (5, 32)  # ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION: a reader or a virus scanner has it open
+
+
+def open_to_read(path: str) -> int:
+    """Open a regular file for reading.
+
+    Raises:
+        FileNotFoundError: there is none.
+        NotARegularFileError: something else is in its place.
+        OSError: as the system says.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | CLOEXEC | NO_WAIT)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise not_a_regular_file(path) from error
+        raise
+    try:
+        check_regular(path, os.fstat(fd))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def check_regular(path: str, status: os.stat_result) -> None:
+    """Raise NotARegularFileError unless the file is a regular one."""
+    if not stat.S_ISREG(status.st_mode):
+        raise not_a_regular_file(path, status.st_mode)
+
+
+def not_a_regular_file(path: str, mode: int = 0) -> NotARegularFileError:
+    """Return the error that says what stands in the place of a file."""
+    code, what = (errno.EISDIR, "a directory") if stat.S_ISDIR(mode) else (errno.EINVAL, "a FIFO, socket or device")
+    return NotARegularFileError(code, f"{what} stands where a regular file is wanted", path)
+
+
+def read_at(fd: int, offset: int, length: int) -> bytes:
+    """Read that much, or up to the end of the file."""
+    if sys.platform == "win32":
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.read(fd, length)
+    data = os.pread(fd, length, offset)
+    while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
+        data += more
+    return data
+
+
+def make_directories(path: str, *, durable: bool) -> None:
+    """Make a directory and its missing parents, each of them durably."""
+    missing = []
+    while path and not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # made by another process meanwhile; a file there fails below
+            os.mkdir(directory)
+        if durable:
+            sync_directory(os.path.dirname(directory))
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory survive a power loss."""
+    if sys.platform == "win32":  # has no such call: NTFS journals names
+        return
+    fd = os.open(path, _DIRECTORY)
+    try:
+        _sync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace(path: str, pieces: Iterable[bytes | memoryview], *, durable: bool, check: Callable[[], None]) -> int:
+    """Replace a file, or make it: whoever opens it sees all of the old content or all of the new.
+
+    Args:
+        path: the file, no symlink.
+        pieces: the new content.
+        durable: whether it is to survive a power loss when this returns.
+        check: called last before the replacing; it stops it by raising.
+
+    Returns:
+        The number of bytes written.
+
+    Raises:
+        DurabilityUnknownError: the file was replaced, but what came after failed.
+        OSError: the old file stands as it was, and nothing is left behind.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        check_regular(path, os.lstat(path))
+    temporary = _temporary_name(path)
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | CLOEXEC | NO_FOLLOW, _first_mode(path))
+    replaced = False
+    try:
+        try_lock(fd)  # says that a living writer owns it, see remove_leftovers()
+        share_access(path, fd)
+        written = _write(fd, pieces)
+        if durable:
+            _sync(fd)
+        check()
+        if sys.platform == "win32":
+            os.close(fd)
+            fd = -1
+        _rename(temporary, path)
+        replaced = True
+        if durable:
+            sync_directory(os.path.dirname(path))
+        if fd >= 0:
+            closing, fd = fd, -1
+            os.close(closing)
+    except BaseException as error:
+        replaced = replaced or (fd >= 0 and _is_at(path, fd))
+        if fd >= 0:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                os.close(fd)
+        if not replaced:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        if isinstance(error, OSError):
+            message = f"the file was replaced, but whether this survives a power loss is unknown: {error.strerror}"
+            raise DurabilityUnknownError(error.errno, message, path) from error
+        raise
+    return written
+
+
+def _first_mode(path: str) -> int:
+    """Return the mode to make a file with: nobody's but ours, if its access is to follow that of another one."""
+    return 0o600 if os.path.exists(path) else 0o666
+
+
+def share_access(path: str, fd: int, mask: int = 0o7777) -> None:
+    """Give an open file of ours the access rights of the file at a path: never more, and less where we may not give.
+
+    Does nothing if there is no such file.
+    """
+    if sys.platform == "win32":
+        return
+    try:
+        model = os.stat(path)
+    except FileNotFoundError:
+        return
+    mode = stat.S_IMODE(model.st_mode) & mask
+    status = os.fstat(fd)
+    if (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (mode, model.st_uid, model.st_gid) and not _has_acl(path):
+        return
+    if status.st_uid not in (os.geteuid(), model.st_uid) and os.geteuid() != 0:
+        return  # a lock file that is not ours
+    if (status.st_uid, status.st_gid) != (model.st_uid, model.st_gid):
+        try:
+            os.fchown(fd, model.st_uid, model.st_gid)
+        except PermissionError:
+            with contextlib.suppress(PermissionError):
+                os.fchown(fd, -1, model.st_gid)
+    if os.fstat(fd).st_gid != model.st_gid:
+        mode &= ~0o070 | (mode & 0o007) << 3  # the group is another one: it gets no more than everybody
+    with contextlib.suppress(PermissionError):  # no longer ours after fchown, if not root
+        _copy_acl(path, fd)
+        os.fchmod(fd, mode)
+
+
+def _has_acl(path: str) -> bool:
+    if sys.platform != "linux":
+        return False
+    try:
+        return bool(os.getxattr(path, _ACL))
+    except OSError:  # ENODATA, or a file system without
+        return False
+
+
+def _copy_acl(path: str, fd: int) -> None:
+    # With an access list, the group bits of the mode are its mask: without it they would mean more than before.
+    if sys.platform != "linux":
+        return
+    if _has_acl(path):
+        os.setxattr(fd, _ACL, os.getxattr(path, _ACL))
+    else:  # inherited from the directory's default
+        with contextlib.suppress(OSError):
+            os.removexattr(fd, _ACL)
+
+
+def remove_leftovers(path: str) -> list[str]:
+    """Remove the temporaries that crashed writers of a file left; the caller holds the lock of the file.
+
+    One whose writer lives is locked by it, and stays.
+    """
+    directory, pattern = os.path.dirname(path), _temporary_pattern(path)
+    removed = []
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)]
+    for name in names:
+        leftover = os.path.join(directory, name)
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # gone, or another user's: theirs to remove
+            fd = os.open(leftover, os.O_RDWR | CLOEXEC | NO_FOLLOW | NO_WAIT)
+            try:
+                if try_lock(fd):
+                    os.unlink(leftover)
+                    removed.append(leftover)
+            finally:
+                os.close(fd)
+    return removed
+
+
+def move_aside(path: str, *, durable: bool, keep: bool = False) -> str:
+    """Give a corrupt file another name, or with ``keep`` a second one, and return that name."""
+    directory, name = os.path.split(path)
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    aside = os.path.join(directory, f"{_shortened(name)}.corrupt-{moment}-{secrets.token_hex(4)}")
+    (os.link if keep else os.rename)(path, aside)
+    if durable:
+        sync_directory(directory)
+    return aside
+
+
+def _write(fd: int, pieces: Iterable[bytes | memoryview]) -> int:
+    written = 0
+    for block in _blocks(pieces):
+        rest = memoryview(block)
+        while rest:  # a write may be short, on a full disk or under RLIMIT_FSIZE
+            rest = rest[os.write(fd, rest) :]
+        written += len(block)
+    return written
+
+
+def _blocks(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """Join small pieces, so that a small file is one write."""
+    block: list[bytes | memoryview] = []
+    size = 0
+    for piece in pieces:
+        block.append(piece)
+        size += len(piece)
+        if size >= _WRITE_BYTES:
+            yield b"".join(block)
+            block, size = [], 0
+    yield b"".join(block)
+
+
+def _sync(fd: int) -> None:
+    if sys.platform == "darwin":
+        import fcntl  # noqa: PLC0415
+
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync(2) of macOS does not empty the drive's cache
+    else:
+        os.fsync(fd)
+
+
+def _rename(source: str, target: str) -> None:
+    if sys.platform == "win32":
+        for attempt in range(_WINDOWS_RETRIES):
+            try:
+                os.replace(source, target)
+            except OSError as error:
+                if getattr(error, "winerror", None) not in _WINDOWS_BUSY or attempt == _WINDOWS_RETRIES - 1:
+                    raise
+                time.sleep(0.001 * min(attempt + 1, 50))
+            else:
+                return
+    os.replace(source, target)
+
+
+def _is_at(path: str, fd: int) -> bool:
+    """Whether a path names this open file: after a rename that failed half-way."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
+    return False
+
+
+def _temporary_name(path: str) -> str:
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{_shortened(name)}.{secrets.token_hex(8)}.tmp")
+
+
+def _temporary_pattern(path: str) -> re.Pattern[str]:
+    return re.compile(rf"\.{re.escape(_shortened(os.path.basename(path)))}\.[0-9a-f]{{16}}\.tmp")
+
+
+def _shortened(name: str) -> str:
+    return os.fsdecode(os.fsencode(name)[:_NAME_BYTES]) if len(os.fsencode(name)) > _NAME_BYTES else name

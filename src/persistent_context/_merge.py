@@ -1,0 +1,88 @@
+"""The three-way merge of one key: what this context made of it, what others made of it, and what both started from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from ._errors import ConflictError
+from ._values import MISSING, MaybeText, decode, encode, same
+
+Resolver: TypeAlias = Callable[[str, Any, Any, Any], Any]
+"""``fn(key, base, mine, theirs) -> value``, with MISSING for absence in all four places."""
+
+OnConflict: TypeAlias = Literal["mine", "theirs", "raise"] | Resolver
+_POLICIES: Final = ("mine", "theirs", "raise")
+
+
+@dataclass(frozen=True, slots=True)
+class Unsaved:
+    """A change that is not in the file yet."""
+
+    base: MaybeText
+    mine: MaybeText
+
+
+class OwnWrites:
+    """What a context itself has put into the file: it is in no conflict with its own calls that came before."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, tuple[int, MaybeText]] = {}
+        self.mark = 0
+        """Tells earlier writes from later ones."""
+
+    def note(self, texts: Mapping[str, MaybeText]) -> None:
+        """Note that texts were committed."""
+        self.mark += 1
+        self._texts.update((key, (self.mark, text)) for key, text in texts.items())
+
+    def since(self, mark: int, keys: Iterable[str]) -> dict[str, MaybeText]:
+        """Return what was written to the keys since a mark, the last write to each."""
+        writes = {key: self._texts[key] for key in keys if key in self._texts}
+        return {key: text for key, (written, text) in writes.items() if written > mark}
+
+
+def check_policy(policy: object) -> OnConflict:
+    """Return the policy if it is one, else raise ValueError."""
+    if policy in _POLICIES or callable(policy):
+        return policy  # type: ignore[return-value]
+    msg = f"on_conflict is 'mine', 'theirs', 'raise' or a callable, not {policy!r}"
+    raise ValueError(msg)
+
+
+def merge(
+    unsaved: Mapping[str, Unsaved], theirs: Mapping[str, MaybeText], policy: OnConflict, own: Mapping[str, MaybeText]
+) -> dict[str, MaybeText]:
+    """Return what each of the keys becomes.
+
+    Args:
+        unsaved: the changes of this context.
+        theirs: the texts in the file now, of those keys that are in it.
+        policy: what to do where both sides changed a key, and not to the same value.
+        own: what this context itself has written since it looked: no other side's change.
+
+    Raises:
+        ConflictError: under ``"raise"``, naming all keys in conflict.
+        UnserializableValueError: for what the callable returned.
+    """
+    merged: dict[str, MaybeText] = {}
+    conflicts = []
+    for key, change in unsaved.items():
+        their = theirs.get(key, MISSING)
+        if policy == "mine" or any(same(their, text) for text in (change.base, change.mine, own.get(key, change.base))):
+            merged[key] = change.mine
+        elif policy == "theirs":
+            merged[key] = their
+        elif policy == "raise":
+            conflicts.append(key)
+        else:
+            value = policy(key, *(_value(text) for text in (change.base, change.mine, their)))
+            merged[key] = MISSING if value is MISSING else encode(value, key)
+    if conflicts:
+        raise ConflictError(conflicts)
+    return merged
+
+
+def _value(text: MaybeText) -> Any:  # noqa: ANN401 - a JSON value
+    return MISSING if text is MISSING else decode(text)

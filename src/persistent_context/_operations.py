@@ -1,0 +1,255 @@
+"""What one cycle of the lock applies to the file, in order: pure changes of a draft."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from ._document import Document
+from ._errors import printable
+from ._merge import OnConflict, OwnWrites, Unsaved, merge
+from ._values import MISSING, MaybeText, Missing, Text, decode, encode, same
+
+
+class Draft:
+    """The file's committed state with the changes of a cycle over it."""
+
+    def __init__(self, document: Document, keys: Iterable[str]) -> None:
+        self._document = document
+        self._texts: dict[str, MaybeText] = dict.fromkeys(keys, MISSING)
+        self._texts.update(document.find(self._texts))
+        self._before = dict(self._texts)
+        self._is_new = not document.present
+        self._must_exist = False
+        self._writes: list[tuple[OwnWrites, Mapping[str, MaybeText]]] = []
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there is no file to begin from, and nothing before in this cycle has made one."""
+        return self._is_new
+
+    def get(self, key: str) -> MaybeText:
+        """Return the text of one of the keys that the draft was made for."""
+        return self._texts[key]
+
+    def own_writes(self, origin: Origin, keys: Iterable[str]) -> Mapping[str, MaybeText]:
+        """Return what a context has written to keys since it made an operation, in this cycle or before."""
+        writes = origin.writes.since(origin.mark, keys)
+        for writer, changes in self._writes:
+            if writer is origin.writes:
+                writes.update(changes)
+        return writes
+
+    def put(self, changes: Mapping[str, MaybeText], origin: Origin) -> None:
+        """Change texts, on behalf of a context."""
+        self._texts.update(changes)
+        self._writes.append((origin.writes, changes))
+        self._is_new = self._is_new and all(text is MISSING for text in changes.values())
+
+    def create(self) -> None:
+        """Have the file written even if it would be empty."""
+        self._must_exist = self._is_new
+        self._is_new = False
+
+    def document(self) -> Document:
+        """Return the document to commit: the one that the draft began from, if nothing is to be written."""
+        changes = {key: text for key, text in self._texts.items() if not same(text, self._before.get(key, MISSING))}
+        if changes or self._must_exist:
+            return self._document.changed(changes)
+        return self._document
+
+
+    def note_own_writes(self) -> None:
+        """Tell the contexts what was committed on their behalf."""
+        for writes, changes in self._writes:
+            writes.note(changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The context that an operation came from, and what it had written by then."""
+
+    writes: OwnWrites
+    mark: int
+
+
+class Operation(Protocol):
+    """One call's part in a cycle."""
+
+    repeatable: ClassVar[bool]
+    """Whether it can be applied again to a later state of the file."""
+
+    @property
+    def purpose(self) -> str:
+        """What the lock is held for, in a word."""
+
+    @property
+    def keys(self) -> Iterable[str]:
+        """The keys that it reads or changes."""
+
+    @property
+    def sent(self) -> Mapping[str, MaybeText]:
+        """The unsaved texts that it takes along."""
+
+    def apply(self, draft: Draft) -> Any:  # noqa: ANN401 - each operation has its own result
+        """Change the draft and return the call's result; if it raises, the draft is as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Looks at the file under the lock, and changes nothing."""
+
+    purpose: str
+    keys: Collection[str] = ()
+    sent: Mapping[str, MaybeText] = field(default_factory=dict)
+
+    repeatable: ClassVar[bool] = True
+
+    def apply(self, draft: Draft) -> None:
+        """Do nothing: the document of the cycle is the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload(Look):
+    """Has memory become what the file holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Merges the unsaved changes of a context into the file."""
+
+    unsaved: Mapping[str, Unsaved]
+    policy: OnConflict
+    memory: Callable[[], Mapping[str, Text]]
+    """All of memory at the call, for a file that is gone."""
+    seen: Document
+    """What memory had last taken over as a whole."""
+    origin: Origin
+
+    purpose = "save"
+    repeatable: ClassVar[bool] = True
+
+    @property
+    def keys(self) -> Iterable[str]:
+        """The keys that it changes."""
+        return self.unsaved
+
+    @property
+    def sent(self) -> Mapping[str, MaybeText]:
+        """The texts that it saves."""
+        return {key: change.mine for key, change in self.unsaved.items()}
+
+    def apply(self, draft: Draft) -> None:
+        """Merge."""
+        if draft.is_new:
+            draft.create()
+            draft.put(self.memory(), self.origin)
+        else:
+            theirs = {key: draft.get(key) for key in self.unsaved}
+            own = draft.own_writes(self.origin, self.unsaved)
+            draft.put(merge(self.unsaved, theirs, self.policy, own), self.origin)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Computes a new text of one key from its present one.
+
+    Attributes:
+        key: the key.
+        function: takes the text of the key and returns the new one, and the call's result.
+        purpose: the name of the call.
+        unsaved: an unsaved change of the key, which goes first.
+        policy: for this unsaved change.
+    """
+
+    key: str
+    function: Callable[[MaybeText], tuple[MaybeText, Any]]
+    purpose: str
+    unsaved: Unsaved | None
+    policy: OnConflict
+    origin: Origin
+
+    repeatable: ClassVar[bool] = True
+
+    @property
+    def keys(self) -> tuple[str]:
+        """The one key."""
+        return (self.key,)
+
+    @property
+    def sent(self) -> Mapping[str, MaybeText]:
+        """The unsaved change."""
+        return {self.key: self.unsaved.mine} if self.unsaved else {}
+
+    def apply(self, draft: Draft) -> Any:  # noqa: ANN401 - the call's result
+        """Compute."""
+        text = draft.get(self.key)
+        if self.unsaved:
+            own = draft.own_writes(self.origin, self.keys)
+            text = merge({self.key: self.unsaved}, {self.key: text}, self.policy, own)[self.key]
+        text, result = self.function(text)
+        draft.put({self.key: text}, self.origin)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Writes what a transaction changed."""
+
+    changes: Mapping[str, MaybeText]
+    keys: Collection[str]
+    """All keys that it looked at."""
+    sent: Mapping[str, MaybeText]
+    origin: Origin
+
+    purpose = "transaction"
+    repeatable: ClassVar[bool] = False
+
+    def apply(self, draft: Draft) -> None:
+        """Change them."""
+        draft.put(self.changes, self.origin)
+
+
+def incr(key: str, delta: float, default: float) -> Callable[[MaybeText], tuple[MaybeText, Any]]:
+    """Return the function of an increment."""
+    for name, number in (("delta", delta), ("default", default)):
+        _check_number(number, name)
+
+    def function(text: MaybeText) -> tuple[MaybeText, Any]:
+        value = default if text is MISSING else decode(text)
+        _check_number(value, f"the value of {printable(repr(key))}")
+        value += delta
+        return encode(value, key), value
+
+    return function
+
+
+def compare_and_set(key: str, expected: object, new: object) -> Callable[[MaybeText], tuple[MaybeText, bool]]:
+    """Return the function that replaces one value by another if it is the expected one."""
+    wanted = expected if isinstance(expected, Missing) else encode(expected, key)
+    replacement = new if isinstance(new, Missing) else encode(new, key)
+    return lambda text: (replacement, True) if same(text, wanted) else (text, False)
+
+
+def mutate(key: str, fn: Callable[[Any], Any], default: object) -> Callable[[MaybeText], tuple[MaybeText, Any]]:
+    """Return the function that lets a callable make a new value of the present one."""
+    start = encode(default, key)
+
+    def function(text: MaybeText) -> tuple[MaybeText, Any]:
+        value = fn(decode(start if text is MISSING else text))
+        return encode(value, key), value
+
+    return function
+
+
+def _check_number(value: object, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        msg = f"{what} is no number but a {type(value).__name__}"
+        raise TypeError(msg)
+
+
+def whole_memory(seen: Document, ahead: Mapping[str, MaybeText], mine: Mapping[str, MaybeText]) -> dict[str, Text]:
+    """Put all of a context's memory together, in order, from what it has read and what it changed."""
+    whole = seen.changed({**ahead, **mine})
+    return {key: bytes(text) for entries in whole.entries() for key, text in entries.items()}

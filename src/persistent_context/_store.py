@@ -1,0 +1,208 @@
+"""The store: a document kept in one plain JSON file, read freely, changed in exclusive sessions.
+
+Its verbs are few, so that another store can stand in: ``read`` a snapshot, ``begin`` exclusively, and of the session
+``commit`` and ``close``.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from typing import Final, Protocol
+
+from ._document import EMPTY, CorruptDocumentError, Document, parse
+from ._errors import printable
+from ._files import make_directories, move_aside, open_to_read, read_at, remove_leftovers, replace
+from ._lock import FileLock
+from ._types import Holder, Statistics
+
+_logger = logging.getLogger("persistent_context")
+_SECOND_LOOKS: Final = 5
+_SECOND_LOOK_SECONDS: Final = 0.02
+
+
+class Session(Protocol):
+    """An exclusive session: nobody else changes the document until it is closed."""
+
+    document: Document
+    """What was read under the lock."""
+
+    def commit(self, document: Document, *, durable: bool) -> None:
+        """Make this the document, durably or not."""
+
+    def close(self) -> None:
+        """End the session; what was not committed has not happened."""
+
+
+class Store(Protocol):
+    """Where documents are kept."""
+
+    def read(self) -> Document:
+        """Return the document as somebody committed it last; takes no lock."""
+
+    def begin(self, purpose: str, *, wait: bool) -> Session | None:
+        """Begin a session, or return None if another process has one and ``wait`` is false."""
+
+    def holder(self) -> Holder | None:
+        """Return who has a session."""
+
+    def statistics(self) -> Statistics:
+        """Return what was done so far."""
+
+    def forget_after_fork(self) -> None:
+        """Let go, in a forked child, of what is its parent's."""
+
+
+class JsonFileStore:
+    """One plain JSON file, and the lock file beside it.
+
+    Args:
+        path: the real path of the file: absolute, without symlinks.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path: Final = path
+        self._lock = FileLock(f"{path}.lock", path)
+        self._known = EMPTY
+        self._looked_for_leftovers = False
+        self._counts: Counter[str] = Counter()
+        self._counts_guard = threading.Lock()
+
+    def read(self) -> Document:
+        """Return the document in the file, or EMPTY if there is none.
+
+        Raises:
+            CorruptDocumentError: the file holds something else.
+            OSError: it cannot be read.
+        """
+        try:
+            fd = open_to_read(self.path)
+        except FileNotFoundError:
+            return EMPTY
+        try:
+            size = os.fstat(fd).st_size
+            document = parse(functools.partial(read_at, fd), size, self._known)
+        finally:
+            os.close(fd)
+        self._count(bytes_read=size)
+        self._known = document
+        return document
+
+    def begin(self, purpose: str, *, wait: bool) -> JsonFileSession | None:
+        """Take the lock, and read what the file holds; a corrupt file is moved aside.
+
+        Args:
+            purpose: what the lock is held for.
+            wait: whether to wait for it, without a limit.
+
+        Raises:
+            OSError: the lock cannot be had, or the file not be read.
+        """
+        began = time.monotonic()
+        waited = False
+        locked = self._acquire(purpose, wait=False)
+        if not locked and wait:
+            waited = locked = self._acquire(purpose, wait=True)
+        if not locked:
+            return None
+        now = time.monotonic()
+        self._count(cycles=1, waits=int(waited), wait_seconds=now - began if waited else 0.0)
+        try:
+            if self._lock.holder_crashed or not self._looked_for_leftovers:
+                for leftover in remove_leftovers(self.path):
+                    _logger.info("removed what a crashed writer left: %s", printable(leftover))
+                self._looked_for_leftovers = True
+            return JsonFileSession(self, self._read_or_move_aside(), now)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def holder(self) -> Holder | None:
+        """Return who holds the lock."""
+        return self._lock.holder()
+
+    def statistics(self) -> Statistics:
+        """Return what this process has done to the file."""
+        with self._counts_guard:
+            return Statistics(**self._counts)
+
+    def count_operations(self, number: int) -> None:
+        """Note that operations came to an end."""
+        self._count(operations=number)
+
+    def forget_after_fork(self) -> None:
+        """Close the lock file's descriptor in a forked child, which leaves the lock with its parent."""
+        self._lock.forget_after_fork()
+
+    def _acquire(self, purpose: str, *, wait: bool) -> bool:
+        try:
+            return self._lock.acquire(purpose, wait=wait)
+        except FileNotFoundError:
+            make_directories(os.path.dirname(self.path), durable=True)
+            return self._lock.acquire(purpose, wait=wait)
+
+    def _read_or_move_aside(self) -> Document:
+        for _ in range(_SECOND_LOOKS):
+            try:
+                return self.read()
+            except CorruptDocumentError:
+                time.sleep(_SECOND_LOOK_SECONDS)  # somebody who takes no lock may be about to finish it
+        try:
+            return self.read()
+        except CorruptDocumentError as error:
+            aside = move_aside(self.path, durable=True)
+            _logger.warning("%s is no JSON object (%s): moved aside to %s", printable(self.path), error, printable(aside))
+            return EMPTY
+
+    def commit(self, document: Document, old: Document, *, durable: bool) -> None:
+        """Replace the file, within a session."""
+        if old.repeats:
+            aside = move_aside(self.path, durable=durable, keep=True)
+            _logger.warning("%s repeats keys, of which the last ones stay: as it was, see %s", printable(self.path), printable(aside))
+        written = replace(self.path, document.pieces(), durable=durable, check=self._lock.check)
+        self._known = document
+        self._count(commits=1, bytes_written=written)
+
+    def close(self, since: float) -> None:
+        """Release the lock, at the end of a session."""
+        self._count(hold_seconds=time.monotonic() - since)
+        self._lock.release()
+
+    def _count(self, **more: float) -> None:
+        with self._counts_guard:
+            for name, number in more.items():
+                self._counts[name] += number  # type: ignore[assignment]
+
+
+class JsonFileSession:
+    """The lock held, and the document read under it."""
+
+    def __init__(self, store: JsonFileStore, document: Document, since: float) -> None:
+        self.document = document
+        self._store = store
+        self._since = since
+        self._open = True
+
+    def commit(self, document: Document, *, durable: bool) -> None:
+        """Replace the file, if there is a change.
+
+        Raises:
+            LockLostError: the lock file was deleted; nothing was written.
+            DurabilityUnknownError: the file was replaced, and a later step failed.
+            OSError: nothing was written.
+        """
+        if document is not self.document:
+            self._store.commit(document, self.document, durable=durable)
+            self.document = document
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._open:
+            self._open = False
+            self._store.close(self._since)
+
+

@@ -1,0 +1,169 @@
+"""The blocking face: SyncPersistentContext."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Self
+
+from ._base import BaseContext, check_timeout
+from ._group import Begin, Owner, Request, Turn
+from ._operations import Look, Operation, Reload
+from ._transaction import Transaction
+from ._types import Holder
+
+_OVERDUE_SECONDS: Final = 1.0
+
+
+class SyncPersistentContext(BaseContext):
+    __doc__ = f"""{BaseContext.__doc__}
+    The same as :class:`PersistentContext` for programs without an event loop: its calls block the thread instead of
+    suspending a task. One context may be shared by several threads.
+    """
+
+    @classmethod
+    def create(cls, filepath: str | os.PathLike[str], **options: Any) -> Self:  # noqa: ANN401 - see the class
+        """Construct a context and load it: the recommended way. Blocks.
+
+        Args:
+            filepath: the JSON file.
+            options: those of the class.
+        """
+        context = cls(filepath, **options)
+        context.load()
+        return context
+
+    def __enter__(self) -> Self:
+        """Load. Blocks."""
+        self.load()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Save, unless the block was left with an exception. Blocks."""
+        if error is None:
+            self.save()
+
+    def load(self) -> None:
+        """Make memory what the file holds; see :meth:`PersistentContext.load`. Blocks."""
+        with self._guard:
+            reading = self._memory.begin_reading()
+        loaded = self._read()
+        if loaded is None or not self._take_over(reading, loaded):
+            self._perform(Reload("load"))
+
+    def save(self) -> None:
+        """Merge what is unsaved into the file; see :meth:`PersistentContext.save`. Blocks."""
+        self._perform(self._save())
+
+    def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:  # noqa: ANN401 - int or float
+        """Add to a number and return the new one; see :meth:`PersistentContext.incr`. Blocks."""
+        return self._perform(self._incr(key, delta, default))
+
+    def add(self, key: str, value: Any) -> bool:  # noqa: ANN401 - a JSON value
+        """Set a key only if there is none; see :meth:`PersistentContext.add`. Blocks."""
+        return bool(self._perform(self._add(key, value)))
+
+    def compare_and_set(self, key: str, expected: Any, new: Any) -> bool:  # noqa: ANN401 - JSON values
+        """Set a key only if it has the expected value; see :meth:`PersistentContext.compare_and_set`. Blocks."""
+        return bool(self._perform(self._compare_and_set(key, expected, new)))
+
+    def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:  # noqa: ANN401 - JSON values
+        """Replace a value by what a function makes of it; see :meth:`PersistentContext.mutate`. Blocks."""
+        return self._perform(self._mutate(key, fn, default))
+
+    def transaction(self, timeout: float | None = None) -> SyncTransaction:
+        """Return a context manager that has the file exclusively; see :meth:`PersistentContext.transaction`."""
+        return SyncTransaction(self, self._lock_timeout if timeout is None else check_timeout(timeout, "timeout"))
+
+    def lock_holder(self) -> Holder | None:
+        """Return who holds the lock of the file now, or None. Blocks."""
+        return (self._queue_here() or self._attach()).store.holder()
+
+    def _perform(self, operation: Operation, *, timeout: float | None = None, kind: type[Request] = Request) -> Any:  # noqa: ANN401
+        """Have an operation carried by a cycle in another thread, which no signal interrupts, and return its result."""
+        queue = self._queue_here() or self._attach()
+        request = self._request(operation, kind)
+        patience = self._lock_timeout if timeout is None else timeout
+        began = time.monotonic()
+        queue.submit(request)
+        try:
+            if patience == 0:
+                only_try = threading.Thread(target=queue.run)
+                only_try.start()
+                only_try.join()
+            else:
+                queue.run_elsewhere()
+            limit = None if math.isinf(patience) else min(patience, threading.TIMEOUT_MAX)
+            if not request.waiter.wait(limit):
+                while not request.withdraw():  # it has begun: over soon, unless the lock was lost and it waits anew
+                    if request.waiter.wait(_OVERDUE_SECONDS):
+                        break
+                else:
+                    raise queue.timed_out(time.monotonic() - began)
+        except KeyboardInterrupt:
+            if not request.withdraw():
+                request.waiter.wait()
+                if isinstance(request, Begin) and request.error is None:
+                    self._end(request.result, Look("transaction"))
+            raise
+        if request.error is not None:
+            raise request.error
+        return request.result
+
+    def _end(self, turn: Turn, operation: Operation) -> None:
+        request = self._request(operation, Request)
+        turn.end(request)
+        request.waiter.wait()
+        if request.error is not None:
+            raise request.error
+
+    def _request(self, operation: Operation, kind: type[Request]) -> Request:
+        request = kind(operation, Owner(threading.get_ident(), _current_task(), blocks=True), self._deliver, durable=self._durable)
+        request.waiter = threading.Event()
+        return request
+
+    def _deliver(self, requests: Sequence[Request]) -> None:
+        """Take over what calls made known, and wake those who made them; runs in the thread of the cycle."""
+        self._absorb(self._work_out(requests), requests)
+        for request in requests:
+            request.arrived = True
+            request.waiter.set()
+
+
+class SyncTransaction:
+    """The context manager that :meth:`SyncPersistentContext.transaction` returns."""
+
+    def __init__(self, context: SyncPersistentContext, timeout: float) -> None:
+        self._context = context
+        self._timeout = timeout
+        self._open: tuple[Turn, Transaction] | None = None
+
+    def __enter__(self) -> Transaction:
+        """Wait for the turn."""
+        turn: Turn = self._context._perform(Look("transaction"), timeout=self._timeout, kind=Begin)  # noqa: SLF001
+        transaction = self._context._transaction(turn.document)  # noqa: SLF001
+        self._open = turn, transaction
+        return transaction
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Commit, or after an exception discard."""
+        assert self._open is not None, "entered"  # noqa: S101
+        turn, transaction = self._open
+        operation: Operation = Look("transaction")
+        try:
+            if error is None:
+                operation = transaction.commit()
+        finally:
+            transaction.finish()
+            self._context._end(turn, operation)  # noqa: SLF001
+
+
+def _current_task() -> object | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop runs in this thread
+        return None

@@ -1,0 +1,63 @@
+"""What the context tells about itself: the lock's holder, and the statistics of a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ._errors import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds the lock of a file, as far as the holder said so; ``None`` where it said nothing.
+
+    Attributes:
+        pid: the process, as numbered on its own host.
+        host: the host (in a container: the container) of that process.
+        since: when it took the lock, in seconds since the Unix epoch.
+        purpose: what for, such as ``"save"`` or ``"transaction"``.
+        verified: whether the process was seen alive. ``False`` on another host, where nobody can look.
+    """
+
+    pid: int | None = None
+    host: str | None = None
+    since: float | None = None
+    purpose: str | None = None
+    verified: bool = False
+
+    def __str__(self) -> str:
+        """Describe the holder in one line that is safe to print."""
+        if self.pid is None:
+            return "a program that does not say who it is"
+        text = f"process {self.pid} on {self.host}"
+        if self.purpose:
+            text += f" for {self.purpose}"
+        if self.since is not None:
+            text += f" since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S.%f}Z"
+        return printable(text if self.verified else f"{text}, by its own word")
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What this process has done to one file so far, through all contexts on it.
+
+    Attributes:
+        commits: how often the file was replaced.
+        operations: saves, atomic operations and transactions that came to an end, grouped into cycles of the lock.
+        cycles: how often the lock was taken.
+        waits: how many of these cycles found the lock held by another process.
+        wait_seconds: time spent waiting for other processes, in seconds.
+        hold_seconds: time for which the lock was held, in seconds.
+        bytes_read: bytes read from the file.
+        bytes_written: bytes written to it.
+    """
+
+    commits: int = 0
+    operations: int = 0
+    cycles: int = 0
+    waits: int = 0
+    wait_seconds: float = 0.0
+    hold_seconds: float = 0.0
+    bytes_read: int = 0
+    bytes_written: int = 0

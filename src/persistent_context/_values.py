@@ -1,0 +1,187 @@
+"""How values become JSON text and back, and when two texts mean the same: the one module that imports msgspec."""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from ._errors import UnserializableContentError, UnserializableValueError, printable
+
+
+class Missing(enum.Enum):
+    """The type of :data:`MISSING`."""
+
+    MISSING = "MISSING"
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISSING: Final = Missing.MISSING
+"""Stands for the absence of a key, as an argument and as a result."""
+
+Text: TypeAlias = bytes
+"""The JSON text of one value, on one line."""
+
+MaybeText: TypeAlias = Text | Missing
+
+MAX_DEPTH: Final = 500
+"""The deepest nesting of lists and dictionaries in a value: what every supported Python can decode."""
+
+_SCALARS: Final = frozenset({str, int, bool, type(None), float})
+_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+_decode = msgspec.json.Decoder().decode
+_split = msgspec.json.Decoder(dict[str, Raw]).decode
+
+_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_ONE_BRACKET: Final = bytes.maketrans(b"{}", b"[]")
+_DIGITS_ALIKE: Final = bytes.maketrans(b"123456789E", b"000000000e")
+
+
+def is_scalar(value: object) -> bool:
+    """Whether a value can never change in place."""
+    return type(value) in _SCALARS
+
+
+def check_key(key: object) -> str:
+    """Return the key if it can be the key of a JSON object, else raise UnserializableValueError."""
+    if not isinstance(key, str):
+        raise UnserializableValueError(printable(repr(key)), f"a key is a str, not {type(key).__name__}")
+    if not key.isascii() and _has_lone_surrogate(key):
+        raise UnserializableContentError(printable(ascii(key)), "a key with a lone surrogate")
+    return key
+
+
+def encode(value: object, key: str) -> Text:
+    """Return the value as one line of JSON, non-ASCII unescaped.
+
+    A value is accepted if it comes back equal, which is asked of the decoder itself: msgspec would write tuples, sets,
+    dates, dataclasses and NaN as something else without a word.
+
+    Raises:
+        UnserializableValueError: it names the place within ``key`` that JSON cannot hold.
+    """
+    try:
+        text: bytes = _encode(value)
+        if type(value) in _SCALARS:
+            if text != b"null" or value is None:
+                return text
+        elif not deeper_than(MAX_DEPTH, text) and _decode(text) == value:
+            return msgspec.json.format(text, indent=0)
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+        pass  # named exactly by what follows
+    raise _explain(value, key)
+
+
+def decode(text: Text | Raw) -> Any:  # noqa: ANN401 - a JSON value
+    """Return a new value for a text."""
+    return _decode(text)
+
+
+def same(one: MaybeText, other: MaybeText) -> bool:
+    """Whether two texts mean the same value: ``1``, ``1.0`` and ``true`` differ, the order of an object's keys is no matter."""
+    if one is MISSING or other is MISSING:
+        return one is other
+    return one == other or _canonical(one) == _canonical(other)
+
+
+def _canonical(text: Text) -> bytes:
+    return _encode_sorted(_decode(text))
+
+
+def split(text: bytes) -> dict[str, Raw] | None:
+    """Split a JSON object by key without decoding its values; the texts share memory with the argument.
+
+    Returns None for whatever is not a valid object of decodable values. msgspec does not look into values that it
+    skips as closely as into those it decodes: invalid UTF-8 and numbers out of range are looked for here.
+    """
+    try:
+        entries: dict[str, Raw] = _split(text)
+        if not text.isascii():
+            text.decode()
+        alike = text.translate(_DIGITS_ALIKE, b"+-")
+        if b"0e000" in alike or b"0" * 300 in alike:
+            _decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return entries
+
+
+def key_texts(entries: dict[str, Any]) -> list[bytes]:
+    """Return the JSON text of every key, in one call."""
+    lines: bytes = _encode_lines(list(entries))
+    return lines.split(b"\n")[:-1]
+
+
+def deeper_than(limit: int, text: bytes) -> bool:
+    """Whether lists and objects in a JSON text nest more than ``limit`` levels deep, without recursion."""
+    if text.count(b"[") + text.count(b"{") <= limit:
+        return False
+    brackets = _STRINGS.sub(b"", text).translate(_ONE_BRACKET, _NOT_BRACKETS)
+    for _ in range(limit):  # each turn takes the innermost pairs away
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _explain(value: object, key: str) -> UnserializableValueError:
+    """Find the first place in a refused value that JSON cannot hold."""
+    stack: list[tuple[object, str, frozenset[int]]] = [(value, f"[{_quoted(key)}]", frozenset())]
+    while stack:
+        item, place, above = stack.pop()
+        if id(item) in above:
+            return UnserializableContentError(place, "a cycle: it contains itself")
+        if len(above) > MAX_DEPTH:
+            return UnserializableContentError(place[:200], f"nested more than {MAX_DEPTH} levels deep")
+        inside = above | {id(item)}
+        if isinstance(item, dict):
+            for name in item:
+                if not isinstance(name, str):
+                    return UnserializableValueError(place, f"the key {printable(repr(name))} is a {type(name).__name__}, not a str")
+                if _has_lone_surrogate(name):
+                    return UnserializableContentError(place, f"the key {printable(ascii(name))} has a lone surrogate")
+            stack.extend((part, f"{place}[{_quoted(name)}]", inside) for name, part in reversed(item.items()))
+        elif isinstance(item, list):
+            stack.extend((part, f"{place}[{index}]", inside) for index, part in reversed(list(enumerate(item))))
+        elif (reason := _scalar_fault(item)) is not None:
+            kind = UnserializableContentError if isinstance(item, str | int | float) else UnserializableValueError
+            return kind(place, reason)
+    return UnserializableValueError(f"[{_quoted(key)}]", f"{type(value).__name__}: does not come back equal from JSON")
+
+
+def _scalar_fault(item: object) -> str | None:
+    if item is None or isinstance(item, bool):
+        return None
+    if isinstance(item, str):
+        return "a str with a lone surrogate" if _has_lone_surrogate(item) else None
+    if isinstance(item, float):
+        return None if math.isfinite(item) else f"float {item!r} is not finite"
+    if isinstance(item, int):
+        try:
+            str(int(item))
+        except ValueError:
+            return "int with more digits than Python converts (sys.set_int_max_str_digits)"
+        return None
+    return type(item).__name__
+
+
+def _quoted(key: str) -> str:
+    return '"' + printable(key.replace("\\", "\\\\").replace('"', '\\"')) + '"'
