@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 import os
 import threading
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from . import _operations as operations
 from ._document import CorruptDocumentError, Document
@@ -20,6 +20,9 @@ from ._operations import Look, Reload, Save, Update
 from ._transaction import Transaction
 from ._types import Statistics
 from ._values import MISSING, MaybeText, check_key
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Arrival(NamedTuple):
@@ -63,8 +66,7 @@ class BaseContext(MutableMapping[str, Any]):
         if not path or "\0" in path:
             msg = f"filepath is no path of a file: {path!r}"
             raise ValueError(msg)
-        self.filepath: Final = Path(path)
-        """The path as it was given."""
+        self._given_path: Final = path
         self._path: Final = os.path.abspath(path)
         self._durable: Final = durable
         self._lock_timeout: Final = check_timeout(lock_timeout, "lock_timeout")
@@ -74,11 +76,18 @@ class BaseContext(MutableMapping[str, Any]):
         self._queue: CommitQueue | None = None
 
     @property
+    def filepath(self) -> Path:
+        """The path as it was given."""
+        from pathlib import Path  # noqa: PLC0415 - a tenth of the import time of all of asyncio, for a repr
+
+        return Path(self._given_path)
+
+    @property
     def _data(self) -> LiveDict:
         """The live dictionary."""
         return self._memory.data
 
-    def get(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - a JSON value
+    def get(self, key: str, default: Any = None) -> Any:
         """Return the live value of a key in memory, or the default. Does not suspend.
 
         What is done to a list or dictionary in place is a change like any other, which ``save()`` saves.
@@ -86,21 +95,24 @@ class BaseContext(MutableMapping[str, Any]):
         with self._guard:
             return self._memory.data.get(key, default)
 
-    def set(self, key: str, value: Any) -> None:  # noqa: ANN401 - any value; save() checks it
+    def set(self, key: str, value: Any) -> None:
         """Set the value of a key in memory; ``save()`` makes it persistent. Does not suspend.
 
         Raises:
             UnserializableValueError: the key is no ``str``. The value is checked when it is saved.
         """
-        with self._guard:
-            self._memory.data[key] = value
+        try:
+            with self._guard:
+                self._memory.data[key] = value
+        except PersistentContextError as error:
+            raise error.about(self._path) from None
 
     def get_all_data(self) -> dict[str, Any]:
         """Return a copy of memory that shares nothing mutable with it. Does not suspend."""
         with self._guard:
             return self._memory.copy()
 
-    def unsaved_keys(self) -> set[str]:
+    def unsaved_keys(self) -> builtins.set[str]:
         """Return the keys set, changed in place or deleted since they were last loaded or saved. Does not suspend."""
         with self._guard:
             return self._memory.unsaved_keys()
@@ -109,11 +121,11 @@ class BaseContext(MutableMapping[str, Any]):
         """Return what this process has done to the file so far, through all contexts on it. Does not suspend."""
         return Statistics() if self._queue is None else self._queue.store.statistics()
 
-    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - a JSON value
+    def __getitem__(self, key: str) -> Any:
         with self._guard:
             return self._memory.data[key]
 
-    def __setitem__(self, key: str, value: Any) -> None:  # noqa: ANN401
+    def __setitem__(self, key: str, value: Any) -> None:
         self.set(key, value)
 
     def __delitem__(self, key: str) -> None:
@@ -130,7 +142,7 @@ class BaseContext(MutableMapping[str, Any]):
         return len(self._memory.data)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} on {os.fspath(self.filepath)!r}: {len(self)} keys in memory>"
+        return f"<{type(self).__name__} on {self._given_path!r}: {len(self)} keys in memory>"
 
     def clear(self) -> None:
         """Delete all keys in memory. Does not suspend."""
@@ -181,7 +193,7 @@ class BaseContext(MutableMapping[str, Any]):
     def _transaction(self, document: Document) -> Transaction:
         return Transaction(document, self._unsaved, self._on_conflict, self._memory.origin(), self._path)
 
-    def _unsaved(self, key: str) -> Any:  # noqa: ANN401 - for the transaction
+    def _unsaved(self, key: str) -> Any:
         with self._guard:
             return self._memory.unsaved(key)
 
@@ -202,7 +214,9 @@ class BaseContext(MutableMapping[str, Any]):
 
     def _arrival(self, requests: Sequence[Request]) -> Arrival | None:
         """Work out, in the thread of the cycle, what its calls made known."""
-        known = [request for request in requests if request.document is not None and not isinstance(request.operation, Look)]
+        known = [
+            request for request in requests if request.document is not None and not isinstance(request.operation, Look)
+        ]
         if not known:
             return None
         document: Document = known[-1].document  # type: ignore[assignment]
@@ -257,5 +271,3 @@ def check_timeout(timeout: float, name: str) -> float:
         msg = f"{name} is a number of seconds from 0 (only try) to math.inf (wait for ever), not {timeout!r}"
         raise ValueError(msg)
     return timeout
-
-

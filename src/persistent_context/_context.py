@@ -10,10 +10,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
-import anyio
-import anyio.to_thread
-
 from ._base import Arrival, BaseContext, check_timeout
+from ._cancelling import run_in_other_thread, shielded
 from ._document import Document
 from ._errors import ContextUsageError
 from ._group import Begin, CommitQueue, Owner, Request, Turn
@@ -33,12 +31,12 @@ class PersistentContext(BaseContext):
     loop.
     """
 
-    def __init__(self, filepath: str | os.PathLike[str], **options: Any) -> None:  # noqa: ANN401 - see BaseContext
+    def __init__(self, filepath: str | os.PathLike[str], **options: Any) -> None:
         super().__init__(filepath, **options)
         self._bind(None)
 
     @classmethod
-    async def create(cls, filepath: str | os.PathLike[str], **options: Any) -> Self:  # noqa: ANN401 - see the class
+    async def create(cls, filepath: str | os.PathLike[str], **options: Any) -> Self:
         """Construct a context and load it: the recommended way. Suspends.
 
         Args:
@@ -99,7 +97,7 @@ class PersistentContext(BaseContext):
         """
         await self._perform(self._save())
 
-    async def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:  # noqa: ANN401 - int or float
+    async def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:
         """Add to a number, atomically across all processes. Suspends.
 
         An unsaved change of the key is taken along; other keys are left alone.
@@ -118,7 +116,7 @@ class PersistentContext(BaseContext):
         """
         return await self._perform(self._incr(key, delta, default))
 
-    async def add(self, key: str, value: Any) -> bool:  # noqa: ANN401 - a JSON value
+    async def add(self, key: str, value: Any) -> bool:
         """Set a key only if there is none, atomically across all processes. Suspends.
 
         Returns:
@@ -129,7 +127,7 @@ class PersistentContext(BaseContext):
         """
         return bool(await self._perform(self._add(key, value)))
 
-    async def compare_and_set(self, key: str, expected: Any, new: Any) -> bool:  # noqa: ANN401 - JSON values
+    async def compare_and_set(self, key: str, expected: Any, new: Any) -> bool:
         """Set a key only if it has the expected value, atomically across all processes. Suspends.
 
         Values are compared as JSON: ``1``, ``1.0`` and ``True`` differ.
@@ -147,7 +145,7 @@ class PersistentContext(BaseContext):
         """
         return bool(await self._perform(self._compare_and_set(key, expected, new)))
 
-    async def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:  # noqa: ANN401 - JSON values
+    async def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:
         """Replace a value by what a function makes of it, atomically across all processes. Suspends.
 
         Args:
@@ -191,7 +189,7 @@ class PersistentContext(BaseContext):
             OSError: the lock file cannot be read.
         """
         self._enter_loop()
-        return await anyio.to_thread.run_sync(self._sync_lock_holder)
+        return await run_in_other_thread(self._sync_lock_holder)
 
     def _sync_load_internal(self) -> tuple[Document, LiveDict] | None:
         """Read and split the file; runs in the default executor."""
@@ -216,24 +214,30 @@ class PersistentContext(BaseContext):
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._pid != os.getpid():
             if self._loop is not None and self._pid == os.getpid() and not self._loop.is_closed():
-                message = "this context belongs to another event loop, which is still open; make one context for each loop"
+                message = (
+                    "this context belongs to another event loop, which is still open; make one context for each loop"
+                )
                 raise ContextUsageError(message).about(self._path)
             self._bind(loop)
         return loop
 
-    async def _perform(self, operation: Operation, *, timeout: float | None = None, kind: type[Request] = Request) -> Any:  # noqa: ANN401
+    async def _perform(
+        self, operation: Operation, *, patience: float | None = None, kind: type[Request] = Request
+    ) -> Any:
         """Have an operation carried by a cycle, and return its result.
 
         Cancelled before its cycle has begun, it is withdrawn; afterwards it is waited for, and then the cancelling
         goes on.
         """
         loop = self._enter_loop()
-        queue = self._queue_here() or await loop.run_in_executor(None, self._attach)
-        request = kind(operation, Owner(threading.get_ident(), asyncio.current_task(), blocks=False), self._deliver, durable=self._durable)
-        request.waiter = loop.create_future()
+        queue = self._queue_here()
+        if queue is None:
+            queue = await loop.run_in_executor(None, self._attach)
+        patience = self._lock_timeout if patience is None else patience
+        request = self._request(operation, kind, patient=patience > 0)
         queue.submit(request)
         began = loop.time()
-        self._watch(request, began, self._lock_timeout if timeout is None else timeout)
+        self._watch(request, began + patience)
         if self._driver is None:
             self._driver = loop.create_task(self._drive(queue))
         try:
@@ -249,13 +253,12 @@ class PersistentContext(BaseContext):
         if request.error is not None:
             raise request.error
         if not request.has_begun:
-            raise await anyio.to_thread.run_sync(queue.timed_out, loop.time() - began)
+            raise await run_in_other_thread(queue.timed_out, loop.time() - began)
         return request.result
 
     async def _end(self, turn: Turn, operation: Operation) -> None:
         """End a transaction with an operation, to its end whoever cancels."""
-        request = Request(operation, Owner(threading.get_ident(), None, blocks=False), self._deliver, durable=self._durable)
-        request.waiter = asyncio.get_running_loop().create_future()
+        request = self._request(operation, Request, patient=True)
         turn.end(request)  # before the first await: not even a task that is thrown away leaves the lock held
         try:
             await request.waiter
@@ -265,9 +268,15 @@ class PersistentContext(BaseContext):
         if request.error is not None:
             raise request.error
 
+    def _request(self, operation: Operation, kind: type[Request], *, patient: bool) -> Request:
+        owner = Owner(threading.get_ident(), asyncio.current_task(), blocks=False)
+        request = kind(operation, owner, self._deliver, durable=self._durable, patient=patient)
+        request.waiter = asyncio.get_running_loop().create_future()
+        return request
+
     async def _wait_out(self, request: Request) -> None:
         """Wait for a call that has begun, whoever cancels: a task, a timeout, or a cancel scope again and again."""
-        with anyio.CancelScope(shield=True):
+        with shielded():
             while not request.arrived and not request.withdraw():
                 request.waiter = asyncio.get_running_loop().create_future()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -279,31 +288,39 @@ class PersistentContext(BaseContext):
             while queue.needs_running():
                 async with self._lock:
                     await asyncio.get_running_loop().run_in_executor(None, self._sync_save_internal)
+                self._give_up_trying()
+            self._give_up_trying()
         except Exception as error:  # noqa: BLE001 - of an executor that is shut down, or of an override
-            self._give_up(lambda request: request.fail(error))
+            failure = error
+            self._give_up(lambda request: request.fail(failure))
         finally:
             self._driver = None
             queue.run_elsewhere()  # if this loop is being shut down, the calls of others still wait
-        self._give_up(lambda request: self._in_flight[request] == 0 and request.withdraw())
 
-    def _watch(self, request: Request, now: float, timeout: float) -> None:
+    def _give_up_trying(self) -> None:
+        self._give_up(lambda request: not request.patient and request.withdraw())
+
+    def _watch(self, request: Request, deadline: float) -> None:
         """Note when a request times out; there is one timer for all, as most of them never do."""
-        deadline = now + timeout if timeout else 0
         self._in_flight[request] = deadline
-        if deadline and (self._watchdog is None or deadline < self._watchdog.when()):
+        if request.patient and (self._watchdog is None or deadline < self._watchdog.when()):
             self._set_watchdog(deadline)
 
     def _set_watchdog(self, deadline: float) -> None:
         if self._watchdog is not None:
             self._watchdog.cancel()
-        self._watchdog = None if math.isinf(deadline) else asyncio.get_running_loop().call_at(deadline, self._look_at_the_time)
+        self._watchdog = (
+            None if math.isinf(deadline) else asyncio.get_running_loop().call_at(deadline, self._look_at_the_time)
+        )
 
     def _look_at_the_time(self) -> None:
         now = asyncio.get_running_loop().time()
         self._watchdog = None
-        self._give_up(lambda request: self._in_flight[request] <= now and request.withdraw())
+        self._give_up(lambda request: request.patient and self._in_flight[request] <= now and request.withdraw())
         # One that has begun is over soon, unless the lock was lost and it has to wait anew.
-        self._set_watchdog(min((max(deadline, now + _OVERDUE_SECONDS) for deadline in self._in_flight.values()), default=math.inf))
+        self._set_watchdog(
+            min((max(deadline, now + _OVERDUE_SECONDS) for deadline in self._in_flight.values()), default=math.inf)
+        )
 
     def _give_up(self, withdrawn: Callable[[Request], bool]) -> None:
         for request in [request for request in self._in_flight if withdrawn(request)]:
@@ -342,14 +359,14 @@ class AsyncTransaction:
 
     async def __aenter__(self) -> Transaction:
         """Wait for the turn."""
-        turn: Turn = await self._context._perform(Look("transaction"), timeout=self._timeout, kind=Begin)  # noqa: SLF001
+        turn: Turn = await self._context._perform(Look("transaction"), patience=self._timeout, kind=Begin)  # noqa: SLF001
         transaction = self._context._transaction(turn.document)  # noqa: SLF001
         self._open = turn, transaction
         return transaction
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Commit, or after an exception discard."""
-        assert self._open is not None, "entered"  # noqa: S101
+        assert self._open is not None, "entered"
         turn, transaction = self._open
         operation: Operation = Look("transaction")
         try:

@@ -7,14 +7,15 @@ page, and no step holds the interpreter for longer than a page takes.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from ._errors import UnserializableValueError
-from ._values import MAX_DEPTH, MISSING, MaybeText, Raw, Text, deeper_than, encode, key_texts, split
+from ._values import MAX_DEPTH, MISSING, MaybeText, Raw, Text, check_key, deeper_than, encode, key_texts, split
 
 PAGE_BYTES: Final = 64 * 1024
 _SPLIT_INSTEAD_OF_SEARCH: Final = 16
@@ -51,8 +52,8 @@ class Page:
         """Return the page of these lines, or None if they are not valid or not as this module would write them."""
         text = b"{" + body + b"}"
         entries = split(text)
-        if not entries or _lines(entries) != body:
-            return None
+        if not entries or _lines(entries) != body or body.count(b"\n") != len(entries) - 1:
+            return None  # also if a value stands on several lines: a page is split at line ends without parsing
         return cls(text, entries)
 
     @property
@@ -64,7 +65,7 @@ class Page:
         """Return the texts by key (do not change it)."""
         if self._entries is None:
             entries = split(self.text)
-            assert entries is not None, "a page is valid from its making"  # noqa: S101
+            assert entries is not None, "a page is valid from its making"
             return entries
         return self._entries
 
@@ -190,33 +191,18 @@ def _parse_pages(read: Read, size: int, known: Document) -> Document | None:
     start, end = len(_OPEN), size - len(_CLOSE)
     if read(0, start) != _OPEN or read(end, len(_CLOSE)) != _CLOSE:
         return None
-    front: list[Page] = []
-    back: list[Page] = []
-    gone = list(known.pages)
-    while gone and start < end and read(start, len(gone[0].text)) == bytes(gone[0].body) + (
-        _BETWEEN if start + len(gone[0].body) < end else _CLOSE[:2]
-    ):
-        start += len(gone[0].text)
-        front.append(gone.pop(0))
-        _let_others_run()
-    while gone and end - len(gone[-1].body) >= start:
-        head = end - len(gone[-1].body)
-        if head > start and head < start + len(_BETWEEN):
-            break
-        if read(max(head - 2, start), end - max(head - 2, start)) != (_BETWEEN if head > start else b"") + bytes(gone[-1].body):
-            break
-        back.append(gone.pop())
-        end = head - len(_BETWEEN)
-        _let_others_run()
+    front, start = _same_at_front(read, start, end, known.pages)
+    back, end = _same_at_back(read, start, end, known.pages[len(front) :])
+    gone = known.pages[len(front) : len(known.pages) - len(back)]
     middle: list[Page] = []
-    new: set[str] = set()
+    keys: set[str] = set()
     count = 0
     while start < end:
         body = _read_lines(read, start, end)
         page = Page.parse(body)
         if page is None:
             return None
-        new.update(page.entries())
+        keys.update(page.entries())
         count += len(page.entries())
         page.keep_entries(keep=False)
         middle.append(page)
@@ -224,12 +210,44 @@ def _parse_pages(read: Read, size: int, known: Document) -> Document | None:
         _let_others_run()
     if not middle and not gone:
         return known
-    repeats = len(new) < count
+    repeats = len(keys) < count
     for page in gone:
-        new.difference_update(page.entries())
-    if repeats or Document(front + back).find(new):
+        keys.difference_update(page.entries())
+    if repeats or Document(front + back).find(keys):
         return None
-    return Document(front + middle + back[::-1])
+    return Document(front + middle + back)
+
+
+def _same_at_front(read: Read, start: int, end: int, pages: Sequence[Page]) -> tuple[list[Page], int]:
+    """Return the first pages, as far as they stand at the start of a text, and where they end in it."""
+    same: list[Page] = []
+    for page in pages:
+        behind = start + len(page.body)
+        if behind > end or read(start, len(page.body)) != page.body:
+            break
+        if behind < end and read(behind, len(_BETWEEN)) != _BETWEEN:
+            break
+        same.append(page)
+        start = behind + len(_BETWEEN)
+        _let_others_run()
+    return same, start
+
+
+def _same_at_back(read: Read, start: int, end: int, pages: Sequence[Page]) -> tuple[list[Page], int]:
+    """Return the last pages, as far as they stand at the end of a text, and where they begin in it."""
+    same: list[Page] = []
+    for page in reversed(pages):
+        before = end - len(page.body)
+        if before < start or read(before, len(page.body)) != page.body:
+            break
+        if before > start and (
+            before < start + len(_BETWEEN) or read(before - len(_BETWEEN), len(_BETWEEN)) != _BETWEEN
+        ):
+            break
+        same.insert(0, page)
+        end = before - len(_BETWEEN)
+        _let_others_run()
+    return same, end
 
 
 def _read_lines(read: Read, start: int, end: int) -> bytes:
@@ -261,23 +279,23 @@ def _parse_any_layout(text: bytes) -> Document:
     scan = json.JSONDecoder(object_pairs_hook=unique, parse_constant=refuse).raw_decode
     entries: dict[str, Text] = {}
     try:
-        source = text.decode("utf-8-sig")
+        source = text.removeprefix(codecs.BOM_UTF8).decode()
         at = _expect(source, 0, "{")
         while source[at : at + 1] != "}" or entries:
             key, at = scan(source, at)
             if not isinstance(key, str):
                 msg = f"a key that is no string before character {at}"
-                raise CorruptDocumentError(msg)  # noqa: TRY301
+                raise CorruptDocumentError(msg)
             value, at = scan(source, _expect(source, at, ":"))
             repeats = repeats or key in entries
-            entries[key] = encode(value, key)
+            entries[check_key(key)] = encode(value, key)
             at = _SPACE.match(source, at).end()  # type: ignore[union-attr]
             if source[at : at + 1] == "}":
                 break
             at = _expect(source, at, ",")
         if _SPACE.fullmatch(source, at + 1) is None:
             msg = f"more text behind the object, at character {at + 1}"
-            raise CorruptDocumentError(msg)  # noqa: TRY301
+            raise CorruptDocumentError(msg)
     except (ValueError, UnserializableValueError) as error:
         raise CorruptDocumentError(str(error)) from error
     except RecursionError:
@@ -312,10 +330,11 @@ def _pages_of(entries: Mapping[str, Text | Raw]) -> list[Page]:
 
 
 def _lines(entries: Mapping[str, Text | Raw]) -> bytes:
-    return _BETWEEN.join([key + b": " + bytes(text) for key, text in zip(key_texts(entries), entries.values(), strict=True)])
+    return _BETWEEN.join(
+        [key + b": " + bytes(text) for key, text in zip(key_texts(entries), entries.values(), strict=True)]
+    )
 
 
 def _let_others_run() -> None:
     """Offer the interpreter to the event loop's thread, which would else wait out the switch interval at every page."""
     time.sleep(0)
-

@@ -70,7 +70,9 @@ class ConflictError(PersistentContextError):
     def __init__(self, keys: Iterable[str]) -> None:
         self.keys = frozenset(keys)
         names = ", ".join(repr(key) for key in sorted(self.keys))
-        super().__init__(f"changed here and by another writer: {names}; load() takes theirs, save() under another policy")
+        super().__init__(
+            f"changed here and by another writer: {names}; load() takes theirs, save() under another policy"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.keys,), self.__dict__

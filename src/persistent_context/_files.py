@@ -12,12 +12,10 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Final
 
 from ._errors import DurabilityUnknownError, NotARegularFileError
@@ -175,7 +173,9 @@ def share_access(path: str, fd: int, mask: int = 0o7777) -> None:
         return
     mode = stat.S_IMODE(model.st_mode) & mask
     status = os.fstat(fd)
-    if (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (mode, model.st_uid, model.st_gid) and not _has_acl(path):
+    if (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (mode, model.st_uid, model.st_gid) and not _has_acl(
+        path
+    ):
         return
     if status.st_uid not in (os.geteuid(), model.st_uid) and os.geteuid() != 0:
         return  # a lock file that is not ours
@@ -220,7 +220,9 @@ def remove_leftovers(path: str) -> list[str]:
     directory, pattern = os.path.dirname(path), _temporary_pattern(path)
     removed = []
     with os.scandir(directory) as entries:
-        names = [entry.name for entry in entries if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)]
+        names = [
+            entry.name for entry in entries if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+        ]
     for name in names:
         leftover = os.path.join(directory, name)
         with contextlib.suppress(FileNotFoundError, PermissionError):  # gone, or another user's: theirs to remove
@@ -237,8 +239,8 @@ def remove_leftovers(path: str) -> list[str]:
 def move_aside(path: str, *, durable: bool, keep: bool = False) -> str:
     """Give a corrupt file another name, or with ``keep`` a second one, and return that name."""
     directory, name = os.path.split(path)
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    aside = os.path.join(directory, f"{_shortened(name)}.corrupt-{moment}-{secrets.token_hex(4)}")
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = os.path.join(directory, f"{_shortened(name)}.corrupt-{moment}-{os.urandom(4).hex()}")
     (os.link if keep else os.rename)(path, aside)
     if durable:
         sync_directory(directory)
@@ -300,7 +302,7 @@ def _is_at(path: str, fd: int) -> bool:
 
 def _temporary_name(path: str) -> str:
     directory, name = os.path.split(path)
-    return os.path.join(directory, f".{_shortened(name)}.{secrets.token_hex(8)}.tmp")
+    return os.path.join(directory, f".{_shortened(name)}.{os.urandom(8).hex()}.tmp")
 
 
 def _temporary_pattern(path: str) -> re.Pattern[str]:

@@ -32,7 +32,6 @@ from ._operations import Draft, Operation
 from ._store import JsonFileStore, Session
 from ._worker import DaemonWorker
 
-
 Deliver: TypeAlias = "Callable[[Sequence[Request]], None]"
 
 
@@ -63,14 +62,31 @@ class _Outcome(enum.Enum):
 class Request:
     """One call on its way through a cycle."""
 
-    __slots__ = ("_queue", "_state", "arrived", "deliver", "document", "durable", "error", "operation", "owner", "result", "waiter")
+    __slots__ = (
+        "_queue",
+        "_state",
+        "arrived",
+        "deliver",
+        "document",
+        "durable",
+        "error",
+        "operation",
+        "owner",
+        "patient",
+        "result",
+        "waiter",
+    )
 
-    def __init__(self, operation: Operation, owner: Owner, deliver: Deliver, *, durable: bool) -> None:
+    def __init__(
+        self, operation: Operation, owner: Owner, deliver: Deliver, *, durable: bool, patient: bool = True
+    ) -> None:
         self.operation: Final = operation
         self.owner: Final = owner
         self.deliver: Final = deliver
         """Gets those requests of a cycle that are over, in their order, in the thread of the cycle."""
         self.durable: Final = durable
+        self.patient: Final = patient
+        """Whether it waits for the lock, and does not only try."""
         self.waiter: Any = None
         """What the caller waits with; nothing in here looks at it."""
         self.arrived = False
@@ -142,6 +158,7 @@ class CommitQueue:
         self._busy = False  # a thread runs cycles or waits for the lock, or a transaction is open
         self._cycle_thread: int | None = None
         self._holder: Owner | None = None  # of the open transaction
+        self._delivery = threading.Lock()  # has calls delivered in the order of their cycles
         self._worker = DaemonWorker(f"persistent_context {os.path.basename(name)}")
 
     def submit(self, request: Request) -> None:
@@ -158,16 +175,13 @@ class CommitQueue:
     def needs_running(self) -> bool:
         """Whether calls wait and no thread takes care of them."""
         with self._mutex:
-            return bool(self._waiting) and not self._busy
+            return not self._busy and self._has_waiting()
 
     def run(self) -> None:
-        """Run one cycle here if the lock is free, and leave all else to the file's own thread; never waits for a lock."""
+        """Run one cycle here if the lock is free, and leave all else to the file's own thread; waits for no lock."""
         if self._become_busy():
-            outcome = self._cycle(wait=False)
-            if outcome is _Outcome.NO_LOCK:
-                self._worker.submit(self._wait_and_run)
-            elif outcome is _Outcome.DONE:
-                self._pass_on()
+            if self._cycle(wait=False) is _Outcome.NO_LOCK:
+                self._pass_on(patient=True)
 
     def run_elsewhere(self) -> None:
         """Have the file's own thread run the queue."""
@@ -193,17 +207,11 @@ class CommitQueue:
         self._worker.submit(lambda: self._end(session, request))
 
     def _end(self, session: Session, request: Request) -> None:
-        try:
-            over = self._commit([request], session)
-        finally:
-            session.close()
-            self._holder = None
-        self._settle(over)
-        self._pass_on()
+        self._apply([request], session)
 
     def timed_out(self, waited: float) -> LockTimeoutError:
-        """Return the error of a call that waited too long; it looks who holds the lock, so not for the loop's thread."""
-        return LockTimeoutError(waited, self.store.holder()).about(self.name)
+        """Return the error of a call that waited too long. It looks who holds the lock: not for a loop's thread."""
+        return LockTimeoutError(waited, self.store.holder(probe=False)).about(self.name)
 
     def disown(self) -> None:
         """Let go of everything, in a forked child."""
@@ -225,28 +233,35 @@ class CommitQueue:
 
     def _become_busy(self) -> bool:
         with self._mutex:
-            if self._busy or not self._waiting:
+            if self._busy or not self._has_waiting():
                 return False
             self._busy = True
             return True
 
-    def _pass_on(self) -> None:
-        """After a cycle or a transaction: leave what waits to the file's own thread."""
+    def _pass_on(self, *, patient: bool = False) -> None:
+        """Leave what waits to the file's own thread; with ``patient`` only if somebody would wait for the lock."""
         with self._mutex:
-            self._busy = bool(self._waiting)
+            self._busy = self._has_waiting(patient=patient)
             if self._busy:
                 self._worker.submit(self._wait_and_run)
 
+    def _has_waiting(self, *, patient: bool = False) -> bool:
+        while self._waiting and self._waiting[0]._state is _State.WITHDRAWN:  # noqa: SLF001 - of this module
+            self._waiting.popleft()
+        return any(request.patient or not patient for request in self._waiting)
+
     def _wait_and_run(self) -> None:
-        if self._cycle(wait=True) is _Outcome.DONE:
-            self._pass_on()
+        self._cycle(wait=True)
 
     def _cycle(self, *, wait: bool) -> _Outcome:
         """Run one cycle: lock, read, apply, write, unlock."""
         try:
             session = self.store.begin(self._purpose(), wait=wait)
         except BaseException as error:  # noqa: BLE001 - it is the calls' error
-            self._fail_waiting(error)
+            batch = self._take_all()
+            for request in batch:
+                request.error = _own_copy(error)
+            self._finish(batch)
             return _Outcome.DONE
         if session is None:
             return _Outcome.NO_LOCK
@@ -254,21 +269,31 @@ class CommitQueue:
         if batch and isinstance(batch[0], Begin):
             self._grant(batch[0], session)
             return _Outcome.GRANTED
+        self._apply(batch, session)
+        return _Outcome.DONE
+
+    def _apply(self, batch: Sequence[Request], session: Session) -> None:
+        """Commit, unlock, deliver: the end of every cycle and of every transaction."""
         try:
             over = self._commit(batch, session)
         finally:
             session.close()
-        self._settle(over)
-        return _Outcome.DONE
+        self._holder = None
+        self._finish(over)
+
+    def _finish(self, over: Sequence[Request]) -> None:
+        with self._delivery:
+            self._pass_on()
+            self._settle(over)
 
     def _commit(self, batch: Sequence[Request], session: Session) -> Sequence[Request]:
-        """Apply the operations of a batch in order and write once; return those that are over, with what became of them."""
+        """Apply the operations of a batch in order and write once; return the calls that are over."""
         draft = Draft(session.document, (key for request in batch for key in request.operation.keys))
         self._cycle_thread = threading.get_ident()
         for request in batch:
             try:
                 request.result = request.operation.apply(draft)
-            except BaseException as error:  # noqa: BLE001, PERF203 - it is this call's error alone
+            except BaseException as error:  # noqa: BLE001 - it is this call's error alone
                 request.error = error
         self._cycle_thread = None
         applied = [request for request in batch if request.error is None]
@@ -296,13 +321,8 @@ class CommitQueue:
     def _grant(self, request: Request, session: Session) -> None:
         self._holder = request.owner
         request.result, request.document = Turn(self, session), session.document
-        self._settle([request])
-
-    def _fail_waiting(self, error: BaseException) -> None:
-        batch = self._take_all()
-        for request in batch:
-            request.error = _own_copy(error)
-        self._settle(batch)
+        with self._delivery:
+            self._settle([request])
 
     def _settle(self, batch: Sequence[Request]) -> None:
         """Deliver the calls that are over to those who made them, in their order."""
@@ -310,6 +330,8 @@ class CommitQueue:
         for request in batch:
             if isinstance(request.error, PersistentContextError):
                 request.error.about(self.name)
+            elif isinstance(request.error, OSError) and request.error.filename is None:
+                request.error.filename = self.name  # the system does not say it of a descriptor
             groups.setdefault(request.deliver, []).append(request)
         self.store.count_operations(len(batch))
         for deliver, requests in groups.items():
@@ -376,7 +398,7 @@ def queue_of(path: str) -> CommitQueue:
 
 
 def _after_fork_in_child() -> None:
-    global _queues, _queues_guard  # noqa: PLW0603 - the parent's may have been locked when it forked
+    global _queues, _queues_guard
     for queue in list(_queues.values()):
         queue.disown()
     _queues, _queues_guard = weakref.WeakValueDictionary(), threading.Lock()
@@ -384,4 +406,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-

@@ -58,7 +58,8 @@ class FileLock:
                     self._close()
                     return False
                 if self._is_current(fd):
-                    share_access(self._data_path, fd, mask=0o666)
+                    if os.fstat(fd).st_nlink == 1:  # else it is somebody's file under another name
+                        share_access(self._data_path, fd, mask=0o666)
                     self._stamp(fd, purpose)
                     return True
             except BaseException:
@@ -69,7 +70,9 @@ class FileLock:
     def check(self) -> None:
         """Raise LockLostError if the lock file is not the one that was locked: others may hold its successor."""
         if self._fd is None or not self._is_current(self._fd):
-            raise LockLostError("the lock file was deleted or replaced while it was locked; nothing was written").about(self._data_path)
+            raise LockLostError("the lock file was deleted or replaced while it was locked; nothing was written").about(
+                self._data_path
+            )
 
     def release(self) -> None:
         """Erase the stamp and release the lock; does nothing if it is not held."""
@@ -88,18 +91,24 @@ class FileLock:
         if self._fd is not None:
             self._close()
 
-    def holder(self) -> Holder | None:
-        """Return who holds the lock now, or None."""
+    def holder(self, *, probe: bool) -> Holder | None:
+        """Return who holds the lock now, or None.
+
+        Args:
+            probe: ask the kernel even if the stamp of a living process stands in the file. Whoever tries to take the
+                lock at the same moment is turned away.
+        """
         try:
             fd = os.open(self.path, os.O_RDONLY | CLOEXEC | NO_FOLLOW | NO_WAIT)
         except FileNotFoundError:
             return None
         try:
             check_regular(self.path, os.fstat(fd))
-            if try_lock(fd):
+            holder = _holder_of(_read_start(fd))
+            if (probe or not holder.verified) and try_lock(fd):
                 unlock(fd)
                 return None
-            return _holder_of(_read_start(fd))
+            return holder
         finally:
             os.close(fd)
 
@@ -120,7 +129,9 @@ class FileLock:
                 message = "the lock file is a symbolic link, which is never followed; remove it"
                 raise NotARegularFileError(error.errno, message, self.path) from error
             if error.errno in (errno.EISDIR, errno.ENXIO):
-                raise NotARegularFileError(error.errno, "something else stands in the place of the lock file", self.path) from error
+                raise NotARegularFileError(
+                    error.errno, "something else stands in the place of the lock file", self.path
+                ) from error
             raise
         try:
             check_regular(self.path, os.fstat(self._fd))
@@ -200,7 +211,13 @@ def _holder_of(stamp: bytes) -> Holder:
         start, space = content["start"], content["space"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return nobody
-    if not (type(pid) is int and 0 < pid < 2**31 and isinstance(host, str) and isinstance(since, int | float) and isinstance(purpose, str)):
+    if not (
+        type(pid) is int
+        and 0 < pid < 2**31
+        and isinstance(host, str)
+        and isinstance(since, int | float)
+        and isinstance(purpose, str)
+    ):
         return nobody
     if not 0 <= since < 2**33:
         return nobody
@@ -224,5 +241,6 @@ def _is_alive(pid: int, start: object) -> bool:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_fork_gate.acquire, after_in_parent=_fork_gate.release, after_in_child=_fork_gate.release)
-
+    os.register_at_fork(
+        before=_fork_gate.acquire, after_in_parent=_fork_gate.release, after_in_child=_fork_gate.release
+    )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import ItemsView, Iterator, Mapping, MutableMapping, ValuesView
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from ._document import EMPTY, Document
 from ._errors import UnserializableValueError
@@ -22,7 +21,7 @@ class _Touched(NamedTuple):
     """The value decoded from it, while it is in memory."""
 
 
-class LiveDict(dict[str, Any]):
+class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
     """A dictionary that decodes a value when it is first asked for, and knows the texts that it came from.
 
     A key that was not touched holds the undecoded text, which is its base as well; the base of every other key
@@ -63,8 +62,8 @@ class LiveDict(dict[str, Any]):
         """Return what the file held."""
         if (touched := self.touched.get(key)) is not None:
             return touched.base
-        raw = dict.get(self, key, MISSING)
-        return raw if raw is MISSING else bytes(raw)
+        raw = dict[str, Any].get(self, key)
+        return MISSING if raw is None else bytes(raw)
 
     def text(self, key: str) -> MaybeText:
         """Return the text of the value as it is now, or MISSING for a key that is not here.
@@ -72,12 +71,12 @@ class LiveDict(dict[str, Any]):
         Raises:
             UnserializableValueError: JSON cannot hold it.
         """
-        value = dict.get(self, key, MISSING)
-        if value is MISSING:
+        if key not in self:
             return MISSING
+        value = dict.__getitem__(self, key)
         touched = self.touched.get(key)
         if touched is None:
-            return bytes(value)
+            return self.base(key)
         if value is touched.seen and is_scalar(value) and touched.base is not MISSING:
             return touched.base
         return encode(value, key)
@@ -86,7 +85,7 @@ class LiveDict(dict[str, Any]):
         if key not in self.touched:
             self.touched[key] = _Touched(self.base(key), MISSING)
 
-    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - a JSON value
+    def __getitem__(self, key: str) -> Any:
         value = dict.__getitem__(self, key)
         if type(value) is Raw and key not in self.touched:
             text = bytes(value)
@@ -95,7 +94,7 @@ class LiveDict(dict[str, Any]):
             dict.__setitem__(self, key, value)
         return value
 
-    def __setitem__(self, key: str, value: Any) -> None:  # noqa: ANN401 - any value; save() checks it
+    def __setitem__(self, key: str, value: Any) -> None:
         check_key(key)
         self._touch(key)
         dict.__setitem__(self, key, value)
@@ -110,8 +109,8 @@ class LiveDict(dict[str, Any]):
     def __iter__(self) -> Iterator[str]:
         return super().__iter__()
 
-    def get(self, key: str, default: Any = None) -> Any:  # noqa: ANN401
-        return self[key] if key in self else default
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default  # noqa: SIM401
 
     def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
         return ItemsView(self)
@@ -123,14 +122,13 @@ class LiveDict(dict[str, Any]):
         for key in list(self):
             del self[key]
 
-    pop = MutableMapping.pop  # type: ignore[assignment]
+    pop = MutableMapping.pop
     popitem = MutableMapping.popitem
     setdefault = MutableMapping.setdefault
-    update = MutableMapping.update  # type: ignore[assignment]
-    __hash__ = None  # type: ignore[assignment]
+    update = MutableMapping.update
 
     def copy(self) -> dict[str, Any]:
-        return dict(self)
+        return dict[str, Any](self)
 
     def __eq__(self, other: object) -> bool:
         return dict(self) == (dict(other) if isinstance(other, LiveDict) else other)
@@ -138,13 +136,13 @@ class LiveDict(dict[str, Any]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override] # noqa: ANN401
-        return dict(self) | other
+    def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        return dict[str, Any](self) | dict[str, Any](other)
 
-    def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override] # noqa: ANN401
-        return other | dict(self)  # type: ignore[no-any-return]
+    def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        return dict[str, Any](other) | self.copy()
 
-    def __ior__(self, other: Any) -> LiveDict:  # type: ignore[override,misc] # noqa: ANN401
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override]
         self.update(other)
         return self
 
@@ -155,8 +153,7 @@ class LiveDict(dict[str, Any]):
         return dict, (dict(self),)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """A reading of the file on its way into memory, marked with when it began."""
 
     mark: int
@@ -230,7 +227,9 @@ class Memory:
             self._ahead[key] = (self._clock, text)
             self._settle(key, text, sent)
 
-    def absorb_save(self, since: Document, document: Document, final: Mapping[str, MaybeText], sent: Mapping[str, MaybeText]) -> None:
+    def absorb_save(
+        self, since: Document, document: Document, final: Mapping[str, MaybeText], sent: Mapping[str, MaybeText]
+    ) -> None:
         """Take over a whole document that a save has written or found.
 
         Args:
@@ -279,11 +278,9 @@ class Memory:
                 else:
                     data.touched[key] = _Touched(text, value)
                 return
-            if not same(mine, touched.base) and not (key in sent and same(mine, sent[key])):
+            if not same(mine, sent.get(key, touched.base)):  # changed since the call
                 data.touched[key] = _Touched(text, MISSING)
                 return
         elif text is not MISSING and dict.get(data, key) == Raw(text):
             return
         data.take_over(key, text)
-
-

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from ._errors import ConflictError
 from ._values import MISSING, MaybeText, decode, encode, same
@@ -16,8 +15,7 @@ OnConflict: TypeAlias = Literal["mine", "theirs", "raise"] | Resolver
 _POLICIES: Final = ("mine", "theirs", "raise")
 
 
-@dataclass(frozen=True, slots=True)
-class Unsaved:
+class Unsaved(NamedTuple):
     """A change that is not in the file yet."""
 
     base: MaybeText
@@ -46,7 +44,7 @@ class OwnWrites:
 def check_policy(policy: object) -> OnConflict:
     """Return the policy if it is one, else raise ValueError."""
     if policy in _POLICIES or callable(policy):
-        return policy  # type: ignore[return-value]
+        return policy
     msg = f"on_conflict is 'mine', 'theirs', 'raise' or a callable, not {policy!r}"
     raise ValueError(msg)
 
@@ -84,5 +82,5 @@ def merge(
     return merged
 
 
-def _value(text: MaybeText) -> Any:  # noqa: ANN401 - a JSON value
+def _value(text: MaybeText) -> Any:
     return MISSING if text is MISSING else decode(text)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ._document import Document
 from ._errors import printable
@@ -43,7 +44,10 @@ class Draft:
 
     def put(self, changes: Mapping[str, MaybeText], origin: Origin) -> None:
         """Change texts, on behalf of a context."""
-        self._texts.update(changes)
+        for key, text in changes.items():
+            if self._texts.get(key, MISSING) is MISSING:  # new keys stand in the order in which they came
+                self._texts.pop(key, None)
+            self._texts[key] = text
         self._writes.append((origin.writes, changes))
         self._is_new = self._is_new and all(text is MISSING for text in changes.values())
 
@@ -59,15 +63,13 @@ class Draft:
             return self._document.changed(changes)
         return self._document
 
-
     def note_own_writes(self) -> None:
         """Tell the contexts what was committed on their behalf."""
         for writes, changes in self._writes:
             writes.note(changes)
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """The context that an operation came from, and what it had written by then."""
 
     writes: OwnWrites
@@ -77,8 +79,9 @@ class Origin:
 class Operation(Protocol):
     """One call's part in a cycle."""
 
-    repeatable: ClassVar[bool]
-    """Whether it can be applied again to a later state of the file."""
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can be applied again to a later state of the file."""
 
     @property
     def purpose(self) -> str:
@@ -92,30 +95,30 @@ class Operation(Protocol):
     def sent(self) -> Mapping[str, MaybeText]:
         """The unsaved texts that it takes along."""
 
-    def apply(self, draft: Draft) -> Any:  # noqa: ANN401 - each operation has its own result
+    def apply(self, draft: Draft) -> Any:
         """Change the draft and return the call's result; if it raises, the draft is as it was."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Look:
     """Looks at the file under the lock, and changes nothing."""
 
     purpose: str
-    keys: Collection[str] = ()
-    sent: Mapping[str, MaybeText] = field(default_factory=dict)
 
+    keys: ClassVar[Collection[str]] = ()
+    sent: ClassVar[Mapping[str, MaybeText]] = MappingProxyType({})
     repeatable: ClassVar[bool] = True
 
     def apply(self, draft: Draft) -> None:
         """Do nothing: the document of the cycle is the result."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Reload(Look):
     """Has memory become what the file holds."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Save:
     """Merges the unsaved changes of a context into the file."""
 
@@ -127,7 +130,7 @@ class Save:
     """What memory had last taken over as a whole."""
     origin: Origin
 
-    purpose = "save"
+    purpose: ClassVar[str] = "save"
     repeatable: ClassVar[bool] = True
 
     @property
@@ -151,7 +154,7 @@ class Save:
             draft.put(merge(self.unsaved, theirs, self.policy, own), self.origin)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Update:
     """Computes a new text of one key from its present one.
 
@@ -182,7 +185,7 @@ class Update:
         """The unsaved change."""
         return {self.key: self.unsaved.mine} if self.unsaved else {}
 
-    def apply(self, draft: Draft) -> Any:  # noqa: ANN401 - the call's result
+    def apply(self, draft: Draft) -> Any:
         """Compute."""
         text = draft.get(self.key)
         if self.unsaved:
@@ -193,7 +196,7 @@ class Update:
         return result
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Commit:
     """Writes what a transaction changed."""
 
@@ -203,7 +206,7 @@ class Commit:
     sent: Mapping[str, MaybeText]
     origin: Origin
 
-    purpose = "transaction"
+    purpose: ClassVar[str] = "transaction"
     repeatable: ClassVar[bool] = False
 
     def apply(self, draft: Draft) -> None:

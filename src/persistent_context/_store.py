@@ -47,8 +47,8 @@ class Store(Protocol):
     def begin(self, purpose: str, *, wait: bool) -> Session | None:
         """Begin a session, or return None if another process has one and ``wait`` is false."""
 
-    def holder(self) -> Holder | None:
-        """Return who has a session."""
+    def holder(self, *, probe: bool = True) -> Holder | None:
+        """Return who has a session; with ``probe`` without trusting what it says itself."""
 
     def statistics(self) -> Statistics:
         """Return what was done so far."""
@@ -89,6 +89,8 @@ class JsonFileStore:
         finally:
             os.close(fd)
         self._count(bytes_read=size)
+        if document.repeats:
+            _logger.warning("%s repeats keys, of which the last ones are taken", printable(self.path))
         self._known = document
         return document
 
@@ -121,9 +123,9 @@ class JsonFileStore:
             self._lock.release()
             raise
 
-    def holder(self) -> Holder | None:
+    def holder(self, *, probe: bool = True) -> Holder | None:
         """Return who holds the lock."""
-        return self._lock.holder()
+        return self._lock.holder(probe=probe)
 
     def statistics(self) -> Statistics:
         """Return what this process has done to the file."""
@@ -155,14 +157,20 @@ class JsonFileStore:
             return self.read()
         except CorruptDocumentError as error:
             aside = move_aside(self.path, durable=True)
-            _logger.warning("%s is no JSON object (%s): moved aside to %s", printable(self.path), error, printable(aside))
+            _logger.warning(
+                "%s is no JSON object (%s): moved aside to %s", printable(self.path), error, printable(aside)
+            )
             return EMPTY
 
     def commit(self, document: Document, old: Document, *, durable: bool) -> None:
         """Replace the file, within a session."""
         if old.repeats:
             aside = move_aside(self.path, durable=durable, keep=True)
-            _logger.warning("%s repeats keys, of which the last ones stay: as it was, see %s", printable(self.path), printable(aside))
+            _logger.warning(
+                "%s repeated keys: as it was, it is kept in %s",
+                printable(self.path),
+                printable(aside),
+            )
         written = replace(self.path, document.pieces(), durable=durable, check=self._lock.check)
         self._known = document
         self._count(commits=1, bytes_written=written)
@@ -204,5 +212,3 @@ class JsonFileSession:
         if self._open:
             self._open = False
             self._store.close(self._since)
-
-

@@ -26,7 +26,7 @@ class SyncPersistentContext(BaseContext):
     """
 
     @classmethod
-    def create(cls, filepath: str | os.PathLike[str], **options: Any) -> Self:  # noqa: ANN401 - see the class
+    def create(cls, filepath: str | os.PathLike[str], **options: Any) -> Self:
         """Construct a context and load it: the recommended way. Blocks.
 
         Args:
@@ -59,19 +59,19 @@ class SyncPersistentContext(BaseContext):
         """Merge what is unsaved into the file; see :meth:`PersistentContext.save`. Blocks."""
         self._perform(self._save())
 
-    def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:  # noqa: ANN401 - int or float
+    def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:
         """Add to a number and return the new one; see :meth:`PersistentContext.incr`. Blocks."""
         return self._perform(self._incr(key, delta, default))
 
-    def add(self, key: str, value: Any) -> bool:  # noqa: ANN401 - a JSON value
+    def add(self, key: str, value: Any) -> bool:
         """Set a key only if there is none; see :meth:`PersistentContext.add`. Blocks."""
         return bool(self._perform(self._add(key, value)))
 
-    def compare_and_set(self, key: str, expected: Any, new: Any) -> bool:  # noqa: ANN401 - JSON values
+    def compare_and_set(self, key: str, expected: Any, new: Any) -> bool:
         """Set a key only if it has the expected value; see :meth:`PersistentContext.compare_and_set`. Blocks."""
         return bool(self._perform(self._compare_and_set(key, expected, new)))
 
-    def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:  # noqa: ANN401 - JSON values
+    def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:
         """Replace a value by what a function makes of it; see :meth:`PersistentContext.mutate`. Blocks."""
         return self._perform(self._mutate(key, fn, default))
 
@@ -83,11 +83,11 @@ class SyncPersistentContext(BaseContext):
         """Return who holds the lock of the file now, or None. Blocks."""
         return (self._queue_here() or self._attach()).store.holder()
 
-    def _perform(self, operation: Operation, *, timeout: float | None = None, kind: type[Request] = Request) -> Any:  # noqa: ANN401
+    def _perform(self, operation: Operation, *, patience: float | None = None, kind: type[Request] = Request) -> Any:
         """Have an operation carried by a cycle in another thread, which no signal interrupts, and return its result."""
         queue = self._queue_here() or self._attach()
-        request = self._request(operation, kind)
-        patience = self._lock_timeout if timeout is None else timeout
+        patience = self._lock_timeout if patience is None else patience
+        request = self._request(operation, kind, patient=patience > 0)
         began = time.monotonic()
         queue.submit(request)
         try:
@@ -115,14 +115,15 @@ class SyncPersistentContext(BaseContext):
         return request.result
 
     def _end(self, turn: Turn, operation: Operation) -> None:
-        request = self._request(operation, Request)
+        request = self._request(operation, Request, patient=True)
         turn.end(request)
         request.waiter.wait()
         if request.error is not None:
             raise request.error
 
-    def _request(self, operation: Operation, kind: type[Request]) -> Request:
-        request = kind(operation, Owner(threading.get_ident(), _current_task(), blocks=True), self._deliver, durable=self._durable)
+    def _request(self, operation: Operation, kind: type[Request], *, patient: bool) -> Request:
+        owner = Owner(threading.get_ident(), _current_task(), blocks=True)
+        request = kind(operation, owner, self._deliver, durable=self._durable, patient=patient)
         request.waiter = threading.Event()
         return request
 
@@ -144,14 +145,14 @@ class SyncTransaction:
 
     def __enter__(self) -> Transaction:
         """Wait for the turn."""
-        turn: Turn = self._context._perform(Look("transaction"), timeout=self._timeout, kind=Begin)  # noqa: SLF001
+        turn: Turn = self._context._perform(Look("transaction"), patience=self._timeout, kind=Begin)  # noqa: SLF001
         transaction = self._context._transaction(turn.document)  # noqa: SLF001
         self._open = turn, transaction
         return transaction
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Commit, or after an exception discard."""
-        assert self._open is not None, "entered"  # noqa: S101
+        assert self._open is not None, "entered"
         turn, transaction = self._open
         operation: Operation = Look("transaction")
         try:

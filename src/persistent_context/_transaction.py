@@ -22,7 +22,12 @@ class Transaction(MutableMapping[str, Any]):
     """
 
     def __init__(
-        self, document: Document, unsaved: Callable[[str], Unsaved | None], policy: OnConflict, origin: Origin, filepath: str
+        self,
+        document: Document,
+        unsaved: Callable[[str], Unsaved | None],
+        policy: OnConflict,
+        origin: Origin,
+        filepath: str,
     ) -> None:
         self._document = document
         self._unsaved = unsaved
@@ -35,11 +40,11 @@ class Transaction(MutableMapping[str, Any]):
         self._pid = os.getpid()
         self._is_over = False
 
-    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - a JSON value
+    def __getitem__(self, key: str) -> Any:
         self._touch(key)
         return self._values[key]
 
-    def __setitem__(self, key: str, value: Any) -> None:  # noqa: ANN401 - any value; the commit checks it
+    def __setitem__(self, key: str, value: Any) -> None:
         self._touch(check_key(key))
         self._values[key] = value
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from ._errors import printable
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Holder:
     """Who holds the lock of a file, as far as the holder said so; ``None`` where it said nothing.
 
@@ -38,7 +38,7 @@ class Holder:
         return printable(text if self.verified else f"{text}, by its own word")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Statistics:
     """What this process has done to one file so far, through all contexts on it.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw as Raw  # noqa: PLC0414 - exported from here
 
 from ._errors import UnserializableContentError, UnserializableValueError, printable
 
@@ -37,7 +39,18 @@ MAX_DEPTH: Final = 500
 """The deepest nesting of lists and dictionaries in a value: what every supported Python can decode."""
 
 _SCALARS: Final = frozenset({str, int, bool, type(None), float})
-_encode = msgspec.json.Encoder().encode
+
+
+def _plain(value: object) -> object:
+    """Return the plain value of a subclass of JSON's types, for msgspec, which knows them exactly."""
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    msg = f"no JSON type: {type(value).__name__}"
+    raise TypeError(msg)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
 _encode_lines = msgspec.json.Encoder().encode_lines
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _decode = msgspec.json.Decoder().decode
@@ -77,27 +90,30 @@ def encode(value: object, key: str) -> Text:
         if type(value) in _SCALARS:
             if text != b"null" or value is None:
                 return text
-        elif not deeper_than(MAX_DEPTH, text) and _decode(text) == value:
+        elif not deeper_than(MAX_DEPTH, text) and decode(text) == value:
             return msgspec.json.format(text, indent=0)
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
         pass  # named exactly by what follows
     raise _explain(value, key)
 
 
-def decode(text: Text | Raw) -> Any:  # noqa: ANN401 - a JSON value
+def decode(text: Text | Raw) -> Any:
     """Return a new value for a text."""
-    return _decode(text)
+    try:
+        return _decode(text)
+    except msgspec.ValidationError:  # it counts the sign of an int among the digits that Python allows
+        return json.loads(bytes(text), parse_float=_finite)
 
 
 def same(one: MaybeText, other: MaybeText) -> bool:
-    """Whether two texts mean the same value: ``1``, ``1.0`` and ``true`` differ, the order of an object's keys is no matter."""
+    """Whether two texts mean the same value: ``1``, ``1.0`` and ``true`` differ; the order of keys does not matter."""
     if one is MISSING or other is MISSING:
         return one is other
     return one == other or _canonical(one) == _canonical(other)
 
 
 def _canonical(text: Text) -> bytes:
-    return _encode_sorted(_decode(text))
+    return _encode_sorted(decode(text))
 
 
 def split(text: bytes) -> dict[str, Raw] | None:
@@ -112,13 +128,13 @@ def split(text: bytes) -> dict[str, Raw] | None:
             text.decode()
         alike = text.translate(_DIGITS_ALIKE, b"+-")
         if b"0e000" in alike or b"0" * 300 in alike:
-            _decode(text)
+            decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     return entries
 
 
-def key_texts(entries: dict[str, Any]) -> list[bytes]:
+def key_texts(entries: Iterable[str]) -> list[bytes]:
     """Return the JSON text of every key, in one call."""
     lines: bytes = _encode_lines(list(entries))
     return lines.split(b"\n")[:-1]
@@ -132,6 +148,14 @@ def deeper_than(limit: int, text: bytes) -> bool:
     for _ in range(limit):  # each turn takes the innermost pairs away
         brackets = brackets.replace(b"[]", b"")
     return bool(brackets)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        msg = f"{digits} is out of the range of floats"
+        raise ValueError(msg)
+    return number
 
 
 def _has_lone_surrogate(text: str) -> bool:
@@ -149,13 +173,15 @@ def _explain(value: object, key: str) -> UnserializableValueError:
         item, place, above = stack.pop()
         if id(item) in above:
             return UnserializableContentError(place, "a cycle: it contains itself")
-        if len(above) > MAX_DEPTH:
+        if len(above) >= MAX_DEPTH and isinstance(item, dict | list):
             return UnserializableContentError(place[:200], f"nested more than {MAX_DEPTH} levels deep")
         inside = above | {id(item)}
         if isinstance(item, dict):
             for name in item:
                 if not isinstance(name, str):
-                    return UnserializableValueError(place, f"the key {printable(repr(name))} is a {type(name).__name__}, not a str")
+                    return UnserializableValueError(
+                        place, f"the key {printable(repr(name))} is a {type(name).__name__}, not a str"
+                    )
                 if _has_lone_surrogate(name):
                     return UnserializableContentError(place, f"the key {printable(ascii(name))} has a lone surrogate")
             stack.extend((part, f"{place}[{_quoted(name)}]", inside) for name, part in reversed(item.items()))

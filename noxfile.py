@@ -1,0 +1,76 @@
+"""The sessions of development: ``nox`` runs the checks, ``nox -s NAME`` one of them, ``nox -l`` lists all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.error_on_external_run = True
+nox.options.error_on_missing_interpreters = False  # tests run on those Pythons that are here
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+LOWEST, NEWEST = PYTHONS[0], PYTHONS[-1]
+
+if shutil.which("pyenv"):  # its shims refuse to run a Python that is installed but not selected
+    installed = subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True, check=True).stdout.split()
+    supported = [version for version in installed if version.rpartition(".")[0] in PYTHONS]
+    os.environ["PYENV_VERSION"] = ":".join([*supported, "system"])
+
+
+def groups(*names: str) -> list[str]:
+    """Return the requirements of dependency groups."""
+    return [*nox.project.dependency_groups(PYPROJECT, *names)]
+
+
+@nox.session(python=NEWEST)
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install(*groups("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=NEWEST)
+def typing(session: nox.Session) -> None:
+    """Check the types, the public interface's among them."""
+    session.install(".", *groups("typing"))
+    session.run("mypy")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Test the built wheel in parallel, with branch coverage; arguments go to pytest."""
+    session.install(".", *groups("test"))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", "-n", "auto", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    if not session.posargs:
+        session.run("coverage", "report")
+
+
+@nox.session(python=LOWEST)
+def minimums(session: nox.Session) -> None:
+    """Test with the lowest versions of the dependencies that are allowed."""
+    lowest = [re.sub(r">=", "==", requirement) for requirement in PYPROJECT["project"]["dependencies"]]
+    session.install(".", *lowest, *groups("test"))
+    session.run("pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session(python=NEWEST, default=False)
+def stress(session: nox.Session) -> None:
+    """Hammer one file from many processes that are killed at random, and check that nothing was lost."""
+    session.install(".", *groups("stress"))
+    session.run("python", "-m", "stress", *session.posargs)
+
+
+@nox.session(python=NEWEST, default=False)
+def bench(session: nox.Session) -> None:
+    """Measure the store against its peers, and write the tables and a plot to bench-report/."""
+    session.install(".", *groups("bench"))
+    session.run("python", "-m", "stress.bench", *session.posargs)

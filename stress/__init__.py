@@ -1,0 +1,1 @@
+"""Stress runs and benchmarks: what the tests cannot show in seconds."""

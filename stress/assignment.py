@@ -1,0 +1,86 @@
+"""What the supervisor and its children agree on: what to do, where to log, when to stop, how to show what hangs."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What one child process is to do. It travels as the only command-line argument."""
+
+    place: str
+    """The number of a worker, which its successors inherit; or the reader."""
+    incarnation: int
+    """How many had the place before."""
+    directory: str
+    tasks: int
+    seed: int
+    began: int
+    """`time.monotonic_ns()` when the run began."""
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """What the child is called in logs and reports."""
+        return f"{self.place}.{self.incarnation}"
+
+    @property
+    def state(self) -> Path:
+        """The file that everybody hammers."""
+        return Path(self.directory, "state.json")
+
+    @property
+    def log(self) -> Path:
+        """Where the child logs its operations."""
+        return Path(self.directory, "logs", f"{self.name}.jsonl")
+
+    @property
+    def stacks(self) -> Path:
+        """Where the child dumps its threads' stacks when it gets SIGUSR1."""
+        return Path(self.directory, "logs", f"{self.name}.stacks")
+
+    @property
+    def output(self) -> Path:
+        """What the child prints."""
+        return Path(self.directory, "logs", f"{self.name}.output")
+
+    def progress(self) -> float:
+        """Return the part of the run that is over."""
+        return (time.monotonic_ns() - self.began) / 1e9 / self.seconds
+
+    def to_argument(self) -> str:
+        """Return it as a command-line argument."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_command_line(cls) -> Self:
+        """Return what this process was started with."""
+        return cls(**json.loads(sys.argv[1]))
+
+
+def prepare(assignment: Assignment) -> threading.Event:
+    """Make this process ready to be asked for its stacks; return the event that is set when it is to stop.
+
+    It is to stop when its standard input ends: which it does, too, when the supervisor dies.
+    """
+    stacks = os.open(assignment.stacks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    faulthandler.register(signal.SIGUSR1, file=stacks)
+    faulthandler.enable(file=stacks)
+    stop = threading.Event()
+
+    def wait() -> None:
+        os.read(0, 1)
+        stop.set()
+
+    threading.Thread(target=wait, name="stop", daemon=True).start()
+    return stop

@@ -1,0 +1,109 @@
+"""The figures to reach: what this project promises of its speed, as ratios within one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from . import bigfile, saving, startup, throughput
+from .model import PROJECT, Table, Unit
+from .peers import BY_HAND, DISKCACHE, FLOOR
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One promise and what was measured."""
+
+    claim: str
+    measured: float
+    target: float
+    at_least: bool = True
+    unit: Unit = Unit.RATIO
+
+    @property
+    def met(self) -> bool:
+        """Whether the promise was kept."""
+        return self.measured >= self.target if self.at_least else self.measured <= self.target
+
+    @property
+    def target_text(self) -> str:
+        """Return the target as a person wants to read it."""
+        return f"{'≥' if self.at_least else '≤'} {self.unit.show(self.target)}"
+
+
+def _at_most(claim: str, measured: float, target: float, unit: Unit = Unit.RATIO) -> Figure:
+    """Return a figure that should be small."""
+    return Figure(claim, measured, target, at_least=False, unit=unit)
+
+
+def _advantage(table: Table, competitor: str) -> float:
+    """Return how many times the competitor's rate the project's is."""
+    rate = throughput.RATE.metric
+    return table.value(PROJECT, rate) / table.value(competitor, rate)
+
+
+def _many_tasks(table: Table) -> Iterator[Figure]:
+    yield Figure("1 process x 100 tasks: rate ÷ diskcache FULL", _advantage(table, DISKCACHE), 10)
+    yield Figure("1 process x 100 tasks: rate ÷ filelock + json", _advantage(table, BY_HAND), 30)
+
+
+def _many_processes_and_tasks(table: Table) -> Iterator[Figure]:
+    yield Figure("8 processes x 100 tasks: rate ÷ diskcache FULL", _advantage(table, DISKCACHE), 15)
+
+
+def _eight_processes(table: Table) -> Iterator[Figure]:
+    turn = 8 * table.value(PROJECT, throughput.CYCLE.metric)
+    longest = table.value(PROJECT, throughput.LONGEST_WAIT.metric)
+    yield Figure("8 processes x 1 task: rate ÷ bare floor", _advantage(table, FLOOR), 0.8)
+    yield Figure("8 processes x 1 task: rate ÷ filelock + json", _advantage(table, BY_HAND), 1.8)
+    yield Figure("8 processes x 1 task: least ÷ most", table.value(PROJECT, throughput.FAIRNESS.metric), 0.7)
+    yield _at_most("8 processes x 1 task: longest wait ÷ 8 median cycles", longest / turn, 5)
+
+
+def _many_processes(table: Table) -> Iterator[Figure]:
+    yield Figure("32 processes x 1 task: least ÷ most", table.value(PROJECT, throughput.FAIRNESS.metric), 0.6)
+
+
+def _save(table: Table) -> Iterator[Figure]:
+    time = saving.TIME.metric
+    ratio = table.value(PROJECT, time) / table.value(saving.FLOOR_AND_HOP, time)
+    yield _at_most("uncontended durable save: time ÷ (bare floor + one executor hop)", ratio, 1.6)
+
+
+def _big_stalls(table: Table) -> Iterator[Figure]:
+    for column in (bigfile.LOAD_STALL, bigfile.SAVE_STALL):
+        yield _at_most(f"16 MB: longest {column.heading}", table.value(PROJECT, column.metric), 0.025, Unit.SECONDS)
+
+
+def _big_incr(table: Table) -> Iterator[Figure]:
+    for column in (bigfile.COLD, bigfile.WARM):
+        ratio = table.value(PROJECT, column.metric) / table.value(bigfile.IN_THREAD, column.metric)
+        yield _at_most(f"16 MB: incr, {column.heading}: time ÷ by hand", ratio, 0.2)
+
+
+def _big_memory(table: Table) -> Iterator[Figure]:
+    yield _at_most("16 MB: peak memory ÷ file size", table.value(PROJECT, bigfile.PEAK_RATIO.metric), 4)
+
+
+def _import(table: Table) -> Iterator[Figure]:
+    time = startup.TIME.metric
+    ratio = table.value(PROJECT, time) / table.value(startup.ASYNCIO, time)
+    yield _at_most("import ÷ import asyncio", ratio, 1.6)
+
+
+FIGURES = {
+    "1x100": _many_tasks,
+    "8x100": _many_processes_and_tasks,
+    "8x1": _eight_processes,
+    "32x1": _many_processes,
+    "save": _save,
+    "big": _big_stalls,
+    "big-incr": _big_incr,
+    "big-memory": _big_memory,
+    "import": _import,
+}
+
+
+def figures(tables: Mapping[str, Table]) -> list[Figure]:
+    """Return the figures of the works that were measured."""
+    return [figure for name, table in tables.items() for figure in FIGURES[name](table)]

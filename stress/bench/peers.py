@@ -1,0 +1,315 @@
+"""The competitors: one small class each, written as its users would write it, with the fastest settings that are right.
+
+Each holds a counter among other small keys. What is not durable is listed for context: it was never asked to survive
+a power cut, and some of it not even a crash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shelve
+import sqlite3
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import diskcache  # type: ignore[import-untyped]
+import lmdb
+import orjson
+import tinydb
+from filelock import FileLock
+from tinydb.table import Document
+
+from persistent_context import PersistentContext
+
+from .model import PROJECT
+
+COUNTER = "counter"
+LOCK_TIMEOUT = 120.0
+"""Seconds; nobody may fail for waiting, however unfair its waiting is."""
+
+FLOOR = "bare floor"
+BY_HAND = "filelock + json"
+DISKCACHE = "diskcache FULL"
+
+
+def small_values() -> dict[str, int]:
+    """Return what every store starts with: the counter and 200 other keys."""
+    return {COUNTER: 0} | {f"key-{number:03}": number for number in range(200)}
+
+
+def write_file(path: Path, content: bytes, *, durable: bool) -> None:
+    """Replace a file by way of a temporary; durably means that file and directory are synced, in this order."""
+    temporary = f"{path}.tmp"
+    with open(temporary, "wb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(temporary, path)
+    if durable:
+        directory = os.open(path.parent, os.O_RDONLY)
+        os.fsync(directory)
+        os.close(directory)
+
+
+class Store(ABC):
+    """One process's handle on a store; `seed` and `read` are for the one who checks the count."""
+
+    @abstractmethod
+    def seed(self, values: dict[str, int]) -> None:
+        """Fill the new store."""
+
+    @abstractmethod
+    def read(self, key: str) -> int:
+        """Return a stored value."""
+
+    def close(self) -> None:  # noqa: B027
+        """Give back what is open."""
+
+
+class SyncStore(Store):
+    """A store whose calls block; from asyncio it is called through `asyncio.to_thread`, and so by several threads."""
+
+    @abstractmethod
+    def incr(self, key: str) -> int:
+        """Add one, atomically across threads and processes, and return the new number."""
+
+
+class AsyncStore(Store):
+    """A store whose calls are awaited."""
+
+    @abstractmethod
+    async def incr(self, key: str) -> int:
+        """Add one, atomically across tasks and processes, and return the new number."""
+
+
+class JsonFile(Store):
+    """A store that is one JSON file, which anybody can write before and read after."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "store.json"
+
+    def seed(self, values: dict[str, int]) -> None:
+        self.path.write_text(json.dumps(values))
+
+    def read(self, key: str) -> int:
+        value = json.loads(self.path.read_text())[key]
+        assert isinstance(value, int)
+        return value
+
+
+class Project(JsonFile, AsyncStore):
+    """This project."""
+
+    def __init__(self, folder: Path, *, durable: bool) -> None:
+        super().__init__(folder)
+        self.context = PersistentContext(self.path, durable=durable, lock_timeout=LOCK_TIMEOUT)
+
+    async def incr(self, key: str) -> int:
+        number = await self.context.incr(key)
+        assert isinstance(number, int)
+        return number
+
+
+class ByHand(JsonFile, SyncStore):
+    """What most people write: filelock's `FileLock` as it comes, and the whole file in and out by `json`."""
+
+    def __init__(self, folder: Path, *, durable: bool) -> None:
+        super().__init__(folder)
+        self.durable = durable
+        self.lock = FileLock(f"{self.path}.lock")
+
+    def incr(self, key: str) -> int:
+        with self.lock:
+            values = json.loads(self.path.read_bytes())
+            number: int = values[key] + 1
+            values[key] = number
+            write_file(self.path, json.dumps(values).encode(), durable=self.durable)
+        return number
+
+
+class Floor(JsonFile, SyncStore):
+    """The least that a durable change of a shared JSON file can cost.
+
+    The kernel's queue for the lock, on a descriptor that stays open, the fastest parser, and nothing else.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.threads = threading.Lock()  # flock does not exclude threads that share a descriptor
+        self.lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+
+    def incr(self, key: str) -> int:
+        with self.threads:
+            fcntl.flock(self.lock, fcntl.LOCK_EX)
+            values = orjson.loads(self.path.read_bytes())
+            number: int = values[key] + 1
+            values[key] = number
+            write_file(self.path, orjson.dumps(values), durable=True)
+            fcntl.flock(self.lock, fcntl.LOCK_UN)
+        return number
+
+    def close(self) -> None:
+        os.close(self.lock)
+
+
+class Lmdb(SyncStore):
+    """LMDB as it comes, which is durable."""
+
+    def __init__(self, folder: Path) -> None:
+        self.environment = lmdb.open(str(folder / "lmdb"), map_size=2**24)
+
+    def seed(self, values: dict[str, int]) -> None:
+        with self.environment.begin(write=True) as transaction:
+            for key, value in values.items():
+                transaction.put(key.encode(), str(value).encode())
+
+    def incr(self, key: str) -> int:
+        with self.environment.begin(write=True) as transaction:
+            number = int(transaction.get(key.encode(), b"")) + 1
+            transaction.put(key.encode(), str(number).encode())
+        return number
+
+    def read(self, key: str) -> int:
+        with self.environment.begin() as transaction:
+            return int(transaction.get(key.encode(), b""))
+
+    def close(self) -> None:
+        self.environment.close()
+
+
+class Sqlite(SyncStore):
+    """A table of keys and values in WAL mode; one connection a process, which is faster than one a thread."""
+
+    def __init__(self, folder: Path, *, synchronous: str) -> None:
+        self.threads = threading.Lock()
+        self.database = sqlite3.connect(
+            folder / "store.sqlite", timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        self.database.execute("PRAGMA journal_mode = WAL")
+        self.database.execute(f"PRAGMA synchronous = {synchronous}")
+
+    def seed(self, values: dict[str, int]) -> None:
+        self.database.execute("CREATE TABLE store (key TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID")
+        self.database.execute("BEGIN")
+        self.database.executemany("INSERT INTO store VALUES (?, ?)", values.items())
+        self.database.execute("COMMIT")
+
+    def incr(self, key: str) -> int:
+        with self.threads:
+            self.database.execute("BEGIN IMMEDIATE")
+            self.database.execute("UPDATE store SET value = value + 1 WHERE key = ?", (key,))
+            number = self.read(key)
+            self.database.execute("COMMIT")
+        return number
+
+    def read(self, key: str) -> int:
+        (value,) = self.database.execute("SELECT value FROM store WHERE key = ?", (key,)).fetchone()
+        return int(value)
+
+    def close(self) -> None:
+        self.database.close()
+
+
+class Diskcache(SyncStore):
+    """diskcache with its own atomic `incr`; SQLite's `synchronous` is 1 (NORMAL) unless 2 (FULL) is asked for."""
+
+    def __init__(self, folder: Path, *, synchronous: int) -> None:
+        self.cache = diskcache.Cache(str(folder / "cache"), timeout=LOCK_TIMEOUT, sqlite_synchronous=synchronous)
+
+    def seed(self, values: dict[str, int]) -> None:
+        with self.cache.transact():
+            for key, value in values.items():
+                self.cache.set(key, value)
+
+    def incr(self, key: str) -> int:
+        return int(self.cache.incr(key, retry=True))
+
+    def read(self, key: str) -> int:
+        return int(self.cache[key])
+
+    def close(self) -> None:
+        self.cache.close()
+
+
+class TinyDB(SyncStore):
+    """TinyDB under a `FileLock`, one document a key; it syncs, but writes in place, so a crash can tear the file."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "store.json"
+        self.lock = FileLock(f"{path}.lock")
+        self.database = tinydb.TinyDB(path)
+
+    def seed(self, values: dict[str, int]) -> None:
+        self.database.insert_multiple({"key": key, "value": value} for key, value in values.items())
+
+    def incr(self, key: str) -> int:
+        number = 0
+
+        def add_one(document: Any) -> None:
+            nonlocal number
+            document["value"] = number = document["value"] + 1
+
+        with self.lock:
+            self.database.update(add_one, tinydb.where("key") == key)
+        return number
+
+    def read(self, key: str) -> int:
+        document = self.database.get(tinydb.where("key") == key)
+        assert isinstance(document, Document)
+        return int(document["value"])
+
+    def close(self) -> None:
+        self.database.close()
+
+
+class Shelf(SyncStore):
+    """`shelve` under a `FileLock`, opened anew each time since no `dbm` may be open in two processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "store"
+        self.lock = FileLock(f"{self.path}.lock")
+
+    def seed(self, values: dict[str, int]) -> None:
+        with shelve.open(self.path) as shelf:
+            shelf.update(values)
+
+    def incr(self, key: str) -> int:
+        with self.lock, shelve.open(self.path) as shelf:
+            shelf[key] = number = shelf[key] + 1
+        return int(number)
+
+    def read(self, key: str) -> int:
+        with shelve.open(self.path) as shelf:
+            return int(shelf[key])
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How to open a competitor's store in a folder, and whether what it acknowledged survives a power cut."""
+
+    open: Callable[[Path], Store]
+    durable: bool
+
+
+PEERS = {
+    PROJECT: Peer(partial(Project, durable=True), durable=True),
+    FLOOR: Peer(Floor, durable=True),
+    BY_HAND: Peer(partial(ByHand, durable=True), durable=True),
+    DISKCACHE: Peer(partial(Diskcache, synchronous=2), durable=True),
+    "sqlite3 WAL FULL": Peer(partial(Sqlite, synchronous="FULL"), durable=True),
+    "LMDB": Peer(Lmdb, durable=True),
+    f"{PROJECT}, durable=False": Peer(partial(Project, durable=False), durable=False),
+    "filelock + json, no fsync": Peer(partial(ByHand, durable=False), durable=False),
+    "TinyDB + filelock": Peer(TinyDB, durable=False),
+    "shelve + filelock": Peer(Shelf, durable=False),
+    "diskcache NORMAL": Peer(partial(Diskcache, synchronous=1), durable=False),
+    "sqlite3 WAL NORMAL": Peer(partial(Sqlite, synchronous="NORMAL"), durable=False),
+}

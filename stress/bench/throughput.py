@@ -1,0 +1,75 @@
+"""Works 1 to 4: `incr` of one counter by many tasks, many processes, or both, and how fairly they get their turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from .model import PROJECT, Column, Metrics, Settings, Unit, Work, check_counter
+from .peers import BY_HAND, COUNTER, FLOOR, PEERS, small_values
+from .workers import Tally, Window, run_crew
+
+RATE = Column("rate", "increments", Unit.RATE)
+FAIRNESS = Column("fairness", "least ÷ most", Unit.RATIO)
+MEDIAN_WAIT = Column("median_wait", "median wait", Unit.SECONDS)
+LONGEST_WAIT = Column("longest_wait", "longest wait", Unit.SECONDS)
+CYCLE = Column("cycle", "median cycle", Unit.SECONDS)
+
+
+def summarise(window: Window, tallies: list[Tally]) -> Metrics:
+    """Return the figures of one run.
+
+    Rates and fairness count what was acknowledged before the deadline; waits include the stragglers' last ones. A cycle is
+    the time from one acknowledgement, of whichever process, to the next.
+    """
+    done = [sum(end <= window.deadline for end in tally.ends) for tally in tallies]
+    waits = list(chain.from_iterable(tally.waits() for tally in tallies))
+    ends = sorted(chain.from_iterable(tally.ends for tally in tallies))
+    return {
+        RATE.metric: sum(done) / (window.deadline - window.start),
+        FAIRNESS.metric: min(done) / max(done) if any(done) else 0.0,
+        MEDIAN_WAIT.metric: median(waits),
+        LONGEST_WAIT.metric: max(waits),
+        CYCLE.metric: median(later - earlier for earlier, later in pairwise(ends)),
+    }
+
+
+def contend(peer: str, settings: Settings, *, processes: int, tasks: int) -> Metrics:
+    """Run one competitor on a new store, check its counter, and return its figures.
+
+    Raises:
+        WrongCounterError: the stored counter is not the number of acknowledged increments.
+    """
+    with TemporaryDirectory(dir=settings.scratch) as name:
+        folder = Path(name)
+        store = PEERS[peer].open(folder)
+        store.seed(small_values())
+        store.close()
+        window, tallies = run_crew(peer, folder, processes=processes, tasks=tasks, seconds=settings.seconds)
+        store = PEERS[peer].open(folder)
+        stored = store.read(COUNTER)
+        store.close()
+    check_counter(peer, acknowledged=sum(len(tally.ends) for tally in tallies), stored=stored)
+    return summarise(window, tallies)
+
+
+def contest(name: str, processes: int, tasks: int, columns: Iterable[Column], peers: Iterable[str]) -> Work:
+    """Return the work of so many processes of so many tasks."""
+
+    def play_round(settings: Settings) -> Iterator[tuple[str, Metrics]]:
+        for peer in peers:
+            yield peer, contend(peer, settings, processes=processes, tasks=tasks)
+
+    crowd = f"{processes} process{'es' * (processes > 1)} x {tasks} task{'s' * (tasks > 1)}"
+    return Work(name, f"{crowd}: incr of one counter", tuple(columns), play_round)
+
+
+THROUGHPUT = [
+    contest("1x100", 1, 100, (RATE, MEDIAN_WAIT, LONGEST_WAIT), PEERS),
+    contest("8x100", 8, 100, (RATE, FAIRNESS, MEDIAN_WAIT, LONGEST_WAIT), PEERS),
+    contest("8x1", 8, 1, (RATE, FAIRNESS, LONGEST_WAIT, CYCLE), PEERS),
+    contest("32x1", 32, 1, (RATE, FAIRNESS, LONGEST_WAIT, CYCLE), (PROJECT, FLOOR, BY_HAND)),
+]

@@ -1,0 +1,206 @@
+"""The checkers: pure functions that hold a history of operations against the document that is left.
+
+All rest on three facts. An acknowledged operation happened, between its invocation and its end. A failed one did not.
+An unknown one, pending in a worker that was killed, happened before that worker was dead, or never.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from stress.evidence import Evidence, Violation
+from stress.growth import Growth, check_gaps, check_growth
+from stress.history import History, Operation, Outcome
+from stress.model import ACCOUNTS, OPENING_BALANCE, TRANSFERS, opening_document
+
+_Writers = Mapping[str | None, Operation | None]
+
+
+def check_counters(evidence: Evidence) -> Iterator[Violation]:
+    """Every increment is in the final value exactly once, each gave a value of its own, and none went back in time."""
+    for key, operations in evidence.by_key().items():
+        final = evidence.final.get(key, 0)
+        growths = [Growth(made, made.result) for made in operations if made.result is not None]
+        unknown = [operation for operation in operations if operation.outcome is Outcome.UNKNOWN]
+        yield from check_growth(key, growths, evidence.reads, final)
+        yield from check_gaps(key, growths, unknown, final)
+
+
+def check_owned(evidence: Evidence) -> Iterator[Violation]:
+    """Each key that only one task writes has the last acknowledged value, or a later one whose outcome is not known."""
+    for key, operations in evidence.by_key().items():
+        possible: dict[str | None, Operation | None] = {None: None}
+        for operation in operations:
+            if operation.name != "read_back":
+                if operation.outcome is Outcome.OK:
+                    possible.clear()
+                # One that failed is possible too: its change stays unsaved, and the context's next save carries it.
+                possible[None if operation.name == "delete" else operation.id] = operation
+            elif operation.outcome is Outcome.OK and operation.result not in possible:
+                yield _impossible(key, operation.result, possible, operation)
+        (final,) = evidence.final.get(key, [None])
+        if final not in possible:
+            yield _impossible(key, final, possible)
+
+
+def _impossible(key: str, seen: str | None, possible: _Writers, *readers: Operation) -> Violation:
+    """Tell that a key has a value that it cannot have."""
+    writers = [operation for operation in possible.values() if operation is not None]
+    expected = " or ".join(repr(value) for value in possible)
+    return Violation("lost", f"{key} has {seen!r} instead of {expected}", [*writers, *readers])
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a list: what one drain took, or what is left at the end."""
+
+    key: str
+    tokens: Sequence[str]
+    left: bool
+
+
+def check_lists(evidence: Evidence) -> Iterator[Violation]:
+    """Each acknowledged token is in its list, or in what was drained from it, exactly once and in its task's order."""
+    appends = {operation.id: operation for operation in evidence.operations if operation.name != "drain"}
+    segments = [Segment(drain.key, drain.note, left=False) for drain in evidence.having(Outcome.OK, "drain")]
+    segments += [Segment(key, evidence.final.get(key, []), left=True) for key in evidence.by_key()]
+    times_seen = Counter(token for segment in segments for token in segment.tokens)
+    unknown_drains = [drain for drain in evidence.having(Outcome.UNKNOWN, "drain") if drain.note]
+    perhaps_drained = {token for drain in unknown_drains for token in drain.note}
+
+    for token, append in appends.items():
+        if times_seen[token] > 1:
+            yield Violation("duplicated", f"the token is there {times_seen[token]} times", [append])
+        if append.outcome is Outcome.OK and not times_seen[token] and token not in perhaps_drained:
+            yield Violation("lost", "the token is in no list", [append])
+    for segment in segments:
+        for token in segment.tokens:
+            maker = appends.get(token)
+            if maker is None or maker.outcome is Outcome.FAIL or maker.key != segment.key:
+                message = f"{token} does not belong into {segment.key}"
+                yield Violation("foreign", message, [maker] if maker else [])
+    for drain in unknown_drains:
+        remaining = sum(times_seen[token] > 0 for token in drain.note)
+        if 0 < remaining < len(drain.note):
+            message = f"a transaction happened in part: {remaining} of {len(drain.note)} tokens were not taken"
+            yield Violation("torn", message, [drain])
+    yield from _check_order(segments, appends)
+
+
+def _check_order(segments: Iterable[Segment], appends: Mapping[str, Operation]) -> Iterator[Violation]:
+    """Check that each task's tokens stand in its order, within each segment and from one to the next."""
+    runs: defaultdict[tuple[str, str], list[tuple[bool, list[int]]]] = defaultdict(list)
+    for segment in segments:
+        by_task: defaultdict[str, list[int]] = defaultdict(list)
+        for token in segment.tokens:
+            task, _, serial = token.rpartition(".")
+            by_task[task].append(int(serial))
+        for task, serials in by_task.items():
+            runs[segment.key, task].append((segment.left, serials))
+    for (key, task), parts in runs.items():
+        for earlier, later in pairwise(serial for _, serials in sorted(parts) for serial in serials):
+            if earlier > later:
+                tokens = (f"{task}.{earlier}", f"{task}.{later}")
+                message = f"{tokens[0]} stands before {tokens[1]} in {key}"
+                yield Violation("reordered", message, [appends[token] for token in tokens if token in appends])
+
+
+def check_bank(evidence: Evidence) -> Iterator[Violation]:
+    """No snapshot ever shows another total, and the balances are those of replaying all transfers in their order."""
+    expected = OPENING_BALANCE * len(ACCOUNTS)
+    for read in evidence.reads:
+        if (total := _total(read.result)) != expected:
+            yield Violation("torn", f"a reader saw a total of {total} instead of {expected}", [read])
+    if (total := _total(evidence.final)) != expected:
+        yield Violation("torn", f"the final total is {total} instead of {expected}")
+
+    count = evidence.final.get(TRANSFERS, 0)
+    acknowledged = evidence.having(Outcome.OK, "transfer")
+    numbered = [Growth(transfer, transfer.note["number"]) for transfer in acknowledged]
+    yield from check_growth(TRANSFERS, numbered, evidence.reads, count)
+
+    balances = dict.fromkeys(ACCOUNTS, OPENING_BALANCE)
+    by_number = _transfers_by_number(evidence)
+    for number in range(1, count + 1):
+        transfer = by_number.get(number)
+        if transfer is None:
+            yield Violation("foreign", f"nobody made transfer {number}, so no later one can be replayed")
+            return
+        note = transfer.note
+        balances[note["from"]] -= note["amount"]
+        balances[note["to"]] += note["amount"]
+        if (after := [balances[note["from"]], balances[note["to"]]]) != note["after"]:
+            yield Violation("lost", f"a replay of the {number} transfers up to this one gives {after}", [transfer])
+            return
+    for account, balance in balances.items():
+        if (final := evidence.final.get(account)) != balance:
+            yield Violation("lost", f"{account} is {final}, and a replay of all {count} transfers gives {balance}")
+
+
+def _total(document: Mapping[str, Any]) -> int:
+    """Return the sum of all balances."""
+    return sum(document.get(account, 0) for account in ACCOUNTS)
+
+
+def _transfers_by_number(evidence: Evidence) -> dict[int, Operation]:
+    """Return the transfers that happened, by their numbers.
+
+    Where none was acknowledged with a number, it is the unknown one that noted it last: whoever notes a number, under
+    the lock, proves that nobody had committed it before.
+    """
+    unknown = [transfer for transfer in evidence.having(Outcome.UNKNOWN, "transfer") if transfer.note]
+    unknown.sort(key=lambda transfer: transfer.noted)
+    return {made.note["number"]: made for made in [*unknown, *evidence.having(Outcome.OK, "transfer")]}
+
+
+def check_once(evidence: Evidence) -> Iterator[Violation]:
+    """Of all who create a key one wins, and everybody who looks afterwards sees the winner's value."""
+    for key, operations in evidence.by_key().items():
+        final = evidence.final.get(key)
+        attempts = [operation for operation in operations if operation.name != "read_winner"]
+        decided = [attempt for attempt in attempts if attempt.outcome is Outcome.OK]
+        winners = [attempt for attempt in decided if attempt.result]
+        first_end = min((attempt.finished for attempt in decided), default=math.inf)
+        if len(winners) > 1:
+            yield Violation("duplicated", f"{key} has {len(winners)} winners", winners)
+        possible = winners or [attempt for attempt in attempts if attempt.outcome is Outcome.UNKNOWN]
+        owner = next((attempt for attempt in possible if attempt.id == final), None)
+        if owner is None and (decided or final is not None):
+            yield Violation("lost", f"{key} has {final!r}, by nobody who can have won", winners)
+        if owner is not None and owner.invoked > first_end:
+            yield Violation("stale", f"{key} was still free after somebody had been refused it", [owner])
+        for read in operations:
+            if read.name != "read_winner" or read.outcome is not Outcome.OK or read.result == final:
+                continue
+            if read.result is not None or read.invoked > first_end:
+                yield Violation("stale", f"a reader of {key} did not see {final!r}", [read])
+
+
+def check_reads(evidence: Evidence) -> Iterator[Violation]:
+    """Whoever opens the file at any moment reads one whole document."""
+    for read in evidence.having(Outcome.FAIL):
+        yield Violation("missing" if read.error.startswith("FileNotFoundError") else "torn", read.error, [read])
+
+
+CHECKERS: Mapping[str, Callable[[Evidence], Iterable[Violation]]] = {
+    "counter": check_counters,
+    "owned": check_owned,
+    "list": check_lists,
+    "bank": check_bank,
+    "once": check_once,
+    "read": check_reads,
+}
+
+
+def check(history: History, final: Mapping[str, Any]) -> dict[str, list[Violation]]:
+    """Let each checker judge its workload; return what it found, by the workload's name."""
+    reads = [read for read in history.of("read") if read.outcome is Outcome.OK]
+    found = {name: list(checker(Evidence(history.of(name), final, reads))) for name, checker in CHECKERS.items()}
+    for key in final.keys() - opening_document() - {operation.key for operation in history.operations}:
+        found["read"].append(Violation("foreign", f"nobody ever wrote {key}"))
+    return found

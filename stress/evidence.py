@@ -1,0 +1,46 @@
+"""What a checker is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stress.history import Operation, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was done in one workload, what others saw of it meanwhile, and what is left at the end."""
+
+    operations: Sequence[Operation]
+    final: Mapping[str, Any]
+    """The document in the file."""
+    reads: Sequence[Operation] = ()
+    """Successful reads of the whole file from outside; the result of each is the document's numbers, by key."""
+
+    def having(self, outcome: Outcome, *names: str) -> list[Operation]:
+        """Return the operations that ended so, of any name or of those given."""
+        return [
+            operation
+            for operation in self.operations
+            if operation.outcome is outcome and (not names or operation.name in names)
+        ]
+
+    def by_key(self) -> dict[str, list[Operation]]:
+        """Return the operations on each key, in the order of their invocation."""
+        groups: defaultdict[str, list[Operation]] = defaultdict(list)
+        for operation in sorted(self.operations, key=lambda operation: operation.invoked):
+            groups[operation.key].append(operation)
+        return groups
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that was broken, and the operations that show it."""
+
+    kind: str
+    """One word: lost, duplicated, foreign, reordered, stale, torn, missing."""
+    message: str
+    operations: Sequence[Operation] = ()

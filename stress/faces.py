@@ -1,0 +1,101 @@
+"""The two faces of the library under one set of names, so that each operation is written once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+from persistent_context import PersistentContext, SyncPersistentContext
+
+LOCK_TIMEOUT = 60.0
+"""Seconds. Long enough that a wait which ends in a timeout is worth a look."""
+
+
+class Context(Protocol):
+    """What the operations use of a context."""
+
+    def get(self, key: str, default: Any = None, /) -> Any:
+        """Return the value in memory."""
+
+    def set(self, key: str, value: Any, /) -> None:
+        """Set the value in memory."""
+
+    def setdefault(self, key: str, default: Any, /) -> Any:
+        """Return the value in memory, and set it before if there is none."""
+
+    def pop(self, key: str, default: Any, /) -> Any:
+        """Delete the value in memory."""
+
+    async def save(self) -> None:
+        """Write what was changed in memory."""
+
+    async def incr(self, key: str, /) -> Any:
+        """Add one to a number in the file."""
+
+    async def add(self, key: str, value: Any, /) -> bool:
+        """Set the value of a key that the file has not."""
+
+    async def compare_and_set(self, key: str, expected: Any, new: Any, /) -> bool:
+        """Set the value of a key that has the expected one in the file."""
+
+    async def mutate(self, key: str, fn: Callable[[Any], Any], /, default: Any = None) -> Any:
+        """Replace a value in the file by what a function makes of it."""
+
+    def transaction(self) -> AbstractAsyncContextManager[MutableMapping[str, Any]]:
+        """Begin a transaction."""
+
+    def statistics(self) -> Any:
+        """Return the library's own figures."""
+
+
+async def open_context(path: str) -> Context:
+    """Open the file for tasks of one event loop."""
+    return await PersistentContext.create(path, lock_timeout=LOCK_TIMEOUT)
+
+
+async def open_threaded_context(path: str) -> Context:
+    """Open the file for threads."""
+    return ThreadedContext(SyncPersistentContext.create(path, lock_timeout=LOCK_TIMEOUT))
+
+
+class ThreadedContext:
+    """A `SyncPersistentContext` whose calls can be awaited, by a thread that runs a loop of its own.
+
+    They block that loop, on purpose: the thread has nothing else to do.
+    """
+
+    def __init__(self, context: SyncPersistentContext) -> None:
+        """Wrap a context."""
+        self._context = context
+        self.get = context.get
+        self.set = context.set
+        self.setdefault = context.setdefault
+        self.pop = context.pop
+        self.statistics = context.statistics
+
+    async def save(self) -> None:
+        """Block for it."""
+        self._context.save()
+
+    async def incr(self, key: str, /) -> Any:
+        """Block for it."""
+        return self._context.incr(key)
+
+    async def add(self, key: str, value: Any, /) -> bool:
+        """Block for it."""
+        return self._context.add(key, value)
+
+    async def compare_and_set(self, key: str, expected: Any, new: Any, /) -> bool:
+        """Block for it."""
+        return self._context.compare_and_set(key, expected, new)
+
+    async def mutate(self, key: str, fn: Callable[[Any], Any], /, default: Any = None) -> Any:
+        """Block for it."""
+        return self._context.mutate(key, fn, default)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[MutableMapping[str, Any]]:
+        """Block for its beginning and its end."""
+        with self._context.transaction() as tx:
+            yield tx

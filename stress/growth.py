@@ -1,0 +1,81 @@
+"""Checks numbers that only grow, by one: each value has one maker, and no value is older than what was known before."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+from stress.evidence import Violation
+from stress.history import Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """An acknowledged operation that made a number grow to a value; or, if a sighting, one that saw the value."""
+
+    operation: Operation
+    value: int
+    sighting: bool = False
+
+
+def check_growth(key: str, growths: Sequence[Growth], reads: Iterable[Operation], final: int) -> Iterator[Violation]:
+    """Check one number: no two operations made the same value, none made one beyond the end, and none is stale."""
+    makers: dict[int, Operation] = {}
+    for growth in growths:
+        if growth.value in makers:
+            message = f"two operations both made {key} {growth.value}: one of them is lost"
+            yield Violation("lost", message, [makers[growth.value], growth.operation])
+        elif growth.value > final:
+            yield Violation("lost", f"{key} was made {growth.value}, and is {final} at the end", [growth.operation])
+        makers[growth.value] = growth.operation
+    sightings = [Growth(read, read.result.get(key, 0), sighting=True) for read in reads]
+    yield from _check_real_time(key, [*growths, *sightings])
+
+
+def check_gaps(key: str, growths: Sequence[Growth], unknown: Iterable[Operation], final: int) -> Iterator[Violation]:
+    """Check that each value whose maker is not known is the work of an unknown operation, pending at the right time.
+
+    A value was made after the lower ones and before the higher ones: the windows in which the missing values were made
+    come in order. So each is best given, of the operations that fit, the one whose process died first.
+    """
+    makers = {growth.value: growth.operation for growth in growths}
+    latest: dict[int, float] = {}
+    end = math.inf
+    for value in range(final, 0, -1):
+        latest[value] = end
+        end = min(end, makers[value].finished) if value in makers else end
+
+    candidates = deque(sorted(unknown, key=lambda operation: operation.invoked))
+    last_chances: list[float] = []
+    earliest = 0
+    for value in range(1, final + 1):
+        if value in makers:
+            earliest = max(earliest, makers[value].invoked)
+            continue
+        while candidates and candidates[0].invoked <= latest[value]:
+            heappush(last_chances, candidates.popleft().finished)
+        while last_chances and last_chances[0] < earliest:
+            heappop(last_chances)
+        if last_chances:
+            heappop(last_chances)
+        else:
+            yield Violation("duplicated", f"{key} became {value}, and no operation can have made it that")
+
+
+def _check_real_time(key: str, growths: Sequence[Growth]) -> Iterator[Violation]:
+    """Check that whoever began after another had ended saw at least the other's value, and made a higher one."""
+    ended = iter(sorted(growths, key=lambda growth: growth.operation.finished))
+    earlier = next(ended, None)
+    highest: Growth | None = None
+    for later in sorted(growths, key=lambda growth: growth.operation.invoked):
+        while earlier is not None and earlier.operation.finished < later.operation.invoked:
+            if highest is None or earlier.value > highest.value:
+                highest = earlier
+            earlier = next(ended, None)
+        if highest is not None and later.value < highest.value + (not later.sighting):
+            message = f"{key} was {later.value} to one who began after {highest.value} had been seen"
+            yield Violation("stale", message, [highest.operation, later.operation])
+            highest = None  # told once, or everything that follows would be told as well

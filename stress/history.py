@@ -1,0 +1,164 @@
+"""What workers log, one JSON line an event, and the history of operations that those lines tell afterwards."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+
+class Kind(StrEnum):
+    """What an event says."""
+
+    INVOKE = "invoke"
+    """An operation is about to start."""
+    NOTE = "note"
+    """What a transaction saw and will do, written while it holds the lock: it tells later what an unknown one did."""
+    OK = "ok"
+    """The operation was acknowledged."""
+    FAIL = "fail"
+    """The operation ended in an error that promises that nothing happened."""
+    INFO = "info"
+    """The operation ended in an error that leaves its outcome unknown."""
+    KILLED = "killed"
+    """A process is dead. The supervisor says so, once it has seen it end."""
+    CRASH = "crash"
+    """The library raised what its contract does not allow."""
+    STATISTICS = "statistics"
+    """How many commits the worker has made so far."""
+
+
+class Outcome(StrEnum):
+    """What is known about an operation."""
+
+    OK = "ok"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One operation of one task, from its invocation to its outcome."""
+
+    id: str
+    """Unique in a run: `worker.incarnation.task.serial`. It is also the token that the operation writes."""
+    workload: str
+    name: str
+    key: str
+    invoked: int
+    """`time.monotonic_ns()` just before it started."""
+    finished: float = math.inf
+    """`time.monotonic_ns()` just after it ended, or after its process was dead: it happened by then, or never."""
+    outcome: Outcome = Outcome.UNKNOWN
+    result: Any = None
+    note: Any = None
+    noted: int = 0
+    """`time.monotonic_ns()` of the note."""
+    error: str = ""
+
+    @property
+    def process(self) -> str:
+        """The process that performed it: `worker.incarnation`."""
+        return self.id.rsplit(".", 2)[0]
+
+    def __str__(self) -> str:
+        """Tell the operation in one line, for a report."""
+        told = {"result": self.result, "note": self.note}
+        details = "".join(f" {name}={value!r}" for name, value in told.items() if value is not None)
+        return f"{self.id} {self.name}({self.key}){details}: {self.outcome}, {self.invoked} to {self.finished:.0f}"
+
+
+@dataclass(slots=True)
+class History:
+    """What the processes of a run logged."""
+
+    operations: list[Operation] = field(default_factory=list)
+    crashes: list[str] = field(default_factory=list)
+    """Exceptions that the contract does not allow: the operation and the traceback of each."""
+    deaths: dict[str, int] = field(default_factory=dict)
+    """`time.monotonic_ns()` when each killed process was dead, by its `worker.incarnation`."""
+    commits: int = 0
+    """Commits that the workers counted. What one did in the moment before it was killed is not in it."""
+
+    def of(self, workload: str) -> list[Operation]:
+        """Return the operations of one workload."""
+        return [operation for operation in self.operations if operation.workload == workload]
+
+
+class Log:
+    """An append-only log of one process. Each event is one `write`, so a kill loses no earlier event."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the file; it must not exist."""
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+
+    def write(self, kind: Kind, **fields: object) -> None:
+        """Append one event with the present time."""
+        event = {"kind": kind, "at": time.monotonic_ns(), **fields}
+        line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
+        if os.write(self._descriptor, line) != len(line):
+            message = "the log could not be written in full"
+            raise OSError(message)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+def read_logs(paths: Iterable[Path]) -> History:
+    """Read the logs of all processes of a run."""
+    whole = History()
+    for path in paths:
+        part = parse(path.read_bytes())
+        whole.operations += part.operations
+        whole.crashes += part.crashes
+        whole.deaths |= part.deaths
+        whole.commits += part.commits
+    whole.operations = [_ended(operation, whole.deaths) for operation in whole.operations]
+    return whole
+
+
+def _ended(operation: Operation, deaths: Mapping[str, int]) -> Operation:
+    """Return the operation; if it was pending when its process was killed, it ended with it."""
+    if operation.finished < math.inf:
+        return operation
+    return replace(operation, finished=deaths.get(operation.process, math.inf))
+
+
+def parse(log: bytes) -> History:
+    """Turn the log of one process into its history.
+
+    An operation without an outcome is one that was pending when the process ended. A last line that a kill cut short is
+    ignored: what it would have told was not yet told to anybody.
+    """
+    history = History()
+    operations: dict[str, dict[str, Any]] = {}
+    for line in log[: log.rfind(b"\n") + 1].splitlines():
+        event = json.loads(line)
+        match event["kind"]:
+            case Kind.INVOKE:
+                known = {name: event[name] for name in ("id", "workload", "name", "key")}
+                operations[event["id"]] = {**known, "invoked": event["at"]}
+            case Kind.NOTE:
+                operations[event["id"]] |= {"note": event["note"], "noted": event["at"]}
+            case Kind.OK:
+                operations[event["id"]] |= {"finished": event["at"], "outcome": Outcome.OK, "result": event["result"]}
+            case Kind.FAIL:
+                operations[event["id"]] |= {"finished": event["at"], "outcome": Outcome.FAIL, "error": event["error"]}
+            case Kind.INFO:
+                operations[event["id"]] |= {"finished": event["at"], "error": event["error"]}
+            case Kind.CRASH:
+                operation = operations.get(event["id"], {"name": "worker", "key": ""})
+                history.crashes.append(f"{event['id']} {operation['name']}({operation['key']})\n{event['error']}")
+            case Kind.KILLED:
+                history.deaths[event["id"]] = event["at"]
+            case Kind.STATISTICS:
+                history.commits = event["commits"]
+    history.operations = [Operation(**fields) for fields in operations.values()]
+    return history

@@ -1,0 +1,284 @@
+"""Fixtures that every test may use: both faces of a context, real child processes, and a watch for leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import persistent_context
+from persistent_context import PersistentContext, SyncPersistentContext
+
+IMPORT_ROOT = Path(persistent_context.__file__).resolve().parent.parent
+OPEN_FILES = Path("/proc/self/fd")
+
+HOLD_AS_A_FOREIGN_PROGRAM = """
+import sys
+import filelock
+
+with filelock.FileLock(sys.argv[1] + ".lock"):
+    print("held", flush=True)
+    sys.stdin.readline()
+print("released", flush=True)
+"""
+
+HOLD_IN_A_TRANSACTION = """
+import sys
+from persistent_context import SyncPersistentContext
+
+ctx = SyncPersistentContext.create(sys.argv[1])
+with ctx.transaction() as tx:
+    tx["holder"] = "child"
+    print("held", flush=True)
+    sys.stdin.readline()
+print("released", flush=True)
+sys.stdin.readline()
+"""
+
+
+class Child:
+    """A real Python process that speaks in lines over its standard streams."""
+
+    def __init__(self, code: str, arguments: tuple[object, ...], errors: Path) -> None:
+        """Start ``code``; whatever it writes to standard error is shown when it fails."""
+        self._errors = errors
+        environment = dict(os.environ, PYTHONUNBUFFERED="1")
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [str(IMPORT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])],
+        )
+        with errors.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code, *map(str, arguments)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=environment,
+                text=True,
+                encoding="utf-8",
+            )
+        self.pid = self.process.pid
+
+    def hear(self) -> str:
+        """Wait for one line of the child."""
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            pytest.fail(f"the child ended with {self.process.returncode}:\n{self._errors.read_text(errors='replace')}")
+        return line.rstrip("\n")
+
+    def say(self, line: str = "") -> None:
+        """Send one line to the child."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+
+    def finish(self) -> list[str]:
+        """Wait for the child to end well; the lines it had still to say."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        rest = self.process.stdout.read().splitlines()
+        if self.process.wait() != 0:
+            pytest.fail(f"the child ended with {self.process.returncode}:\n{self._errors.read_text(errors='replace')}")
+        return rest
+
+    def running(self) -> bool:
+        """Whether the child has not ended yet."""
+        return self.process.poll() is None
+
+    def kill(self) -> list[str]:
+        """Kill the child with SIGKILL; the lines that it had written until then."""
+        self.process.kill()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        rest = self.process.stdout.read().splitlines()
+        self.process.wait()
+        return rest
+
+    def discard(self) -> None:
+        """Kill what is left, and close the pipes."""
+        if self.running():
+            self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdout.close()
+
+
+class Held:
+    """A lock that another process holds until it is told to let go."""
+
+    def __init__(self, child: Child) -> None:
+        """Wait until the child holds the lock."""
+        self.child = child
+        self.pid = child.pid
+        assert child.hear() == "held"
+
+    def release(self) -> None:
+        """Let the child go on, and wait until it has released the lock."""
+        self.child.say()
+        assert self.child.hear() == "released"
+
+    def __enter__(self) -> Held:
+        """Hold the lock for the length of a block."""
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        """Release the lock, if the child still lives."""
+        if self.child.running():
+            self.release()
+
+
+class AsyncFace:
+    """Drives a ``PersistentContext`` from a test that is not a coroutine."""
+
+    name = "async"
+    cls = PersistentContext
+
+    def __init__(self) -> None:
+        """Keep one event loop for the whole test."""
+        self._runner = asyncio.Runner()
+
+    def do(self, call, /, *args, **kwargs):
+        """Call ``call`` inside the loop and await what it returns."""
+
+        async def within_the_loop():
+            return await call(*args, **kwargs)
+
+        return self._runner.run(within_the_loop())
+
+    def open(self, filepath, **options):
+        """Create and load a context."""
+        return self.do(self.cls.create, filepath, **options)
+
+    def inside(self, manager, body, /, **options):
+        """Run ``body(entered)`` inside ``async with manager(**options)``, all in one task."""
+
+        async def within_the_loop():
+            async with manager(**options) as entered:
+                return body(entered)
+
+        return self._runner.run(within_the_loop())
+
+    def close(self) -> None:
+        """Close the loop."""
+        self._runner.close()
+
+
+class SyncFace:
+    """The same for a ``SyncPersistentContext``, which needs no loop."""
+
+    name = "sync"
+    cls = SyncPersistentContext
+
+    def do(self, call, /, *args, **kwargs):
+        """Call ``call``."""
+        return call(*args, **kwargs)
+
+    def open(self, filepath, **options):
+        """Create and load a context."""
+        return self.cls.create(filepath, **options)
+
+    def inside(self, manager, body, /, **options):
+        """Run ``body(entered)`` inside ``with manager(**options)``."""
+        with manager(**options) as entered:
+            return body(entered)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@pytest.fixture(params=[AsyncFace, SyncFace], ids=["async", "sync"])
+def face(request):
+    """Each of the two faces in turn."""
+    one = request.param()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where the context of a test lives: in a directory that holds nothing else."""
+    directory = tmp_path / "data"
+    directory.mkdir()
+    return directory / "state.json"
+
+
+@pytest.fixture
+def spawn(tmp_path):
+    """Start Python code as a process of its own: ``spawn(code, *arguments)``."""
+    children: list[Child] = []
+
+    def start(code: str, *arguments: object) -> Child:
+        child = Child(code, arguments, tmp_path / f"child-{len(children)}.stderr")
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        child.discard()
+
+
+@pytest.fixture
+def hold(spawn):
+    """Have another program hold the lock: ``with hold(path):``."""
+    return lambda filepath: Held(spawn(HOLD_AS_A_FOREIGN_PROGRAM, filepath))
+
+
+@pytest.fixture
+def hold_transaction(spawn):
+    """Have another process hold a transaction open: ``with hold_transaction(path) as held:``."""
+    return lambda filepath: Held(spawn(HOLD_IN_A_TRANSACTION, filepath))
+
+
+def _open_below(directory: str) -> set[str]:
+    """The names of all open files below ``directory``; a deleted one counts."""
+    names = set()
+    for descriptor in OPEN_FILES.iterdir():
+        with contextlib.suppress(OSError):
+            name = os.readlink(descriptor).removesuffix(" (deleted)")
+            if name.startswith(directory):
+                names.add(name)
+    return names
+
+
+def _lasting(look, *, seconds: float = 10.0):
+    """What ``look`` still finds when it has found something for ``seconds`` on end."""
+    deadline = time.monotonic() + seconds
+    while found := look():
+        if time.monotonic() > deadline:
+            return found
+        gc.collect()
+        time.sleep(0.01)
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_lock_stays_open(tmp_path_factory):
+    """Fail when a lock file of any test of the module stays open; an idle thread may keep one for about a second."""
+    yield
+    if OPEN_FILES.exists():
+        base = str(tmp_path_factory.getbasetemp())
+
+        assert set() == _lasting(lambda: _open_below(base))
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(tmp_path):
+    """Fail a test that leaves a thread behind that keeps the interpreter alive, or an open file other than a lock."""
+    before = set(threading.enumerate())
+    yield
+    threads = _lasting(lambda: [one for one in threading.enumerate() if not one.daemon and one not in before])
+
+    assert [] == threads
+    if OPEN_FILES.exists():
+        files = _lasting(lambda: {name for name in _open_below(str(tmp_path)) if not name.endswith(".lock")})
+
+        assert set() == files

@@ -1,0 +1,821 @@
+"""The atomic operations: incr, add, compare_and_set and mutate, alone, in groups, from many tasks and threads."""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import json
+import logging
+import threading
+
+import pytest
+
+from persistent_context import (
+    MISSING,
+    PersistentContext,
+    PersistentContextError,
+    Statistics,
+    SyncPersistentContext,
+    UnserializableValueError,
+)
+
+
+def stored(path):
+    """What any other program reads in the file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def identity(path):
+    """What tells one writing of a file from another."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, path.read_bytes()
+
+
+async def turns(count=50):
+    """Let every other task run until it waits for something outside."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class TestIncr:
+    def test_it_begins_at_nothing(self, face, path):
+        """An absent key counts from 0, and a missing file is made."""
+        ctx = face.open(path)
+
+        assert (1, {"n": 1}) == (face.do(ctx.incr, "n"), stored(path))
+
+    def test_it_returns_the_new_number(self, face, path):
+        """Each call returns the number it made."""
+        ctx = face.open(path)
+
+        assert [1, 2, 3] == [face.do(ctx.incr, "n") for _ in range(3)]
+
+    def test_it_counts_from_what_others_wrote(self, face, path):
+        """What counts is the file, not this context's memory of it."""
+        path.write_text('{"n": 5}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        face.do(other.incr, "n", 10)
+
+        assert 16 == face.do(ctx.incr, "n")
+
+    @pytest.mark.parametrize(("before", "delta", "after"), [
+        (1, 2, 3), (1, -3, -2), (1, 0, 1), (2**63, 1, 2**63 + 1), (1, 0.5, 1.5), (0.5, 0.25, 0.75), (1.5, 1, 2.5),
+        (-1, 1, 0), (1.0, 1, 2.0),
+    ])  # fmt: skip
+    def test_numbers(self, face, path, before, delta, after):
+        """Ints stay ints, floats stay floats, and large ones stay exact."""
+        path.write_text(json.dumps({"n": before}), encoding="utf-8")
+        result = face.do(face.open(path).incr, "n", delta)
+
+        assert (repr(after), repr(after)) == (repr(result), repr(stored(path)["n"]))
+
+    def test_the_default_is_where_it_begins(self, face, path):
+        """An absent key counts from the default."""
+
+        assert 11 == face.do(face.open(path).incr, "n", default=10)
+
+    def test_the_default_is_not_used_for_a_present_key(self, face, path):
+        """A present key counts from its value."""
+        path.write_text('{"n": 1}', encoding="utf-8")
+
+        assert 3 == face.do(face.open(path).incr, "n", delta=2, default=10)
+
+    @pytest.mark.parametrize("value", [True, False, "1", None, [1], {"n": 1}], ids=repr)
+    def test_what_is_no_number_raises_type_error(self, face, path, value):
+        """A value that is no number (a bool is none) raises, and the file is unchanged."""
+        path.write_text(json.dumps({"n": value}), encoding="utf-8")
+        ctx = face.open(path)
+        before = identity(path)
+        with pytest.raises(TypeError):
+            face.do(ctx.incr, "n")
+
+        assert (before, repr(value), set()) == (identity(path), repr(ctx["n"]), ctx.unsaved_keys())
+
+    @pytest.mark.parametrize("delta", ["1", None, [1], 1j], ids=repr)
+    def test_a_delta_that_is_no_number_raises_type_error(self, face, path, delta):
+        """One counts with numbers only."""
+        path.write_text('{"n": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        before = identity(path)
+        with pytest.raises(TypeError):
+            face.do(ctx.incr, "n", delta)
+
+        assert before == identity(path)
+
+    def test_a_sum_beyond_all_floats(self, face, path):
+        """A sum that JSON cannot hold is refused, and the file unchanged."""
+        path.write_text('{"n": 1.7e308}', encoding="utf-8")
+        ctx = face.open(path)
+        before = identity(path)
+        with pytest.raises(UnserializableValueError):
+            face.do(ctx.incr, "n", 1.7e308)
+
+        assert before == identity(path)
+
+    def test_memory_reflects_the_result(self, face, path):
+        """After the call memory holds the new number, saved."""
+        ctx = face.open(path)
+        face.do(ctx.incr, "n")
+
+        assert (1, set()) == (ctx["n"], ctx.unsaved_keys())
+
+    def test_other_keys_are_kept(self, face, path):
+        """Counting in one key touches no other, whoever wrote it."""
+        path.write_text('{"a": [1], "n": 1}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        other.set("b", 2)
+        face.do(other.save)
+        face.do(ctx.incr, "n")
+
+        assert {"a": [1], "n": 2, "b": 2} == stored(path)
+
+
+class TestAdd:
+    def test_the_first_one_wins(self, face, path):
+        """Of two that add a key the first is told True, the second False, and the first's value stays."""
+        first, second = face.open(path), face.open(path)
+
+        assert (True, False, {"leader": 1}) == (
+            face.do(first.add, "leader", 1),
+            face.do(second.add, "leader", 2),
+            stored(path),
+        )
+
+    def test_losing_writes_nothing(self, face, path):
+        """Who adds nothing writes nothing."""
+        path.write_text('{"leader": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        before = identity(path)
+        face.do(ctx.add, "leader", 2)
+
+        assert before == identity(path)
+
+    def test_the_winners_memory_has_it(self, face, path):
+        """After winning, memory holds the value, saved."""
+        ctx = face.open(path)
+        face.do(ctx.add, "leader", 1)
+
+        assert (1, set()) == (ctx["leader"], ctx.unsaved_keys())
+
+    def test_the_losers_memory_has_the_winner(self, face, path):
+        """After losing, memory holds what the winner wrote."""
+        first, second = face.open(path), face.open(path)
+        face.do(first.add, "leader", 1)
+        face.do(second.add, "leader", 2)
+
+        assert (1, set()) == (second["leader"], second.unsaved_keys())
+
+    def test_a_stored_null_is_present(self, face, path):
+        """A null is a value, no absence."""
+        path.write_text('{"leader": null}', encoding="utf-8")
+
+        assert False is face.do(face.open(path).add, "leader", 1)
+
+    def test_a_null_can_be_added(self, face, path):
+        """Adding a null is adding."""
+        ctx = face.open(path)
+
+        assert (True, False) == (face.do(ctx.add, "leader", None), face.do(ctx.add, "leader", 1))
+
+    async def test_one_of_many_wins(self, path):
+        """However many add at once, exactly one is told that it won."""
+        contexts = [await PersistentContext.create(path) for _ in range(5)]
+        won = await asyncio.gather(*(contexts[number % 5].add("leader", number) for number in range(50)))
+
+        assert (1, won.index(True)) == (won.count(True), stored(path)["leader"])
+
+
+class TestCompareAndSet:
+    def test_a_match_sets(self, face, path):
+        """Where the value is the expected one, the new one is set."""
+        path.write_text('{"s": "queued"}', encoding="utf-8")
+        ctx = face.open(path)
+
+        assert (True, {"s": "running"}, "running") == (
+            face.do(ctx.compare_and_set, "s", "queued", "running"),
+            stored(path),
+            ctx["s"],
+        )
+
+    def test_no_match_sets_nothing(self, face, path):
+        """Where it is not, nothing is written."""
+        path.write_text('{"s": "done"}', encoding="utf-8")
+        ctx = face.open(path)
+        before = identity(path)
+
+        assert (False, before) == (face.do(ctx.compare_and_set, "s", "queued", "running"), identity(path))
+
+    def test_what_others_wrote_is_compared(self, face, path):
+        """What counts is the file, not this context's memory of it."""
+        path.write_text('{"s": 1}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        face.do(other.compare_and_set, "s", 1, 2)
+
+        assert (False, 2) == (face.do(ctx.compare_and_set, "s", 1, 3), ctx["s"])
+
+    def test_missing_is_expected_of_an_absent_key(self, face, path):
+        """MISSING as expectation matches absence."""
+        ctx = face.open(path)
+
+        assert (True, {"s": 1}) == (face.do(ctx.compare_and_set, "s", MISSING, 1), stored(path))
+
+    def test_missing_does_not_match_a_value(self, face, path):
+        """MISSING as expectation matches nothing that is there, null included."""
+        path.write_text('{"s": null}', encoding="utf-8")
+
+        assert False is face.do(face.open(path).compare_and_set, "s", MISSING, 1)
+
+    def test_none_does_not_match_absence(self, face, path):
+        """None as expectation matches a null only."""
+
+        assert False is face.do(face.open(path).compare_and_set, "s", None, 1)
+
+    def test_missing_as_the_new_value_deletes(self, face, path):
+        """MISSING as new value deletes the key, in the file and in memory."""
+        path.write_text('{"s": 1, "x": 0}', encoding="utf-8")
+        ctx = face.open(path)
+
+        assert (True, {"x": 0}, False, set()) == (
+            face.do(ctx.compare_and_set, "s", 1, MISSING),
+            stored(path),
+            "s" in ctx,
+            ctx.unsaved_keys(),
+        )
+
+    def test_missing_for_missing(self, face, path):
+        """What is absent and stays absent is a match without a change."""
+        path.write_text('{"x": 0}', encoding="utf-8")
+        ctx = face.open(path)
+        before = identity(path)
+
+        assert (True, before) == (face.do(ctx.compare_and_set, "s", MISSING, MISSING), identity(path))
+
+    @pytest.mark.parametrize(("value", "expected"), [
+        (1, True), (1, 1.0), (True, 1), (1.0, 1), (0, False), (0, None), ("1", 1), ([1], [True]), ({"x": 1}, {"x": 1.0}),
+        ([], {}), ("", None), ([1, 2], [2, 1]),
+    ])  # fmt: skip
+    def test_equal_values_of_other_json_do_not_match(self, face, path, value, expected):
+        """True, 1 and 1.0 are three values."""
+        path.write_text(json.dumps({"s": value}), encoding="utf-8")
+
+        assert False is face.do(face.open(path).compare_and_set, "s", expected, "new")
+
+    @pytest.mark.parametrize("value", [1, 1.5, "é", [1, [2]], {"x": {"y": [None]}}, None, True, [], {}, 2**70, 1e16, ""])
+    def test_the_same_json_matches(self, face, path, value):
+        """A value matches itself, however the file spells it."""
+        path.write_text(json.dumps({"s": value}, indent=3), encoding="utf-8")
+
+        assert (True, {"s": "new"}) == (
+            face.do(face.open(path).compare_and_set, "s", json.loads(json.dumps(value)), "new"),
+            stored(path),
+        )
+
+    async def test_one_of_many_wins(self, path):
+        """However many take the same step at once, exactly one is told that it took it."""
+        path.write_text('{"s": "queued"}', encoding="utf-8")
+        contexts = [await PersistentContext.create(path) for _ in range(5)]
+        won = await asyncio.gather(*(contexts[number % 5].compare_and_set("s", "queued", number) for number in range(50)))
+
+        assert (1, won.index(True)) == (won.count(True), stored(path)["s"])
+
+
+class TestMutate:
+    def test_it_returns_the_new_value(self, face, path):
+        """The function's answer is returned, stored and in memory."""
+        path.write_text('{"todo": [1, 2, 3]}', encoding="utf-8")
+        ctx = face.open(path)
+
+        assert ([2, 3], {"todo": [2, 3]}, [2, 3], set()) == (
+            face.do(ctx.mutate, "todo", lambda items: items[1:]),
+            stored(path),
+            ctx["todo"],
+            ctx.unsaved_keys(),
+        )
+
+    def test_the_function_gets_what_the_file_holds(self, face, path):
+        """What counts is the file, not this context's memory of it."""
+        path.write_text('{"todo": [1]}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        other["todo"].append(2)
+        face.do(other.save)
+
+        assert [1, 2, 3] == face.do(ctx.mutate, "todo", lambda items: [*items, 3])
+
+    def test_the_default_stands_for_absence(self, face, path):
+        """An absent key is handed to the function as the default."""
+
+        assert [1] == face.do(face.open(path).mutate, "todo", lambda items: [*items, 1], default=[])
+
+    def test_the_default_default_is_none(self, face, path):
+        """Without a default the function gets None for an absent key."""
+        seen = []
+
+        def fn(value):
+            seen.append(value)
+            return 1
+
+        face.do(face.open(path).mutate, "todo", fn)
+
+        assert [None] == seen
+
+    def test_the_default_is_not_used_for_a_present_key(self, face, path):
+        """A stored null is handed on as None, whatever the default."""
+        path.write_text('{"todo": null}', encoding="utf-8")
+
+        assert [None] == face.do(face.open(path).mutate, "todo", lambda value: [value], default=7)
+
+    def test_the_function_may_change_its_argument_in_place(self, face, path):
+        """A function that changes the value and returns it works."""
+        path.write_text('{"todo": [1]}', encoding="utf-8")
+        ctx = face.open(path)
+
+        def fn(items):
+            items.append(2)
+            return items
+
+        face.do(ctx.mutate, "todo", fn)
+
+        assert ({"todo": [1, 2]}, [1, 2], set()) == (stored(path), ctx["todo"], ctx.unsaved_keys())
+
+    def test_its_exception_is_raised(self, face, path):
+        """A function that raises fails the call with its own exception; nothing is written."""
+        path.write_text('{"todo": [1]}', encoding="utf-8")
+        ctx = face.open(path)
+        before = identity(path)
+
+        def fn(items):
+            items.append("spoilt")
+            raise LookupError("mine")
+
+        with pytest.raises(LookupError, match="mine"):
+            face.do(ctx.mutate, "todo", fn)
+
+        assert (before, [1], set()) == (identity(path), ctx["todo"], ctx.unsaved_keys())
+
+    def test_its_exception_leaves_the_lock_free(self, face, path):
+        """After a function that raised, others can go on."""
+        ctx = face.open(path)
+        with pytest.raises(ZeroDivisionError):
+            face.do(ctx.mutate, "n", lambda _: 1 / 0)
+
+        assert 1 == face.do(face.open(path, lock_timeout=10).incr, "n")
+
+    @pytest.mark.parametrize("result", [{1}, (1,), float("nan"), [object()]], ids=["set", "tuple", "nan", "object"])
+    def test_an_answer_that_json_cannot_hold(self, face, path, result):
+        """An answer that cannot be written is refused; nothing is written."""
+        path.write_text('{"x": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        before = identity(path)
+        with pytest.raises(UnserializableValueError):
+            face.do(ctx.mutate, "x", lambda _: result)
+
+        assert (before, 1, set()) == (identity(path), ctx["x"], ctx.unsaved_keys())
+
+    def test_what_it_returned_may_be_changed_afterwards(self, face, path):
+        """A later change of the returned value is at most unsaved, never silently written."""
+        ctx = face.open(path)
+        face.do(ctx.mutate, "todo", lambda _: [1]).append(2)
+        face.do(ctx.incr, "n")
+
+        assert [1] == stored(path)["todo"]
+
+
+class TestKeysAndValues:
+    @pytest.mark.parametrize("call", [
+        lambda ctx: (ctx.incr, 1),
+        lambda ctx: (ctx.add, 1, 1),
+        lambda ctx: (ctx.compare_and_set, 1, MISSING, 1),
+        lambda ctx: (ctx.mutate, 1, lambda _: 1),
+    ], ids=["incr", "add", "compare_and_set", "mutate"])  # fmt: skip
+    def test_a_key_that_is_no_str(self, face, path, call):
+        """A key that JSON cannot hold is refused at once, as a TypeError, and no file is made."""
+        ctx = face.open(path)
+        with pytest.raises(UnserializableValueError) as caught:
+            face.do(*call(ctx))
+
+        assert (True, False) == (isinstance(caught.value, TypeError), path.exists())
+
+    @pytest.mark.parametrize("call", [
+        lambda ctx: (ctx.add, "x", {1}),
+        lambda ctx: (ctx.compare_and_set, "x", MISSING, {1}),
+    ], ids=["add", "compare_and_set"])  # fmt: skip
+    def test_a_value_that_json_cannot_hold(self, face, path, call):
+        """A value that cannot be written is refused, and no file is made."""
+        ctx = face.open(path)
+        with pytest.raises(UnserializableValueError):
+            face.do(*call(ctx))
+
+        assert (False, False) == ("x" in ctx, path.exists())
+
+
+class TestUnsavedChanges:
+    def test_a_set_before_an_incr_is_taken_along(self, face, path):
+        """What this context did first comes first: set, then count."""
+        path.write_text('{"n": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        ctx.set("n", 10)
+
+        assert (11, {"n": 11}, 11, set()) == (face.do(ctx.incr, "n"), stored(path), ctx["n"], ctx.unsaved_keys())
+
+    def test_a_deletion_before_an_incr_is_taken_along(self, face, path):
+        """What this context deleted counts from the default."""
+        path.write_text('{"n": 5}', encoding="utf-8")
+        ctx = face.open(path)
+        del ctx["n"]
+
+        assert (1, {"n": 1}) == (face.do(ctx.incr, "n"), stored(path))
+
+    def test_a_change_in_place_before_a_mutate_is_taken_along(self, face, path):
+        """What this context changed in place, the function sees."""
+        path.write_text('{"todo": [1]}', encoding="utf-8")
+        ctx = face.open(path)
+        ctx["todo"].append(2)
+
+        assert ([1, 2, 3], {"todo": [1, 2, 3]}, set()) == (
+            face.do(ctx.mutate, "todo", lambda items: [*items, 3]),
+            stored(path),
+            ctx.unsaved_keys(),
+        )
+
+    def test_a_set_before_a_compare_and_set_is_compared(self, face, path):
+        """What this context set is what is compared."""
+        path.write_text('{"s": "old"}', encoding="utf-8")
+        ctx = face.open(path)
+        ctx.set("s", "mine")
+
+        assert (True, {"s": "new"}, set()) == (
+            face.do(ctx.compare_and_set, "s", "mine", "new"),
+            stored(path),
+            ctx.unsaved_keys(),
+        )
+
+    def test_a_set_before_an_add_is_present(self, face, path):
+        """What this context set, it cannot add any more."""
+        ctx = face.open(path)
+        ctx.set("leader", "mine")
+
+        assert (False, "mine") == (face.do(ctx.add, "leader", "other"), ctx["leader"])
+
+    def test_a_deletion_before_an_add_is_absent(self, face, path):
+        """What this context deleted, it can add."""
+        path.write_text('{"leader": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        del ctx["leader"]
+
+        assert (True, {"leader": 2}) == (face.do(ctx.add, "leader", 2), stored(path))
+
+    def test_unsaved_changes_of_other_keys_stay_unsaved(self, face, path):
+        """Only the key of the operation is written."""
+        path.write_text('{"a": 1, "b": [1], "c": 1, "n": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        ctx.set("a", 2)
+        ctx["b"].append(2)
+        del ctx["c"]
+        ctx.set("d", 1)
+        face.do(ctx.incr, "n")
+
+        assert ({"a": 1, "b": [1], "c": 1, "n": 2}, {"a", "b", "c", "d"}, {"a": 2, "b": [1, 2], "n": 2, "d": 1}) == (
+            stored(path),
+            ctx.unsaved_keys(),
+            dict(ctx),
+        )
+
+    def test_those_changes_are_saved_by_the_next_save(self, face, path):
+        """What stayed unsaved is saved later, and the operation's result with it."""
+        path.write_text('{"a": 1, "n": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        ctx.set("a", 2)
+        face.do(ctx.incr, "n")
+        face.do(ctx.save)
+
+        assert {"a": 2, "n": 2} == stored(path)
+
+    def test_a_failed_operation_leaves_the_change_unsaved(self, face, path):
+        """A change that was to be taken along by a call that failed is still unsaved."""
+        path.write_text('{"n": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        ctx.set("n", "text")
+        before = identity(path)
+        with pytest.raises(TypeError):
+            face.do(ctx.incr, "n")
+
+        assert (before, "text", {"n"}) == (identity(path), ctx["n"], ctx.unsaved_keys())
+
+    async def test_a_set_during_an_incr_comes_after_it(self, path, hold):
+        """What was set while the operation waited stands in memory, unsaved."""
+        ctx = await PersistentContext.create(path)
+        with hold(path):
+            counting = asyncio.create_task(ctx.incr("n"))
+            await turns()
+            ctx.set("n", 100)
+
+        assert (1, {"n": 1}, 100, {"n"}) == (await counting, stored(path), ctx["n"], ctx.unsaved_keys())
+
+
+class TestAnEmptyStart:
+    def test_a_file_that_is_gone(self, face, path):
+        """An operation on a missing file starts from nothing."""
+        path.write_text('{"n": 5, "a": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        path.unlink()
+
+        assert (1, {"n": 1}) == (face.do(ctx.incr, "n"), stored(path))
+
+    def test_a_corrupt_file(self, face, path, caplog):
+        """An operation on a corrupt file moves it aside, with a warning, and starts from nothing."""
+        path.write_text('{"n": 5, "a": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        path.write_bytes(b'{"n": ')
+        result = face.do(ctx.incr, "n")
+        aside = [one.read_bytes() for one in path.parent.glob("state.json.corrupt-*")]
+
+        assert (1, {"n": 1}, [b'{"n": '], True) == (
+            result,
+            stored(path),
+            aside,
+            any(record.levelno == logging.WARNING for record in caplog.records),
+        )
+
+
+class TestManyAtOnce:
+    async def test_no_task_loses_a_count(self, path):
+        """200 increments of many tasks and several contexts are all counted, and each returned number is unique."""
+        contexts = [await PersistentContext.create(path) for _ in range(4)]
+        numbers = await asyncio.gather(*(contexts[number % 4].incr("n") for number in range(200)))
+
+        assert (list(range(1, 201)), {"n": 200}) == (sorted(numbers), stored(path))
+
+    async def test_tasks_that_call_in_turn_lose_no_count(self, path):
+        """Tasks that each count one after the other are all counted."""
+        contexts = [await PersistentContext.create(path) for _ in range(4)]
+
+        async def count(number):
+            return [await contexts[number % 4].incr("n") for _ in range(10)]
+
+        parts = await asyncio.gather(*(count(number) for number in range(20)))
+
+        assert (list(range(1, 201)), True) == (
+            sorted(number for part in parts for number in part),
+            all(part == sorted(part) for part in parts),
+        )
+
+    async def test_memory_of_every_context_has_what_it_was_told(self, path):
+        """After all calls no context's memory is behind the highest number that it was told."""
+        contexts = [await PersistentContext.create(path) for _ in range(4)]
+        calls = [asyncio.create_task(contexts[number % 4].incr("n")) for number in range(200)]
+        numbers = await asyncio.gather(*calls)
+
+        assert [True] * 4 == [ctx["n"] >= max(numbers[start::4]) for start, ctx in enumerate(contexts)]
+
+    async def test_appending_loses_nothing(self, path):
+        """What many tasks append by mutate is all there, each once."""
+        contexts = [await PersistentContext.create(path) for _ in range(4)]
+        await asyncio.gather(
+            *(contexts[number % 4].mutate("log", lambda log, n=number: [*log, n], default=[]) for number in range(200)),
+        )
+
+        assert list(range(200)) == sorted(stored(path)["log"])
+
+    async def test_operations_of_one_context_keep_their_order(self, path):
+        """What one task called first is applied first."""
+        ctx = await PersistentContext.create(path)
+        calls = [
+            asyncio.create_task(ctx.mutate("log", lambda log, n=number: [*log, n], default=[])) for number in range(100)
+        ]
+        await asyncio.gather(*calls)
+
+        assert list(range(100)) == stored(path)["log"]
+
+    async def test_saves_and_operations_mixed(self, path):
+        """Saves and operations of many contexts at once lose nothing to each other."""
+        contexts = [await PersistentContext.create(path) for _ in range(4)]
+
+        async def work(number):
+            ctx = contexts[number % 4]
+            ctx.set(f"key-{number}", number)
+            await asyncio.gather(ctx.save(), ctx.incr("n"), ctx.mutate("log", lambda log: [*log, number], default=[]))
+
+        await asyncio.gather(*(work(number) for number in range(60)))
+        data = stored(path)
+
+        assert (60, list(range(60)), list(range(60))) == (
+            data.pop("n"),
+            sorted(data.pop("log")),
+            sorted(data[f"key-{number}"] for number in range(60)),
+        )
+
+    def test_threads_with_a_context_each(self, path):
+        """Threads that each have a context of their own lose no count."""
+
+        def count(_):
+            ctx = SyncPersistentContext.create(path)
+            return [ctx.incr("n") for _ in range(25)]
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            numbers = [number for part in pool.map(count, range(8)) for number in part]
+
+        assert (list(range(1, 201)), {"n": 200}) == (sorted(numbers), stored(path))
+
+    def test_threads_that_share_a_context(self, path):
+        """Threads that share one context lose no count."""
+        ctx = SyncPersistentContext.create(path)
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            numbers = list(pool.map(lambda _: ctx.incr("n"), range(200)))
+
+        assert (list(range(1, 201)), {"n": 200}, 200) == (sorted(numbers), stored(path), ctx["n"])
+
+    def test_threads_that_save_different_keys_of_a_shared_context(self, path):
+        """Threads that set and save in one context lose nothing."""
+        ctx = SyncPersistentContext.create(path)
+
+        def work(number):
+            ctx.set(f"key-{number}", number)
+            ctx.save()
+            return stored(path).get(f"key-{number}")
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            seen = list(pool.map(work, range(100)))
+
+        assert (list(range(100)), 100) == (seen, len(stored(path)))
+
+    async def test_threads_and_tasks(self, path):
+        """Workers in threads and tasks in the loop share the count."""
+        ctx = await PersistentContext.create(path)
+
+        def count():
+            worker = SyncPersistentContext.create(path)
+            return [worker.incr("n") for _ in range(25)]
+
+        parts = await asyncio.gather(
+            asyncio.to_thread(count),
+            asyncio.to_thread(count),
+            *(ctx.incr("n") for _ in range(50)),
+        )
+        numbers = [*parts[0], *parts[1], *parts[2:]]
+
+        assert (list(range(1, 101)), {"n": 100}) == (sorted(numbers), stored(path))
+
+
+class TestGroups:
+    async def test_a_function_that_raises_hurts_only_its_own_call(self, path, hold):
+        """Of calls that are carried together, one that fails fails alone."""
+        ctx = await PersistentContext.create(path)
+        other = await PersistentContext.create(path)
+        other.set("saved", True)
+        with hold(path):
+            calls = [
+                asyncio.create_task(call)
+                for call in (
+                    ctx.incr("n"),
+                    ctx.mutate("n", lambda _: 1 / 0),
+                    other.mutate("log", lambda log: [*log, 1], default=[]),
+                    ctx.mutate("n", lambda _: {1}),
+                    other.save(),
+                    ctx.add("bad", object()),
+                    other.incr("log"),
+                    other.incr("n"),
+                    ctx.add("leader", 1),
+                )
+            ]
+            await turns()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        failures = [
+            isinstance(results[1], ZeroDivisionError),
+            isinstance(results[3], UnserializableValueError),
+            isinstance(results[5], UnserializableValueError),
+            isinstance(results[6], TypeError),
+        ]
+
+        assert (
+            [True] * 4,
+            [1, [1], None, 2, True],
+            {"n": 2, "log": [1], "saved": True, "leader": 1},
+        ) == (failures, [results[number] for number in (0, 2, 4, 7, 8)], stored(path))
+
+    async def test_a_raising_function_leaves_no_trace_in_the_value(self, path, hold):
+        """What a failed call did to the value in place, the next in the group does not see."""
+        path.write_text('{"log": [1]}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+
+        def spoil(log):
+            log.append("spoilt")
+            raise LookupError
+
+        with hold(path):
+            calls = [
+                asyncio.create_task(ctx.mutate("log", lambda log: [*log, 2])),
+                asyncio.create_task(ctx.mutate("log", spoil)),
+                asyncio.create_task(ctx.mutate("log", lambda log: [*log, 3])),
+            ]
+            await turns()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+
+        assert ([1, 2], LookupError, [1, 2, 3], {"log": [1, 2, 3]}) == (
+            results[0],
+            type(results[1]),
+            results[2],
+            stored(path),
+        )
+
+    async def test_calls_that_wait_together_are_carried_together(self, path, hold):
+        """Fifty calls that wait for the same lock take two cycles at the most."""
+        ctx = await PersistentContext.create(path)
+        before = ctx.statistics()
+        with hold(path):
+            calls = [asyncio.create_task(ctx.incr("n")) for _ in range(50)]
+            await turns()
+        await asyncio.gather(*calls)
+        after = ctx.statistics()
+
+        assert (50, True, {"n": 50}) == (
+            after.operations - before.operations,
+            1 <= after.commits - before.commits <= 2,
+            stored(path),
+        )
+
+    async def test_a_failed_group_of_nothing_but_failures_writes_nothing(self, path, hold):
+        """Where every call of a group failed, the file is unchanged."""
+        path.write_text('{"s": "text"}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        before = identity(path)
+        with hold(path):
+            calls = [asyncio.create_task(ctx.incr("s")) for _ in range(5)]
+            await turns()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+
+        assert ([True] * 5, before) == ([isinstance(result, TypeError) for result in results], identity(path))
+
+    def test_threads_of_the_sync_face_keep_their_own_errors(self, path):
+        """Among threads too, a call that fails fails alone."""
+        ctx = SyncPersistentContext.create(path)
+        start = threading.Barrier(8)
+
+        def work(number):
+            start.wait()
+            try:
+                return ctx.mutate("n", lambda value: value + 1 if number % 2 else value / 0, default=0)
+            except ZeroDivisionError:
+                return None
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            results = list(pool.map(work, range(8)))
+
+        assert ([1, 2, 3, 4], [None] * 4, {"n": 4}) == (sorted(results[1::2]), results[::2], stored(path))
+
+
+class TestStatistics:
+    def test_its_fields(self, face, path):
+        """Statistics are a frozen dataclass of plain numbers."""
+        statistics = face.open(path).statistics()
+        names = {"commits", "operations", "waits", "wait_seconds", "hold_seconds", "bytes_read", "bytes_written"}
+
+        assert (set(), True, True) == (
+            names - {field.name for field in dataclasses.fields(statistics)},
+            isinstance(statistics, Statistics),
+            all(isinstance(value, int | float) and value >= 0 for value in dataclasses.astuple(statistics)),
+        )
+
+    def test_it_is_frozen(self, face, path):
+        """Statistics are a picture of a moment."""
+        statistics = face.open(path).statistics()
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            statistics.commits = 1
+
+    def test_it_counts_commits_and_operations(self, face, path):
+        """Each call is an operation; calls one after the other are a commit each."""
+        ctx = face.open(path)
+        before = ctx.statistics()
+        for _ in range(3):
+            face.do(ctx.incr, "n")
+        after = ctx.statistics()
+
+        assert (3, 3) == (after.commits - before.commits, after.operations - before.operations)
+
+    def test_it_counts_bytes(self, face, path):
+        """What was written is counted."""
+        ctx = face.open(path)
+        before = ctx.statistics()
+        ctx.set("a", "x" * 1000)
+        face.do(ctx.save)
+
+        assert True is (ctx.statistics().bytes_written - before.bytes_written >= 1000)
+
+    def test_a_save_without_changes_is_no_commit(self, face, path):
+        """What wrote nothing committed nothing."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        before = ctx.statistics()
+        face.do(ctx.save)
+
+        assert (before.commits, before.bytes_written) == (ctx.statistics().commits, ctx.statistics().bytes_written)
+
+
+class TestErrorsOfOperations:
+    def test_a_directory_in_the_place_of_the_file(self, face, path):
+        """An operation on what is no file raises, and is an OSError too."""
+        path.mkdir()
+        ctx = face.cls(path)
+        with pytest.raises(PersistentContextError) as caught:
+            face.do(ctx.incr, "n")
+
+        assert (True, True) == (isinstance(caught.value, OSError), path.is_dir())

@@ -1,0 +1,473 @@
+"""A file of 5 MB and 60,000 keys: whatever is done lazily inside, what comes out is right."""
+
+import asyncio
+import json
+import re
+
+import pytest
+
+from persistent_context import PersistentContext, SyncPersistentContext
+
+COUNT = 60_000
+MIDDLE = "key-30000"
+
+
+def value_of(number):
+    """The value of a key: of every kind in turn."""
+    kinds = (
+        number,
+        {"number": number, "text": f"value {number} \u2603 \\ \" ,", "list": [number, None, True, {"x": 1.5}]},
+        [{"a": number, "b": "x" * 150}, [], {}],
+        "é" * 20 + f'",\n"key-{number}": {number}\n}}',
+        number / 7,
+        None if number % 2 else number % 4 == 0,
+    )
+    return kinds[number % len(kinds)]
+
+
+def lines_of(data):
+    """The file's format, a line for each key."""
+    return [
+        f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}" for key, value in data.items()
+    ]
+
+
+def document_of(data):
+    """The file's format."""
+    return "{\n" + ",\n".join(lines_of(data)) + "\n}\n"
+
+
+def stored(path):
+    """What any other program reads in the file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def document():
+    """The text of the big file."""
+    return document_of({f"key-{number:05d}": value_of(number) for number in range(COUNT)})
+
+
+@pytest.fixture
+def data(document):
+    """What the big file holds, as json reads it."""
+    return json.loads(document)
+
+
+@pytest.fixture
+def big(path, document):
+    """The big file."""
+    path.write_text(document, encoding="utf-8", newline="")
+    return path
+
+
+@pytest.fixture
+def ctx(face, big):
+    """A context that loaded the big file."""
+    return face.open(big)
+
+
+class TestReading:
+    def test_it_is_big(self, big, data):
+        """The file is of the size that these tests are about."""
+
+        assert (True, COUNT) == (big.stat().st_size >= 4_500_000, len(data))
+
+    def test_every_value_is_right(self, ctx, data):
+        """Each key by itself gives what json gives."""
+
+        assert [] == [key for key in data if json.dumps(ctx[key]) != json.dumps(data[key])]
+
+    def test_every_value_is_right_in_any_order(self, ctx, data):
+        """Values asked for backwards and twice are the same."""
+        keys = list(data)[::-7] + list(data)[::501]
+
+        assert [] == [key for key in keys if ctx.get(key) != data[key] or ctx[key] is not ctx.get(key)]
+
+    def test_the_order_is_right(self, ctx, data):
+        """Keys come in the order of the file."""
+
+        assert list(data) == list(ctx)
+
+    def test_items_and_values_are_right(self, ctx, data):
+        """Iteration gives decoded values."""
+
+        assert (list(data.items()), list(data.values())) == (list(ctx.items()), list(ctx.values()))
+
+    def test_membership_and_length(self, ctx):
+        """Len and in need no values."""
+
+        assert (COUNT, True, False, False) == (len(ctx), MIDDLE in ctx, "key-60000" in ctx, "number" in ctx)
+
+    def test_absent_keys_are_absent(self, ctx):
+        """What only looks like a key inside a value is none."""
+
+        assert [None] * 4 == [ctx.get(key) for key in ("number", "text", "a", "x")]
+
+    def test_get_all_data_is_everything(self, ctx, data):
+        """The copy is whole and plain."""
+        copy = ctx.get_all_data()
+
+        assert (json.dumps(data), dict) == (json.dumps(copy), type(copy))
+
+    def test_dict_of_a_context(self, ctx, data):
+        """dict() of a context has decoded values."""
+
+        assert data == dict(ctx)
+
+    @pytest.mark.parametrize("reading", [
+        dict,
+        lambda live: {**live},
+        lambda live: live | {},
+        lambda live: live.copy(),
+        lambda live: dict(live.items()),
+        lambda live: dict(zip(live.keys(), live.values(), strict=True)),
+        lambda live: {key: live.pop(key) for key in list(live)},
+        lambda live: json.loads(json.dumps(live)),
+    ], ids=["dict", "unpack", "or", "copy", "items", "values", "pop", "json"])  # fmt: skip
+    def test_the_live_dictionary_reads_like_a_dict(self, ctx, data, reading):
+        """No way of reading the live dictionary shows what is not decoded yet."""
+
+        assert data == reading(ctx._data)
+
+    def test_the_live_dictionary_equals_a_plain_one(self, ctx, data):
+        """Comparison works both ways, and finds a difference in the last key."""
+        other = data | {"key-59999": "other"}
+
+        assert (True, True, False, False) == (ctx._data == data, data == ctx._data, ctx._data == other, other == ctx._data)
+
+    def test_nothing_is_unsaved_after_reading_everything(self, ctx):
+        """Decoding is no change."""
+        dict(ctx)
+
+        assert set() == ctx.unsaved_keys()
+
+    def test_a_change_far_inside_is_found(self, ctx):
+        """A change in place is found among 60,000 keys."""
+        dict(ctx)
+        ctx["key-30001"]["list"][3]["x"] = 2
+
+        assert {"key-30001"} == ctx.unsaved_keys()
+
+
+class TestLayouts:
+    @pytest.mark.parametrize("layout", [
+        lambda text: json.dumps(json.loads(text), separators=(",", ":")),
+        lambda text: json.dumps(json.loads(text), indent=2),
+        lambda text: json.dumps(json.loads(text), indent=0),
+        lambda text: json.dumps(json.loads(text), ensure_ascii=True),
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace(",\n", "\n,"),
+        lambda text: re.sub(r'^("key-[0-9]+"): ', r"\1:\n", text, flags=re.MULTILINE),
+        lambda text: "\ufeff" + text,
+        lambda text: text.rstrip("\n"),
+        lambda text: "\n" * 70_000 + text + " " * 70_000,
+    ], ids=["minified", "indented", "unindented", "ascii", "crlf", "comma-first", "broken", "bom", "no-last-line", "padded"])  # fmt: skip
+    def test_every_layout_is_read(self, face, path, document, layout):
+        """However a big file is laid out, it is read as json reads it, and a save keeps every value."""
+        text = layout(document)
+        path.write_text(text, encoding="utf-8", newline="")
+        expected = json.loads(text.removeprefix("\ufeff"))
+        ctx = face.open(path)
+        read = ctx[MIDDLE], len(ctx), list(ctx)[-1]
+        ctx.set(MIDDLE, "changed")
+        face.do(ctx.save)
+
+        assert ((expected[MIDDLE], COUNT, "key-59999"), document_of(expected | {MIDDLE: "changed"})) == (
+            read,
+            path.read_text(encoding="utf-8"),
+        )
+
+    @pytest.mark.parametrize("bad", [
+        "NaN", "1e400", '"\\ud800"', "1" * 4301, "[1,]", "01", '"\t"', "", "{1: 1}", "[" * 100_000 + "]" * 100_000, "nul", '"\\x41"',
+        '{"a" 1}', "[1}", '"x', "1 2", "'x'", "-", "+1", '{"\\udc00": 1}', "[[NaN]]", '[{"a": Infinity}]', "[-1e999]", "\0",
+        '"\x00"', "}", "]", "1}, {", '1}{"a": 1',
+    ], ids=lambda bad: ascii(bad)[:20])  # fmt: skip
+    @pytest.mark.parametrize("place", ["first", "middle", "last"])
+    def test_one_bad_value_is_found_when_loading(self, path, document, bad, place):
+        """A single bad value, wherever it is, makes the file corrupt at once, not when it is asked for."""
+        lines = [*document.split("\n")[:12_000], '"end": 1', "}", ""]
+        number = {"first": 1, "middle": 6_000, "last": 12_000}[place]
+        key, _, _ = lines[number].partition(": ")
+        lines[number] = f"{key}: {bad}" + ("," if place != "last" else "")
+        path.write_text("\n".join(lines), encoding="utf-8", newline="")
+        ctx = SyncPersistentContext.create(path)
+
+        assert ({}, False, 1) == (dict(ctx), path.exists(), len(list(path.parent.glob("state.json.corrupt-*"))))
+
+    @pytest.mark.parametrize("end", [2_000_000, -1, -2, -3, -4, -40])
+    def test_a_truncated_file_is_found_when_loading(self, path, document, end):
+        """A big file that ends too early is corrupt."""
+        raw = document.encode().rstrip(b"\n") + b"\n" if end != -1 else document.encode().rstrip(b"\n")
+        path.write_bytes(raw[:end])
+        ctx = SyncPersistentContext.create(path)
+
+        assert ({}, 1) == (dict(ctx), len(list(path.parent.glob("state.json.corrupt-*"))))
+
+    def test_bad_bytes_are_found_when_loading(self, path, document):
+        """A byte that is no UTF-8, in the middle of a big file, makes it corrupt."""
+        raw = bytearray(document.encode())
+        raw[raw.index(b"x" * 150, len(raw) // 2)] = 0xFF
+        path.write_bytes(raw)
+        ctx = SyncPersistentContext.create(path)
+
+        assert {} == dict(ctx)
+
+    @pytest.mark.parametrize("spelling", ['"key-00000"', '"\\u006bey-00000"'], ids=["plain", "escaped"])
+    def test_a_key_far_behind_its_double_wins(self, face, path, document, data, spelling):
+        """A key that stands again 60,000 lines later has the last value, and one line after a save."""
+        text = document.removesuffix("\n}\n") + f",\n{spelling}: 1,\n" + '"new": 1\n}\n'
+        path.write_text(text, encoding="utf-8", newline="")
+        ctx = face.open(path)
+        read = ctx["key-00000"], len(ctx)
+        ctx.set("new", 2)
+        face.do(ctx.save)
+        pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: pairs)
+
+        assert ((1, COUNT + 1), COUNT + 1, data | {"key-00000": 1, "new": 2}) == (read, len(pairs), stored(path))
+
+
+class TestWriting:
+    def test_one_changed_key_keeps_the_others_byte_for_byte(self, face, ctx, big, document):
+        """Saving one key changes one line."""
+        ctx.set(MIDDLE, [1, {"é": "☃"}])
+        face.do(ctx.save)
+        lines = document.split("\n")
+        lines[30_001] = f'"{MIDDLE}": [1, {{"é": "☃"}}],'
+
+        assert lines == big.read_text(encoding="utf-8").split("\n")
+
+    def test_one_changed_key_after_reading_everything(self, face, ctx, big, data):
+        """Having decoded everything, a save still writes what it did not change as it was."""
+        dict(ctx)
+        ctx.set(MIDDLE, 1)
+        face.do(ctx.save)
+
+        assert document_of(data | {MIDDLE: 1}) == big.read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("key", ["key-00000", "key-59999"])
+    def test_the_first_and_the_last_key(self, face, ctx, big, data, key):
+        """The ends of the file are like its middle."""
+        ctx.set(key, "changed")
+        face.do(ctx.save)
+
+        assert document_of(data | {key: "changed"}) == big.read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("key", ["key-00000", MIDDLE, "key-59999"])
+    def test_deleting_one_key(self, face, ctx, big, data, key):
+        """Deleting one key removes one line."""
+        del ctx[key]
+        face.do(ctx.save)
+        del data[key]
+
+        assert document_of(data) == big.read_text(encoding="utf-8")
+
+    def test_a_change_in_place(self, face, ctx, big, data):
+        """A change in place of a lazily read value is saved."""
+        for one in (ctx, data):
+            one["key-30001"]["list"].append("late")
+        face.do(ctx.save)
+
+        assert document_of(data) == big.read_text(encoding="utf-8")
+
+    def test_incr(self, face, ctx, big, data):
+        """Counting in a big file touches one line."""
+        result = face.do(ctx.incr, MIDDLE)
+
+        assert (30_001, document_of(data | {MIDDLE: 30_001})) == (result, big.read_text(encoding="utf-8"))
+
+    def test_mutate(self, face, ctx, big, data):
+        """A function on one value of a big file touches one line."""
+        result = face.do(ctx.mutate, "key-30002", lambda value: value[:1])
+
+        assert (data["key-30002"][:1], data | {"key-30002": result}) == (result, stored(big))
+
+    def test_adding_many(self, face, ctx, big, data):
+        """Thousands of new keys go to the end, in their order."""
+        new = {f"new-{number}": [number] for number in range(5_000)}
+        ctx.update(new)
+        face.do(ctx.save)
+
+        assert (document_of(data | new), set()) == (big.read_text(encoding="utf-8"), ctx.unsaved_keys())
+
+    def test_changing_every_tenth(self, face, ctx, big, data):
+        """Thousands of scattered changes are all written in place."""
+        changes = {f"key-{number:05d}": -number for number in range(0, COUNT, 10)}
+        ctx.update(changes)
+        unsaved = ctx.unsaved_keys()
+        face.do(ctx.save)
+
+        assert (True, document_of(data | changes)) == (unsaved <= set(changes), big.read_text(encoding="utf-8"))
+
+    def test_deleting_every_other(self, face, ctx, big, data):
+        """Thousands of deletions leave the rest as it was."""
+        for number in range(0, COUNT, 2):
+            del ctx[f"key-{number:05d}"], data[f"key-{number:05d}"]
+        face.do(ctx.save)
+
+        assert (document_of(data), COUNT // 2) == (big.read_text(encoding="utf-8"), len(ctx))
+
+    def test_clearing(self, face, ctx, big):
+        """A big file may become an empty one."""
+        ctx.clear()
+        face.do(ctx.save)
+
+        assert b"{}\n" == big.read_bytes()
+
+    def test_nothing_to_write_writes_nothing(self, face, ctx, big):
+        """A save without changes leaves the big file the same file."""
+        before = big.stat().st_ino, big.stat().st_mtime_ns
+        dict(ctx)
+        face.do(ctx.save)
+
+        assert before == (big.stat().st_ino, big.stat().st_mtime_ns)
+
+    def test_a_transaction(self, face, ctx, big, data):
+        """A transaction over a big file reads and writes what it touches."""
+
+        def body(tx):
+            tx[MIDDLE] += 1
+            del tx["key-00000"]
+            tx["new"] = len(tx)
+
+        face.inside(ctx.transaction, body)
+        del data["key-00000"]
+
+        assert document_of(data | {MIDDLE: 30_001, "new": COUNT - 1}) == big.read_text(encoding="utf-8")
+
+    def test_one_value_of_many_megabytes(self, face, path):
+        """A single value may be most of the file."""
+        huge = ["x" * 1000 + str(number) for number in range(5_000)]
+        ctx = face.open(path)
+        ctx.update(small=1, huge=huge, last=2)
+        face.do(ctx.save)
+        face.do(ctx.incr, "small")
+        again = face.open(path)
+
+        assert (document_of({"small": 2, "huge": huge, "last": 2}), huge) == (
+            path.read_text(encoding="utf-8"),
+            again["huge"],
+        )
+
+    def test_a_big_file_that_is_gone_is_written_whole(self, face, ctx, big, document):
+        """Of a big file that somebody deleted all is written again, decoded or not."""
+        big.unlink()
+        face.do(ctx.save)
+
+        assert document == big.read_text(encoding="utf-8")
+
+    def test_a_big_file_that_became_corrupt_is_written_whole(self, face, ctx, big, data):
+        """Of a big file that became corrupt all is written again, and the corrupt one is kept."""
+        big.write_bytes(big.read_bytes()[:3_000_000])
+        ctx.set("new", 1)
+        face.do(ctx.save)
+
+        assert (document_of(data | {"new": 1}), [3_000_000]) == (
+            big.read_text(encoding="utf-8"),
+            [one.stat().st_size for one in big.parent.glob("state.json.corrupt-*")],
+        )
+
+
+class TestMerging:
+    def test_scattered_changes_of_another_context(self, face, ctx, big, data):
+        """Another's changes all over the file are merged with one's own, in the file and in memory."""
+        other = face.open(big)
+        theirs = {f"key-{number:05d}": {"theirs": number} for number in range(0, COUNT, 1_000)}
+        mine = {f"key-{number:05d}": {"mine": number} for number in range(500, COUNT, 1_000)}
+        gone = [f"key-{number:05d}" for number in range(250, COUNT, 1_000)]
+        other.update(theirs)
+        for key in gone:
+            del other[key], data[key]
+        other.set("theirs", 1)
+        face.do(other.save)
+        ctx.update(mine)
+        ctx.set("mine", 1)
+        face.do(ctx.save)
+        expected = data | theirs | {"theirs": 1} | mine | {"mine": 1}
+
+        assert (document_of(expected), expected, set()) == (big.read_text(encoding="utf-8"), dict(ctx), ctx.unsaved_keys())
+
+    def test_objects_that_did_not_change_stay_the_live_ones(self, face, ctx, big):
+        """After a merge only the values that others changed are new objects."""
+        kept, replaced = ctx["key-30001"], ctx["key-30007"]
+        other = face.open(big)
+        other["key-30007"]["number"] = "theirs"
+        face.do(other.save)
+        ctx.set(MIDDLE, 1)
+        face.do(ctx.save)
+
+        assert (True, False, "theirs") == (
+            kept is ctx["key-30001"],
+            replaced is ctx["key-30007"],
+            ctx["key-30007"]["number"],
+        )
+
+    def test_conflicts_are_found_among_many(self, face, big):
+        """A conflict in one of 60,000 keys is the only question asked."""
+        asked = []
+
+        def decide(*question):
+            asked.append(question)
+            return "decided"
+
+        ctx, other = face.open(big, on_conflict=decide), face.open(big)
+        other.update({"key-00000": "theirs", MIDDLE: "theirs"})
+        ctx.update({MIDDLE: "mine", "key-59999": "mine"})
+        face.do(other.save)
+        face.do(ctx.save)
+
+        assert ([(MIDDLE, 30_000, "mine", "theirs")], ["theirs", "decided", "mine"]) == (
+            asked,
+            [stored(big)[key] for key in ("key-00000", MIDDLE, "key-59999")],
+        )
+
+    def test_a_file_that_another_program_reformatted(self, face, ctx, big, data):
+        """A big file that was only laid out anew has not changed."""
+        big.write_text(json.dumps(data, indent=1, ensure_ascii=True), encoding="utf-8")
+        kept = ctx["key-30001"]
+        ctx.set(MIDDLE, 1)
+        face.do(ctx.save)
+
+        assert (document_of(data | {MIDDLE: 1}), True, set()) == (
+            big.read_text(encoding="utf-8"),
+            kept is ctx["key-30001"],
+            ctx.unsaved_keys(),
+        )
+
+    def test_a_file_that_another_program_sorted_the_other_way(self, face, ctx, big, data):
+        """Keys in another order are the same keys."""
+        backwards = dict(reversed(data.items()))
+        big.write_text(document_of(backwards), encoding="utf-8")
+        ctx.set(MIDDLE, 1)
+        face.do(ctx.save)
+
+        assert document_of(backwards | {MIDDLE: 1}) == big.read_text(encoding="utf-8")
+
+    async def test_many_tasks_count_in_a_big_file(self, big, data):
+        """Increments of many tasks in a big file are all counted."""
+        contexts = [await PersistentContext.create(big) for _ in range(3)]
+        numbers = await asyncio.gather(*(contexts[number % 3].incr("n") for number in range(60)))
+
+        assert (list(range(1, 61)), data | {"n": 60}) == (sorted(numbers), stored(big))
+
+    async def test_memory_may_be_changed_while_a_big_save_runs(self, big, data):
+        """Changing the dictionary during a save neither breaks the save nor gets lost."""
+        ctx = await PersistentContext.create(big)
+        ctx.set(MIDDLE, "saved")
+        saving = asyncio.create_task(ctx.save())
+        changes = {}
+        while not saving.done():
+            await asyncio.sleep(0)
+            key = f"new-{len(changes)}"
+            if len(changes) < 1_000:
+                changes[key] = [len(changes)]
+                ctx.set(key, changes[key])
+                ctx.pop(f"key-{len(changes):05d}")
+        await saving
+        first = stored(big)
+        await ctx.save()
+        expected = data | {MIDDLE: "saved"}
+        for number in range(len(changes)):
+            del expected[f"key-{number + 1:05d}"]
+
+        assert (data | {MIDDLE: "saved"}, expected | changes) == (first, stored(big))

@@ -1,0 +1,400 @@
+"""What happens when two contexts changed the same key: mine, theirs, raise, or a function that decides."""
+
+import json
+
+import pytest
+
+from persistent_context import MISSING, ConflictError, UnserializableValueError
+
+
+def stored(path):
+    """What any other program reads in the file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def identity(path):
+    """What tells one writing of a file from another."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, path.read_bytes()
+
+
+@pytest.fixture
+def quarrel(face, path):
+    """A context that wants ``mine`` where another has just saved ``theirs``; MISSING stands for absence."""
+
+    def begin(on_conflict, base=1, mine=3, theirs=2):
+        path.write_text(json.dumps({"x": 0} if base is MISSING else {"x": 0, "a": base}), encoding="utf-8")
+        ctx, other = face.open(path, on_conflict=on_conflict), face.open(path)
+        for one, value in ((other, theirs), (ctx, mine)):
+            if value is MISSING:
+                del one["a"]
+            else:
+                one["a"] = value
+        other.set("theirs", True)
+        face.do(other.save)
+        return ctx
+
+    return begin
+
+
+class Decider:
+    """A function for ``on_conflict`` that remembers what it was asked."""
+
+    def __init__(self, result):
+        """Always answer ``result``."""
+        self.result = result
+        self.asked = []
+
+    def __call__(self, key, base, mine, theirs):
+        """Answer."""
+        self.asked.append((key, base, mine, theirs))
+        return self.result
+
+
+class TestMine:
+    def test_it_is_the_default(self, face, path):
+        """Without a word on conflicts, the last writer wins."""
+        ctx, other = face.open(path), face.open(path)
+        for one, value in ((other, "theirs"), (ctx, "mine")):
+            one.set("a", value)
+            face.do(one.save)
+
+        assert {"a": "mine"} == stored(path)
+
+    def test_my_change_wins(self, face, path, quarrel):
+        """What I set stands; what others set elsewhere is kept."""
+        ctx = quarrel("mine")
+        face.do(ctx.save)
+
+        assert ({"x": 0, "a": 3, "theirs": True}, 3, set()) == (stored(path), ctx["a"], ctx.unsaved_keys())
+
+    def test_my_deletion_wins(self, face, path, quarrel):
+        """What I deleted is gone, whatever others made of it."""
+        ctx = quarrel("mine", mine=MISSING)
+        face.do(ctx.save)
+
+        assert ({"x": 0, "theirs": True}, False) == (stored(path), "a" in ctx)
+
+    def test_my_change_wins_over_their_deletion(self, face, path, quarrel):
+        """What I changed comes back, though others deleted it."""
+        ctx = quarrel("mine", theirs=MISSING)
+        face.do(ctx.save)
+
+        assert (3, 3) == (stored(path)["a"], ctx["a"])
+
+    def test_my_addition_wins(self, face, path, quarrel):
+        """Of two that added a key, the last one's value stands."""
+        ctx = quarrel("mine", base=MISSING)
+        face.do(ctx.save)
+
+        assert (3, 3) == (stored(path)["a"], ctx["a"])
+
+    def test_a_change_in_place_wins(self, face, path):
+        """A change in place is a change like any."""
+        path.write_text('{"a": [1]}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        other["a"].append("theirs")
+        ctx["a"].append("mine")
+        face.do(other.save)
+        face.do(ctx.save)
+
+        assert {"a": [1, "mine"]} == stored(path)
+
+
+class TestTheirs:
+    def test_their_change_wins(self, face, path, quarrel):
+        """What others saved first stands, in the file and in memory."""
+        ctx = quarrel("theirs")
+        face.do(ctx.save)
+
+        assert ({"x": 0, "a": 2, "theirs": True}, 2, set()) == (stored(path), ctx["a"], ctx.unsaved_keys())
+
+    def test_their_deletion_wins(self, face, path, quarrel):
+        """What others deleted stays deleted."""
+        ctx = quarrel("theirs", theirs=MISSING)
+        face.do(ctx.save)
+
+        assert ({"x": 0, "theirs": True}, False, set()) == (stored(path), "a" in ctx, ctx.unsaved_keys())
+
+    def test_their_change_wins_over_my_deletion(self, face, path, quarrel):
+        """What others changed comes back into memory, though I deleted it."""
+        ctx = quarrel("theirs", mine=MISSING)
+        face.do(ctx.save)
+
+        assert (2, 2, set()) == (stored(path)["a"], ctx["a"], ctx.unsaved_keys())
+
+    def test_what_only_i_changed_is_written(self, face, path, quarrel):
+        """Giving way in one key gives way in no other."""
+        ctx = quarrel("theirs")
+        ctx.set("x", 5)
+        ctx.set("new", 6)
+        face.do(ctx.save)
+
+        assert {"x": 5, "a": 2, "theirs": True, "new": 6} == stored(path)
+
+    def test_giving_way_alone_writes_nothing(self, face, path, quarrel):
+        """Where all of my changes give way, the file stays as it is."""
+        ctx = quarrel("theirs")
+        before = identity(path)
+        face.do(ctx.save)
+
+        assert before == identity(path)
+
+    def test_the_next_change_is_no_conflict(self, face, path, quarrel):
+        """After giving way, the base is theirs."""
+        ctx = quarrel("theirs")
+        face.do(ctx.save)
+        ctx.set("a", 9)
+        face.do(ctx.save)
+
+        assert 9 == stored(path)["a"]
+
+
+class TestRaise:
+    @pytest.mark.parametrize(("base", "mine", "theirs"), [
+        (1, 3, 2), (1, MISSING, 2), (1, 3, MISSING), (MISSING, 3, 2), (1, True, 1.0), ([1], [1, 2], [1, 3]),
+    ])  # fmt: skip
+    def test_a_conflict_raises(self, face, quarrel, base, mine, theirs):
+        """Whatever both sides did to a key differently is a conflict, and the error names the key."""
+        ctx = quarrel("raise", base, mine, theirs)
+        with pytest.raises(ConflictError) as caught:
+            face.do(ctx.save)
+
+        assert ["a"] == sorted(caught.value.keys)
+
+    def test_all_keys_are_named(self, face, path):
+        """The error names every key in conflict, and no other."""
+        path.write_text('{"a": 1, "b": 1, "c": 1, "d": 1}', encoding="utf-8")
+        ctx, other = face.open(path, on_conflict="raise"), face.open(path)
+        other.update(a=2, b=2, c=2)
+        ctx.update(b=3, c=3, d=3)
+        face.do(other.save)
+        with pytest.raises(ConflictError) as caught:
+            face.do(ctx.save)
+
+        assert ["b", "c"] == sorted(caught.value.keys)
+
+    def test_the_error_says_where_and_what(self, face, path, quarrel):
+        """The error carries the file, and its message names file and key."""
+        ctx = quarrel("raise")
+        with pytest.raises(ConflictError) as caught:
+            face.do(ctx.save)
+
+        assert (str(path), True, True) == (
+            str(caught.value.filepath),
+            "state.json" in str(caught.value),
+            "a" in str(caught.value).replace("state.json", ""),
+        )
+
+    def test_nothing_is_written(self, face, path, quarrel):
+        """Not even the changes that were in nobody's way are written."""
+        ctx = quarrel("raise")
+        ctx.set("new", 1)
+        before = identity(path)
+        with pytest.raises(ConflictError):
+            face.do(ctx.save)
+
+        assert before == identity(path)
+
+    def test_all_changes_stay_unsaved(self, face, quarrel):
+        """Memory keeps what it had, unsaved."""
+        ctx = quarrel("raise")
+        ctx.set("new", 1)
+        with pytest.raises(ConflictError):
+            face.do(ctx.save)
+
+        assert (3, 1, {"a", "new"}) == (ctx["a"], ctx["new"], ctx.unsaved_keys())
+
+    def test_it_raises_again(self, face, quarrel):
+        """A conflict does not resolve itself by being tried twice."""
+        ctx = quarrel("raise")
+        for _ in range(2):
+            with pytest.raises(ConflictError) as caught:
+                face.do(ctx.save)
+
+        assert ["a"] == sorted(caught.value.keys)
+
+    def test_loading_resolves_it(self, face, path, quarrel):
+        """Who loads and decides anew can save."""
+        ctx = quarrel("raise")
+        with pytest.raises(ConflictError):
+            face.do(ctx.save)
+        face.do(ctx.load)
+        ctx.set("a", 3)
+        face.do(ctx.save)
+
+        assert {"x": 0, "a": 3, "theirs": True} == stored(path)
+
+    def test_wanting_the_same_after_all_resolves_it(self, face, path, quarrel):
+        """Who comes round to the others' value can save."""
+        ctx = quarrel("raise")
+        with pytest.raises(ConflictError):
+            face.do(ctx.save)
+        ctx.set("a", 2)
+        face.do(ctx.save)
+
+        assert (2, set()) == (stored(path)["a"], ctx.unsaved_keys())
+
+    def test_changes_of_different_keys_are_none(self, face, path):
+        """Two that changed different keys have no conflict."""
+        path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
+        ctx, other = face.open(path, on_conflict="raise"), face.open(path)
+        other.set("a", 2)
+        ctx.set("b", 2)
+        face.do(other.save)
+        face.do(ctx.save)
+
+        assert {"a": 2, "b": 2} == stored(path)
+
+    def test_a_change_there_and_back_is_none(self, face, path):
+        """Others who put back the old value have changed nothing."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx, other = face.open(path, on_conflict="raise"), face.open(path)
+        for value in (2, 1):
+            other.set("a", value)
+            face.do(other.save)
+        ctx.set("a", 3)
+        face.do(ctx.save)
+
+        assert {"a": 3} == stored(path)
+
+
+class TestAFunction:
+    @pytest.mark.parametrize(("base", "mine", "theirs"), [
+        (1, 3, 2), (1, MISSING, 2), (1, 3, MISSING), (MISSING, 3, 2), ([1], [1, 2], [1, 3]), (None, 3, 2),
+    ])  # fmt: skip
+    def test_it_is_asked_with_all_three_values(self, face, quarrel, base, mine, theirs):
+        """The function gets key, base, mine and theirs; MISSING stands for absence."""
+        decide = Decider("decided")
+        face.do(quarrel(decide, base, mine, theirs).save)
+
+        assert [("a", base, mine, theirs)] == decide.asked
+
+    def test_its_answer_is_written(self, face, path, quarrel):
+        """What the function returned stands in the file and in memory, saved."""
+        ctx = quarrel(Decider({"both": [3, 2]}))
+        face.do(ctx.save)
+
+        assert ({"x": 0, "a": {"both": [3, 2]}, "theirs": True}, {"both": [3, 2]}, set()) == (
+            stored(path),
+            ctx["a"],
+            ctx.unsaved_keys(),
+        )
+
+    def test_missing_deletes(self, face, path, quarrel):
+        """MISSING as an answer deletes the key, in the file and in memory."""
+        ctx = quarrel(Decider(MISSING))
+        face.do(ctx.save)
+
+        assert ({"x": 0, "theirs": True}, False, set()) == (stored(path), "a" in ctx, ctx.unsaved_keys())
+
+    def test_it_is_not_asked_without_a_conflict(self, face, path):
+        """Whoever agrees, or meets nobody, asks nobody."""
+        path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
+        decide = Decider("decided")
+        ctx, other = face.open(path, on_conflict=decide), face.open(path)
+        other.update(a=2, c=3)
+        ctx.update(b=2, c=3)
+        face.do(other.save)
+        face.do(ctx.save)
+
+        assert ([], {"a": 2, "b": 2, "c": 3}) == (decide.asked, stored(path))
+
+    def test_it_is_asked_for_each_key_once(self, face, path):
+        """Each key in conflict is one question."""
+        path.write_text('{"a": 1, "b": 1, "c": 1}', encoding="utf-8")
+        decide = Decider(0)
+        ctx, other = face.open(path, on_conflict=decide), face.open(path)
+        other.update(a=2, b=2)
+        ctx.update(a=3, b=3, c=3)
+        face.do(other.save)
+        face.do(ctx.save)
+
+        assert [("a", 1, 3, 2), ("b", 1, 3, 2)] == sorted(decide.asked)
+
+    def test_it_may_merge_lists(self, face, path):
+        """The three values are enough for a merge of one's own."""
+        path.write_text('{"a": [1, 2]}', encoding="utf-8")
+
+        def merge(_key, base, mine, theirs):
+            return theirs + [item for item in mine if item not in base]
+
+        ctx, other = face.open(path, on_conflict=merge), face.open(path)
+        other["a"].append("theirs")
+        ctx["a"].append("mine")
+        face.do(other.save)
+        face.do(ctx.save)
+
+        assert ({"a": [1, 2, "theirs", "mine"]}, [1, 2, "theirs", "mine"]) == (stored(path), ctx["a"])
+
+    def test_it_may_change_its_arguments_in_place(self, face, path):
+        """A function that builds its answer out of an argument does no harm."""
+        path.write_text('{"a": [1]}', encoding="utf-8")
+
+        def merge(_key, base, mine, theirs):
+            theirs.extend(mine[len(base) :])
+            base.clear()
+            return theirs
+
+        ctx, other = face.open(path, on_conflict=merge), face.open(path)
+        other["a"].append("theirs")
+        ctx["a"].append("mine")
+        face.do(other.save)
+        face.do(ctx.save)
+
+        assert ({"a": [1, "theirs", "mine"]}, [1, "theirs", "mine"], set()) == (stored(path), ctx["a"], ctx.unsaved_keys())
+
+    def test_its_exception_is_raised(self, face, path, quarrel):
+        """A function that raises fails the save with its own exception; nothing is written, all stays unsaved."""
+
+        def decide(key, base, mine, theirs):
+            raise LookupError("undecided")
+
+        ctx = quarrel(decide)
+        ctx.set("new", 1)
+        before = identity(path)
+        with pytest.raises(LookupError, match="undecided"):
+            face.do(ctx.save)
+
+        assert (before, {"a", "new"}, 3) == (identity(path), ctx.unsaved_keys(), ctx["a"])
+
+    def test_its_exception_leaves_the_lock_free(self, face, path, quarrel):
+        """After a function that raised, others can save."""
+
+        def decide(key, base, mine, theirs):
+            raise LookupError("undecided")
+
+        ctx = quarrel(decide)
+        with pytest.raises(LookupError):
+            face.do(ctx.save)
+
+        assert 1 == face.do(face.open(path, lock_timeout=10).incr, "n")
+
+    def test_an_answer_that_json_cannot_hold(self, face, path, quarrel):
+        """An answer that cannot be written is refused like any value."""
+        ctx = quarrel(Decider({1, 2}))
+        before = identity(path)
+        with pytest.raises(UnserializableValueError):
+            face.do(ctx.save)
+
+        assert (before, {"a"}, 3) == (identity(path), ctx.unsaved_keys(), ctx["a"])
+
+    def test_its_answer_is_not_tied_to_the_file_of_others(self, face, path, quarrel):
+        """An answer may be changed in place afterwards, and that is unsaved."""
+        ctx = quarrel(Decider([1]))
+        face.do(ctx.save)
+        ctx["a"].append(2)
+
+        assert ({"a"}, [1]) == (ctx.unsaved_keys(), stored(path)["a"])
+
+
+class TestMissing:
+    def test_it_is_not_none(self):
+        """A null is a value; absence is not."""
+
+        assert MISSING is not None
+
+    def test_it_tells_what_it_is(self):
+        """In a traceback one reads what it is."""
+
+        assert "MISSING" in repr(MISSING)

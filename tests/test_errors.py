@@ -1,0 +1,460 @@
+"""The errors: what they are, what they carry, that they pickle, and that they are safe to print."""
+
+import asyncio
+import copy
+import dataclasses
+import errno
+import json
+import os
+import pickle
+import stat
+
+import pytest
+
+import persistent_context
+from persistent_context import (
+    MISSING,
+    ConflictError,
+    ContextUsageError,
+    DurabilityUnknownError,
+    Holder,
+    LockLostError,
+    LockTimeoutError,
+    NotARegularFileError,
+    PersistentContextError,
+    ReentrantTransactionError,
+    UnserializableValueError,
+)
+
+
+def stored(path):
+    """What any other program reads in the file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def break_fsync(monkeypatch):
+    """Let fsync fail as a broken disk does: for directories, for regular files, or not any more."""
+    real = os.fsync
+
+    def fail_for(kind):
+        def fsync(fd):
+            descriptor = fd if isinstance(fd, int) else fd.fileno()
+            if kind is not None and kind(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(fd)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    return fail_for
+
+
+@pytest.fixture
+def provoke(face, path, hold_transaction, break_fsync):
+    """Bring about a real error of a kind, and return it."""
+
+    def lock_timeout():
+        ctx = face.open(path, lock_timeout=0.01)
+        with hold_transaction(path):
+            face.do(ctx.incr, "n")
+
+    def lock_lost():
+        def body(tx):
+            tx["a"] = 1
+            path.with_name(path.name + ".lock").unlink()
+
+        face.inside(face.open(path).transaction, body)
+
+    def conflict():
+        ctx, other = face.open(path, on_conflict="raise"), face.open(path)
+        for number, one in enumerate((other, ctx)):
+            one.update(first=number, second=[number])
+            face.do(one.save)
+
+    def reentrant():
+        ctx = face.open(path)
+        ctx.set("a", 1)
+        if face.name == "sync":
+            face.inside(ctx.transaction, lambda _: ctx.save())
+        else:
+            face.do(save_inside, ctx)
+
+    async def save_inside(ctx):
+        async with ctx.transaction():
+            await ctx.save()
+
+    def wrong_type():
+        ctx = face.open(path)
+        ctx.set("jobs", [{"when": {1, 2}}])
+        face.do(ctx.save)
+
+    def wrong_value():
+        ctx = face.open(path)
+        ctx.set("jobs", [{"when": float("nan")}])
+        face.do(ctx.save)
+
+    def wrong_key():
+        face.open(path).set(1, 1)
+
+    def usage():
+        kept = []
+        face.inside(face.open(path).transaction, kept.append)
+        kept[0]["a"] = 1
+
+    def no_file():
+        path.mkdir()
+        face.open(path)
+
+    def durability():
+        ctx = face.open(path)
+        ctx.set("a", 1)
+        break_fsync(stat.S_ISDIR)
+        face.do(ctx.save)
+
+    kinds = {
+        "lock_timeout": (LockTimeoutError, lock_timeout),
+        "lock_lost": (LockLostError, lock_lost),
+        "conflict": (ConflictError, conflict),
+        "reentrant": (ReentrantTransactionError, reentrant),
+        "wrong_type": (UnserializableValueError, wrong_type),
+        "wrong_value": (UnserializableValueError, wrong_value),
+        "wrong_key": (UnserializableValueError, wrong_key),
+        "usage": (ContextUsageError, usage),
+        "no_file": (NotARegularFileError, no_file),
+        "durability": (DurabilityUnknownError, durability),
+    }
+
+    def bring_about(kind):
+        expected, act = kinds[kind]
+        with pytest.raises(expected) as caught:
+            act()
+        return caught.value
+
+    return bring_about
+
+
+KINDS = [
+    "lock_timeout", "lock_lost", "conflict", "reentrant", "wrong_type", "wrong_value", "wrong_key", "usage", "no_file",
+    "durability",
+]  # fmt: skip
+
+
+class TestKinship:
+    @pytest.mark.parametrize("name", [
+        "ConflictError", "ContextUsageError", "DurabilityUnknownError", "LockLostError", "LockTimeoutError",
+        "NotARegularFileError", "ReentrantTransactionError", "UnserializableValueError",
+    ])  # fmt: skip
+    def test_all_have_one_base(self, name):
+        """Who catches PersistentContextError catches every error of the library."""
+
+        assert True is issubclass(getattr(persistent_context, name), PersistentContextError)
+
+    @pytest.mark.parametrize(("error", "builtin"), [
+        (LockTimeoutError, TimeoutError),
+        (ReentrantTransactionError, ContextUsageError),
+        (ReentrantTransactionError, RuntimeError),
+        (ContextUsageError, RuntimeError),
+        (DurabilityUnknownError, OSError),
+        (NotARegularFileError, OSError),
+        (PersistentContextError, Exception),
+    ])  # fmt: skip
+    def test_each_is_the_natural_builtin_too(self, error, builtin):
+        """Who catches the natural builtin catches the library's error of that nature."""
+
+        assert True is issubclass(error, builtin)
+
+    @pytest.mark.parametrize(("kind", "builtin"), [
+        ("wrong_type", TypeError), ("wrong_key", TypeError), ("wrong_value", ValueError),
+    ])  # fmt: skip
+    def test_a_value_error_where_the_type_is_right(self, provoke, kind, builtin):
+        """An unserializable value is a TypeError, or a ValueError where the type is right."""
+
+        assert True is isinstance(provoke(kind), builtin)
+
+    @pytest.mark.parametrize("kind", ["wrong_type", "wrong_key"])
+    def test_no_value_error_where_the_type_is_wrong(self, provoke, kind):
+        """A value of a wrong type is no ValueError."""
+
+        assert False is isinstance(provoke(kind), ValueError)
+
+    def test_a_lost_lock_is_no_timeout(self):
+        """Errors of different causes are not each other's."""
+
+        assert False is issubclass(LockLostError, TimeoutError)
+
+    def test_all_are_exported(self):
+        """Every public name is in __all__."""
+        expected = {
+            "PersistentContext", "SyncPersistentContext", "MISSING", "Holder", "Statistics", "PersistentContextError",
+            "LockTimeoutError", "LockLostError", "ConflictError", "ReentrantTransactionError",
+            "UnserializableValueError", "ContextUsageError", "DurabilityUnknownError", "NotARegularFileError",
+        }  # fmt: skip
+
+        assert set() == expected - set(persistent_context.__all__)
+
+
+class TestData:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_the_message_names_the_file(self, provoke, path, kind):
+        """Who reads a message knows which file it is about."""
+
+        assert str(path) in str(provoke(kind))
+
+    def test_a_lock_timeout(self, provoke, path):
+        """A timeout carries file, holder and how long it waited."""
+        error = provoke("lock_timeout")
+
+        assert (str(path), True, True) == (
+            os.fspath(error.filepath),
+            isinstance(error.holder, Holder),
+            isinstance(error.waited, int | float),
+        )
+
+    def test_a_conflict(self, provoke, path):
+        """A conflict carries file and keys, and its message names the keys."""
+        error = provoke("conflict")
+
+        assert (str(path), ["first", "second"], True, True) == (
+            os.fspath(error.filepath),
+            sorted(error.keys),
+            "first" in str(error),
+            "second" in str(error),
+        )
+
+    @pytest.mark.parametrize(("kind", "place"), [("wrong_type", '["jobs"][0]["when"]: set'), ("wrong_value", '["jobs"][0]["when"]')])
+    def test_an_unserializable_value(self, provoke, kind, place):
+        """An unserializable value is named with its place."""
+
+        assert place in str(provoke(kind))
+
+    def test_os_errors_know_their_cause(self, provoke):
+        """An error that is an OSError has the errno of what went wrong."""
+
+        assert errno.EIO == (lambda error: error.errno or error.__cause__.errno)(provoke("durability"))
+
+
+class TestPickling:
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
+    def test_an_error_comes_back_whole(self, provoke, kind, protocol):
+        """An error that crosses a process boundary keeps its type, its message and its data."""
+        error = provoke(kind)
+        back = pickle.loads(pickle.dumps(error, protocol))
+
+        assert (type(error), str(error), error.args) == (type(back), str(back), back.args)
+
+    @pytest.mark.parametrize(("kind", "names"), [
+        ("lock_timeout", ["filepath", "holder", "waited"]), ("conflict", ["filepath", "keys"]), ("durability", ["errno", "filename"]),
+        ("no_file", ["errno", "filename"]),
+    ])  # fmt: skip
+    def test_its_attributes_come_back(self, provoke, kind, names):
+        """What an error carries, it carries over."""
+        error = provoke(kind)
+        back = pickle.loads(pickle.dumps(error))
+
+        assert [getattr(error, name) for name in names] == [getattr(back, name) for name in names]
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_it_comes_back_as_every_builtin_that_it_was(self, provoke, kind):
+        """Whatever except clause caught the error catches its copy."""
+        error = provoke(kind)
+        natures = [OSError, TimeoutError, RuntimeError, TypeError, ValueError]
+        back = pickle.loads(pickle.dumps(error))
+
+        assert [isinstance(error, nature) for nature in natures] == [isinstance(back, nature) for nature in natures]
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_it_can_be_copied(self, provoke, kind):
+        """copy.copy of an error is that error again."""
+        error = provoke(kind)
+        back = copy.copy(error)
+
+        assert (type(error), str(error)) == (type(back), str(back))
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_notes_come_back(self, provoke, kind):
+        """A note that was added to an error crosses with it."""
+        error = provoke(kind)
+        error.add_note("noted")
+
+        assert ["noted"] == pickle.loads(pickle.dumps(error)).__notes__
+
+    def test_missing_stays_the_one_missing(self):
+        """MISSING is one object, however it was copied or sent."""
+        copies = [copy.copy(MISSING), copy.deepcopy(MISSING), pickle.loads(pickle.dumps(MISSING))]
+
+        assert [True, True, True] == [one is MISSING for one in copies]
+
+    def test_a_holder_comes_back(self):
+        """A Holder pickles, and equals its copy."""
+        holder = Holder(pid=1, host="here", since=1.5, purpose="save")
+
+        assert holder == pickle.loads(pickle.dumps(holder))
+
+    def test_a_holder_may_know_nothing(self):
+        """Every field of a Holder may be None."""
+        holder = Holder(pid=None, host=None, since=None, purpose=None)
+
+        assert (None, None, None, None) == (holder.pid, holder.host, holder.since, holder.purpose)
+
+    def test_a_holder_is_frozen(self):
+        """A Holder does not change."""
+        holder = Holder(pid=1, host="here", since=1.5, purpose="save")
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            holder.pid = 2
+
+        assert 1 == holder.pid
+
+
+class TestPrinting:
+    @pytest.fixture
+    def path(self, tmp_path):
+        """A file whose name would colour a terminal."""
+        directory = tmp_path / "data"
+        directory.mkdir()
+        return directory / "red\x1b[31m\nline\u202e.json"
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_message_does_not_reach_the_terminal_raw(self, provoke, kind):
+        """Control characters of a file's name are escaped in every message."""
+
+        assert [] == [char for char in str(provoke(kind)) if char in "\x1b\u202e"]
+
+    def test_keys_are_escaped_in_a_place(self, face, path):
+        """Control characters of a key are escaped in the message that names its place."""
+        ctx = face.open(path)
+        ctx.set("\x1b[31m", [{"\x1b]0;title\x07": {1}}])
+        with pytest.raises(UnserializableValueError) as caught:
+            face.do(ctx.save)
+
+        assert [] == [char for char in str(caught.value) if char in "\x1b\x07"]
+
+    def test_keys_are_escaped_in_a_conflict(self, face, path):
+        """Control characters of a key are escaped in the message of a conflict."""
+        ctx, other = face.open(path, on_conflict="raise"), face.open(path)
+        other.set("\x1b[31m", 1)
+        face.do(other.save)
+        ctx.set("\x1b[31m", 2)
+        with pytest.raises(ConflictError) as caught:
+            face.do(ctx.save)
+
+        assert (["\x1b[31m"], False) == (list(caught.value.keys), "\x1b" in str(caught.value))
+
+    def test_the_file_is_found_under_its_real_name(self, face, path):
+        """Escaping is for messages only."""
+        ctx = face.open(path)
+        ctx.set("a", 1)
+        face.do(ctx.save)
+
+        assert {"a": 1} == stored(path)
+
+
+class TestABrokenDisk:
+    def test_an_unsynced_file_does_not_replace_the_old_one(self, face, path, break_fsync):
+        """When the new file cannot be synced, the old one stays, no temporary is left, the changes are unsaved."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        ctx.set("a", 2)
+        break_fsync(stat.S_ISREG)
+        with pytest.raises(OSError, match="Input/output error") as caught:
+            face.do(ctx.save)
+        left = sorted(os.listdir(path.parent))
+
+        assert (b'{"a": 1}', ["state.json", "state.json.lock"], 2, {"a"}, False) == (
+            path.read_bytes(),
+            left,
+            ctx["a"],
+            ctx.unsaved_keys(),
+            isinstance(caught.value, DurabilityUnknownError),
+        )
+
+    def test_it_can_be_repeated(self, face, path, break_fsync):
+        """When the disk is well again, the next save writes."""
+        ctx = face.open(path)
+        ctx.set("a", 2)
+        break_fsync(stat.S_ISREG)
+        with pytest.raises(OSError, match="Input/output error"):
+            face.do(ctx.save)
+        break_fsync(None)
+        face.do(ctx.save)
+
+        assert ({"a": 2}, set()) == (stored(path), ctx.unsaved_keys())
+
+    def test_an_unsynced_directory_leaves_durability_unknown(self, face, path, break_fsync):
+        """When the directory cannot be synced, the change is visible, and memory is that of the new file."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        other.set("theirs", 1)
+        face.do(other.save)
+        ctx.set("a", 2)
+        break_fsync(stat.S_ISDIR)
+        with pytest.raises(DurabilityUnknownError):
+            face.do(ctx.save)
+        expected = {"a": 2, "theirs": 1}
+
+        assert (expected, expected, set()) == (stored(path), dict(ctx), ctx.unsaved_keys())
+
+    def test_an_operation_says_so_too(self, face, path, break_fsync):
+        """An atomic operation says that it cannot know, with its change visible."""
+        ctx = face.open(path)
+        break_fsync(stat.S_ISDIR)
+        with pytest.raises(DurabilityUnknownError):
+            face.do(ctx.incr, "n")
+
+        assert ({"n": 1}, 1) == (stored(path), ctx["n"])
+
+    def test_a_transaction_says_so_too(self, face, path, break_fsync):
+        """A transaction says that it cannot know, with its changes visible."""
+        ctx = face.open(path)
+        break_fsync(stat.S_ISDIR)
+        with pytest.raises(DurabilityUnknownError):
+            face.inside(ctx.transaction, lambda tx: tx.update(a=1))
+
+        assert ({"a": 1}, 1, set()) == (stored(path), ctx["a"], ctx.unsaved_keys())
+
+    def test_who_asked_for_no_durability_is_not_told_of_it(self, face, path, break_fsync):
+        """With durable=False nothing is synced, and nothing of it can fail."""
+        ctx = face.open(path, durable=False)
+        ctx.set("a", 1)
+        break_fsync(lambda _: True)
+        face.do(ctx.save)
+
+        assert {"a": 1} == stored(path)
+
+    def test_the_lock_is_free_afterwards(self, face, path, break_fsync):
+        """After any failure others can go on."""
+        ctx = face.open(path)
+        for kind in (stat.S_ISREG, stat.S_ISDIR):
+            ctx.set("a", repr(kind))
+            break_fsync(kind)
+            with pytest.raises(OSError, match=r"state\.json|Input/output error"):
+                face.do(ctx.save)
+        break_fsync(None)
+
+        assert 1 == face.do(face.open(path, lock_timeout=10).incr, "n")
+
+
+class TestACrossingError:
+    def test_an_error_crosses_a_process_pool(self, path, spawn):
+        """An error raised in a worker process arrives with its data."""
+        code = (
+            "import pickle, sys\n"
+            "from persistent_context import ConflictError, SyncPersistentContext\n"
+            "one, two = (SyncPersistentContext.create(sys.argv[1], on_conflict='raise') for _ in range(2))\n"
+            "one.set('a', 1); one.save(); two.set('a', 2)\n"
+            "try:\n"
+            "    two.save()\n"
+            "except ConflictError as error:\n"
+            "    print(pickle.dumps(error).hex(), flush=True)\n"
+        )
+        error = pickle.loads(bytes.fromhex(spawn(code, path).finish()[0]))
+
+        assert (ConflictError, ["a"], str(path)) == (type(error), list(error.keys), os.fspath(error.filepath))
+
+    async def test_an_error_is_not_shared_between_calls(self, path, hold):
+        """Calls that fail together get an error each, so that tracebacks do not grow into each other."""
+        ctx = persistent_context.PersistentContext(path, lock_timeout=0.05)
+        with hold(path):
+            errors = await asyncio.gather(*(ctx.incr("n") for _ in range(5)), return_exceptions=True)
+
+        assert (5, {LockTimeoutError}) == (len({id(error) for error in errors}), {type(error) for error in errors})
