@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -126,7 +127,7 @@ class Held:
         self.child.say()
         assert self.child.hear() == "released"
 
-    def __enter__(self) -> Held:
+    def __enter__(self) -> Self:
         """Hold the lock for the length of a block."""
         return self
 

@@ -250,7 +250,8 @@ class TestCompareAndSet:
         assert (True, before) == (face.do(ctx.compare_and_set, "s", MISSING, MISSING), identity(path))
 
     @pytest.mark.parametrize(("value", "expected"), [
-        (1, True), (1, 1.0), (True, 1), (1.0, 1), (0, False), (0, None), ("1", 1), ([1], [True]), ({"x": 1}, {"x": 1.0}),
+        (1, True), (1, 1.0), (True, 1), (1.0, 1), (0, False), (0, None), ("1", 1), ([1], [True]),
+        ({"x": 1}, {"x": 1.0}),
         ([], {}), ("", None), ([1, 2], [2, 1]),
     ])  # fmt: skip
     def test_equal_values_of_other_json_do_not_match(self, face, path, value, expected):
@@ -259,7 +260,9 @@ class TestCompareAndSet:
 
         assert False is face.do(face.open(path).compare_and_set, "s", expected, "new")
 
-    @pytest.mark.parametrize("value", [1, 1.5, "é", [1, [2]], {"x": {"y": [None]}}, None, True, [], {}, 2**70, 1e16, ""])
+    @pytest.mark.parametrize(
+        "value", [1, 1.5, "é", [1, [2]], {"x": {"y": [None]}}, None, True, [], {}, 2**70, 1e16, ""]
+    )
     def test_the_same_json_matches(self, face, path, value):
         """A value matches itself, however the file spells it."""
         path.write_text(json.dumps({"s": value}, indent=3), encoding="utf-8")
@@ -273,7 +276,9 @@ class TestCompareAndSet:
         """However many take the same step at once, exactly one is told that it took it."""
         path.write_text('{"s": "queued"}', encoding="utf-8")
         contexts = [await PersistentContext.create(path) for _ in range(5)]
-        won = await asyncio.gather(*(contexts[number % 5].compare_and_set("s", "queued", number) for number in range(50)))
+        won = await asyncio.gather(
+            *(contexts[number % 5].compare_and_set("s", "queued", number) for number in range(50))
+        )
 
         assert (1, won.index(True)) == (won.count(True), stored(path)["s"])
 

@@ -16,7 +16,7 @@ def value_of(number):
     """The value of a key: of every kind in turn."""
     kinds = (
         number,
-        {"number": number, "text": f"value {number} \u2603 \\ \" ,", "list": [number, None, True, {"x": 1.5}]},
+        {"number": number, "text": f'value {number} \u2603 \\ " ,', "list": [number, None, True, {"x": 1.5}]},
         [{"a": number, "b": "x" * 150}, [], {}],
         "é" * 20 + f'",\n"key-{number}": {number}\n}}',
         number / 7,
@@ -134,7 +134,12 @@ class TestReading:
         """Comparison works both ways, and finds a difference in the last key."""
         other = data | {"key-59999": "other"}
 
-        assert (True, True, False, False) == (ctx._data == data, data == ctx._data, ctx._data == other, other == ctx._data)
+        assert (True, True, False, False) == (
+            ctx._data == data,
+            data == ctx._data,
+            ctx._data == other,
+            other == ctx._data,
+        )
 
     def test_nothing_is_unsaved_after_reading_everything(self, ctx):
         """Decoding is no change."""
@@ -162,7 +167,9 @@ class TestLayouts:
         lambda text: "\ufeff" + text,
         lambda text: text.rstrip("\n"),
         lambda text: "\n" * 70_000 + text + " " * 70_000,
-    ], ids=["minified", "indented", "unindented", "ascii", "crlf", "comma-first", "broken", "bom", "no-last-line", "padded"])  # fmt: skip
+    ], ids=[
+        "minified", "indented", "unindented", "ascii", "crlf", "comma-first", "broken", "bom", "no-last-line", "padded",
+    ])  # fmt: skip
     def test_every_layout_is_read(self, face, path, document, layout):
         """However a big file is laid out, it is read as json reads it, and a save keeps every value."""
         text = layout(document)
@@ -179,9 +186,9 @@ class TestLayouts:
         )
 
     @pytest.mark.parametrize("bad", [
-        "NaN", "1e400", '"\\ud800"', "1" * 4301, "[1,]", "01", '"\t"', "", "{1: 1}", "[" * 100_000 + "]" * 100_000, "nul", '"\\x41"',
-        '{"a" 1}', "[1}", '"x', "1 2", "'x'", "-", "+1", '{"\\udc00": 1}', "[[NaN]]", '[{"a": Infinity}]', "[-1e999]", "\0",
-        '"\x00"', "}", "]", "1}, {", '1}{"a": 1',
+        "NaN", "1e400", '"\\ud800"', "1" * 4301, "[1,]", "01", '"\t"', "", "{1: 1}", "[" * 100_000 + "]" * 100_000,
+        "nul", '"\\x41"', '{"a" 1}', "[1}", '"x', "1 2", "'x'", "-", "+1", '{"\\udc00": 1}', "[[NaN]]",
+        '[{"a": Infinity}]', "[-1e999]", "\0", '"\x00"', "}", "]", "1}, {", '1}{"a": 1',
     ], ids=lambda bad: ascii(bad)[:20])  # fmt: skip
     @pytest.mark.parametrize("place", ["first", "middle", "last"])
     def test_one_bad_value_is_found_when_loading(self, path, document, bad, place):
@@ -385,7 +392,11 @@ class TestMerging:
         face.do(ctx.save)
         expected = data | theirs | {"theirs": 1} | mine | {"mine": 1}
 
-        assert (document_of(expected), expected, set()) == (big.read_text(encoding="utf-8"), dict(ctx), ctx.unsaved_keys())
+        assert (document_of(expected), expected, set()) == (
+            big.read_text(encoding="utf-8"),
+            dict(ctx),
+            ctx.unsaved_keys(),
+        )
 
     def test_objects_that_did_not_change_stay_the_live_ones(self, face, ctx, big):
         """After a merge only the values that others changed are new objects."""

@@ -342,7 +342,11 @@ class TestAFunction:
         face.do(other.save)
         face.do(ctx.save)
 
-        assert ({"a": [1, "theirs", "mine"]}, [1, "theirs", "mine"], set()) == (stored(path), ctx["a"], ctx.unsaved_keys())
+        assert ({"a": [1, "theirs", "mine"]}, [1, "theirs", "mine"], set()) == (
+            stored(path),
+            ctx["a"],
+            ctx.unsaved_keys(),
+        )
 
     def test_its_exception_is_raised(self, face, path, quarrel):
         """A function that raises fails the save with its own exception; nothing is written, all stays unsaved."""

@@ -221,7 +221,9 @@ class TestData:
             "second" in str(error),
         )
 
-    @pytest.mark.parametrize(("kind", "place"), [("wrong_type", '["jobs"][0]["when"]: set'), ("wrong_value", '["jobs"][0]["when"]')])
+    @pytest.mark.parametrize(
+        ("kind", "place"), [("wrong_type", '["jobs"][0]["when"]: set'), ("wrong_value", '["jobs"][0]["when"]')]
+    )
     def test_an_unserializable_value(self, provoke, kind, place):
         """An unserializable value is named with its place."""
 
@@ -230,7 +232,9 @@ class TestData:
     def test_os_errors_know_their_cause(self, provoke):
         """An error that is an OSError has the errno of what went wrong."""
 
-        assert errno.EIO == (lambda error: error.errno or error.__cause__.errno)(provoke("durability"))
+        error = provoke("durability")
+
+        assert errno.EIO == (error.errno or error.__cause__.errno)
 
 
 class TestPickling:
@@ -244,8 +248,8 @@ class TestPickling:
         assert (type(error), str(error), error.args) == (type(back), str(back), back.args)
 
     @pytest.mark.parametrize(("kind", "names"), [
-        ("lock_timeout", ["filepath", "holder", "waited"]), ("conflict", ["filepath", "keys"]), ("durability", ["errno", "filename"]),
-        ("no_file", ["errno", "filename"]),
+        ("lock_timeout", ["filepath", "holder", "waited"]), ("conflict", ["filepath", "keys"]),
+        ("durability", ["errno", "filename"]), ("no_file", ["errno", "filename"]),
     ])  # fmt: skip
     def test_its_attributes_come_back(self, provoke, kind, names):
         """What an error carries, it carries over."""

@@ -506,8 +506,9 @@ class TestExactness:
         assert ({"x"}, repr(new)) == (unsaved, repr(face.open(path).get("x")))
 
     @pytest.mark.parametrize("value", [
-        0, -1, 2**53 + 1, 2**63, 2**64, -(2**64), 10**30, 10**4299, -(10**4299), 0.1, -0.0, 1e300, 5e-324, 1e16, 123456789.123,
-        "", "x", "☃", "😀", "\x00\x1f\x7f", "\u2028\u2029\x85", "</script>", "\\ud800", "NaN", "a\r\nb", None, True,
+        0, -1, 2**53 + 1, 2**63, 2**64, -(2**64), 10**30, 10**4299, -(10**4299), 0.1, -0.0, 1e300, 5e-324, 1e16,
+        123456789.123, "", "x", "☃", "😀", "\x00\x1f\x7f", "\u2028\u2029\x85", "</script>", "\\ud800", "NaN", "a\r\nb",
+        None, True,
         False, [], {}, [[]], [{}], {"": {}}, [None, True, 1, 1.0, "1"], {"a": {"b": {"c": [1, [2, [3]]]}}},
     ], ids=lambda value: f"{repr(value)[:20]}-{len(repr(value))}")  # fmt: skip
     def test_a_value_comes_back_as_it_was(self, face, path, value):

@@ -152,7 +152,10 @@ class TestNothingIsLost:
         """Every increment of every process is counted, and no number is handed out twice."""
         said = run_together(*((WORK, path, kind, number, 50) for number, kind in enumerate(kinds)))
 
-        assert (list(range(1, 201)), {"n": 200}) == (sorted(int(line) for lines in said for line in lines), stored(path))
+        assert (list(range(1, 201)), {"n": 200}) == (
+            sorted(int(line) for lines in said for line in lines),
+            stored(path),
+        )
 
     @pytest.mark.parametrize("kinds", [["sync_save"] * 4, ["async_save"] * 4], ids=["sync", "async"])
     def test_saves(self, path, run_together, kinds):
@@ -632,7 +635,7 @@ say(set(codes) <= {0, 7}, ctx.incr("n") == sum(counts) + codes.count(0) + 1)
         assert ["True True"] == spawn(FORK_PRELUDE + code, path).finish()
 
     def test_a_child_of_a_running_loop(self, path, spawn):
-        """A child that was forked inside a running loop uses the async context in a loop of its own, or is told why not."""
+        """A child forked inside a running loop uses the context in a loop of its own, or is told why not."""
         code = """
 async def main():
     ctx = await PersistentContext.create(path)
@@ -694,7 +697,10 @@ manager.__exit__(None, None, None)
 say(others_find())
 """
 
-        assert (["held", "free"], {"a": 1, "b": 1}) == (spawn(FORK_PRELUDE + code, path, leaving).finish(), stored(path))
+        assert (["held", "free"], {"a": 1, "b": 1}) == (
+            spawn(FORK_PRELUDE + code, path, leaving).finish(),
+            stored(path),
+        )
 
     def test_a_child_that_ends_normally_does_not_release_its_parents_lock(self, path, spawn):
         """A child that runs to the end of the interpreter, exit handlers and all, leaves the lock alone."""

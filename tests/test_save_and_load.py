@@ -3,7 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import datetime
+import datetime as dt
 import json
 import logging
 import math
@@ -278,7 +278,9 @@ class TestFormat:
         '{\n"a":1,\n"b":[2,3],\n"c":{"d":null}}',
         '{\n"\\u0061": 1,\n"\\u0062": [2, 3],\n"c": {"d": null}\n}\n',
         '\ufeff{\n"a": 1,\n"b": [2, 3],\n"c": {"d": null}\n}\n',
-    ], ids=["minified", "indented", "tabs", "scattered", "crlf", "inner-lines", "no-last-line", "escaped", "bom"])  # fmt: skip
+    ], ids=[
+        "minified", "indented", "tabs", "scattered", "crlf", "inner-lines", "no-last-line", "escaped", "bom",
+    ])  # fmt: skip
     def test_saving_brings_any_layout_into_the_format(self, face, path, layout):
         """One changed key is enough to have one key a line again."""
         path.write_text(layout, encoding="utf-8", newline="")
@@ -291,11 +293,11 @@ class TestFormat:
 
 class TestLayouts:
     @pytest.mark.parametrize("text", [
-        '{}',
-        '{}\n',
-        ' { } ',
-        '{\n}\n',
-        '\n\n{\n\n}\n\n',
+        "{}",
+        "{}\n",
+        " { } ",
+        "{\n}\n",
+        "\n\n{\n\n}\n\n",
         '{"a":1}',
         '{"a":1,"b":2}',
         '{"a" : 1 , "b" : 2}',
@@ -341,9 +343,10 @@ class TestLayouts:
         assert (json.dumps(json.loads(text)), []) == (json.dumps(ctx.get_all_data()), corrupt_copies(path))
 
     @pytest.mark.parametrize("number", [
-        "0", "-0", "-1", "1.0", "-0.0", "1.50", "1e5", "1E5", "1E+5", "1e-7", "1e-400", "1e308", "123456789012345678901234567890",
-        "18446744073709551615", "18446744073709551616", "-9223372036854775808", "-9223372036854775809", "100000000000000000000.0",
-        "0.1", "0.30000000000000004", "2.2250738585072014e-308", "5e-324", "9007199254740993", "1e22", "1" * 400, "1" * 4300,
+        "0", "-0", "-1", "1.0", "-0.0", "1.50", "1e5", "1E5", "1E+5", "1e-7", "1e-400", "1e308",
+        "123456789012345678901234567890", "18446744073709551615", "18446744073709551616", "-9223372036854775808",
+        "-9223372036854775809", "100000000000000000000.0", "0.1", "0.30000000000000004", "2.2250738585072014e-308",
+        "5e-324", "9007199254740993", "1e22", "1" * 400, "1" * 4300,
     ], ids=lambda text: f"{text[:24]}-{len(text)}")  # fmt: skip
     def test_every_number_is_read_as_json_reads_it(self, face, path, number):
         """A number keeps its type and its value."""
@@ -382,7 +385,9 @@ class TestLayouts:
         path.write_text('{"a": {"x": [1, 2]}, "b": "é"}', encoding="utf-8")
         ctx = face.open(path, on_conflict="raise")
         ctx.get("a")["x"].append(3)
-        path.write_text('{\n  "a": {\n    "x": [\n      1,\n      2\n    ]\n  },\n  "b": "\\u00e9"\n}', encoding="utf-8")
+        path.write_text(
+            '{\n  "a": {\n    "x": [\n      1,\n      2\n    ]\n  },\n  "b": "\\u00e9"\n}', encoding="utf-8"
+        )
         face.do(ctx.save)
 
         assert {"a": {"x": [1, 2, 3]}, "b": "é"} == stored(path)
@@ -477,7 +482,10 @@ class TestEveryDocument:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "state.json")
             path.write_text(json.dumps(before), encoding="utf-8")
-            ctx, other = SyncPersistentContext.create(path, durable=False), SyncPersistentContext.create(path, durable=False)
+            ctx, other = (
+                SyncPersistentContext.create(path, durable=False),
+                SyncPersistentContext.create(path, durable=False),
+            )
             other.clear()
             other.update(theirs)
             other.save()
@@ -1054,7 +1062,9 @@ class TestModes:
 
         assert bits == mode(path)
 
-    @pytest.mark.parametrize(("mask", "bits"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664), (0, 0o666)])
+    @pytest.mark.parametrize(
+        ("mask", "bits"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664), (0, 0o666)]
+    )
     def test_a_new_file_honours_the_umask(self, face, path, mask, bits):
         """A new file has the mode that any program would give it."""
         ctx = face.open(path)
@@ -1344,12 +1354,12 @@ UNSERIALIZABLE = {
     "tuple": ((1, 2), '["x"]: tuple', TypeError),
     "set": ({1}, '["x"]: set', TypeError),
     "bytes": (b"x", '["x"]: bytes', TypeError),
-    "datetime": (datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), '["x"]: datetime', TypeError),
+    "datetime": (dt.datetime(2026, 1, 1, tzinfo=dt.UTC), '["x"]: datetime', TypeError),
     "object": (object(), '["x"]: object', TypeError),
     "complex": (1j, '["x"]: complex', TypeError),
     "path": (Path("x"), '["x"]: ', TypeError),
     "function": (len, '["x"]: ', TypeError),
-    "inside": ([0, 1, 2, {"when": datetime.date(2026, 1, 1)}], '["x"][3]["when"]: date', TypeError),
+    "inside": ([0, 1, 2, {"when": dt.date(2026, 1, 1)}], '["x"][3]["when"]: date', TypeError),
     "tuple-inside": ([[(1,)]], '["x"][0][0]: tuple', TypeError),
     "int-key": ({"a": {1: 2}}, '["x"]["a"]', TypeError),
     "none-key": ([{None: 2}], '["x"][0]', TypeError),
@@ -1400,7 +1410,7 @@ class TestValues:
     def test_the_place_in_the_contracts_words(self, face, path):
         """The message names the place as a program would reach it."""
         ctx = face.open(path)
-        ctx.set("jobs", [0, 1, 2, {"when": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)}])
+        ctx.set("jobs", [0, 1, 2, {"when": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)}])
         with pytest.raises(UnserializableValueError) as caught:
             face.do(ctx.save)
 

@@ -433,7 +433,11 @@ class TestMapping:
 
         plain = {"a": 100, "b": 0, "jobs": [1]}
 
-        assert (body(plain), plain, list(plain)) == (face.inside(ctx.transaction, body), stored(path), list(stored(path)))
+        assert (body(plain), plain, list(plain)) == (
+            face.inside(ctx.transaction, body),
+            stored(path),
+            list(stored(path)),
+        )
 
     def test_absent_keys(self, face, ctx):
         """Absent keys raise KeyError."""
@@ -943,6 +947,7 @@ class TestCancelling:
             await turns()
             for task in waiting[1::2]:
                 task.cancel()
+            await turns()
         results = await asyncio.gather(*waiting, return_exceptions=True)
 
         assert ([1, 2, 3, 4, 5], {"n": 5}) == (

@@ -456,7 +456,7 @@ class TestFaultsAtEveryStep:
     def test_a_kill_leaves_a_whole_file_with_all_that_was_acknowledged(
         self, zygote: Zygote, tmp_path: Path, operation: str, face: str
     ) -> None:
-        """Whenever a writer is killed, the file is whole, all that was acknowledged is in it, the next one tidies up."""
+        """Whenever a writer is killed, the file is whole, has all that was acknowledged, and the next tidies up."""
         needs_strace()
         counted = steps(zygote, tmp_path, operation, face, first=False)
         ends: Counter[str] = Counter()

@@ -286,19 +286,17 @@ class PersistentContext(BaseContext):
         """Run the queue in the default executor, for as long as calls wait and no thread runs it."""
         try:
             while queue.needs_running():
+                tried = set(self._in_flight)
                 async with self._lock:
                     await asyncio.get_running_loop().run_in_executor(None, self._sync_save_internal)
-                self._give_up_trying()
-            self._give_up_trying()
+                self._give_up(lambda request: not request.patient and request in tried and request.withdraw())  # noqa: B023
+            self._give_up(lambda request: not request.patient and request.withdraw())
         except Exception as error:  # noqa: BLE001 - of an executor that is shut down, or of an override
             failure = error
             self._give_up(lambda request: request.fail(failure))
         finally:
             self._driver = None
             queue.run_elsewhere()  # if this loop is being shut down, the calls of others still wait
-
-    def _give_up_trying(self) -> None:
-        self._give_up(lambda request: not request.patient and request.withdraw())
 
     def _watch(self, request: Request, deadline: float) -> None:
         """Note when a request times out; there is one timer for all, as most of them never do."""

@@ -130,7 +130,7 @@ class Turn(NamedTuple):
     @property
     def document(self) -> Document:
         """What the file holds."""
-        return self.session.document
+        return self.session.read()
 
     def end(self, request: Request) -> None:
         """Apply the request's operation, release the lock, and deliver the request; does not wait for it.
@@ -179,9 +179,8 @@ class CommitQueue:
 
     def run(self) -> None:
         """Run one cycle here if the lock is free, and leave all else to the file's own thread; waits for no lock."""
-        if self._become_busy():
-            if self._cycle(wait=False) is _Outcome.NO_LOCK:
-                self._pass_on(patient=True)
+        if self._become_busy() and self._cycle(wait=False) is _Outcome.NO_LOCK:
+            self._pass_on(patient=True)
 
     def run_elsewhere(self) -> None:
         """Have the file's own thread run the queue."""
@@ -207,7 +206,7 @@ class CommitQueue:
         self._worker.submit(lambda: self._end(session, request))
 
     def _end(self, session: Session, request: Request) -> None:
-        self._apply([request], session)
+        self._end_cycle([request], session)
 
     def timed_out(self, waited: float) -> LockTimeoutError:
         """Return the error of a call that waited too long. It looks who holds the lock: not for a loop's thread."""
@@ -258,21 +257,20 @@ class CommitQueue:
         try:
             session = self.store.begin(self._purpose(), wait=wait)
         except BaseException as error:  # noqa: BLE001 - it is the calls' error
-            batch = self._take_all()
-            for request in batch:
+            calls = self._take_all()
+            for request in calls:
                 request.error = _own_copy(error)
-            self._finish(batch)
+            self._finish(calls)
             return _Outcome.DONE
         if session is None:
             return _Outcome.NO_LOCK
-        batch = self._take_batch()
-        if batch and isinstance(batch[0], Begin):
-            self._grant(batch[0], session)
+        batch = self._take_batch()  # may be empty by now: then nothing is done, not even a corrupt file moved
+        if batch and isinstance(batch[0], Begin) and self._grant(batch[0], session):
             return _Outcome.GRANTED
-        self._apply(batch, session)
+        self._end_cycle(batch, session)
         return _Outcome.DONE
 
-    def _apply(self, batch: Sequence[Request], session: Session) -> None:
+    def _end_cycle(self, batch: Sequence[Request], session: Session) -> None:
         """Commit, unlock, deliver: the end of every cycle and of every transaction."""
         try:
             over = self._commit(batch, session)
@@ -287,18 +285,14 @@ class CommitQueue:
             self._settle(over)
 
     def _commit(self, batch: Sequence[Request], session: Session) -> Sequence[Request]:
-        """Apply the operations of a batch in order and write once; return the calls that are over."""
-        draft = Draft(session.document, (key for request in batch for key in request.operation.keys))
-        self._cycle_thread = threading.get_ident()
-        for request in batch:
-            try:
-                request.result = request.operation.apply(draft)
-            except BaseException as error:  # noqa: BLE001 - it is this call's error alone
-                request.error = error
-        self._cycle_thread = None
-        applied = [request for request in batch if request.error is None]
+        """Read, apply, and write once; note in each request what became of it, and return those that are over."""
+        if not batch:
+            return batch
+        applied = batch
         failure: BaseException | None = None
         try:
+            draft = Draft(session.read(), (key for request in batch for key in request.operation.keys))
+            applied = self._apply_in_order(batch, draft)
             document = draft.document()
             session.commit(document, durable=any(request.durable for request in applied))
         except DurabilityUnknownError as error:
@@ -318,11 +312,28 @@ class CommitQueue:
             request.error = failure and _own_copy(failure)
         return batch
 
-    def _grant(self, request: Request, session: Session) -> None:
+    def _apply_in_order(self, batch: Sequence[Request], draft: Draft) -> Sequence[Request]:
+        """Apply the operations to a draft; return those that did not fail, and changed it."""
+        self._cycle_thread = threading.get_ident()
+        for request in batch:
+            try:
+                request.result = request.operation.apply(draft)
+            except BaseException as error:  # noqa: BLE001, PERF203 - it is this call's error alone
+                request.error = error
+        self._cycle_thread = None
+        return [request for request in batch if request.error is None]
+
+    def _grant(self, request: Request, session: Session) -> bool:
+        """Give a transaction its turn; whether it got it."""
+        try:
+            request.document = session.read()
+        except BaseException:  # noqa: BLE001 - which _commit() meets again, and tells
+            return False
+        request.result = Turn(self, session)
         self._holder = request.owner
-        request.result, request.document = Turn(self, session), session.document
         with self._delivery:
             self._settle([request])
+        return True
 
     def _settle(self, batch: Sequence[Request]) -> None:
         """Deliver the calls that are over to those who made them, in their order."""

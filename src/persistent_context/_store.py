@@ -28,8 +28,8 @@ _SECOND_LOOK_SECONDS: Final = 0.02
 class Session(Protocol):
     """An exclusive session: nobody else changes the document until it is closed."""
 
-    document: Document
-    """What was read under the lock."""
+    def read(self) -> Document:
+        """Return the document; what cannot be read is moved out of the way."""
 
     def commit(self, document: Document, *, durable: bool) -> None:
         """Make this the document, durably or not."""
@@ -95,14 +95,14 @@ class JsonFileStore:
         return document
 
     def begin(self, purpose: str, *, wait: bool) -> JsonFileSession | None:
-        """Take the lock, and read what the file holds; a corrupt file is moved aside.
+        """Take the lock.
 
         Args:
             purpose: what the lock is held for.
             wait: whether to wait for it, without a limit.
 
         Raises:
-            OSError: the lock cannot be had, or the file not be read.
+            OSError: the lock cannot be had.
         """
         began = time.monotonic()
         waited = False
@@ -118,7 +118,7 @@ class JsonFileStore:
                 for leftover in remove_leftovers(self.path):
                     _logger.info("removed what a crashed writer left: %s", printable(leftover))
                 self._looked_for_leftovers = True
-            return JsonFileSession(self, self._read_or_move_aside(), now)
+            return JsonFileSession(self, now)
         except BaseException:
             self._lock.release()
             raise
@@ -147,7 +147,8 @@ class JsonFileStore:
             make_directories(os.path.dirname(self.path), durable=True)
             return self._lock.acquire(purpose, wait=wait)
 
-    def _read_or_move_aside(self) -> Document:
+    def read_or_move_aside(self) -> Document:
+        """Read what the file holds, within a session; a corrupt file is moved aside."""
         for _ in range(_SECOND_LOOKS):
             try:
                 return self.read()
@@ -189,11 +190,20 @@ class JsonFileStore:
 class JsonFileSession:
     """The lock held, and the document read under it."""
 
-    def __init__(self, store: JsonFileStore, document: Document, since: float) -> None:
-        self.document = document
+    def __init__(self, store: JsonFileStore, since: float) -> None:
         self._store = store
         self._since = since
-        self._open = True
+        self._document: Document | None = None
+
+    def read(self) -> Document:
+        """Return what the file holds; a corrupt file is moved aside first.
+
+        Raises:
+            OSError: it cannot be read, or not be moved.
+        """
+        if self._document is None:
+            self._document = self._store.read_or_move_aside()
+        return self._document
 
     def commit(self, document: Document, *, durable: bool) -> None:
         """Replace the file, if there is a change.
@@ -203,12 +213,9 @@ class JsonFileSession:
             DurabilityUnknownError: the file was replaced, and a later step failed.
             OSError: nothing was written.
         """
-        if document is not self.document:
-            self._store.commit(document, self.document, durable=durable)
-            self.document = document
+        if document is not self.read():
+            self._store.commit(document, self.read(), durable=durable)
 
     def close(self) -> None:
         """Release the lock."""
-        if self._open:
-            self._open = False
-            self._store.close(self._since)
+        self._store.close(self._since)
