@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+TRY_ONLY_SECONDS: Final = 0.01
+"""A shorter timeout is over before the lock could be tried; it means one try, which a free lock always passes."""
+
+
 class Arrival(NamedTuple):
     """What a cycle made known to a context."""
 
@@ -41,7 +45,8 @@ class BaseContext(MutableMapping[str, Any]):
     Args:
         filepath: the JSON file: a ``str`` or path object. A relative one is taken from the current directory now.
         durable: whether what is acknowledged is to survive a power loss, and not only the death of processes.
-        lock_timeout: how long a call waits for its turn, in seconds; 0 only tries, ``math.inf`` waits for ever.
+        lock_timeout: how long a call waits for its turn, in seconds; 0 (or less than 0.01) only tries, ``math.inf``
+            waits for ever.
         on_conflict: what to do with a key that another writer changed as well: ``"mine"`` (the last writer wins),
             ``"theirs"``, ``"raise"`` (:class:`ConflictError`), or ``fn(key, base, mine, theirs) -> value``, in which
             ``MISSING`` stands for absence. The callable runs under the lock, in another thread: keep it pure and quick.

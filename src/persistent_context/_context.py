@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
-from ._base import Arrival, BaseContext, check_timeout
+from ._base import TRY_ONLY_SECONDS, Arrival, BaseContext, check_timeout
 from ._cancelling import run_in_other_thread, shielded
 from ._document import Document
 from ._errors import ContextUsageError
@@ -234,7 +234,7 @@ class PersistentContext(BaseContext):
         if queue is None:
             queue = await loop.run_in_executor(None, self._attach)
         patience = self._lock_timeout if patience is None else patience
-        request = self._request(operation, kind, patient=patience > 0)
+        request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
         queue.submit(request)
         began = loop.time()
         self._watch(request, began + patience)

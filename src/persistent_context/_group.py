@@ -203,10 +203,7 @@ class CommitQueue:
         if os.getpid() != self.pid:
             msg = f"this transaction belongs to process {self.pid}, from which this process was forked"
             raise ContextUsageError(msg).about(self.name)
-        self._worker.submit(lambda: self._end(session, request))
-
-    def _end(self, session: Session, request: Request) -> None:
-        self._end_cycle([request], session)
+        self._worker.submit(lambda: self._end_cycle([request], session))
 
     def timed_out(self, waited: float) -> LockTimeoutError:
         """Return the error of a call that waited too long. It looks who holds the lock: not for a loop's thread."""
@@ -318,7 +315,7 @@ class CommitQueue:
         for request in batch:
             try:
                 request.result = request.operation.apply(draft)
-            except BaseException as error:  # noqa: BLE001, PERF203 - it is this call's error alone
+            except BaseException as error:  # noqa: BLE001 - it is this call's error alone
                 request.error = error
         self._cycle_thread = None
         return [request for request in batch if request.error is None]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
-from ._base import BaseContext, check_timeout
+from ._base import TRY_ONLY_SECONDS, BaseContext, check_timeout
 from ._group import Begin, Owner, Request, Turn
 from ._operations import Look, Operation, Reload
 from ._transaction import Transaction
@@ -87,11 +87,11 @@ class SyncPersistentContext(BaseContext):
         """Have an operation carried by a cycle in another thread, which no signal interrupts, and return its result."""
         queue = self._queue_here() or self._attach()
         patience = self._lock_timeout if patience is None else patience
-        request = self._request(operation, kind, patient=patience > 0)
+        request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
         began = time.monotonic()
-        queue.submit(request)
         try:
-            if patience == 0:
+            queue.submit(request)
+            if not request.patient:
                 only_try = threading.Thread(target=queue.run)
                 only_try.start()
                 only_try.join()

@@ -54,7 +54,7 @@ def measure(table: Table, settings: Settings, rounds: int, console: Console) -> 
 
 
 def main(arguments: list[str]) -> int:
-    """Run the works and publish what they measured; a wrong counter or a crash is an exception, a missed figure is not."""
+    """Run the works and publish what they measured; a wrong counter is an exception, a missed figure is not."""
     options = parse_arguments(arguments)
     console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
     tables = {name: Table(WORKS[name]) for name in options.only or WORKS}

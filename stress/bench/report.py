@@ -1,4 +1,4 @@
-"""Results for people and programs: rich tables, Markdown, JSON and a plot."""
+"""Results for people and programs: rich tables, Markdown, and JSON."""
 
 from __future__ import annotations
 
@@ -11,22 +11,15 @@ from importlib.metadata import version
 from os import cpu_count
 from pathlib import Path
 
-import matplotlib as mpl
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from .figures import Figure, figures
 from .model import PROJECT, Table
-from .peers import PEERS
-from .throughput import RATE, THROUGHPUT
+from .plot import plot
+from .throughput import THROUGHPUT
 
-mpl.use("Agg")
-
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.patches import Patch  # noqa: E402
-
-OURS, DURABLE, NOT_DURABLE = "#c2410c", "#475569", "#cbd5e1"
-ABSENT = "–"
+ABSENT = "-"
 
 
 @dataclass(frozen=True)
@@ -95,46 +88,6 @@ def _figures_grid(reached: Iterable[Figure]) -> Grid:
     )
 
 
-def _bars(axes: plt.Axes, table: Table) -> None:
-    """Draw the rates of one work, the best on top."""
-    rates = sorted((table.value(competitor, RATE.metric), competitor) for competitor in table.runs)
-    colours = [
-        OURS if name.startswith(PROJECT) else DURABLE if PEERS[name].durable else NOT_DURABLE for _, name in rates
-    ]
-    bars = axes.barh([name for _, name in rates], [rate for rate, _ in rates], color=colours)
-    axes.bar_label(bars, [f"{rate:,.0f}" for rate, _ in rates], padding=3, fontsize=8)
-    axes.set_xscale("log")
-    axes.margins(x=0.15)
-    axes.set_title(table.work.title, fontsize=10, loc="left")
-    axes.set_xlabel("increments a second (log scale)", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _plot(tables: Sequence[Table], path: Path) -> None:
-    """Draw one panel a work, as high as it has competitors."""
-    heights = [1 + len(table.runs) for table in tables]
-    figure, panels = plt.subplots(
-        len(tables),
-        figsize=(9, 0.27 * sum(heights) + 0.6),
-        height_ratios=heights,
-        squeeze=False,
-        layout="constrained",
-    )
-    for axes, table in zip(panels.flat, tables, strict=True):
-        _bars(axes, table)
-    meanings = {PROJECT: OURS, "durable": DURABLE, "not durable": NOT_DURABLE}
-    figure.legend(
-        handles=[Patch(color=colour, label=meaning) for meaning, colour in meanings.items()],
-        loc="outside upper right",
-        ncols=len(meanings),
-        fontsize=8,
-        frameon=False,
-    )
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
 def show(table: Table, console: Console) -> None:
     """Print the medians of one work."""
     console.print(_grid(table).rich())
@@ -160,4 +113,4 @@ def publish(tables: Mapping[str, Table], settings: Mapping[str, float], folder: 
 
     drawn = [tables[work.name] for work in THROUGHPUT if work.name in tables]
     if drawn:
-        _plot(drawn, folder / "results.png")
+        plot(drawn, folder / "results.png")

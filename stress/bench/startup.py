@@ -1,4 +1,4 @@
-"""Work 7: what `import persistent_context` costs a fresh interpreter, beside `import asyncio`, which its users pay anyway."""
+"""Work 7: what `import persistent_context` costs, beside `import asyncio`, which its users pay anyway."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ CYCLE = Column("cycle", "median cycle", Unit.SECONDS)
 def summarise(window: Window, tallies: list[Tally]) -> Metrics:
     """Return the figures of one run.
 
-    Rates and fairness count what was acknowledged before the deadline; waits include the stragglers' last ones. A cycle is
-    the time from one acknowledgement, of whichever process, to the next.
+    Rates and fairness count what was acknowledged before the deadline; waits include the stragglers' last ones. A cycle
+    is the time from one acknowledgement, of whichever process, to the next.
     """
     done = [sum(end <= window.deadline for end in tally.ends) for tally in tallies]
     waits = list(chain.from_iterable(tally.waits() for tally in tallies))
