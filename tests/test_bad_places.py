@@ -166,12 +166,20 @@ context = SyncPersistentContext if face == "sync" else PersistentContext
 async def done(result):
     return await result if inspect.isawaitable(result) else result
 
+async def transaction(ctx):
+    if face == "sync":
+        with ctx.transaction() as tx:
+            tx["in transaction"] = 1
+    else:
+        async with ctx.transaction() as tx:
+            tx["in transaction"] = 1
+
 async def story(path, steps):
     ctx, results = context(path, lock_timeout=20), []
     for step in steps:
         name, *arguments = json.loads(step)
         try:
-            value = await done(getattr(ctx, name)(*arguments))
+            value = await (transaction(ctx) if name == "transaction" else done(getattr(ctx, name)(*arguments)))
             results.append([name, "ok", sorted(value) if isinstance(value, (set, frozenset)) else repr(value)
                             if name == "lock_holder" else value])
         except OSError as error:
@@ -354,10 +362,12 @@ class TestRights:
         path.write_bytes(b'{"a": 1}')
         directory.chmod(0o000)
 
-        results = as_stranger(path, ["load"], ["set", "b", 2], ["save"], ["incr", "n"], ["unsaved_keys"])
+        results = as_stranger(
+            path, ["load"], ["set", "b", 2], ["save"], ["incr", "n"], ["transaction"], ["unsaved_keys"]
+        )
         directory.chmod(0o700)
 
-        assert ["OSError", "ok", "OSError", "OSError", "ok"] == [outcome for _, outcome, _ in results]
+        assert ["OSError", "ok", "OSError", "OSError", "OSError", "ok"] == [outcome for _, outcome, _ in results]
         assert all(number in DENIED for _, outcome, number in results if outcome == "OSError")
         assert ["b"] == results[-1][2]
         assert b'{"a": 1}' == path.read_bytes()
@@ -406,9 +416,11 @@ class TestRights:
         path.chmod(0o600)
         public_directory.chmod(0o777)
 
-        results = as_stranger(path, ["load"], ["set", "b", 2], ["save"], ["incr", "n"], ["unsaved_keys"])
+        results = as_stranger(
+            path, ["load"], ["set", "b", 2], ["save"], ["incr", "n"], ["transaction"], ["unsaved_keys"]
+        )
 
-        assert ["OSError", "ok", "OSError", "OSError", "ok"] == [outcome for _, outcome, _ in results]
+        assert ["OSError", "ok", "OSError", "OSError", "OSError", "ok"] == [outcome for _, outcome, _ in results]
         assert ["b"] == results[-1][2]
         assert b'{"secret": 1}' == path.read_bytes()
         assert names(public_directory) <= {path.name, path.name + ".lock"}

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict
 
 from . import _operations as operations
 from ._document import CorruptDocumentError, Document
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 
 TRY_ONLY_SECONDS: Final = 0.01
 """A shorter timeout is over before the lock could be tried; it means one try, which a free lock always passes."""
+
+
+class Options(TypedDict, total=False):
+    """The options of a context."""
+
+    durable: bool
+    lock_timeout: float
+    on_conflict: OnConflict
 
 
 class Arrival(NamedTuple):
@@ -79,6 +87,10 @@ class BaseContext(MutableMapping[str, Any]):
         self._memory = Memory()
         self._guard: AbstractContextManager[object] = threading.RLock()
         self._queue: CommitQueue | None = None
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make what one face has and the other has not."""
 
     @property
     def filepath(self) -> Path:

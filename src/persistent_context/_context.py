@@ -8,9 +8,9 @@ import math
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
-from ._base import TRY_ONLY_SECONDS, Arrival, BaseContext, check_timeout
+from ._base import TRY_ONLY_SECONDS, Arrival, BaseContext, Options, check_timeout
 from ._cancelling import run_in_other_thread, shielded
 from ._document import Document
 from ._errors import ContextUsageError
@@ -31,12 +31,8 @@ class PersistentContext(BaseContext):
     loop.
     """
 
-    def __init__(self, filepath: str | os.PathLike[str], **options: Any) -> None:
-        super().__init__(filepath, **options)
-        self._bind(None)
-
     @classmethod
-    async def create(cls, filepath: str | os.PathLike[str], **options: Any) -> Self:
+    async def create(cls, filepath: str | os.PathLike[str], **options: Unpack[Options]) -> Self:
         """Construct a context and load it: the recommended way. Suspends.
 
         Args:
@@ -201,6 +197,9 @@ class PersistentContext(BaseContext):
 
     def _sync_lock_holder(self) -> Holder | None:
         return (self._queue_here() or self._attach()).store.holder()
+
+    def _prepare(self) -> None:
+        self._bind(None)
 
     def _bind(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._lock = asyncio.Lock()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterable
+from typing import Any, Self
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from ._types import Holder
+from ._printable import printable
+from ._types import Holder
 
 
 class PersistentContextError(Exception):
@@ -114,8 +113,3 @@ class DurabilityUnknownError(PersistentContextError, OSError):
 
 class NotARegularFileError(PersistentContextError, OSError):
     """A directory, FIFO, socket or device stands in the place of the JSON file or of its lock file."""
-
-
-def printable(text: str) -> str:
-    """Escape what is not printable, so that a stranger's text cannot steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ._document import Document
-from ._errors import printable
 from ._merge import OnConflict, OwnWrites, Unsaved, merge
+from ._printable import printable
 from ._values import MISSING, MaybeText, Missing, Text, decode, encode, same
 
 

@@ -15,9 +15,9 @@ from collections import Counter
 from typing import Final, Protocol
 
 from ._document import EMPTY, CorruptDocumentError, Document, parse
-from ._errors import printable
 from ._files import make_directories, move_aside, open_to_read, read_at, remove_leftovers, replace
 from ._lock import FileLock
+from ._printable import printable
 from ._types import Holder, Statistics
 
 _logger = logging.getLogger("persistent_context")

@@ -8,9 +8,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
-from ._base import TRY_ONLY_SECONDS, BaseContext, check_timeout
+from ._base import TRY_ONLY_SECONDS, BaseContext, Options, check_timeout
 from ._group import Begin, Owner, Request, Turn
 from ._operations import Look, Operation, Reload
 from ._transaction import Transaction
@@ -26,7 +26,7 @@ class SyncPersistentContext(BaseContext):
     """
 
     @classmethod
-    def create(cls, filepath: str | os.PathLike[str], **options: Any) -> Self:
+    def create(cls, filepath: str | os.PathLike[str], **options: Unpack[Options]) -> Self:
         """Construct a context and load it: the recommended way. Blocks.
 
         Args:

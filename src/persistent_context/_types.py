@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ._errors import printable
+from ._printable import printable
 
 
 @dataclass(frozen=True)

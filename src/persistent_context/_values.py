@@ -12,7 +12,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Raw as Raw  # noqa: PLC0414 - exported from here
 
-from ._errors import UnserializableContentError, UnserializableValueError, printable
+from ._errors import UnserializableContentError, UnserializableValueError
+from ._printable import printable
 
 
 class Missing(enum.Enum):

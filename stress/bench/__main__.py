@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,13 +59,15 @@ def main(arguments: list[str]) -> int:
     options = parse_arguments(arguments)
     console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
     tables = {name: Table(WORKS[name]) for name in options.only or WORKS}
+    load = os.getloadavg()[0]
     options.out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="scratch-", dir=(options.dir or options.out).resolve()) as scratch:
         settings = Settings(options.seconds, Path(scratch))
         for table in tables.values():
             measure(table, settings, options.repeat, console)
             show(table, console)
-    publish(tables, {"seconds": options.seconds, "repeat": options.repeat}, options.out, console)
+    facts = {"seconds": options.seconds, "repeat": options.repeat, "load average before": load}
+    publish(tables, facts, options.out, console)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -120,25 +121,31 @@ async def load_and_save(kind: Kind, path: Path) -> Metrics:
     }
 
 
+def stored_counter(path: Path) -> int:
+    """Return the counter as any other program finds it."""
+    return int(json.loads(path.read_bytes())[COUNTER])
+
+
 async def incr(kind: Kind, path: Path) -> Metrics:
     """Time increments of one key: the first of a process, and the next ones."""
     state = kind(path)
     cold, stall = await timed(partial(state.incr, COUNTER))
     warm = [(await timed(partial(state.incr, COUNTER)))[0] for _ in range(WARM_RUNS)]
-    check_counter(type(state).__name__, acknowledged=1 + WARM_RUNS, stored=json.loads(path.read_bytes())[COUNTER])
+    check_counter(type(state).__name__, acknowledged=1 + WARM_RUNS, stored=stored_counter(path))
     return {COLD.metric: cold, WARM.metric: median(warm), COLD_STALL.metric: stall}
 
 
 async def memory(kind: Kind, path: Path) -> Metrics:
     """Measure the peak of a process that does everything once."""
     before = peak_memory()
+    size = os.path.getsize(path)
     state = kind(path)
     await state.load()
     state.set(CHANGED, "changed")
     await state.save()
     await state.incr(COUNTER)
     peak = peak_memory() - before
-    return {PEAK.metric: peak, PEAK_RATIO.metric: peak / path.stat().st_size}
+    return {PEAK.metric: peak, PEAK_RATIO.metric: peak / size}
 
 
 async def idle(_kind: Kind, _path: Path) -> Metrics:

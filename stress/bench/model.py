@@ -90,7 +90,8 @@ class Table:
         """
         found = self.median(competitor, metric)
         if found is None:
-            raise LookupError(f"{self.work.name} has no {metric!r} of {competitor!r}")
+            msg = f"{self.work.name} has no {metric!r} of {competitor!r}"
+            raise LookupError(msg)
         return found
 
     def advantage(self, competitor: str) -> float | None:
@@ -109,6 +110,5 @@ def check_counter(competitor: str, *, acknowledged: int, stored: int) -> None:
         WrongCounterError: they differ.
     """
     if stored != acknowledged:
-        raise WrongCounterError(
-            f"{competitor}: {acknowledged:,} increments were acknowledged, the counter is {stored:,}"
-        )
+        msg = f"{competitor}: {acknowledged:,} increments were acknowledged, the counter is {stored:,}"
+        raise WrongCounterError(msg)

@@ -94,7 +94,8 @@ def _run(store: Store, tasks: int, window: Window) -> Tally:
         case SyncStore():
             return _straight(store, window)
         case _:
-            raise TypeError(f"{type(store).__name__} is neither a SyncStore nor an AsyncStore")
+            msg = f"{type(store).__name__} is neither a SyncStore nor an AsyncStore"
+            raise TypeError(msg)
 
 
 def _work(pipe: Connection, peer: str, folder: Path, tasks: int) -> None:
@@ -114,7 +115,8 @@ def _receive(pipe: Connection, patience: float) -> Tally | None:
         TimeoutError: it said nothing for so long that it must hang.
     """
     if not pipe.poll(patience):
-        raise TimeoutError(f"a worker said nothing for {patience:.0f} seconds")
+        msg = f"a worker said nothing for {patience:.0f} seconds"
+        raise TimeoutError(msg)
     message = pipe.recv()
     assert message is None or isinstance(message, Tally)
     return message

@@ -1,0 +1,8 @@
+"""Text of strangers, made safe to print."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """Escape what is not printable, so that a stranger's text cannot steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)

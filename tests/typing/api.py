@@ -1,0 +1,38 @@
+"""What type checkers see of the public interface; checked by mypy, and not run."""
+
+from typing import Any, assert_type
+
+from persistent_context import MISSING, Holder, PersistentContext, Statistics, SyncPersistentContext, Transaction
+
+
+def prefer_larger(key: str, base: Any, mine: Any, theirs: Any) -> Any:
+    return theirs if mine is MISSING else max(mine, theirs)
+
+
+async def asynchronous() -> None:
+    ctx = await PersistentContext.create("state.json", durable=False, lock_timeout=1.5, on_conflict=prefer_larger)
+    assert_type(ctx, PersistentContext)
+    assert_type(ctx.get("a", 0), Any)
+    assert_type(ctx.get_all_data(), dict[str, Any])
+    assert_type(ctx.unsaved_keys(), set[str])
+    assert_type(await ctx.add("a", 1), bool)
+    assert_type(await ctx.compare_and_set("a", MISSING, 1), bool)
+    assert_type(await ctx.incr("n"), Any)
+    assert_type(await ctx.mutate("l", lambda items: [*items, 1], default=[]), Any)
+    assert_type(await ctx.lock_holder(), Holder | None)
+    assert_type(ctx.statistics(), Statistics)
+    async with PersistentContext("state.json") as inside:
+        assert_type(inside, PersistentContext)
+        async with inside.transaction(timeout=2) as tx:
+            assert_type(tx, Transaction)
+            tx["a"] = tx.get("b", 0) + 1
+
+
+def blocking() -> None:
+    with SyncPersistentContext("state.json", on_conflict="raise") as ctx:
+        assert_type(ctx, SyncPersistentContext)
+        assert_type(ctx.add("a", 1), bool)
+        assert_type(ctx.lock_holder(), Holder | None)
+        with ctx.transaction() as tx:
+            assert_type(tx, Transaction)
+    PersistentContext("state.json", on_conflict="yours")  # type: ignore[arg-type]
