@@ -1,0 +1,224 @@
+"""The order of the steps of a write, and the branches for other platforms, by injected errors."""
+
+import errno
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from persistent_context import DurabilityUnknownError, SyncPersistentContext, _files, _flock, _lock
+
+
+@pytest.fixture
+def steps(monkeypatch, tmp_path):
+    """Record the steps of a write, which are done for real."""
+    recorded = []
+
+    def record(name, function):
+        def recording(*args, **options):
+            what = args[0] if isinstance(args[0], int) else str(args[0])
+            if isinstance(what, int):
+                what = os.path.basename(os.readlink(f"/proc/self/fd/{what}")) if sys.platform == "linux" else "?"
+            recorded.append((name, "directory" if what == tmp_path.name else os.path.splitext(what)[1]))
+            return function(*args, **options)
+
+        return recording
+
+    for name in ("write", "fsync", "replace"):
+        monkeypatch.setattr(os, name, record(name, getattr(os, name)))
+    return recorded
+
+
+def on(monkeypatch, platform):
+    """Have the modules believe that they run on another platform."""
+    for module in (_files, _flock):
+        monkeypatch.setattr(module, "sys", SimpleNamespace(platform=platform))
+
+
+class Busy(PermissionError):
+    """What Windows says while a reader has the file open."""
+
+    winerror = 5
+
+
+class TestTheOrderOfTheSteps:
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
+    def test_a_durable_write_syncs_the_file_before_the_rename_and_the_directory_after_it(self, tmp_path, steps):
+        """Write, fsync, rename, fsync of the directory: in this order, as power loss demands."""
+        ctx = SyncPersistentContext.create(tmp_path / "state.json")
+        ctx.save()
+
+        assert [("write", ".tmp"), ("fsync", ".tmp"), ("replace", ".tmp"), ("fsync", "directory")] == [
+            step for step in steps if step[1] != ".lock"
+        ]
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
+    def test_a_write_that_is_not_durable_syncs_nothing(self, tmp_path, steps):
+        """``durable=False`` leaves out both syncs, and is still atomic."""
+        SyncPersistentContext(tmp_path / "state.json", durable=False).save()
+
+        assert [("write", ".tmp"), ("replace", ".tmp")] == [step for step in steps if step[1] != ".lock"]
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
+    def test_new_directories_are_durable_too(self, tmp_path, steps):
+        """Each directory that is made is synced in the one above it."""
+        SyncPersistentContext(tmp_path / "a" / "b" / "state.json").save()
+
+        assert [("fsync", "directory"), ("fsync", "")] == [step for step in steps if step[0] == "fsync"][:2]
+
+
+class TestMacOS:
+    def test_the_drive_is_told_to_empty_its_cache(self, tmp_path, monkeypatch):
+        """F_FULLFSYNC stands in for fsync, of the file and of the directory."""
+        import fcntl
+
+        on(monkeypatch, "darwin")
+        monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+        calls = []
+        monkeypatch.setattr(fcntl, "fcntl", lambda fd, command: calls.append(command))
+        monkeypatch.setattr(os, "fsync", None)
+        SyncPersistentContext(tmp_path / "state.json").save()
+
+        assert [51, 51] == calls
+
+    def test_a_failing_sync_leaves_the_old_file(self, tmp_path, monkeypatch):
+        """An error of F_FULLFSYNC is an error of the save."""
+        import fcntl
+
+        on(monkeypatch, "darwin")
+        monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+
+        def fail(fd, command):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(fcntl, "fcntl", fail)
+        with pytest.raises(OSError, match="Input/output") as caught:
+            SyncPersistentContext(tmp_path / "state.json").save()
+
+        assert (errno.EIO, {"state.json.lock"}) == (caught.value.errno, {path.name for path in tmp_path.iterdir()})
+
+
+class TestWindows:
+    @pytest.fixture(autouse=True)
+    def windows(self, monkeypatch):
+        """Believe in Windows, whose locks are polled for."""
+        on(monkeypatch, "win32")
+
+    def test_saving_and_loading_work(self, tmp_path):
+        """Without pread, fchmod and a sync of directories, the file is written and read all the same."""
+        ctx = SyncPersistentContext(tmp_path / "state.json")
+        ctx["a"] = [1, "ü"]
+        ctx.save()
+        ctx.incr("n")
+
+        assert {"a": [1, "ü"], "n": 1} == SyncPersistentContext.create(tmp_path / "state.json").get_all_data()
+
+    def test_a_rename_is_tried_again_while_a_reader_has_the_file_open(self, tmp_path, monkeypatch):
+        """WinError 5 and 32 pass, and so the rename is tried again, a bounded number of times."""
+        replace, refusals = os.replace, [Busy(), Busy(), Busy()]
+
+        def busy_at_first(source, target):
+            if refusals:
+                raise refusals.pop()
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", busy_at_first)
+        SyncPersistentContext(tmp_path / "state.json").save()
+
+        assert "{}\n" == (tmp_path / "state.json").read_text()
+
+    def test_a_rename_that_is_always_refused_is_an_error(self, tmp_path, monkeypatch):
+        """The bound is reached, the old file stays, and no temporary."""
+        monkeypatch.setattr(_files, "_WINDOWS_RETRIES", 3)
+        calls = []
+
+        def busy(source, target):
+            calls.append(source)
+            raise Busy(errno.EACCES, "busy", target)
+
+        monkeypatch.setattr(os, "replace", busy)
+        with pytest.raises(PermissionError, match="busy"):
+            SyncPersistentContext(tmp_path / "state.json").save()
+
+        assert (3, ["state.json.lock"]) == (len(calls), [path.name for path in tmp_path.iterdir()])
+
+    def test_another_error_of_the_rename_is_not_tried_again(self, tmp_path, monkeypatch):
+        """Only what passes by itself is waited for."""
+        calls = []
+
+        def full(source, target):
+            calls.append(source)
+            raise OSError(errno.ENOSPC, "full", target)
+
+        monkeypatch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="full"):
+            SyncPersistentContext(tmp_path / "state.json").save()
+
+        assert 1 == len(calls)
+
+    def test_waiting_for_the_lock_works_by_polling(self, tmp_path):
+        """A call that waits gets the lock when its holder lets go."""
+        import threading
+
+        path = tmp_path / "state.json"
+        lock = _lock.FileLock(f"{path}.lock", str(path))
+        lock.acquire("test", wait=False)
+        caller = threading.Thread(target=SyncPersistentContext(path).incr, args=["n"])
+        caller.start()
+        lock.release()
+        caller.join(60)
+
+        assert '{\n"n": 1\n}\n' == path.read_text()
+
+
+class TestFailuresAfterTheRename:
+    def test_a_directory_that_cannot_be_synced_leaves_durability_unknown(self, tmp_path, monkeypatch):
+        """The change is visible, memory knows so, and the error says what is unknown."""
+        path = tmp_path / "state.json"
+        ctx = SyncPersistentContext.create(path)
+        ctx.save()
+        ctx["a"] = 1
+
+        def fail(directory):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(_files, "sync_directory", fail)
+        with pytest.raises(DurabilityUnknownError) as caught:
+            ctx.save()
+
+        assert ('{\n"a": 1\n}\n', set(), errno.EIO, str(path)) == (
+            path.read_text(),
+            ctx.unsaved_keys(),
+            caught.value.errno,
+            caught.value.filename,
+        )
+
+    def test_a_rename_that_happened_in_spite_of_its_error_is_seen(self, tmp_path, monkeypatch):
+        """Whether a rename that failed has replaced the file is looked at, not assumed."""
+        replace = os.replace
+
+        def replace_and_fail(source, target):
+            replace(source, target)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), target)
+
+        monkeypatch.setattr(os, "replace", replace_and_fail)
+        with pytest.raises(DurabilityUnknownError):
+            SyncPersistentContext(tmp_path / "state.json").save()
+
+        assert {"state.json", "state.json.lock"} == {path.name for path in tmp_path.iterdir()}
+
+    def test_a_descriptor_that_cannot_be_closed_leaves_durability_unknown(self, tmp_path, monkeypatch):
+        """Where writing back fails only at close(2), that is told too."""
+        close = os.close
+
+        def fail(fd):
+            temporary = os.readlink(f"/proc/self/fd/{fd}").endswith("/state.json")
+            close(fd)
+            if temporary:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        ctx = SyncPersistentContext(tmp_path / "state.json")
+        monkeypatch.setattr(os, "close", fail)
+        with pytest.raises(DurabilityUnknownError):
+            ctx.save()
