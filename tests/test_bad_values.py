@@ -6,7 +6,7 @@ import array
 import asyncio
 import collections
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import fractions
@@ -149,10 +149,10 @@ WRONG_TYPES: dict[str, Callable[[], Any]] = {
     "bytearray": lambda: bytearray(b"x"),
     "memoryview": lambda: memoryview(b"x"),
     "array": lambda: array.array("i", [1]),
-    "datetime": lambda: datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC),
-    "date": lambda: datetime.date(2024, 1, 1),
-    "time": lambda: datetime.time(1, 2),
-    "timedelta": lambda: datetime.timedelta(1),
+    "datetime": lambda: dt.datetime(2024, 1, 1, tzinfo=dt.UTC),
+    "date": lambda: dt.date(2024, 1, 1),
+    "time": lambda: dt.time(1, 2),
+    "timedelta": lambda: dt.timedelta(1),
     "Decimal": lambda: decimal.Decimal("1.5"),
     "Fraction": lambda: fractions.Fraction(1, 2),
     "complex": lambda: 1j,
@@ -329,7 +329,7 @@ class TestSaveRefuses:
         async def story() -> None:
             with pytest.raises(UnserializableValueError):
                 async with PersistentContext(path) as ctx:
-                    ctx["when"] = datetime.date(2024, 1, 1)
+                    ctx["when"] = dt.date(2024, 1, 1)
 
         asyncio.run(story())
 
@@ -490,7 +490,7 @@ class TestIncrRefuses:
 
     @pytest.mark.parametrize(
         "delta",
-        ["1", None, [1], b"1", decimal.Decimal(1), fractions.Fraction(1), 1j, datetime.timedelta(1), object()],
+        ["1", None, [1], b"1", decimal.Decimal(1), fractions.Fraction(1), 1j, dt.timedelta(1), object()],
         ids=lambda delta: type(delta).__name__,
     )
     def test_a_delta_that_is_no_number_at_all(self, face: Any, path: pathlib.Path, delta: Any) -> None:

@@ -16,10 +16,11 @@ values = leaves | st.lists(leaves, max_size=3) | st.dictionaries(st.text(max_siz
 objects = st.dictionaries(keys, values, max_size=60)
 
 
-@pytest.fixture(autouse=True)
-def small_pages(monkeypatch):
-    """Have even small documents span many pages."""
+@pytest.fixture(autouse=True, params=[0, 20])
+def small_pages(request, monkeypatch):
+    """Have even small documents span many pages, and be changed by splicing and by writing down anew."""
     monkeypatch.setattr(_document, "PAGE_BYTES", 64)
+    monkeypatch.setattr(_document, "_SPLICED_SHARE", request.param)
 
 
 def of(data):

@@ -19,6 +19,7 @@ from ._values import MAX_DEPTH, MISSING, MaybeText, Raw, Text, check_key, deeper
 
 PAGE_BYTES: Final = 64 * 1024
 _SPLIT_INSTEAD_OF_SEARCH: Final = 16
+_SPLICED_SHARE: Final = 20
 _OPEN: Final = b"{\n"
 _BETWEEN: Final = b",\n"
 _CLOSE: Final = b"\n}\n"
@@ -45,7 +46,8 @@ class Page:
     @classmethod
     def of(cls, entries: Mapping[str, Text | Raw]) -> Page:
         """Write entries down as a page."""
-        return cls(b"{" + _lines(entries) + b"}")
+        raw = {key: text if isinstance(text, Raw) else Raw(text) for key, text in entries.items()}
+        return cls(b"{" + _lines(entries) + b"}", raw)
 
     @classmethod
     def parse(cls, body: bytes) -> Page | None:
@@ -72,6 +74,15 @@ class Page:
     def keep_entries(self, *, keep: bool) -> None:
         """Decide between speed and memory: whether the page remembers how it splits."""
         self._entries = self.entries() if keep else None
+
+    def spliced(self, changes: Mapping[str, Text], entries: dict[str, Raw]) -> Page:
+        """Return the page with other texts of some of its keys; much cheaper than writing all of it down again."""
+        text = self.text
+        for key, key_text in zip(changes, key_texts(changes), strict=True):
+            begin = 1 if text.startswith(key_text + b": ", 1) else text.index(b"\n" + key_text + b": ") + 1
+            start = begin + len(key_text) + 2
+            text = text[:start] + changes[key] + text[start + len(bytes(entries[key])) :]
+        return Page(text, entries | {key: Raw(new) for key, new in changes.items()})
 
     def has(self, needle: bytes) -> bool:
         """Whether an entry begins with this text."""
@@ -111,6 +122,12 @@ class Document:
         pages = [[page] for page in self.pages]
         new = {key: text for key, text in changes.items() if text is not MISSING}
         for index, known in self._pages_with(set(changes)):
+            here = {key: new[key] for key in changes.keys() & known.keys() if key in new}
+            if len(here) == len(changes.keys() & known.keys()) and _SPLICED_SHARE * len(here) <= len(known):
+                pages[index] = [self.pages[index].spliced(here, known)]
+                for key in here:
+                    del new[key]
+                continue
             entries: dict[str, Text | Raw] = dict(known)
             for key in changes.keys() & known.keys():
                 if key in new:
@@ -316,17 +333,16 @@ def _expect(source: str, at: int, mark: str) -> int:
 
 
 def _pages_of(entries: Mapping[str, Text | Raw]) -> list[Page]:
-    pages = []
-    part: dict[str, Text | Raw] = {}
-    size = 0
-    for key, text in entries.items():
-        if size > PAGE_BYTES:
-            pages.append(Page.of(part))
-            part, size = {}, 0
-            _let_others_run()
-        part[key] = text
-        size += len(key) + len(bytes(text)) + 6
-    return [*pages, Page.of(part)] if part else pages
+    """Write entries down as one page, or as several if that is too long."""
+    if not entries:
+        return []
+    page = Page.of(entries)
+    if len(page.text) <= 2 * PAGE_BYTES or len(entries) == 1:
+        return [page]
+    _let_others_run()
+    middle = len(entries) // 2
+    items = list(entries.items())
+    return _pages_of(dict(items[:middle])) + _pages_of(dict(items[middle:]))
 
 
 def _lines(entries: Mapping[str, Text | Raw]) -> bytes:

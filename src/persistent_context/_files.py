@@ -219,16 +219,15 @@ def remove_leftovers(path: str) -> list[str]:
     """
     directory, pattern = os.path.dirname(path), _temporary_pattern(path)
     removed = []
-    with os.scandir(directory) as entries:
-        names = [
-            entry.name for entry in entries if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
-        ]
+    names: list[str] = []
+    with contextlib.suppress(PermissionError):  # a directory may be written, and not be listed
+        names = [name for name in os.listdir(directory) if pattern.fullmatch(name)]
     for name in names:
         leftover = os.path.join(directory, name)
-        with contextlib.suppress(FileNotFoundError, PermissionError):  # gone, or another user's: theirs to remove
+        with contextlib.suppress(OSError):  # gone, a link or a directory of that name, or another user's to remove
             fd = os.open(leftover, os.O_RDWR | CLOEXEC | NO_FOLLOW | NO_WAIT)
             try:
-                if try_lock(fd):
+                if stat.S_ISREG(os.fstat(fd).st_mode) and try_lock(fd):
                     os.unlink(leftover)
                     removed.append(leftover)
             finally:
