@@ -269,7 +269,7 @@ class PersistentContext(BaseContext):
 
     def _request(self, operation: Operation, kind: type[Request], *, patient: bool) -> Request:
         owner = Owner(threading.get_ident(), asyncio.current_task(), blocks=False)
-        request = kind(operation, owner, self._deliver, durable=self._durable, patient=patient)
+        request = kind(self._path, operation, owner, self._deliver, durable=self._durable, patient=patient)
         request.waiter = asyncio.get_running_loop().create_future()
         return request
 
@@ -338,7 +338,7 @@ class PersistentContext(BaseContext):
         except RuntimeError:  # the loop was closed, and nobody waits any more
             for request in requests:
                 if isinstance(request, Begin) and request.error is None:
-                    request.result.end(Request(Look("transaction"), request.owner, _to_nobody, durable=False))
+                    request.result.end(Request(request.path, Look("transaction"), request.owner, _to_nobody))
 
     def _arrive(self, requests: Sequence[Request], arrival: Arrival | None) -> None:
         self._absorb(arrival, requests)

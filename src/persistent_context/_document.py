@@ -79,8 +79,8 @@ class Page:
         """Return the page with other texts of some of its keys; much cheaper than writing all of it down again."""
         text = self.text
         for key, key_text in zip(changes, key_texts(changes), strict=True):
-            begin = 1 if text.startswith(key_text + b": ", 1) else text.index(b"\n" + key_text + b": ") + 1
-            start = begin + len(key_text) + 2
+            begin = 1 if text.startswith(key_text, 1) else text.index(b"\n" + key_text) + 1
+            start = begin + len(key_text)
             text = text[:start] + changes[key] + text[start + len(bytes(entries[key])) :]
         return Page(text, entries | {key: Raw(new) for key, new in changes.items()})
 
@@ -92,7 +92,7 @@ class Page:
 class Document:
     """An immutable JSON object, from key to text, in order."""
 
-    __slots__ = ("pages", "present", "repeats")
+    __slots__ = ("_places", "pages", "present", "repeats")
 
     def __init__(self, pages: Iterable[Page] = (), *, present: bool = True, repeats: bool = False) -> None:
         self.pages: Final = tuple(pages)
@@ -100,6 +100,7 @@ class Document:
         """Whether it was read from a file; False stands for a file that is missing or was moved aside."""
         self.repeats: Final = repeats
         """Whether a key stood in the file more than once, so that writing this document would lose something."""
+        self._places: dict[str, int | None] = {}  # in which page keys were found
         for page in self.pages:
             page.keep_entries(keep=len(self.pages) == 1)
 
@@ -135,12 +136,18 @@ class Document:
                 else:
                     del entries[key]
             pages[index] = _pages_of(entries)
+        added = bool(new)
         if new:
             last = pages.pop() if pages else []
             tail = last.pop() if last else None
             # In the order of the changes, behind all that is there.
             pages += [last, _pages_of({**(tail.entries() if tail else {}), **{k: new[k] for k in changes if k in new}})]
-        return Document(page for group in pages for page in group)
+        changed = Document(page for group in pages for page in group)
+        if not added and len(changed.pages) == len(self.pages):
+            changed._places.update(
+                (key, place) for key, place in self._places.items() if changes.get(key) is not MISSING
+            )
+        return changed
 
     def differences(self, older: Document) -> dict[str, MaybeText]:
         """Return what must be changed in the older document to have this one."""
@@ -171,14 +178,20 @@ class Document:
         """Yield the number and the entries of every page that may hold one of the keys."""
         if not keys:
             return
-        search = len(self.pages) > 1 and len(keys) <= _SPLIT_INSTEAD_OF_SEARCH
-        needles = [text + b": " for text in key_texts(dict.fromkeys(keys))] if search else []
+        unknown = keys - self._places.keys()
+        places = {place for key in keys - unknown if (place := self._places[key]) is not None}
+        search = len(self.pages) > 1 and len(unknown) <= _SPLIT_INSTEAD_OF_SEARCH
+        needles = key_texts(unknown) if search else []
         for index, page in enumerate(self.pages):
-            if not search or any(map(page.has, needles)):
+            if index in places or (any(map(page.has, needles)) if search else unknown):
                 entries = page.entries()
-                if not keys.isdisjoint(entries):
+                here = keys & entries.keys()
+                self._places.update(dict.fromkeys(here, index))
+                if here:
                     yield index, entries
-            self._let_others_run()
+            if unknown:
+                self._let_others_run()
+        self._places.update(dict.fromkeys(keys - self._places.keys()))
 
     def _let_others_run(self) -> None:
         if len(self.pages) > 1:
@@ -346,9 +359,10 @@ def _pages_of(entries: Mapping[str, Text | Raw]) -> list[Page]:
 
 
 def _lines(entries: Mapping[str, Text | Raw]) -> bytes:
-    return _BETWEEN.join(
-        [key + b": " + bytes(text) for key, text in zip(key_texts(entries), entries.values(), strict=True)]
-    )
+    parts: list[Any] = [_BETWEEN] * (3 * len(entries))  # filled and joined without a loop: it is in every cycle
+    parts[0::3] = key_texts(entries)
+    parts[1::3] = entries.values()
+    return b"".join(parts[:-1])
 
 
 def _let_others_run() -> None:

@@ -117,10 +117,12 @@ def replace(path: str, pieces: Iterable[bytes | memoryview], *, durable: bool, c
         DurabilityUnknownError: the file was replaced, but what came after failed.
         OSError: the old file stands as it was, and nothing is left behind.
     """
+    mode = 0o666
     with contextlib.suppress(FileNotFoundError):
         check_regular(path, os.lstat(path))
+        mode = 0o600  # widened by share_access()
     temporary = _temporary_name(path)
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | CLOEXEC | NO_FOLLOW, _first_mode(path))
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | CLOEXEC | NO_FOLLOW, mode)
     replaced = False
     try:
         try_lock(fd)  # says that a living writer owns it, see remove_leftovers()
@@ -153,11 +155,6 @@ def replace(path: str, pieces: Iterable[bytes | memoryview], *, durable: bool, c
             raise DurabilityUnknownError(error.errno, message, path) from error
         raise
     return written
-
-
-def _first_mode(path: str) -> int:
-    """Return the mode to make a file with: nobody's but ours, if its access is to follow that of another one."""
-    return 0o600 if os.path.exists(path) else 0o666
 
 
 def share_access(path: str, fd: int, mask: int = 0o7777) -> None:

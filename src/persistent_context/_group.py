@@ -72,14 +72,24 @@ class Request:
         "error",
         "operation",
         "owner",
+        "path",
         "patient",
         "result",
         "waiter",
     )
 
     def __init__(
-        self, operation: Operation, owner: Owner, deliver: Deliver, *, durable: bool, patient: bool = True
+        self,
+        path: str,
+        operation: Operation,
+        owner: Owner,
+        deliver: Deliver,
+        *,
+        durable: bool = True,
+        patient: bool = True,
     ) -> None:
+        self.path: Final = path
+        """Of the file, as the caller knows it: a symlink may lead elsewhere by now."""
         self.operation: Final = operation
         self.owner: Final = owner
         self.deliver: Final = deliver
@@ -168,6 +178,9 @@ class CommitQueue:
             ReentrantTransactionError: the call would wait for its own task or thread.
         """
         self._check_reentrancy(request.owner)
+        self._accept(request)
+
+    def _accept(self, request: Request) -> None:
         request._queue = self  # noqa: SLF001 - of this module
         with self._mutex:
             self._waiting.append(request)
@@ -261,11 +274,26 @@ class CommitQueue:
             return _Outcome.DONE
         if session is None:
             return _Outcome.NO_LOCK
-        batch = self._take_batch()  # may be empty by now: then nothing is done, not even a corrupt file moved
+        batch = self._send_on(self._take_batch())
+        # It may be empty by now: then nothing is done, not even a corrupt file moved.
         if batch and isinstance(batch[0], Begin) and self._grant(batch[0], session):
             return _Outcome.GRANTED
         self._end_cycle(batch, session)
         return _Outcome.DONE
+
+    def _send_on(self, batch: Sequence[Request]) -> Sequence[Request]:
+        """Send on calls whose symlink was turned to another file, and return the others."""
+        paths = {request.path for request in batch} - {self.name}
+        turned = {path for path in paths if os.path.realpath(path) != self.name}
+        if not turned:
+            return batch
+        for request in batch:
+            if request.path in turned:
+                request._state = _State.WAITING  # noqa: SLF001 - of this module
+                queue = queue_of(request.path)
+                queue._accept(request)
+                queue.run_elsewhere()
+        return [request for request in batch if request.path not in turned]
 
     def _end_cycle(self, batch: Sequence[Request], session: Session) -> None:
         """Commit, unlock, deliver: the end of every cycle and of every transaction."""

@@ -12,20 +12,17 @@ import functools
 import json
 import os
 import socket
-import threading
 import time
 from typing import Any, Final
 
 from ._errors import LockLostError, NotARegularFileError
 from ._files import CLOEXEC, NO_FOLLOW, NO_WAIT, check_regular, share_access
-from ._flock import try_lock, unlock, wait_for_lock
+from ._flock import fork_gate, try_lock, unlock, wait_for_lock
 from ._types import Holder
 
 _MAGIC: Final = b'{"persistent_context":'
 _STAMP_BYTES: Final = 512
 _LONGEST_NAME: Final = 64
-_fork_gate = threading.Lock()
-"""Held while a descriptor is opened and noted, so that a fork cannot fall between the two."""
 
 
 class FileLock:
@@ -36,11 +33,12 @@ class FileLock:
         self._data_path = data_path
         self._fd: int | None = None
         self._stamped = False
+        self.waited = False
         self.holder_crashed = False
         """Whether the stamp showed, when the lock was last taken, that the holder before died with it."""
 
     def acquire(self, purpose: str, *, wait: bool) -> bool:
-        """Take the lock and stamp it.
+        """Take the lock and stamp it; whether it had to be waited for is in ``waited`` afterwards.
 
         Args:
             purpose: what for, for the stamp.
@@ -49,18 +47,22 @@ class FileLock:
         Raises:
             OSError: the lock file cannot be opened or locked, or is a link.
         """
+        self.waited = False
         while True:
             fd = self._open()
             try:
-                if wait:
+                if not try_lock(fd):
+                    if not wait:
+                        self._close()
+                        return False
+                    self.waited = True
                     wait_for_lock(fd)
-                elif not try_lock(fd):
-                    self._close()
-                    return False
-                if self._is_current(fd):
-                    if os.fstat(fd).st_nlink == 1:  # else it is somebody's file under another name
+                status = os.fstat(fd)
+                if self._is_at_path(status):
+                    ours = status.st_nlink == 1  # else it is somebody's file under another name
+                    if ours:
                         share_access(self._data_path, fd, mask=0o666)
-                    self._stamp(fd, purpose)
+                    self._stamp(fd, purpose, may_write=ours)
                     return True
             except BaseException:
                 self._close()
@@ -69,7 +71,7 @@ class FileLock:
 
     def check(self) -> None:
         """Raise LockLostError if the lock file is not the one that was locked: others may hold its successor."""
-        if self._fd is None or not self._is_current(self._fd):
+        if self._fd is None or not self._is_at_path(os.fstat(self._fd)):
             raise LockLostError("the lock file was deleted or replaced while it was locked; nothing was written").about(
                 self._data_path
             )
@@ -115,7 +117,7 @@ class FileLock:
     def _open(self) -> int:
         flags = os.O_RDWR | CLOEXEC | NO_FOLLOW | NO_WAIT
         try:
-            with _fork_gate:
+            with fork_gate:  # a child must know of every descriptor that it inherits
                 try:
                     self._fd = os.open(self.path, flags)
                 except FileNotFoundError:
@@ -145,16 +147,15 @@ class FileLock:
         if fd is not None:
             os.close(fd)
 
-    def _is_current(self, fd: int) -> bool:
+    def _is_at_path(self, status: os.stat_result) -> bool:
         try:
-            return os.path.samestat(os.lstat(self.path), os.fstat(fd))
+            return os.path.samestat(os.lstat(self.path), status)
         except FileNotFoundError:
             return False
 
-    def _stamp(self, fd: int, purpose: str) -> None:
+    def _stamp(self, fd: int, purpose: str, *, may_write: bool) -> None:
         before = _read_start(fd)
-        # Nothing is written into a file that is not ours, and none into one that has another name as well.
-        self._stamped = (not before or before.startswith(_MAGIC)) and os.fstat(fd).st_nlink == 1
+        self._stamped = may_write and (not before or before.startswith(_MAGIC))  # else its content is not ours
         self.holder_crashed = self._stamped and bool(before) and before != _EMPTY_STAMP
         if self._stamped:
             _write_at_start(fd, _stamp_of({**_myself(os.getpid()), "since": time.time(), "for": purpose}))
@@ -238,9 +239,3 @@ def _is_alive(pid: int, start: object) -> bool:
     except PermissionError:
         return True
     return os.name != "nt" and not os.path.exists("/proc/self/stat")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_fork_gate.acquire, after_in_parent=_fork_gate.release, after_in_child=_fork_gate.release
-    )

@@ -105,14 +105,11 @@ class JsonFileStore:
             OSError: the lock cannot be had.
         """
         began = time.monotonic()
-        waited = False
-        locked = self._acquire(purpose, wait=False)
-        if not locked and wait:
-            waited = locked = self._acquire(purpose, wait=True)
-        if not locked:
+        if not self._acquire(purpose, wait=wait):
             return None
         now = time.monotonic()
-        self._count(cycles=1, waits=int(waited), wait_seconds=now - began if waited else 0.0)
+        if self._lock.waited:
+            self._count(waits=1, wait_seconds=now - began)
         try:
             if self._lock.holder_crashed or not self._looked_for_leftovers:
                 for leftover in remove_leftovers(self.path):
@@ -178,8 +175,8 @@ class JsonFileStore:
 
     def close(self, since: float) -> None:
         """Release the lock, at the end of a session."""
-        self._count(hold_seconds=time.monotonic() - since)
         self._lock.release()
+        self._count(cycles=1, hold_seconds=time.monotonic() - since)
 
     def _count(self, **more: float) -> None:
         with self._counts_guard:

@@ -123,7 +123,7 @@ class SyncPersistentContext(BaseContext):
 
     def _request(self, operation: Operation, kind: type[Request], *, patient: bool) -> Request:
         owner = Owner(threading.get_ident(), _current_task(), blocks=True)
-        request = kind(operation, owner, self._deliver, durable=self._durable, patient=patient)
+        request = kind(self._path, operation, owner, self._deliver, durable=self._durable, patient=patient)
         request.waiter = threading.Event()
         return request
 

@@ -59,6 +59,7 @@ _split = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_OPENING: Final = ord("[")
 _ONE_BRACKET: Final = bytes.maketrans(b"{}", b"[]")
 _DIGITS_ALIKE: Final = bytes.maketrans(b"123456789E", b"000000000e")
 
@@ -135,10 +136,10 @@ def split(text: bytes) -> dict[str, Raw] | None:
     return entries
 
 
-def key_texts(entries: Iterable[str]) -> list[bytes]:
-    """Return the JSON text of every key, in one call."""
-    lines: bytes = _encode_lines(list(entries))
-    return lines.split(b"\n")[:-1]
+def key_texts(keys: Iterable[str]) -> list[bytes]:
+    """Return the JSON text of every key, with the colon and the space behind it, in one call."""
+    lines: bytes = _encode_lines(list(keys))
+    return lines.replace(b"\n", b": \n").split(b"\n")[:-1]
 
 
 def deeper_than(limit: int, text: bytes) -> bool:
@@ -146,9 +147,15 @@ def deeper_than(limit: int, text: bytes) -> bool:
     if text.count(b"[") + text.count(b"{") <= limit:
         return False
     brackets = _STRINGS.sub(b"", text).translate(_ONE_BRACKET, _NOT_BRACKETS)
-    for _ in range(limit):  # each turn takes the innermost pairs away
+    depth = 0
+    for _ in range(8):  # each turn takes the innermost pairs away, which are nearly all of them
         brackets = brackets.replace(b"[]", b"")
-    return bool(brackets)
+        depth += bool(brackets)
+    for bracket in brackets:
+        depth += 1 if bracket == _OPENING else -1
+        if depth > limit:
+            return True
+    return False
 
 
 def _finite(digits: str) -> float:
