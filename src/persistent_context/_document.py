@@ -143,10 +143,9 @@ class Document:
             # In the order of the changes, behind all that is there.
             pages += [last, _pages_of({**(tail.entries() if tail else {}), **{k: new[k] for k in changes if k in new}})]
         changed = Document(page for group in pages for page in group)
-        if not added and len(changed.pages) == len(self.pages):
-            changed._places.update(
-                (key, place) for key, place in self._places.items() if changes.get(key) is not MISSING
-            )
+        if not added and all(len(group) == 1 for group in pages):
+            removed = {key for key, text in changes.items() if text is MISSING}
+            changed._places.update((key, place) for key, place in self._places.items() if key not in removed)
         return changed
 
     def differences(self, older: Document) -> dict[str, MaybeText]:

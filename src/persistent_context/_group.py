@@ -78,7 +78,7 @@ class Request:
         "waiter",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place of each face
         self,
         path: str,
         operation: Operation,
@@ -178,9 +178,10 @@ class CommitQueue:
             ReentrantTransactionError: the call would wait for its own task or thread.
         """
         self._check_reentrancy(request.owner)
-        self._accept(request)
+        self.accept(request)
 
-    def _accept(self, request: Request) -> None:
+    def accept(self, request: Request) -> None:
+        """Queue a call that another queue had."""
         request._queue = self  # noqa: SLF001 - of this module
         with self._mutex:
             self._waiting.append(request)
@@ -291,7 +292,7 @@ class CommitQueue:
             if request.path in turned:
                 request._state = _State.WAITING  # noqa: SLF001 - of this module
                 queue = queue_of(request.path)
-                queue._accept(request)
+                queue.accept(request)
                 queue.run_elsewhere()
         return [request for request in batch if request.path not in turned]
 
