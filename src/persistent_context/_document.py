@@ -112,6 +112,9 @@ class Document:
 
     def find(self, keys: Iterable[str]) -> dict[str, Text]:
         """Return the texts of those of the keys that are here."""
+        if len(self.pages) == 1:
+            entries = self.pages[0].entries()
+            return {key: bytes(entries[key]) for key in keys if key in entries}
         wanted = set(keys)
         found: dict[str, Text] = {}
         for _, entries in self._pages_with(wanted):

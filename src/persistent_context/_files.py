@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import stat
@@ -297,8 +298,13 @@ def _is_at(path: str, fd: int) -> bool:
 
 
 def _temporary_name(path: str) -> str:
+    return f"{_temporary_start(path)}.{os.urandom(8).hex()}.tmp"
+
+
+@functools.lru_cache
+def _temporary_start(path: str) -> str:
     directory, name = os.path.split(path)
-    return os.path.join(directory, f".{_shortened(name)}.{os.urandom(8).hex()}.tmp")
+    return os.path.join(directory, f".{_shortened(name)}")
 
 
 def _temporary_pattern(path: str) -> re.Pattern[str]:

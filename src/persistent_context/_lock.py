@@ -158,15 +158,16 @@ class FileLock:
         self._stamped = may_write and (not before or before.startswith(_MAGIC))  # else its content is not ours
         self.holder_crashed = self._stamped and bool(before) and before != _EMPTY_STAMP
         if self._stamped:
-            _write_at_start(fd, _stamp_of({**_myself(os.getpid()), "since": time.time(), "for": purpose}))
+            _write_at_start(
+                fd, _padded(b'%s, "since": %.6f, "for": "%s"}' % (_me(os.getpid()), time.time(), purpose.encode()))
+            )
 
 
-def _stamp_of(content: dict[str, Any] | None) -> bytes:
-    text = _MAGIC + b" " + json.dumps(content).encode() + b"}"
-    return text.ljust(_STAMP_BYTES - 1) + b"\n"
+def _padded(content: bytes) -> bytes:
+    return (_MAGIC + b" " + content + b"}").ljust(_STAMP_BYTES - 1) + b"\n"
 
 
-_EMPTY_STAMP: Final = _stamp_of(None)
+_EMPTY_STAMP: Final = _padded(b"null")
 
 
 def _write_at_start(fd: int, data: bytes) -> None:
@@ -183,6 +184,12 @@ def _read_start(fd: int) -> bytes:
 def _myself(pid: int) -> dict[str, Any]:
     """Return what a stamp says of a process: a pid alone means nothing in another container, or after a reboot."""
     return {"pid": pid, "start": _start_of(pid), "host": socket.gethostname()[:_LONGEST_NAME], "space": _pid_space()}
+
+
+@functools.lru_cache(maxsize=1)
+def _me(pid: int) -> bytes:
+    """Return the part of a stamp that does not change, an object that is not closed yet: it is in every cycle."""
+    return json.dumps(_myself(pid)).encode()[:-1]
 
 
 def _pid_space() -> str | None:

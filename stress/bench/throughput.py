@@ -1,4 +1,8 @@
-"""Works 1 to 4: `incr` of one counter by many tasks, many processes, or both, and how fairly they get their turns."""
+"""Works 1 to 4: `incr` of one counter by many tasks, many processes, or both, and how fairly they get their turns.
+
+Where there are many tasks, peers whose calls block are called through `asyncio.to_thread`. Where there is one, they are
+called in a plain loop without asyncio, which is the best that they can do; this project is awaited all the same.
+"""
 
 from __future__ import annotations
 
