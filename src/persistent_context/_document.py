@@ -20,6 +20,7 @@ from ._values import MAX_DEPTH, MISSING, MaybeText, Raw, Text, check_key, deeper
 PAGE_BYTES: Final = 64 * 1024
 _SPLIT_INSTEAD_OF_SEARCH: Final = 16
 _SPLICED_SHARE: Final = 20
+_OFFER_SECONDS: Final = 0.002
 _OPEN: Final = b"{\n"
 _BETWEEN: Final = b",\n"
 _CLOSE: Final = b"\n}\n"
@@ -368,5 +369,11 @@ def _lines(entries: Mapping[str, Text | Raw]) -> bytes:
 
 
 def _let_others_run() -> None:
-    """Offer the interpreter to the event loop's thread, which would else wait out the switch interval at every page."""
-    time.sleep(0)
+    """Offer the interpreter to the event loop's thread, which would else wait out the switch interval every time."""
+    global _offered  # noqa: PLW0603 - threads that race for it offer once more or less
+    if time.monotonic() - _offered > _OFFER_SECONDS:
+        time.sleep(0)
+        _offered = time.monotonic()
+
+
+_offered = 0.0
