@@ -193,7 +193,7 @@ class CommitQueue:
 
     def run(self) -> None:
         """Run one cycle here if the lock is free, and leave all else to the file's own thread; waits for no lock."""
-        if self._become_busy() and self._cycle(wait=False) is _Outcome.NO_LOCK:
+        if self._become_busy() and (self._is_crowded() or self._cycle(wait=False) is _Outcome.NO_LOCK):
             self._pass_on(patient=True)
 
     def run_elsewhere(self) -> None:
@@ -247,6 +247,11 @@ class CommitQueue:
                 return False
             self._busy = True
             return True
+
+    def _is_crowded(self) -> bool:
+        """Whether a try would be in vain: the lock had to be waited for the last time. Who only tries gets a try."""
+        with self._mutex:
+            return self.store.had_to_wait and all(request.patient for request in self._waiting)
 
     def _pass_on(self, *, patient: bool = False) -> None:
         """Leave what waits to the file's own thread; with ``patient`` only if somebody would wait for the lock."""

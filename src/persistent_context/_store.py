@@ -69,6 +69,8 @@ class JsonFileStore:
         self._lock = FileLock(f"{path}.lock", path)
         self._known = EMPTY
         self._looked_for_leftovers = False
+        self.had_to_wait = False
+        """Whether the lock was held by another process when it was last taken."""
         self._counts: Counter[str] = Counter()
         self._counts_guard = threading.Lock()
 
@@ -108,7 +110,8 @@ class JsonFileStore:
         if not self._acquire(purpose, wait=wait):
             return None
         now = time.monotonic()
-        if self._lock.waited:
+        self.had_to_wait = self._lock.waited
+        if self.had_to_wait:
             self._count(waits=1, wait_seconds=now - began)
         try:
             if self._lock.holder_crashed or not self._looked_for_leftovers:
