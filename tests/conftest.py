@@ -20,6 +20,7 @@ from persistent_context import PersistentContext, SyncPersistentContext
 
 IMPORT_ROOT = Path(persistent_context.__file__).resolve().parent.parent
 OPEN_FILES = Path("/proc/self/fd")
+LARGE = 60  # cases of one test
 
 HOLD_AS_A_FOREIGN_PROGRAM = """
 import sys
@@ -283,3 +284,26 @@ def no_leaks(tmp_path):
         files = _lasting(lambda: {name for name in _open_below(str(tmp_path)) if not name.endswith(".lock")})
 
         assert set() == files
+
+
+def pytest_addoption(parser):
+    """Offer to run all of the large matrices."""
+    parser.addoption("--thorough", action="store_true", help="run all of the large matrices, not a third of them")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Spread the large matrices over the Pythons, a third for each: what they test depends little on the version."""
+    if config.getoption("--thorough"):
+        return
+    matrices = {}
+    for item in items:
+        matrices.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out = {
+        item
+        for matrix in matrices.values()
+        if len(matrix) > LARGE
+        for number, item in enumerate(matrix)
+        if number % 3 != sys.version_info.minor % 3
+    }
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
