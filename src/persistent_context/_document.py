@@ -181,20 +181,25 @@ class Document:
         """Yield the number and the entries of every page that may hold one of the keys."""
         if not keys:
             return
-        unknown = keys - self._places.keys()
-        places = {place for key in keys - unknown if (place := self._places[key]) is not None}
-        search = len(self.pages) > 1 and len(unknown) <= _SPLIT_INSTEAD_OF_SEARCH
-        needles = key_texts(unknown) if search else []
-        for index, page in enumerate(self.pages):
-            if index in places or (any(map(page.has, needles)) if search else unknown):
-                entries = page.entries()
-                here = keys & entries.keys()
-                self._places.update(dict.fromkeys(here, index))
-                if here:
-                    yield index, entries
-            if unknown:
-                self._let_others_run()
-        self._places.update(dict.fromkeys(keys - self._places.keys()))
+        if len(keys) > _SPLIT_INSTEAD_OF_SEARCH or len(self.pages) == 1:
+            candidates: Iterable[int] = range(len(self.pages))
+        else:
+            self._search(keys - self._places.keys())
+            candidates = sorted({place for key in keys if (place := self._places[key]) is not None})
+        for index in candidates:
+            entries = self.pages[index].entries()
+            if not keys.isdisjoint(entries):
+                yield index, entries
+            self._let_others_run()
+
+    def _search(self, keys: set[str]) -> None:
+        """Find out in which pages keys are."""
+        self._places.update(dict.fromkeys(keys))
+        needles = key_texts(keys)
+        for index, page in enumerate(self.pages if keys else ()):
+            if any(map(page.has, needles)):
+                self._places.update(dict.fromkeys(keys & page.entries().keys(), index))
+            self._let_others_run()
 
     def _let_others_run(self) -> None:
         if len(self.pages) > 1:
@@ -246,7 +251,7 @@ def _parse_pages(read: Read, size: int, known: Document) -> Document | None:
     repeats = len(keys) < count
     for page in gone:
         keys.difference_update(page.entries())
-    if repeats or Document(front + back).find(keys):
+    if repeats or ((front or back) and Document(front + back).find(keys)):
         return None
     return Document(front + middle + back)
 

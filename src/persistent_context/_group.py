@@ -282,8 +282,8 @@ class CommitQueue:
             return _Outcome.NO_LOCK
         batch = self._send_on(self._take_batch())
         # It may be empty by now: then nothing is done, not even a corrupt file moved.
-        if batch and isinstance(batch[0], Begin) and self._grant(batch[0], session):
-            return _Outcome.GRANTED
+        if batch and isinstance(batch[0], Begin):
+            return self._grant(batch[0], session)
         self._end_cycle(batch, session)
         return _Outcome.DONE
 
@@ -354,17 +354,20 @@ class CommitQueue:
         self._cycle_thread = None
         return [request for request in batch if request.error is None]
 
-    def _grant(self, request: Request, session: Session) -> bool:
-        """Give a transaction its turn; whether it got it."""
+    def _grant(self, request: Request, session: Session) -> _Outcome:
+        """Give a transaction its turn, unless the file cannot be read."""
         try:
             request.document = session.read()
-        except BaseException:  # noqa: BLE001 - which _commit() meets again, and tells
-            return False
+        except BaseException as error:  # noqa: BLE001 - it is the transaction's error
+            request.error = _own_copy(error)
+            session.close()
+            self._finish([request])
+            return _Outcome.DONE
         request.result = Turn(self, session)
         self._holder = request.owner
         with self._delivery:
             self._settle([request])
-        return True
+        return _Outcome.GRANTED
 
     def _settle(self, batch: Sequence[Request]) -> None:
         """Deliver the calls that are over to those who made them, in their order."""
