@@ -18,7 +18,9 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 LOWEST, NEWEST = PYTHONS[0], PYTHONS[-1]
 
 if shutil.which("pyenv"):  # its shims refuse to run a Python that is installed but not selected
-    installed = subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True, check=True).stdout.split()
+    installed = subprocess.run(
+        ["pyenv", "versions", "--bare"], capture_output=True, text=True, check=True
+    ).stdout.split()
     supported = [version for version in installed if version.rpartition(".")[0] in PYTHONS]
     os.environ["PYENV_VERSION"] = ":".join([*supported, "system"])
 

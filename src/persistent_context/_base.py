@@ -85,9 +85,15 @@ class BaseContext(MutableMapping[str, Any]):
         self._lock_timeout: Final = check_timeout(lock_timeout, "lock_timeout")
         self._on_conflict: Final = check_policy(on_conflict)
         self._memory = Memory()
-        self._guard: AbstractContextManager[object] = threading.RLock()
+        self._guard = (os.getpid(), threading.RLock())
         self._queue: CommitQueue | None = None
         self._prepare()
+
+    def _guarded(self) -> AbstractContextManager[object]:
+        """Return the lock of memory; a thread of the parent may have held the one that a forked child inherited."""
+        if self._guard[0] != os.getpid():
+            self._guard = (os.getpid(), threading.RLock())
+        return self._guard[1]
 
     def _prepare(self) -> None:
         """Make what one face has and the other has not."""
@@ -109,7 +115,7 @@ class BaseContext(MutableMapping[str, Any]):
 
         What is done to a list or dictionary in place is a change like any other, which ``save()`` saves.
         """
-        with self._guard:
+        with self._guarded():
             return self._memory.data.get(key, default)
 
     def set(self, key: str, value: Any) -> None:
@@ -119,19 +125,19 @@ class BaseContext(MutableMapping[str, Any]):
             UnserializableValueError: the key is no ``str``. The value is checked when it is saved.
         """
         try:
-            with self._guard:
+            with self._guarded():
                 self._memory.data[key] = value
         except PersistentContextError as error:
             raise error.about(self._path) from None
 
     def get_all_data(self) -> dict[str, Any]:
         """Return a copy of memory that shares nothing mutable with it. Does not suspend."""
-        with self._guard:
+        with self._guarded():
             return self._memory.copy()
 
     def unsaved_keys(self) -> builtins.set[str]:
         """Return the keys set, changed in place or deleted since they were last loaded or saved. Does not suspend."""
-        with self._guard:
+        with self._guarded():
             return self._memory.unsaved_keys()
 
     def statistics(self) -> Statistics:
@@ -139,14 +145,14 @@ class BaseContext(MutableMapping[str, Any]):
         return Statistics() if self._queue is None else self._queue.store.statistics()
 
     def __getitem__(self, key: str) -> Any:
-        with self._guard:
+        with self._guarded():
             return self._memory.data[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.set(key, value)
 
     def __delitem__(self, key: str) -> None:
-        with self._guard:
+        with self._guarded():
             del self._memory.data[key]
 
     def __contains__(self, key: object) -> bool:
@@ -163,7 +169,7 @@ class BaseContext(MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Delete all keys in memory. Does not suspend."""
-        with self._guard:
+        with self._guarded():
             self._memory.data.clear()
 
     def _attach(self) -> CommitQueue:
@@ -184,11 +190,11 @@ class BaseContext(MutableMapping[str, Any]):
         return document, LiveDict.of(document)
 
     def _save(self) -> Save:
-        with self._guard, self._about_file():
+        with self._guarded(), self._about_file():
             return self._memory.save(self._on_conflict)
 
     def _update(self, key: str, purpose: str, function: Callable[[MaybeText], tuple[MaybeText, Any]]) -> Update:
-        with self._guard, self._about_file():
+        with self._guarded(), self._about_file():
             unsaved = self._memory.unsaved(check_key(key))
             return Update(key, function, purpose, unsaved, self._on_conflict, self._memory.origin())
 
@@ -211,7 +217,7 @@ class BaseContext(MutableMapping[str, Any]):
         return Transaction(document, self._unsaved, self._on_conflict, self._memory.origin(), self._path)
 
     def _unsaved(self, key: str) -> Any:
-        with self._guard:
+        with self._guarded():
             return self._memory.unsaved(key)
 
     def _about_file(self) -> AbstractContextManager[None]:
@@ -254,7 +260,7 @@ class BaseContext(MutableMapping[str, Any]):
 
     def _absorb(self, arrival: Arrival | None, requests: Sequence[Request]) -> None:
         """Take over what became known."""
-        with self._guard:
+        with self._guarded():
             if arrival is not None and arrival.save is not None:
                 self._memory.absorb_save(arrival.save.seen, arrival.document, arrival.final, arrival.sent)
             elif arrival is not None:
@@ -264,7 +270,7 @@ class BaseContext(MutableMapping[str, Any]):
                     self._memory.load(self._memory.begin_reading(), request.document, request.result)
 
     def _take_over(self, reading: Reading, loaded: tuple[Document, LiveDict]) -> bool:
-        with self._guard:
+        with self._guarded():
             return self._memory.load(reading, *loaded)
 
 

@@ -49,7 +49,7 @@ class SyncPersistentContext(BaseContext):
 
     def load(self) -> None:
         """Make memory what the file holds; see :meth:`PersistentContext.load`. Blocks."""
-        with self._guard:
+        with self._guarded():
             reading = self._memory.begin_reading()
         loaded = self._read()
         if loaded is None or not self._take_over(reading, loaded):

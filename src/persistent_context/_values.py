@@ -59,6 +59,7 @@ _split = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_NOT_BRACKETS_NOR_LINES: Final = bytes(set(range(256)) - set(b"[]{}\n"))
 _OPENING: Final = ord("[")
 _ONE_BRACKET: Final = bytes.maketrans(b"{}", b"[]")
 _DIGITS_ALIKE: Final = bytes.maketrans(b"123456789E", b"000000000e")
@@ -122,7 +123,8 @@ def split(text: bytes) -> dict[str, Raw] | None:
     """Split a JSON object by key without decoding its values; the texts share memory with the argument.
 
     Returns None for whatever is not a valid object of decodable values. msgspec does not look into values that it
-    skips as closely as into those it decodes: invalid UTF-8 and numbers out of range are looked for here.
+    skips as closely as into those it decodes: invalid UTF-8, numbers out of range and too deep nesting are looked for
+    here.
     """
     try:
         entries: dict[str, Raw] = _split(text)
@@ -131,9 +133,11 @@ def split(text: bytes) -> dict[str, Raw] | None:
         alike = text.translate(_DIGITS_ALIKE, b"+-")
         if b"0e000" in alike or b"0" * 300 in alike:
             decode(text)
+        longest = max(map(len, text.translate(None, _NOT_BRACKETS_NOR_LINES).split(b"\n")))
+        too_deep = longest > 2 * MAX_DEPTH and deeper_than(MAX_DEPTH + 1, text)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    return entries
+    return None if too_deep else entries
 
 
 def key_texts(keys: Iterable[str]) -> list[bytes]:
