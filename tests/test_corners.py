@@ -2,11 +2,23 @@
 
 import asyncio
 import json
+import os
+import pickle
+import struct
+import threading
+import time
 
 import filelock
 import pytest
 
-from persistent_context import ContextUsageError, PersistentContext, SyncPersistentContext, _base
+from persistent_context import (
+    ContextUsageError,
+    Holder,
+    PersistentContext,
+    ReentrantTransactionError,
+    SyncPersistentContext,
+    _base,
+)
 from persistent_context._document import CorruptDocumentError, parse
 
 
@@ -93,3 +105,95 @@ class _Free:
 
     async def __aexit__(self, *error):
         return None
+
+
+class TestCallables:
+    def test_a_function_that_calls_the_same_file_is_told_so(self, tmp_path):
+        """A function under the lock that asks for the lock would wait for itself: it gets an error at once."""
+        ctx = SyncPersistentContext(tmp_path / "state.json")
+        with pytest.raises(ReentrantTransactionError, match="under the lock"):
+            ctx.mutate("n", lambda value: ctx.incr("m"))
+
+        assert {"n": 1} == {"n": ctx.incr("n")}
+
+    def test_a_value_that_json_cannot_hold_stays_in_memory_while_others_are_taken_over(self, tmp_path):
+        """What cannot be saved is no loss for an atomic call on the same key that is under way."""
+        ctx = SyncPersistentContext(tmp_path / "state.json")
+        bad = {1, 2}
+
+        def function(value):
+            ctx["k"] = bad
+            return 1
+
+        assert 1 == ctx.mutate("k", function)
+        assert (bad, {"k"}) == (ctx["k"], ctx.unsaved_keys())
+
+
+class TestTheLockFile:
+    def test_a_lock_file_that_is_deleted_while_we_wait_for_it_is_left_for_the_new_one(self, tmp_path):
+        """A lock on a file that is no longer there excludes nobody: the wait goes on at the one that is."""
+        path = tmp_path / "state.json"
+        held = filelock.FileLock(f"{path}.lock")
+        held.acquire()
+        caller = threading.Thread(target=SyncPersistentContext(path).incr, args=["n"])
+        caller.start()
+        time.sleep(0.2)
+        (tmp_path / "state.json.lock").unlink()
+        held.release()
+        caller.join(60)
+
+        assert (True, {"n": 1}) == ((tmp_path / "state.json.lock").exists(), json.loads(path.read_text()))
+
+    @pytest.mark.parametrize(
+        ("holder", "text"),
+        [
+            (Holder(), "a program that does not say who it is"),
+            (Holder(7, "h", verified=True), "process 7 on h"),
+            (
+                Holder(7, "h\x1b[2J", 0.0, "save"),
+                r"process 7 on h\x1b[2J for save since 1970-01-01 00:00:00.000000Z, by its own word",
+            ),
+        ],
+    )
+    def test_a_holder_is_described_in_one_safe_line(self, holder, text):
+        """What a stranger wrote into the lock file is escaped, and marked as its own word."""
+        assert text == str(holder)
+
+
+class TestAccessLists:
+    def test_an_access_list_is_kept(self, tmp_path):
+        """Whoever could read the file by its access list can read it after a save, and nobody else."""
+        path = tmp_path / "state.json"
+        path.write_text("{}", encoding="utf-8")
+        entries = [
+            (1, 6, -1),
+            (2, 4, 12345),
+            (4, 0, -1),
+            (16, 4, -1),
+            (32, 0, -1),
+        ]  # user, a named user, group, mask, other
+        wanted = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+        try:
+            os.setxattr(path, "system.posix_acl_access", wanted)
+        except OSError as error:
+            pytest.skip(f"this file system keeps no access lists ({error}): run on ext4 or XFS")
+        ctx = SyncPersistentContext.create(path)
+        ctx.incr("n")
+
+        assert wanted == os.getxattr(path, "system.posix_acl_access")
+
+
+class TestTheLiveDictionary:
+    def test_it_is_a_dictionary_in_every_way(self, tmp_path):
+        """In-place union, pickling and printing show values, not what they are kept as."""
+        path = tmp_path / "state.json"
+        path.write_text('{"a": [1]}', encoding="utf-8")
+        ctx = SyncPersistentContext.create(path)
+        data = ctx._data
+        data |= {"b": 2}
+
+        assert ("{'a': [1], 'b': 2}", {"a": [1], "b": 2}, {"b"}) == (
+            repr(data),
+            pickle.loads(pickle.dumps(data)),
+            ctx.unsaved_keys(),
+        )
