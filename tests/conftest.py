@@ -20,7 +20,7 @@ from persistent_context import PersistentContext, SyncPersistentContext
 
 IMPORT_ROOT = Path(persistent_context.__file__).resolve().parent.parent
 OPEN_FILES = Path("/proc/self/fd")
-LARGE = 9  # cases of one test
+LARGE = 5  # cases of one test
 
 HOLD_AS_A_FOREIGN_PROGRAM = """
 import sys
