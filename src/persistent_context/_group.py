@@ -29,7 +29,7 @@ from ._errors import (
     ReentrantTransactionError,
 )
 from ._operations import Draft, Operation
-from ._store import JsonFileStore, Session
+from ._store import JsonFileStore, Session, Store
 from ._worker import DaemonWorker
 
 Deliver: TypeAlias = "Callable[[Sequence[Request]], None]"
@@ -159,7 +159,7 @@ class CommitQueue:
         name: of the file, for errors and the thread.
     """
 
-    def __init__(self, store: JsonFileStore, name: str) -> None:
+    def __init__(self, store: Store, name: str) -> None:
         self.store: Final = store
         self.name: Final = name
         self.pid: Final = os.getpid()

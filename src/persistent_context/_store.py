@@ -41,6 +41,9 @@ class Session(Protocol):
 class Store(Protocol):
     """Where documents are kept."""
 
+    had_to_wait: bool
+    """Whether another process had a session when the last one was begun."""
+
     def read(self) -> Document:
         """Return the document as somebody committed it last; takes no lock."""
 
@@ -52,6 +55,9 @@ class Store(Protocol):
 
     def statistics(self) -> Statistics:
         """Return what was done so far."""
+
+    def count_operations(self, number: int) -> None:
+        """Note that operations came to an end."""
 
     def forget_after_fork(self) -> None:
         """Let go, in a forked child, of what is its parent's."""
