@@ -19,7 +19,7 @@ from persistent_context import (
     SyncPersistentContext,
     _base,
 )
-from persistent_context._document import CorruptDocumentError, parse
+from persistent_context._parse import CorruptDocumentError, parse
 
 
 class TestLoading:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persistent_context import _document
-from persistent_context._document import EMPTY, CorruptDocumentError, Document, parse
+from persistent_context import _document, _parse
+from persistent_context._document import EMPTY, Document
+from persistent_context._parse import CorruptDocumentError, parse
 from persistent_context._values import MISSING, decode, encode
 
 keys = st.text(max_size=5) | st.sampled_from([f"key-{n}" for n in range(40)])
@@ -16,11 +17,24 @@ values = leaves | st.lists(leaves, max_size=3) | st.dictionaries(st.text(max_siz
 objects = st.dictionaries(keys, values, max_size=60)
 
 
-@pytest.fixture(autouse=True, params=[0, 20])
-def small_pages(request, monkeypatch):
-    """Have even small documents span many pages, and be changed by splicing and by writing down anew."""
-    monkeypatch.setattr(_document, "PAGE_BYTES", 64)
-    monkeypatch.setattr(_document, "_SPLICED_SHARE", request.param)
+@pytest.fixture(autouse=True, params=[(64, 0), (64, 20), (_document.PAGE_BYTES, 20)])
+def pages(request, monkeypatch):
+    """Have even small documents span many pages, or one, and be changed by splicing and by writing down anew."""
+    page_bytes, spliced_share = request.param
+    monkeypatch.setattr(_document, "PAGE_BYTES", page_bytes)
+    monkeypatch.setattr(_parse, "PAGE_BYTES", page_bytes)
+    monkeypatch.setattr(_document, "_SPLICED_SHARE", spliced_share)
+    return page_bytes
+
+
+LAYOUTS = (
+    {},
+    {"separators": (",", ":")},
+    {"separators": (" , ", " : ")},
+    {"indent": 0},
+    {"indent": 2},
+    {"indent": "\t", "separators": (",", ": ")},
+)
 
 
 def of(data):
@@ -119,6 +133,46 @@ class TestDocuments:
         elif isinstance(expected, dict):
             json.dumps(expected, allow_nan=False).encode()  # raises, if this is why it was refused
             assert b"\\u" in damaged or b"N" in damaged or b"I" in damaged or b"e" in damaged.lower()
+
+    @given(objects, st.sampled_from(LAYOUTS), st.booleans())
+    def test_any_layout_is_read_as_json_reads_it(self, data, layout, escaped):
+        """Whatever the white space and the escapes, the content is found, and is one line a key from then on."""
+        found = read(json.dumps(data, ensure_ascii=escaped, **layout).encode())
+
+        assert exactly(data) == exactly(data_of(found))
+        assert not found.repeats
+        assert text_of(found) == text_of(of(data))
+
+    @given(objects, st.sampled_from(LAYOUTS), st.data())
+    def test_a_repeated_key_is_noticed_in_any_layout(self, data, layout, choose):
+        """The last value of a repeated key is taken, as by Python's json, and that one was lost is known."""
+        text = json.dumps(data | {"again": 1, "behind": 2}, **layout)
+        place = choose.draw(st.sampled_from(["again", "behind"]))
+        text = text.replace(json.dumps(place), '"again": [0, {"again": ","}],' + json.dumps(place), 1)
+        found = read(text.encode())
+
+        assert found.repeats
+        assert exactly(json.loads(text)) == exactly(data_of(found))
+
+    def test_a_comma_that_is_escaped_does_not_hide_a_repeated_key(self):
+        """Commas are counted to notice a key that is there twice, and may be written as an escape."""
+        found = read(b'{"a": 1, "a": 2, "b\\u002c": "' + b"x" * 100 + b'"}')
+
+        assert found.repeats
+
+    @given(objects, st.sampled_from(LAYOUTS), st.integers(0, 2000), st.binary(max_size=4))
+    @settings(max_examples=300)
+    def test_damage_in_any_layout_is_never_taken_for_content(self, data, layout, at, noise):
+        """Whatever is overwritten, a file in any layout is read as Python's json reads it, or refused."""
+        text = json.dumps(data, ensure_ascii=False, **layout).encode()
+        at %= len(text) + 1
+        damaged = text[:at] + noise + text[at + len(noise) :]
+        try:
+            found = data_of(read(damaged))
+        except CorruptDocumentError:
+            return
+
+        assert exactly(json.loads(damaged.decode("utf-8-sig"))) == exactly(found)
 
     def test_lines_inside_of_a_value_are_not_taken_for_entries(self):
         """A value on several lines, whose lines look like entries of our own, is read as what it is."""

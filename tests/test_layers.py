@@ -14,7 +14,7 @@ STOREYS = [
     ["_errors"],
     ["_values"],
     ["_merge", "_document"],
-    ["_operations"],
+    ["_operations", "_parse"],
     ["_memory"],
     ["_transaction"],
     ["_flock", "_worker", "_cancelling"],

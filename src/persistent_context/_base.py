@@ -11,12 +11,13 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict
 
 from . import _operations as operations
-from ._document import CorruptDocumentError, Document
+from ._document import Document
 from ._errors import PersistentContextError
 from ._group import CommitQueue, Request, queue_of
 from ._memory import LiveDict, Memory, Reading
 from ._merge import OnConflict, check_policy
 from ._operations import Look, Reload, Save, Update
+from ._parse import CorruptDocumentError
 from ._transaction import Transaction
 from ._types import Statistics
 from ._values import MISSING, MaybeText, check_key

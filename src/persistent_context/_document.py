@@ -1,4 +1,4 @@
-"""The JSON object as pages of text, split by key and never decoded: parsed, looked up, changed, compared.
+"""The JSON object as pages of text, split by key and never decoded: looked up, changed, compared, written.
 
 A page holds about 64 kB of lines, one entry a line. A document is immutable; a changed one shares the pages that did
 not change with the one it came from. So a re-read of an unchanged part costs a comparison of bytes, a change costs one
@@ -7,31 +7,22 @@ page, and no step holds the interpreter for longer than a page takes.
 
 from __future__ import annotations
 
-import codecs
-import json
-import re
+import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
-from ._errors import UnserializableValueError
-from ._values import MAX_DEPTH, MISSING, MaybeText, Raw, Text, check_key, deeper_than, encode, key_texts, split
+from ._values import MISSING, MaybeText, Raw, Text, key_texts, split
 
 PAGE_BYTES: Final = 64 * 1024
 _SPLIT_INSTEAD_OF_SEARCH: Final = 16
 _SPLICED_SHARE: Final = 20
 _OFFER_SECONDS: Final = 0.002
-_OPEN: Final = b"{\n"
-_BETWEEN: Final = b",\n"
-_CLOSE: Final = b"\n}\n"
-_SPACE: Final = re.compile(r"[ \t\r\n]*")
-
-Read: TypeAlias = Callable[[int, int], bytes]
-"""Reads from a file: ``read(offset, length)``."""
-
-
-class CorruptDocumentError(ValueError):
-    """The text is no JSON object that this project could write back."""
+_PAGE_ENTRIES: Final = 4096
+_NEAR: Final = 16
+OPEN: Final = b"{\n"
+BETWEEN: Final = b",\n"
+CLOSE: Final = b"\n}\n"
 
 
 class Page:
@@ -58,6 +49,19 @@ class Page:
         if not entries or _lines(entries) != body or body.count(b"\n") != len(entries) - 1:
             return None  # also if a value stands on several lines: a page is split at line ends without parsing
         return cls(text, entries)
+
+    def edited(self, body: bytes) -> Page | None:
+        """Return the page of these lines if it only has other texts of the same keys, or None; parses those alone."""
+        old, new = self.text, b"{" + body + b"}"
+        front = _common_start(old, new)
+        back = _common_end(old, new, min(len(old), len(new)) - front)
+        start = old.rfind(b"\n", 0, front) + 1 or 1  # every line of a page is an entry
+        end = new.find(BETWEEN, len(new) - back)
+        end = len(new) - 1 if end < 0 else end
+        before, after = Page.parse(old[start : end + len(old) - len(new)]), Page.parse(new[start:end])
+        if before is None or after is None or [*before.entries()] != [*after.entries()]:
+            return None
+        return Page(new, self.entries() | after.entries())
 
     @property
     def body(self) -> memoryview:
@@ -139,13 +143,13 @@ class Document:
                     entries[key] = new.pop(key)
                 else:
                     del entries[key]
-            pages[index] = _pages_of(entries)
+            pages[index] = pages_of(entries)
         added = bool(new)
         if new:
             last = pages.pop() if pages else []
             tail = last.pop() if last else None
             # In the order of the changes, behind all that is there.
-            pages += [last, _pages_of({**(tail.entries() if tail else {}), **{k: new[k] for k in changes if k in new}})]
+            pages += [last, pages_of({**(tail.entries() if tail else {}), **{k: new[k] for k in changes if k in new}})]
         changed = Document(page for group in pages for page in group)
         if not added and all(len(group) == 1 for group in pages):
             removed = {key for key, text in changes.items() if text is MISSING}
@@ -170,12 +174,12 @@ class Document:
         if not self.pages:
             yield b"{}\n"
             return
-        before = _OPEN
+        before = OPEN
         for page in self.pages:
             yield before
             yield page.body
-            before = _BETWEEN
-        yield _CLOSE
+            before = BETWEEN
+        yield CLOSE
 
     def _pages_with(self, keys: set[str]) -> Iterator[tuple[int, dict[str, Raw]]]:
         """Yield the number and the entries of every page that may hold one of the keys."""
@@ -203,177 +207,62 @@ class Document:
 
     def _let_others_run(self) -> None:
         if len(self.pages) > 1:
-            _let_others_run()
+            let_others_run()
 
 
 EMPTY: Final = Document(present=False)
 
 
-def parse(read: Read, size: int, known: Document = EMPTY) -> Document:
-    """Return the document in a file; what is as in the ``known`` one is shared with it.
-
-    Raises:
-        CorruptDocumentError: it is no JSON object, or one that cannot be written back.
-    """
-    if size <= PAGE_BYTES:
-        text = read(0, size)
-        if known.present and not known.repeats and text == b"".join(known.pieces()):
-            return known
-        page = Page.parse(text[2:-3]) if text.startswith(_OPEN) and text.endswith(_CLOSE) else None
-        return Document([page]) if page else _parse_any_layout(text)
-    return _parse_pages(read, size, known) or _parse_any_layout(read(0, size))
-
-
-def _parse_pages(read: Read, size: int, known: Document) -> Document | None:
-    """Parse a long text in our own layout, or return None if it is in another, or repeats a key."""
-    start, end = len(_OPEN), size - len(_CLOSE)
-    if read(0, start) != _OPEN or read(end, len(_CLOSE)) != _CLOSE:
-        return None
-    front, start = _same_at_front(read, start, end, known.pages)
-    back, end = _same_at_back(read, start, end, known.pages[len(front) :])
-    gone = known.pages[len(front) : len(known.pages) - len(back)]
-    middle: list[Page] = []
-    keys: set[str] = set()
-    count = 0
-    while start < end:
-        body = _read_lines(read, start, end)
-        page = Page.parse(body)
-        if page is None:
-            return None
-        keys.update(page.entries())
-        count += len(page.entries())
-        page.keep_entries(keep=False)
-        middle.append(page)
-        start += len(body) + len(_BETWEEN)
-        _let_others_run()
-    if not middle and not gone:
-        return known
-    repeats = len(keys) < count
-    for page in gone:
-        keys.difference_update(page.entries())
-    if repeats or ((front or back) and Document(front + back).find(keys)):
-        return None
-    return Document(front + middle + back)
-
-
-def _same_at_front(read: Read, start: int, end: int, pages: Sequence[Page]) -> tuple[list[Page], int]:
-    """Return the first pages, as far as they stand at the start of a text, and where they end in it."""
-    same: list[Page] = []
-    for page in pages:
-        behind = start + len(page.body)
-        if behind > end or read(start, len(page.body)) != page.body:
-            break
-        if behind < end and read(behind, len(_BETWEEN)) != _BETWEEN:
-            break
-        same.append(page)
-        start = behind + len(_BETWEEN)
-        _let_others_run()
-    return same, start
-
-
-def _same_at_back(read: Read, start: int, end: int, pages: Sequence[Page]) -> tuple[list[Page], int]:
-    """Return the last pages, as far as they stand at the end of a text, and where they begin in it."""
-    same: list[Page] = []
-    for page in reversed(pages):
-        before = end - len(page.body)
-        if before < start or read(before, len(page.body)) != page.body:
-            break
-        if before > start and (
-            before < start + len(_BETWEEN) or read(before - len(_BETWEEN), len(_BETWEEN)) != _BETWEEN
-        ):
-            break
-        same.insert(0, page)
-        end = before - len(_BETWEEN)
-        _let_others_run()
-    return same, end
-
-
-def _read_lines(read: Read, start: int, end: int) -> bytes:
-    """Read about a page, up to where an entry may end."""
-    length = PAGE_BYTES
-    while start + length < end:
-        text = read(start, length)
-        cut = text.rfind(b',\n"')
-        if cut > 0:
-            return text[:cut]
-        length *= 2
-    return read(start, end - start)
-
-
-def _parse_any_layout(text: bytes) -> Document:
-    """Parse an object in any layout, value by value, so that no step takes longer than one value does."""
-    repeats = False
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal repeats
-        entries = dict(pairs)
-        repeats = repeats or len(entries) < len(pairs)
-        return entries
-
-    def refuse(constant: str) -> None:
-        msg = f"{constant} is no JSON"
-        raise CorruptDocumentError(msg)
-
-    scan = json.JSONDecoder(object_pairs_hook=unique, parse_constant=refuse).raw_decode
-    entries: dict[str, Text] = {}
-    try:
-        source = text.removeprefix(codecs.BOM_UTF8).decode()
-        at = _expect(source, 0, "{")
-        while source[at : at + 1] != "}" or entries:
-            key, at = scan(source, at)
-            if not isinstance(key, str):
-                msg = f"a key that is no string before character {at}"
-                raise CorruptDocumentError(msg)
-            value, at = scan(source, _expect(source, at, ":"))
-            repeats = repeats or key in entries
-            entries[check_key(key)] = encode(value, key)
-            at = _SPACE.match(source, at).end()  # type: ignore[union-attr]
-            if source[at : at + 1] == "}":
-                break
-            at = _expect(source, at, ",")
-        if _SPACE.fullmatch(source, at + 1) is None:
-            msg = f"more text behind the object, at character {at + 1}"
-            raise CorruptDocumentError(msg)
-    except (ValueError, UnserializableValueError) as error:
-        raise CorruptDocumentError(str(error)) from error
-    except RecursionError:
-        if deeper_than(MAX_DEPTH, text):
-            msg = f"nested more than {MAX_DEPTH} levels deep"
-            raise CorruptDocumentError(msg) from None
-        raise  # the caller's own stack is the deep one
-    return Document(_pages_of(entries), repeats=repeats)
-
-
-def _expect(source: str, at: int, mark: str) -> int:
-    """Return the place behind ``mark`` and the white space around it."""
-    at = _SPACE.match(source, at).end()  # type: ignore[union-attr]
-    if source[at : at + 1] != mark:
-        msg = f"no {mark!r} at character {at}" if source.strip("\0 \t\r\n") else "it is empty"
-        raise CorruptDocumentError(msg)
-    return _SPACE.match(source, at + 1).end()  # type: ignore[union-attr]
-
-
-def _pages_of(entries: Mapping[str, Text | Raw]) -> list[Page]:
+def pages_of(entries: Mapping[str, Text | Raw]) -> list[Page]:
     """Write entries down as one page, or as several if that is too long."""
     if not entries:
         return []
-    page = Page.of(entries)
-    if len(page.text) <= 2 * PAGE_BYTES or len(entries) == 1:
-        return [page]
-    _let_others_run()
-    middle = len(entries) // 2
-    items = list(entries.items())
-    return _pages_of(dict(items[:middle])) + _pages_of(dict(items[middle:]))
+    share = _PAGE_ENTRIES
+    if len(entries) <= share:
+        page = Page.of(entries)
+        if len(page.text) <= 2 * PAGE_BYTES or len(entries) == 1:
+            return [page]
+        share = -(-len(entries) // 2)
+    pages = []
+    items = iter(entries.items())
+    while some := dict(itertools.islice(items, share)):
+        pages += pages_of(some)
+        let_others_run()
+    return pages
+
+
+def _common_start(one: bytes, other: bytes) -> int:
+    """Return how many bytes two texts have in common at their start, or a few less."""
+    low, high = 0, min(len(one), len(other)) + 1
+    while high - low > _NEAR:
+        middle = (low + high) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _common_end(one: bytes, other: bytes, longest: int) -> int:
+    """Return how many of the ``longest`` last bytes two texts have in common, or a few less."""
+    low, high = 0, longest + 1
+    while high - low > _NEAR:
+        middle = (low + high) // 2
+        if one[len(one) - middle : len(one) - low] == other[len(other) - middle : len(other) - low]:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def _lines(entries: Mapping[str, Text | Raw]) -> bytes:
-    parts: list[Any] = [_BETWEEN] * (3 * len(entries))  # filled and joined without a loop: it is in every cycle
+    parts: list[Any] = [BETWEEN] * (3 * len(entries))  # filled and joined without a loop: it is in every cycle
     parts[0::3] = key_texts(entries)
     parts[1::3] = entries.values()
     return b"".join(parts[:-1])
 
 
-def _let_others_run() -> None:
+def let_others_run() -> None:
     """Offer the interpreter to the event loop's thread, which would else wait out the switch interval every time."""
     global _offered  # noqa: PLW0603 - threads that race for it offer once more or less
     if time.monotonic() - _offered > _OFFER_SECONDS:

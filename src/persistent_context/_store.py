@@ -14,9 +14,10 @@ import time
 from collections import Counter
 from typing import Final, Protocol
 
-from ._document import EMPTY, CorruptDocumentError, Document, parse
+from ._document import EMPTY, Document
 from ._files import make_directories, move_aside, open_to_read, read_at, remove_leftovers, replace
 from ._lock import FileLock
+from ._parse import CorruptDocumentError, parse
 from ._printable import printable
 from ._types import Holder, Statistics
 

@@ -1,0 +1,223 @@
+"""Parsing the file into a document: fast where it is in our own layout, exact in any other.
+
+What is as in the document that is known already is compared, and not parsed. All else is cut into pages without
+decoding values, so that no step holds the interpreter for longer than a page takes.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+from ._document import BETWEEN, CLOSE, EMPTY, OPEN, PAGE_BYTES, Document, Page, let_others_run, pages_of
+from ._errors import UnserializableValueError
+from ._values import MAX_DEPTH, Text, check_key, deeper_than, encode, split_any_layout
+
+_CUTS_TRIED: Final = 50
+_CUT_CONTEXT: Final = 64
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_SPACES: Final = b" \t\r\n"
+_OUTERMOST: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{[ \t\r\n]*")
+_ESCAPED_COMMA: Final = re.compile(rb"\\u002[cC]")
+
+Read: TypeAlias = Callable[[int, int], bytes]
+"""Reads from a file: ``read(offset, length)``."""
+
+
+class CorruptDocumentError(ValueError):
+    """The text is no JSON object that this project could write back."""
+
+
+def parse(read: Read, size: int, known: Document = EMPTY) -> Document:
+    """Return the document in a file; what is as in the ``known`` one is shared with it.
+
+    Raises:
+        CorruptDocumentError: it is no JSON object, or one that cannot be written back.
+    """
+    if size <= PAGE_BYTES:
+        text = read(0, size)
+        if known.present and not known.repeats and text == b"".join(known.pieces()):
+            return known
+        if not text.startswith(OPEN) or not text.endswith(CLOSE):
+            return _parse_any_layout(text)
+        body = text[len(OPEN) : -len(CLOSE)]
+        page = (known.pages[0].edited(body) if len(known.pages) == 1 else None) or Page.parse(body)
+        return Document([page]) if page else _parse_any_layout(text)
+    return _parse_pages(read, size, known) or _parse_any_layout(read(0, size))
+
+
+def _parse_pages(read: Read, size: int, known: Document) -> Document | None:
+    """Parse a long text in our own layout, or return None if it is in another, or repeats a key."""
+    start, end = len(OPEN), size - len(CLOSE)
+    if read(0, start) != OPEN or read(end, len(CLOSE)) != CLOSE:
+        return None
+    front, start = _same_at_front(read, start, end, known.pages)
+    back, end = _same_at_back(read, start, end, known.pages[len(front) :])
+    gone = known.pages[len(front) : len(known.pages) - len(back)]
+    middle: list[Page] = []
+    keys: set[str] = set()
+    count = 0
+    while start < end:
+        body = _read_lines(read, start, end)
+        page = None if body is None else Page.parse(body)
+        if body is None or page is None:
+            return None
+        keys.update(page.entries())
+        count += len(page.entries())
+        page.keep_entries(keep=False)
+        middle.append(page)
+        start += len(body) + len(BETWEEN)
+        let_others_run()
+    if not middle and not gone:
+        return known
+    repeats = len(keys) < count
+    for page in gone:
+        keys.difference_update(page.entries())
+    if repeats or ((front or back) and Document(front + back).find(keys)):
+        return None
+    return Document(front + middle + back)
+
+
+def _same_at_front(read: Read, start: int, end: int, pages: Sequence[Page]) -> tuple[list[Page], int]:
+    """Return the first pages, as far as they stand at the start of a text, and where they end in it."""
+    same: list[Page] = []
+    for page in pages:
+        behind = start + len(page.body)
+        if behind > end or read(start, len(page.body)) != page.body:
+            break
+        if behind < end and read(behind, len(BETWEEN)) != BETWEEN:
+            break
+        same.append(page)
+        start = behind + len(BETWEEN)
+        let_others_run()
+    return same, start
+
+
+def _same_at_back(read: Read, start: int, end: int, pages: Sequence[Page]) -> tuple[list[Page], int]:
+    """Return the last pages, as far as they stand at the end of a text, and where they begin in it."""
+    same: list[Page] = []
+    for page in reversed(pages):
+        before = end - len(page.body)
+        if before < start or read(before, len(page.body)) != page.body:
+            break
+        if before > start and (before < start + len(BETWEEN) or read(before - len(BETWEEN), len(BETWEEN)) != BETWEEN):
+            break
+        same.insert(0, page)
+        end = before - len(BETWEEN)
+        let_others_run()
+    return same, end
+
+
+def _read_lines(read: Read, start: int, end: int) -> bytes | None:
+    """Read about a page, up to where an entry may end, or return None if entries end where no line does."""
+    length = PAGE_BYTES
+    while start + length < end:
+        text = read(start, length)
+        cut = text.rfind(b',\n"')
+        if cut > 0:
+            return text[:cut]
+        if length == PAGE_BYTES and _last_cut(text, 0, length)[1]:
+            return None
+        length *= 2
+    return read(start, end - start)
+
+
+def _parse_any_layout(text: bytes) -> Document:
+    """Parse an object in any layout."""
+    return _parse_pieces(text) or _parse_values(text)
+
+
+def _parse_pieces(text: bytes) -> Document | None:
+    """Parse an object in any layout, about a page at a time, or return None if that cannot be done."""
+    opening, end = _OUTERMOST.match(text), text.rfind(b"}")
+    if opening is None or text[end + 1 :].strip(_SPACES) or _ESCAPED_COMMA.search(text):
+        return None
+    start = opening.end()
+    found: dict[str, Text] = {}
+    repeats = False
+    while start < end:
+        if start + PAGE_BYTES < end:
+            stop, texts = _last_cut(text, start, start + PAGE_BYTES)
+        else:
+            stop, texts = end, split_any_layout(text[start:end])
+        if not texts:
+            return None
+        # With a comma too many, there was an entry more, whose key came again.
+        commas = len(texts) - 1 + "".join(texts).count(",") + b"".join(texts.values()).count(b",")
+        repeats = repeats or text.count(b",", start, stop) > commas or not found.keys().isdisjoint(texts)
+        found.update(texts)
+        start = stop + 1
+        let_others_run()
+    return Document(pages_of(found), repeats=repeats)
+
+
+def _last_cut(text: bytes, start: int, stop: int) -> tuple[int, dict[str, Text] | None]:
+    """Find the last comma before ``stop`` that ends an entry; return its place, and the entries from ``start`` to it.
+
+    What stands before the right comma is an object on its own: at any other a string, list or object is open.
+    """
+    for _ in range(_CUTS_TRIED):
+        stop = text.rfind(b",", start, stop)
+        if stop < 0:
+            break
+        if text[stop + 1 : stop + _CUT_CONTEXT].lstrip(_SPACES).startswith(b'"'):
+            texts = split_any_layout(text[start:stop])
+            if texts:
+                return stop, texts
+    return stop, None
+
+
+def _parse_values(text: bytes) -> Document:
+    """Parse an object value by value, so that no step takes longer than one value does."""
+    repeats = False
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal repeats
+        entries = dict(pairs)
+        repeats = repeats or len(entries) < len(pairs)
+        return entries
+
+    def refuse(constant: str) -> None:
+        msg = f"{constant} is no JSON"
+        raise CorruptDocumentError(msg)
+
+    scan = json.JSONDecoder(object_pairs_hook=unique, parse_constant=refuse).raw_decode
+    entries: dict[str, Text] = {}
+    try:
+        source = text.removeprefix(codecs.BOM_UTF8).decode()
+        at = _expect(source, 0, "{")
+        while source[at : at + 1] != "}" or entries:
+            key, at = scan(source, at)
+            if not isinstance(key, str):
+                msg = f"a key that is no string before character {at}"
+                raise CorruptDocumentError(msg)
+            value, at = scan(source, _expect(source, at, ":"))
+            repeats = repeats or key in entries
+            entries[check_key(key)] = encode(value, key)
+            at = _SPACE.match(source, at).end()  # type: ignore[union-attr]
+            if source[at : at + 1] == "}":
+                break
+            at = _expect(source, at, ",")
+        if _SPACE.fullmatch(source, at + 1) is None:
+            msg = f"more text behind the object, at character {at + 1}"
+            raise CorruptDocumentError(msg)
+    except (ValueError, UnserializableValueError) as error:
+        raise CorruptDocumentError(str(error)) from error
+    except RecursionError:
+        if deeper_than(MAX_DEPTH, text):
+            msg = f"nested more than {MAX_DEPTH} levels deep"
+            raise CorruptDocumentError(msg) from None
+        raise  # the caller's own stack is the deep one
+    return Document(pages_of(entries), repeats=repeats)
+
+
+def _expect(source: str, at: int, mark: str) -> int:
+    """Return the place behind ``mark`` and the white space around it."""
+    at = _SPACE.match(source, at).end()  # type: ignore[union-attr]
+    if source[at : at + 1] != mark:
+        msg = f"no {mark!r} at character {at}" if source.strip("\0 \t\r\n") else "it is empty"
+        raise CorruptDocumentError(msg)
+    return _SPACE.match(source, at + 1).end()  # type: ignore[union-attr]
