@@ -3,6 +3,8 @@
 import errno
 import os
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -82,6 +84,17 @@ class TestMacOS:
 
         assert [51, 51] == calls
 
+    def test_access_lists_are_the_business_of_linux(self, tmp_path, monkeypatch):
+        """Where access lists are others, the mode is what is kept."""
+        on(monkeypatch, "darwin")
+        monkeypatch.setattr(_files, "_sync", lambda fd: None)
+        path = tmp_path / "state.json"
+        path.write_text("{}", encoding="utf-8")
+        path.chmod(0o640)
+        SyncPersistentContext(path).incr("n")
+
+        assert 0o640 == path.stat().st_mode & 0o777
+
     def test_a_failing_sync_leaves_the_old_file(self, tmp_path, monkeypatch):
         """An error of F_FULLFSYNC is an error of the save."""
         import fcntl
@@ -159,13 +172,14 @@ class TestWindows:
 
     def test_waiting_for_the_lock_works_by_polling(self, tmp_path):
         """A call that waits gets the lock when its holder lets go."""
-        import threading
-
         path = tmp_path / "state.json"
         lock = _lock.FileLock(f"{path}.lock", str(path))
         lock.acquire("test", wait=False)
-        caller = threading.Thread(target=SyncPersistentContext(path).incr, args=["n"])
+        ctx = SyncPersistentContext(path)
+        caller = threading.Thread(target=ctx.incr, args=["n"])
         caller.start()
+        while not ctx._attach().store._lock.waited:
+            time.sleep(0.001)
         lock.release()
         caller.join(60)
 

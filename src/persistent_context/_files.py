@@ -78,7 +78,7 @@ def read_at(fd: int, offset: int, length: int) -> bytes:
     return data
 
 
-def make_directories(path: str, *, durable: bool) -> None:
+def make_directories(path: str) -> None:
     """Make a directory and its missing parents, each of them durably."""
     missing = []
     while path and not os.path.isdir(path):
@@ -87,8 +87,7 @@ def make_directories(path: str, *, durable: bool) -> None:
     for directory in reversed(missing):
         with contextlib.suppress(FileExistsError):  # made by another process meanwhile; a file there fails below
             os.mkdir(directory)
-        if durable:
-            sync_directory(os.path.dirname(directory))
+        sync_directory(os.path.dirname(directory))
 
 
 def sync_directory(path: str) -> None:
@@ -151,10 +150,9 @@ def replace(path: str, pieces: Iterable[bytes | memoryview], *, durable: bool, c
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        if isinstance(error, OSError):
-            message = f"the file was replaced, but whether this survives a power loss is unknown: {error.strerror}"
-            raise DurabilityUnknownError(error.errno, message, path) from error
-        raise
+        number, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or repr(error)
+        message = f"the file was replaced, but whether this survives a power loss is unknown: {reason}"
+        raise DurabilityUnknownError(number, message, path) from error
     return written
 
 
@@ -277,17 +275,17 @@ def _sync(fd: int) -> None:
 
 
 def _rename(source: str, target: str) -> None:
-    if sys.platform == "win32":
-        for attempt in range(_WINDOWS_RETRIES):
-            try:
-                os.replace(source, target)
-            except OSError as error:
-                if getattr(error, "winerror", None) not in _WINDOWS_BUSY or attempt == _WINDOWS_RETRIES - 1:
-                    raise
-                time.sleep(0.001 * min(attempt + 1, 50))
-            else:
-                return
-    os.replace(source, target)
+    attempts = 0
+    while True:
+        try:
+            os.replace(source, target)
+        except OSError as error:
+            attempts += 1
+            if getattr(error, "winerror", None) not in _WINDOWS_BUSY or attempts == _WINDOWS_RETRIES:
+                raise
+            time.sleep(0.001 * min(attempts, 50))
+        else:
+            return
 
 
 def _is_at(path: str, fd: int) -> bool:

@@ -13,7 +13,7 @@ import threading
 from types import ModuleType
 from typing import Final
 
-if sys.platform != "win32":
+if sys.platform != "win32":  # pragma: no branch - Windows has no fcntl
     import fcntl
 
 _POLL_SECONDS: Final = 0.005
@@ -21,7 +21,7 @@ _POLL_SECONDS: Final = 0.005
 fork_gate: Final = threading.Lock()
 """Held for moments that must not be cut in two by a fork in another thread."""
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(before=fork_gate.acquire, after_in_parent=fork_gate.release, after_in_child=fork_gate.release)
 
 

@@ -384,9 +384,7 @@ class CommitQueue:
 
     def _purpose(self) -> str:
         with self._mutex:
-            for request in self._waiting:
-                return request.operation.purpose
-        return "nothing"
+            return next((request.operation.purpose for request in self._waiting), "nothing")
 
     def _take_all(self) -> list[Request]:
         with self._mutex:
@@ -449,5 +447,5 @@ def _after_fork_in_child() -> None:
     _queues, _queues_guard = weakref.WeakValueDictionary(), threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -90,8 +90,7 @@ class FileLock:
 
     def forget_after_fork(self) -> None:
         """Close the descriptor that a forked child inherited: its parent's lock is not released by that."""
-        if self._fd is not None:
-            self._close()
+        self._close()
 
     def holder(self, *, probe: bool) -> Holder | None:
         """Return who holds the lock now, or None.

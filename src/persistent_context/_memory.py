@@ -58,10 +58,8 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         else:
             dict.__setitem__(self, key, decode(text))
 
-    def base(self, key: str) -> MaybeText:
-        """Return what the file held."""
-        if (touched := self.touched.get(key)) is not None:
-            return touched.base
+    def _untouched(self, key: str) -> MaybeText:
+        """Return what the file held for a key that was not touched."""
         raw = dict[str, Any].get(self, key)
         return MISSING if raw is None else bytes(raw)
 
@@ -76,14 +74,14 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         value = dict.__getitem__(self, key)
         touched = self.touched.get(key)
         if touched is None:
-            return self.base(key)
+            return self._untouched(key)
         if value is touched.seen and is_scalar(value) and touched.base is not MISSING:
             return touched.base
         return encode(value, key)
 
     def _touch(self, key: str) -> None:
         if key not in self.touched:
-            self.touched[key] = _Touched(self.base(key), MISSING)
+            self.touched[key] = _Touched(self._untouched(key), MISSING)
 
     def __getitem__(self, key: str) -> Any:
         value = dict.__getitem__(self, key)

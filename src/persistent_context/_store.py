@@ -151,7 +151,7 @@ class JsonFileStore:
         try:
             return self._lock.acquire(purpose, wait=wait)
         except FileNotFoundError:
-            make_directories(os.path.dirname(self.path), durable=True)
+            make_directories(os.path.dirname(self.path))
             return self._lock.acquire(purpose, wait=wait)
 
     def read_or_move_aside(self) -> Document:
