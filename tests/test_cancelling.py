@@ -862,6 +862,8 @@ INTERRUPTED = """
 import asyncio, os, signal, sys
 from persistent_context import PersistentContext, SyncPersistentContext
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born ignoring it
+
 async def wait_on_a_loop():
     ctx = PersistentContext(sys.argv[1])
     print("waiting", flush=True)

@@ -182,6 +182,14 @@ class TestCallables:
 
         assert {"n": 1} == {"n": ctx.incr("n")}
 
+    @pytest.mark.parametrize("fn", [None, 1, "upper"])
+    def test_what_is_no_function_is_refused_at_once(self, tmp_path, fn):
+        """A mistake in the call is told before anything is locked or written."""
+        with pytest.raises(TypeError, match="fn is a callable"):
+            SyncPersistentContext(tmp_path / "state.json").mutate("a", fn)
+
+        assert [] == list(tmp_path.iterdir())
+
     def test_a_value_that_json_cannot_hold_stays_in_memory_while_others_are_taken_over(self, tmp_path):
         """What cannot be saved is no loss for an atomic call on the same key that is under way."""
         ctx = SyncPersistentContext(tmp_path / "state.json")

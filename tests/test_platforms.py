@@ -84,16 +84,17 @@ class TestMacOS:
 
         assert [51, 51] == calls
 
-    def test_access_lists_are_the_business_of_linux(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("mode", [0o600, 0o640])
+    def test_access_lists_are_the_business_of_linux(self, tmp_path, monkeypatch, mode):
         """Where access lists are others, the mode is what is kept."""
         on(monkeypatch, "darwin")
         monkeypatch.setattr(_files, "_sync", lambda fd: None)
         path = tmp_path / "state.json"
         path.write_text("{}", encoding="utf-8")
-        path.chmod(0o640)
+        path.chmod(mode)
         SyncPersistentContext(path).incr("n")
 
-        assert 0o640 == path.stat().st_mode & 0o777
+        assert mode == path.stat().st_mode & 0o777
 
     def test_a_failing_sync_leaves_the_old_file(self, tmp_path, monkeypatch):
         """An error of F_FULLFSYNC is an error of the save."""

@@ -237,6 +237,9 @@ def compare_and_set(key: str, expected: object, new: object) -> Callable[[MaybeT
 
 def mutate(key: str, fn: Callable[[Any], Any], default: object) -> Callable[[MaybeText], tuple[MaybeText, Any]]:
     """Return the function that lets a callable make a new value of the present one."""
+    if not callable(fn):
+        msg = f"fn is a callable, not a {type(fn).__name__}"
+        raise TypeError(msg)
     start = encode(default, key)
 
     def function(text: MaybeText) -> tuple[MaybeText, Any]:

@@ -144,10 +144,7 @@ def split_any_layout(body: bytes) -> dict[str, Text] | None:
     entries = split(b"{" + body + b"}")
     if entries is None:
         return None
-    try:
-        return {key: msgspec.json.format(_encode(decode(text)), indent=0) for key, text in entries.items()}
-    except (msgspec.MsgspecError, ValueError):
-        return None
+    return {key: msgspec.json.format(_encode(decode(text)), indent=0) for key, text in entries.items()}
 
 
 def key_texts(keys: Iterable[str]) -> list[bytes]:
