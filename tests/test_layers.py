@@ -22,6 +22,7 @@ STOREYS = [
     ["_lock"],
     ["_store"],
     ["_group"],
+    ["_watch"],
     ["_base"],
     ["_sync", "_context"],
     ["__init__"],

@@ -14,11 +14,12 @@ from ._errors import (
 )
 from ._sync import SyncPersistentContext
 from ._transaction import Transaction
-from ._types import Holder, Statistics
+from ._types import Change, Holder, Statistics
 from ._values import MISSING
 
 __all__ = [
     "MISSING",
+    "Change",
     "ConflictError",
     "ContextUsageError",
     "DurabilityUnknownError",

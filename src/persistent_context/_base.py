@@ -6,7 +6,7 @@ import builtins
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict
 
@@ -21,6 +21,7 @@ from ._parse import CorruptDocumentError
 from ._transaction import Transaction
 from ._types import Statistics
 from ._values import MISSING, MaybeText, check_key
+from ._watch import Observer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -220,6 +221,10 @@ class BaseContext(MutableMapping[str, Any]):
     def _unsaved(self, key: str) -> Any:
         with self._guarded():
             return self._memory.unsaved(key)
+
+    def _observer(self, keys: Iterable[str]) -> Observer:
+        with self._guarded(), self._about_file():
+            return Observer(self._path, keys, self._memory.known(), self._memory.origin().writes)
 
     def _about_file(self) -> AbstractContextManager[None]:
         return _AboutFile(self._path)

@@ -17,6 +17,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ._document import Document
@@ -168,6 +169,7 @@ class CommitQueue:
         self._busy = False  # a thread runs cycles or waits for the lock, or a transaction is open
         self._cycle_thread: int | None = None
         self._holder: Owner | None = None  # of the open transaction
+        self._committing = threading.Lock()
         self._delivery = threading.Lock()  # has calls delivered in the order of their cycles
         self._worker = DaemonWorker(f"persistent_context {os.path.basename(name)}")
 
@@ -222,6 +224,10 @@ class CommitQueue:
     def timed_out(self, waited: float) -> LockTimeoutError:
         """Return the error of a call that waited too long. It looks who holds the lock: not for a loop's thread."""
         return LockTimeoutError(waited, self.store.holder(probe=False)).about(self.name)
+
+    def between_commits(self) -> AbstractContextManager[object]:
+        """Return what keeps this process from committing meanwhile, and from noting what it has committed."""
+        return self._committing
 
     def disown(self) -> None:
         """Let go of everything, in a forked child."""
@@ -325,7 +331,7 @@ class CommitQueue:
             draft = Draft(session.read(), (key for request in batch for key in request.operation.keys))
             applied = self._apply_in_order(batch, draft)
             document = draft.document()
-            session.commit(document, durable=any(request.durable for request in applied))
+            self._write(document, draft, session, durable=any(request.durable for request in applied))
         except DurabilityUnknownError as error:
             failure = error
         except LockLostError as error:
@@ -336,12 +342,21 @@ class CommitQueue:
         except BaseException as error:  # noqa: BLE001 - it is the error of all calls of the cycle
             failure = error
         if failure is None or isinstance(failure, DurabilityUnknownError):
-            draft.note_own_writes()
             for request in applied:
                 request.document = document
         for request in applied:
             request.error = failure and _own_copy(failure)
         return batch
+
+    def _write(self, document: Document, draft: Draft, session: Session, *, durable: bool) -> None:
+        """Commit, and note in one go that it was us: who watches the file tells own changes from others' by that."""
+        with self._committing:
+            try:
+                session.commit(document, durable=durable)
+            except DurabilityUnknownError:
+                draft.note_own_writes()
+                raise
+            draft.note_own_writes()
 
     def _apply_in_order(self, batch: Sequence[Request], draft: Draft) -> Sequence[Request]:
         """Apply the operations to a draft; return those that did not fail, and changed it."""

@@ -94,6 +94,8 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
 
     def __setitem__(self, key: str, value: Any) -> None:
         check_key(key)
+        if key not in self and key in self.touched:  # was deleted, and stands at the end from now on
+            self.touched[key] = self.touched.pop(key)
         self._touch(key)
         dict.__setitem__(self, key, value)
 
@@ -189,6 +191,10 @@ class Memory:
         for key, (_, text) in self._ahead.items():
             live.take_over(key, text)
         return True
+
+    def known(self) -> Document:
+        """Return what the file holds, as far as is known here."""
+        return self.seen.changed({key: text for key, (_, text) in self._ahead.items()})
 
     def unsaved_keys(self) -> set[str]:
         """Return the keys whose value is not the one of the file, as far as is known here."""

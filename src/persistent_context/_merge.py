@@ -35,6 +35,10 @@ class OwnWrites:
         self.mark += 1
         self._texts.update((key, (self.mark, text)) for key, text in texts.items())
 
+    def keys(self) -> Iterable[str]:
+        """Return all keys that were ever written."""
+        return self._texts.keys()
+
     def since(self, mark: int, keys: Iterable[str]) -> dict[str, MaybeText]:
         """Return what was written to the keys since a mark, the last write to each."""
         writes = {key: self._texts[key] for key in keys if key in self._texts}

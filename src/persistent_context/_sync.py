@@ -7,14 +7,16 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, Self, Unpack
 
 from ._base import TRY_ONLY_SECONDS, BaseContext, Options, check_timeout
 from ._group import Begin, Owner, Request, Turn
 from ._operations import Look, Operation, Reload
 from ._transaction import Transaction
-from ._types import Holder
+from ._types import Change, Holder
+from ._watch import Watch
 
 _OVERDUE_SECONDS: Final = 1.0
 
@@ -78,6 +80,10 @@ class SyncPersistentContext(BaseContext):
     def transaction(self, timeout: float | None = None) -> SyncTransaction:
         """Return a context manager that has the file exclusively; see :meth:`PersistentContext.transaction`."""
         return SyncTransaction(self, self._lock_timeout if timeout is None else check_timeout(timeout, "timeout"))
+
+    def watch(self, *keys: str) -> SyncWatch:
+        """Return an iterator over what other writers change; see :meth:`PersistentContext.watch`. Its steps block."""
+        return SyncWatch(self, keys)
 
     def lock_holder(self) -> Holder | None:
         """Return who holds the lock of the file now, or None. Blocks."""
@@ -161,6 +167,45 @@ class SyncTransaction:
         finally:
             transaction.finish()
             self._context._end(turn, operation)  # noqa: SLF001
+
+
+class SyncWatch(Watch):
+    """The iterator that :meth:`SyncPersistentContext.watch` returns."""
+
+    def __init__(self, context: SyncPersistentContext, keys: Iterable[str]) -> None:
+        super().__init__(context._path, context._observer(keys))  # noqa: SLF001
+        self._rung = threading.Event()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> dict[str, Change]:
+        """Wait for the next changes."""
+        self._set_alarm(partial(_ring, self._rung))
+        while not self._closed:
+            self._rung.clear()
+            self._observer.look()
+            if changes := self._observer.take_changes():
+                return changes
+            self._rung.wait()
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the iteration, also for a thread that waits for changes."""
+        self._close()
+        self._rung.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Close it."""
+        self.close()
+
+
+def _ring(rung: threading.Event) -> bool:
+    rung.set()
+    return True
 
 
 def _current_task() -> object | None:

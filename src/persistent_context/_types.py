@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from ._printable import printable
 
@@ -36,6 +37,19 @@ class Holder:
         if self.since is not None:
             text += f" since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S.%f}Z"
         return printable(text if self.verified else f"{text}, by its own word")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one key; ``MISSING`` stands for its absence.
+
+    Attributes:
+        old: the value before.
+        new: the value now.
+    """
+
+    old: Any
+    new: Any
 
 
 @dataclass(frozen=True)

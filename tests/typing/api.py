@@ -2,7 +2,15 @@
 
 from typing import Any, assert_type
 
-from persistent_context import MISSING, Holder, PersistentContext, Statistics, SyncPersistentContext, Transaction
+from persistent_context import (
+    MISSING,
+    Change,
+    Holder,
+    PersistentContext,
+    Statistics,
+    SyncPersistentContext,
+    Transaction,
+)
 
 
 def prefer_larger(key: str, base: Any, mine: Any, theirs: Any) -> Any:
@@ -27,6 +35,9 @@ async def asynchronous() -> None:
             assert_type(tx, Transaction)
             tx["a"] = tx.get("b", 0) + 1
 
+    async for changes in ctx.watch("a"):
+        assert_type(changes, dict[str, Change])
+
 
 def blocking() -> None:
     with SyncPersistentContext("state.json", on_conflict="raise") as ctx:
@@ -35,4 +46,5 @@ def blocking() -> None:
         assert_type(ctx.lock_holder(), Holder | None)
         with ctx.transaction() as tx:
             assert_type(tx, Transaction)
+        assert_type(next(ctx.watch()), dict[str, Change])
     PersistentContext("state.json", on_conflict="yours")  # type: ignore[arg-type]

@@ -1,0 +1,640 @@
+"""Random histories of three contexts and other programs on one file, step by step against a model of the contract."""
+
+import asyncio
+import copy
+import inspect
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from persistent_context import (
+    MISSING,
+    ConflictError,
+    PersistentContext,
+    SyncPersistentContext,
+    UnserializableValueError,
+)
+
+KEYS = ["", "a", "é", '日本\n"\u2028']
+LAYOUTS = [{"indent": 3}, {"separators": (",", ":")}, {"ensure_ascii": False, "indent": "\t"}]
+CORRUPT = [b'{\n"a": 1,\n"b": [2,', b"[1]\n", b'{"a": NaN}', b"\xff\xfe{}", b'{"a": 1} {"a": 2}']
+
+
+class OnPurposeError(Exception):
+    """What the functions and blocks of this module raise."""
+
+
+def canonical(value):
+    """The text by which values are told apart: ``1``, ``1.0`` and ``True`` differ, the order of inner keys does not."""
+    return "MISSING" if value is MISSING else json.dumps(value, sort_keys=True)
+
+
+def texts(mapping):
+    """The canonical text of each value."""
+    return {key: canonical(value) for key, value in mapping.items()}
+
+
+def value_of(text, default=None):
+    """A new value for a canonical text."""
+    return default if text is None else json.loads(text)
+
+
+def decide(key, base, mine, theirs):
+    """A policy in which deleting wins, and every argument tells in the result."""
+    if mine is MISSING:
+        return MISSING
+    return zlib.crc32(repr([key, *map(canonical, (base, mine, theirs))]).encode())
+
+
+def grown(value):
+    """Change a list or dictionary in place, and put another value into a list."""
+    if isinstance(value, list):
+        value.append(len(value))
+    elif isinstance(value, dict):
+        value[f"k{len(value)}"] = [True]
+    else:
+        return [value]
+    return value
+
+
+def refuse(value):
+    """Spoil the copy that a function was given, then fail."""
+    grown(value)
+    raise OnPurposeError
+
+
+FUNCTIONS = {"grown": grown, "refuse": refuse, "same": lambda value: value, "kind": lambda value: type(value).__name__}
+
+
+@dataclass
+class View:
+    """What one context must have in memory, and what it last saw in the file; key by key, as text."""
+
+    policy: object
+    memory: dict = field(default_factory=dict)
+    base: dict = field(default_factory=dict)
+
+    def unsaved(self):
+        """The keys that differ."""
+        return {key for key in {*self.memory, *self.base} if self.memory.get(key) != self.base.get(key)}
+
+    def know(self, key, text):
+        """Memory and base are what the file holds."""
+        for mapping in (self.memory, self.base):
+            if text is None:
+                mapping.pop(key, None)
+            else:
+                mapping[key] = text
+
+    def merged(self, keys, theirs):
+        """What the unsaved changes among some keys come to, given what others made of them."""
+        result, conflicts = {}, set()
+        for key in self.unsaved() & set(keys):
+            base, mine, their = (mapping.get(key) for mapping in (self.base, self.memory, theirs))
+            if self.policy == "mine" or their in (base, mine):
+                result[key] = mine
+            elif self.policy == "theirs":
+                result[key] = their
+            elif self.policy == "raise":
+                conflicts.add(key)
+            else:
+                decided = self.policy(key, *(value_of(text, MISSING) for text in (base, mine, their)))
+                result[key] = None if decided is MISSING else canonical(decided)
+        if conflicts:
+            raise ConflictError(sorted(conflicts))
+        return result
+
+
+class Model:
+    """The file and the views of three contexts, with the calls as the contract has them; it knows nothing of src."""
+
+    def __init__(self, policies):
+        """Begin without a file."""
+        self.views = [View(policy) for policy in policies]
+        self.file = None  # its mapping in order, or None
+        self.corrupt = None  # its bytes, if they are no document
+        self.aside = []  # the bytes of corrupt files that were moved
+        self.writes = 0
+
+    def run(self, who, call):
+        """Make a call: its outcome and the model after it, which is this one if it failed."""
+        after = copy.deepcopy(self)
+        try:
+            result = getattr(after, call.name)(after.views[who], *call.arguments)
+        except Exception as error:
+            return failed(error), self
+        return canonical(result), after
+
+    def commit(self, changes, create=False):
+        """Put texts into the file; a call that changes nothing writes nothing."""
+        old = self.file or {}
+        new = {**old, **changes}
+        new = {key: text for key, text in new.items() if text is not None}
+        if new != old or (create and self.file is None):
+            self.writes += 1
+            self.move_aside()
+            self.file = new
+
+    def move_aside(self):
+        """A corrupt file is kept under another name."""
+        if self.corrupt is not None:
+            self.aside.append(self.corrupt)
+            self.corrupt = None
+
+    def load(self, view):
+        """Memory becomes what the file holds."""
+        self.move_aside()
+        view.memory, view.base = dict(self.file or {}), dict(self.file or {})
+
+    def save(self, view):
+        """Merge; a file that is gone or corrupt gets all of memory."""
+        if self.file is None:
+            self.commit(view.memory, create=True)
+        else:
+            self.commit(view.merged(view.unsaved(), self.file))
+        view.memory, view.base = dict(self.file), dict(self.file)
+
+    def _update(self, view, key, function):
+        """An atomic operation: the unsaved change of its key goes first."""
+        theirs = self.file or {}
+        before = {**theirs, **view.merged([key], theirs)}.get(key)
+        text, result = function(before)
+        self.commit({key: text})
+        view.know(key, text)
+        return result
+
+    def incr(self, view, key, delta, default):
+        """Add to a number."""
+
+        def add(text):
+            number = value_of(text, default)
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise TypeError
+            return canonical(number + delta), number + delta
+
+        return self._update(view, key, add)
+
+    def add(self, view, key, value):
+        """Set what is absent."""
+        return self._update(view, key, lambda text: (canonical(value), True) if text is None else (text, False))
+
+    def compare_and_set(self, view, key, expected, new):
+        """Replace what is as expected."""
+        wanted, wish = (None if value is MISSING else canonical(value) for value in (expected, new))
+        return self._update(view, key, lambda text: (wish, True) if text == wanted else (text, False))
+
+    def mutate(self, view, key, function, default):
+        """Replace by what a function returns."""
+
+        def replace(text):
+            value = FUNCTIONS[function](copy.deepcopy(value_of(text, default)))
+            return canonical(value), value
+
+        return self._update(view, key, replace)
+
+    def transaction(self, view, steps, end):
+        """Commit all that was changed, together with the unsaved changes of the keys that were touched."""
+        committed = self.file or {}
+        draft, touched, seen = dict(committed), set(), []
+        for step, key, value in steps:
+            if key not in touched:
+                draft.update(view.merged([key], committed))
+                touched.add(key)
+            text = draft.get(key)
+            seen.append("None" if text is None else text)
+            if step == "set":
+                draft[key] = canonical(value)
+            elif step == "grow" and text is not None:
+                draft[key] = canonical(grown(value_of(text)))
+            elif step == "pop":
+                draft[key] = None
+        seen.append(sorted(key for key, text in draft.items() if text is not None))
+        if end == "raise":
+            raise OnPurposeError
+        self.commit({key: draft.get(key) for key in touched})
+        for key in touched:
+            view.know(key, draft.get(key))
+        return seen
+
+
+class Call(NamedTuple):
+    """A call of a context that goes to the file: a method, and what it is given."""
+
+    name: str
+    arguments: tuple = ()
+
+
+def failed(error):
+    """What is compared of an error."""
+    return type(error), sorted(error.keys) if isinstance(error, ConflictError) else None
+
+
+def work(tx, steps, end):
+    """The body of a transaction: what it saw on its way."""
+    seen = []
+    for step, key, value in steps:
+        seen.append(canonical(tx[key]) if key in tx else "None")
+        if step == "set":
+            tx[key] = copy.deepcopy(value)
+        elif step == "grow" and key in tx:
+            tx[key] = grown(tx[key])
+        elif step == "pop":
+            tx.pop(key, None)
+    seen.append(sorted(tx))
+    if end == "raise":
+        raise OnPurposeError
+    return seen
+
+
+async def work_async(ctx, steps, end):
+    """A transaction that lets other tasks run meanwhile."""
+    async with ctx.transaction() as tx:
+        await asyncio.sleep(0)
+        return work(tx, steps, end)
+
+
+def work_sync(ctx, steps, end):
+    """A transaction."""
+    with ctx.transaction() as tx:
+        return work(tx, steps, end)
+
+
+def begin(ctx, call):
+    """Make a call: its result, or the coroutine of it."""
+    arguments = copy.deepcopy(call.arguments)
+    if call.name == "transaction":
+        return (work_async if isinstance(ctx, PersistentContext) else work_sync)(ctx, *arguments)
+    if call.name == "mutate":
+        key, function, default = arguments
+        arguments = key, FUNCTIONS[function], default
+    return getattr(ctx, call.name)(*arguments)
+
+
+async def outcome_of(ctx, call):
+    """Make a call to its end: what it returned or raised."""
+    try:
+        result = begin(ctx, call)
+        return canonical(await result if inspect.isawaitable(result) else result)
+    except Exception as error:
+        return failed(error)
+
+
+keys = st.sampled_from(KEYS)
+who = st.integers(0, 2)
+numbers = st.sampled_from([0, 1, -1, 1.0, -0.5, 7, 2**53 + 1])
+alike = st.sampled_from([None, True, False, 0, 1, 1.0, 0.0, -0.0, "", "1", [], {}, [1], [True], {"é": 1.0}])
+scalars = st.none() | st.booleans() | st.integers() | st.integers(2**63, 2**200) | st.floats(-1e300, 1e300) | st.text()
+nested = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3))
+values = alike | alike | nested | st.just([1, [2, {"deep": []}]])
+maybe = st.just(MISSING) | values
+mappings = st.dictionaries(keys, values, max_size=4)
+steps = st.lists(st.tuples(st.sampled_from(["look", "set", "grow", "pop"]), keys, values), max_size=4)
+increments = st.builds(lambda *given: Call("incr", given), keys, numbers, numbers)
+adds = st.builds(lambda *given: Call("add", given), keys, values)
+swaps = st.builds(lambda *given: Call("compare_and_set", given), keys, maybe, maybe)
+mutations = st.builds(lambda *given: Call("mutate", given), keys, st.sampled_from(sorted(FUNCTIONS)), values)
+transactions = st.builds(
+    lambda *given: Call("transaction", given), steps, st.sampled_from(["commit", "commit", "raise"])
+)
+saves, loads = st.just(Call("save")), st.just(Call("load"))
+updates = increments | adds | swaps | mutations
+policies = st.sampled_from(["mine", "mine", "theirs", "raise", decide])
+
+
+class Contexts(RuleBasedStateMachine):
+    """Two contexts of one event loop, a blocking one, other programs, and the model they must agree with."""
+
+    def __init__(self, directory):
+        """Begin without a file."""
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp(dir=directory))
+        self.path = self.directory / "state.json"
+        self.runner = asyncio.Runner()
+        self.contexts = []
+
+    @initialize(policies=st.tuples(policies, policies, policies), durable=st.sampled_from([False] * 7 + [True]))
+    def make(self, policies, durable):
+        """Open all three."""
+        self.model = Model(policies)
+        self.durable = durable
+        self.remember(None)
+        self.contexts = [self.new(number) for number in range(3)]
+
+    def new(self, number):
+        """A context that has not loaded."""
+        kind = SyncPersistentContext if number == 2 else PersistentContext
+        return kind(self.path, durable=self.durable, on_conflict=self.model.views[number].policy)
+
+    def teardown(self):
+        """End the loop with what it runs."""
+        self.runner.close()
+        shutil.rmtree(self.directory)
+
+    def call(self, number, call):
+        """Make a call, and compare what it returns or raises."""
+        if number == 2:
+            try:
+                outcome = canonical(begin(self.contexts[number], call))
+            except Exception as error:
+                outcome = failed(error)
+        else:
+            outcome = self.runner.run(outcome_of(self.contexts[number], call))
+        expected, self.model = self.model.run(number, call)
+
+        assert expected == outcome
+        self.all_is_as_in_the_model()
+
+    # Memory
+
+    @rule(number=who, key=keys, value=st.just(MISSING) | values)
+    def set_or_delete(self, number, key, value):
+        """Set or delete a key."""
+        self.put(number, key, value)
+
+    @rule(number=who, key=keys)
+    def change_in_place(self, number, key):
+        """Change the live value of a key."""
+        memory, live = self.model.views[number].memory, self.contexts[number].get(key, MISSING)
+
+        assert value_of(memory.get(key), MISSING) == live
+        if isinstance(live, list | dict):
+            grown(live)
+            memory[key] = canonical(grown(value_of(memory[key])))
+
+    def put(self, number, key, value):
+        """Set or, with MISSING, delete a key."""
+        ctx, memory = self.contexts[number], self.model.views[number].memory
+        if value is not MISSING:
+            ctx.set(key, copy.deepcopy(value))
+            memory[key] = canonical(value)
+        elif key in memory:
+            del ctx[key]
+            del memory[key]
+        else:
+            with pytest.raises(KeyError):
+                del ctx[key]
+
+    @rule(number=who, key=keys, default=values)
+    def pop(self, number, key, default):
+        """Pop a key that may be absent."""
+        popped = self.contexts[number].pop(key, default)
+
+        assert canonical(value_of(self.model.views[number].memory.pop(key, None), default)) == canonical(popped)
+
+    @rule(number=who, key=keys, value=values)
+    def set_default(self, number, key, value):
+        """Set a key that may be there already."""
+        found = self.contexts[number].setdefault(key, copy.deepcopy(value))
+
+        assert self.model.views[number].memory.setdefault(key, canonical(value)) == canonical(found)
+
+    @rule(number=who, mapping=mappings)
+    def update(self, number, mapping):
+        """Set several keys."""
+        self.contexts[number].update(copy.deepcopy(mapping))
+        self.model.views[number].memory.update(texts(mapping))
+
+    @rule(number=who)
+    def clear(self, number):
+        """Delete all keys."""
+        self.contexts[number].clear()
+        self.model.views[number].memory.clear()
+
+    # The file
+
+    @rule(number=who, call=saves)
+    def save(self, number, call):
+        """Save; what did not change stays the very object."""
+        ctx = self.contexts[number]
+        before = {key: (ctx[key], text) for key, text in self.model.views[number].memory.items()}
+        self.call(number, call)
+        after = self.model.views[number].memory
+
+        assert [] == [key for key, (live, text) in before.items() if after.get(key) == text and ctx[key] is not live]
+
+    @rule(number=who, call=loads)
+    def load(self, number, call):
+        """Load."""
+        self.call(number, call)
+
+    @rule(number=who, call=updates)
+    def change_atomically(self, number, call):
+        """An atomic operation on one key."""
+        self.call(number, call)
+
+    @rule(
+        numbers=st.permutations(range(3)),
+        key=keys,
+        base=maybe,
+        theirs=maybe,
+        mine=maybe,
+        agree=st.booleans(),
+        data=st.data(),
+    )
+    def quarrel(self, numbers, key, base, theirs, mine, agree, data):
+        """One context changes a key that another one has changed, and brings it into the file by any of the calls."""
+        first, second, _ = numbers
+        self.put_and_save(first, key, base)
+        self.call(second, Call("load"))
+        self.put_and_save(first, key, theirs)
+        self.put(second, key, theirs if agree else mine)
+        step = data.draw(st.sampled_from(["look", "set", "grow", "pop"]))
+        self.call(
+            second,
+            data.draw(
+                saves
+                | st.just(Call("transaction", ([(step, key, 1)], data.draw(st.sampled_from(["commit", "raise"])))))
+                | st.builds(lambda call: Call(call.name, (key, *call.arguments[1:])), updates)
+            ),
+        )
+
+    @rule(number=who, value=st.sampled_from([True, False, 1, 0.5, 2**70, "1", None]), call=increments)
+    def count(self, number, value, call):
+        """Add to what may be a number, and is not saved yet."""
+        self.put(number, call.arguments[0], value)
+        self.call(number, call)
+
+    def put_and_save(self, number, key, value):
+        """Load, change one key and save."""
+        self.call(number, Call("load"))
+        if value is not MISSING or key in self.model.views[number].memory:
+            self.put(number, key, value)
+        self.call(number, Call("save"))
+
+    @rule(number=who, call=transactions)
+    def transact(self, number, call):
+        """A transaction, committed or left with an exception."""
+        self.call(number, call)
+
+    @rule(number=who, key=keys, value=st.sampled_from([float("nan"), (1,), [{1: 2}], {1, 2}, "\ud800"]))
+    def save_what_json_cannot_hold(self, number, key, value):
+        """A save with an impossible value fails whole, and leaves all else unsaved."""
+        ctx, memory = self.contexts[number], self.model.views[number].memory
+        ctx[key] = value
+        outcome = self.runner.run(outcome_of(ctx, Call("save")))
+
+        assert issubclass(outcome[0], UnserializableValueError)
+        assert key in ctx.unsaved_keys()
+        del ctx[key]
+        memory.pop(key, None)
+
+    @rule(calls=st.lists(st.tuples(st.integers(0, 1), updates), min_size=2, max_size=5, unique_by=lambda c: c[1][1][0]))
+    def change_together(self, calls):
+        """Atomic operations of several tasks, on a key each, all at once: each gets its own outcome."""
+
+        async def gather():
+            return await asyncio.gather(*(outcome_of(self.contexts[number], call) for number, call in calls))
+
+        outcomes = self.runner.run(gather())
+        expected = []
+        for number, call in calls:
+            outcome, self.model = self.model.run(number, call)
+            expected.append(outcome)
+
+        assert expected == outcomes
+
+    @rule(number=st.integers(0, 1), call=updates | transactions | saves | loads, turns=st.integers(0, 30))
+    def cancel(self, number, call, turns):
+        """A call that is cancelled on its way has all of its effect or none."""
+
+        async def cancelled():
+            task = asyncio.create_task(outcome_of(self.contexts[number], call))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            return None if task.cancelled() else task.result()
+
+        outcome = self.runner.run(cancelled())
+        expected, after = self.model.run(number, call)
+
+        assert outcome in (None, expected)
+        if outcome is not None or self.differences(self.model):
+            self.model = after
+
+    # Others
+
+    @rule(number=who, load=st.booleans())
+    def crash(self, number, load):
+        """A context goes with all that it had not saved, and another one takes its place."""
+        self.model.views[number] = View(self.model.views[number].policy)
+        self.contexts[number] = self.new(number)
+        if load:
+            self.call(number, Call("load"))
+
+    @rule(mapping=mappings, gone=st.sets(keys, max_size=2), layout=st.sampled_from(LAYOUTS), mark=st.booleans())
+    def edit(self, mapping, gone, layout, mark):
+        """Another program adds, changes and removes keys, and writes the file in a layout of its own."""
+        file = {key: value_of(text) for key, text in (self.model.file or {}).items() if key not in gone} | mapping
+        self.path.write_text(json.dumps(file, **layout), encoding="utf-8-sig" if mark else "utf-8")
+        self.model.file, self.model.corrupt = texts(file), None
+        self.remember(self.look())
+
+    @rule(content=st.sampled_from([None, None, *CORRUPT]))
+    def spoil(self, content):
+        """Somebody deletes the file, or another program leaves a broken one."""
+        self.path.unlink(missing_ok=True)
+        if content is not None:
+            self.path.write_bytes(content)
+        self.model.file, self.model.corrupt = None, content
+        self.remember(self.look())
+
+    @rule()
+    def delete_the_lock_file(self):
+        """Somebody deletes the lock file between two calls."""
+        Path(f"{self.path}.lock").unlink(missing_ok=True)
+
+    # What must hold
+
+    def look(self):
+        """What tells one writing of the file from another, or None without a file."""
+        if not self.path.exists():
+            return None
+        status = self.path.stat()
+        return status.st_ino, status.st_mtime_ns, self.path.read_bytes()
+
+    def settle(self):
+        """Learn whether a call that wrote nothing has moved a corrupt file aside: both is well."""
+        if not self.path.exists():
+            self.model.move_aside()
+
+    def differences(self, model):
+        """Where the contexts and the file are not as in a model."""
+        found = [
+            (number, ctx.get_all_data(), ctx.unsaved_keys(), view)
+            for number, (ctx, view) in enumerate(zip(self.contexts, model.views, strict=True))
+            if texts(ctx.get_all_data()) != view.memory or ctx.unsaved_keys() != view.unsaved()
+        ]
+        content = self.path.read_bytes() if self.path.exists() else None
+        if content is None or content in CORRUPT:
+            if model.file is not None or content not in (None, model.corrupt):
+                found.append(("file", content, model.file))
+        elif texts(json.loads(content.decode("utf-8-sig"))) != model.file:
+            found.append(("file", content, model.file))
+        return found
+
+    @invariant()
+    def all_is_as_in_the_model(self):
+        """All values, all unsaved keys and the committed mapping are as the contract has them."""
+        if self.contexts:
+            assert [] == self.differences(self.model)
+            self.settle()
+            identity = self.look()
+            self.the_file_is_written_when_it_changes(identity)
+            self.nothing_lies_about()
+
+    def the_file_is_written_when_it_changes(self, identity):
+        """A call that changes nothing leaves the file alone; one that does writes a key a line, new ones last."""
+        if identity is None or self.model.writes == self.writes:
+            assert identity in (None, self.identity)
+        else:
+            text = identity[2].decode()
+            order = list(json.loads(text))
+            kept = [key for key in self.order if key in order]
+            lines = text.removeprefix("{\n").removesuffix("\n}\n").split(",\n") if order else []
+
+            assert kept == order[: len(kept)]
+            assert text == ("{\n" + ",\n".join(lines) + "\n}\n" if order else "{}\n")
+            assert not any("\n" in line for line in lines)
+            assert [[key] for key in order] == [list(json.loads(f"{{{line}}}")) for line in lines]
+            assert all(line.startswith(json.dumps(key, ensure_ascii=False) + ": ") for key, line in zip(order, lines))
+        self.remember(identity)
+
+    def remember(self, identity):
+        """Compare the next writing of the file with this one."""
+        self.identity, self.writes = identity, self.model.writes
+        self.order = [] if self.model.file is None else list(json.loads(identity[2].decode("utf-8-sig")))
+
+    def nothing_lies_about(self):
+        """Beside the file are its lock and the corrupt files that were moved aside, and none of those is lost."""
+        aside = [one.read_bytes() for one in self.directory.glob("state.json.corrupt-*")]
+        others = {name for name in os.listdir(self.directory) if not name.startswith("state.json.corrupt-")}
+
+        assert sorted(self.model.aside) == sorted(aside)
+        assert others <= {"state.json", "state.json.lock"}
+
+
+@pytest.mark.timeout(900)  # --thorough
+def test_contexts_do_what_the_model_of_the_contract_does(tmp_path, request, caplog):
+    """Whatever is done to one file, and in whichever order, memory, file and results are those that are promised."""
+    caplog.set_level("ERROR")  # after a failure, the history is read: the warnings of corrupt files would bury it
+    thorough = request.config.getoption("--thorough")
+    run_state_machine_as_test(
+        lambda: Contexts(tmp_path),
+        settings=settings(
+            max_examples=600 if thorough else 60,
+            stateful_step_count=50 if thorough else 30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,419 @@
+"""Watching: what other writers change is seen soon, and the last change always."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import threading
+
+import pytest
+import watchfiles  # noqa: F401 - so that hiding it below hides no import that is under way
+
+from persistent_context import (
+    MISSING,
+    Change,
+    ContextUsageError,
+    PersistentContext,
+    SyncPersistentContext,
+    _files,
+    _watch,
+)
+
+HAMMER = """
+import sys
+from persistent_context import SyncPersistentContext
+ctx = SyncPersistentContext(sys.argv[1])
+for _ in range(int(sys.argv[2])):
+    ctx.incr("n")
+print("done", flush=True)
+"""
+
+
+@pytest.fixture(params=["events", "polling"])
+def how(request, monkeypatch):
+    """Watch with watchfiles, and as if it were not installed."""
+    if request.param == "polling":
+        monkeypatch.setitem(sys.modules, "watchfiles", None)
+    return request.param
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A file with something in it."""
+    path = tmp_path / "state.json"
+    path.write_text('{"a": 1, "b": {"c": 2}}', encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def other(path):
+    """Somebody else who writes to the file."""
+    return SyncPersistentContext(path)
+
+
+def alarms():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("watch ")]
+
+
+async def quiet_until_closed(watch):
+    """Return what a watch yields while others have the loop's time, and until it is closed."""
+    return [changes async for changes in watch]
+
+
+@pytest.mark.usefixtures("how")
+class TestChanges:
+    async def test_a_change_of_another_context_is_yielded(self, path, other):
+        """Each changed key comes with its value before and now, and memory is left alone."""
+        ctx = await PersistentContext.create(path)
+        async with ctx.watch() as watch:
+            await asyncio.to_thread(other.incr, "a")
+
+            assert {"a": Change(1, 2)} == await anext(watch)
+        assert (1, set()) == (ctx["a"], ctx.unsaved_keys())
+
+    def test_the_sync_face_yields_the_same(self, path, other):
+        """A thread that waits for a change gets it."""
+        ctx = SyncPersistentContext.create(path)
+        with ctx.watch("a") as watch:
+            caller = threading.Thread(target=other.incr, args=["a"])
+            caller.start()
+
+            assert {"a": Change(1, 2)} == next(watch)
+        caller.join()
+
+    async def test_a_change_from_before_the_watch_and_after_the_load_is_no_secret(self, path, other):
+        """The first changes are those that this context does not know yet."""
+        ctx = await PersistentContext.create(path)
+        await asyncio.to_thread(other.incr, "a")
+        async with ctx.watch() as watch:
+            assert {"a": Change(1, 2)} == await anext(watch)
+
+    async def test_new_and_deleted_keys_are_changes_from_and_to_missing(self, path, other):
+        """MISSING stands for absence on both sides."""
+        ctx = await PersistentContext.create(path)
+        await asyncio.to_thread(other.load)
+        del other["a"]
+        other["ü"] = [None]
+        async with ctx.watch() as watch:
+            await asyncio.to_thread(other.save)
+
+            assert {"a": Change(1, MISSING), "ü": Change(MISSING, [None])} == await anext(watch)
+
+    async def test_a_file_that_is_gone_has_no_keys(self, path):
+        """Deleting the file deletes what was in it."""
+        ctx = await PersistentContext.create(path)
+        async with ctx.watch("a") as watch:
+            path.unlink()
+
+            assert {"a": Change(1, MISSING)} == await anext(watch)
+
+    async def test_other_keys_are_passed_over(self, path, other):
+        """Who watches one key is not told of another."""
+        ctx = await PersistentContext.create(path)
+        async with ctx.watch("a") as watch:
+            await asyncio.to_thread(other.incr, "n")
+            await asyncio.to_thread(other.incr, "a")
+
+            assert {"a": Change(1, 2)} == await anext(watch)
+
+    async def test_the_same_value_in_another_layout_is_no_change(self, path):
+        """White space and the order of inner keys say nothing."""
+        ctx = await PersistentContext.create(path)
+        async with ctx.watch() as watch:
+            path.write_text('{"b":{"c":2},"a":1,"n":0}', encoding="utf-8")
+
+            assert {"n": Change(MISSING, 0)} == await anext(watch)
+
+    async def test_a_half_written_file_is_waited_for(self, path):
+        """A writer who takes no lock and replaces nothing is not seen half-way."""
+        ctx = await PersistentContext.create(path)
+        async with ctx.watch() as watch:
+            path.write_text('{"a": 5', encoding="utf-8")
+            waiting = asyncio.ensure_future(anext(watch))
+            await asyncio.sleep(0.2)
+            path.write_text('{"a": 5, "b": {"c": 2}}', encoding="utf-8")
+
+            assert {"a": Change(1, 5)} == await waiting
+
+    async def test_the_last_change_of_many_processes_is_never_missed(self, path, spawn):
+        """Values in between may be skipped; what stands in the file at the end has been yielded."""
+        ctx = await PersistentContext.create(path)
+        children = [spawn(HAMMER, path, 200) for _ in range(3)]
+        seen = []
+        async with ctx.watch("n") as watch:
+            async for changes in watch:
+                seen.append((changes["n"].old, changes["n"].new))
+                if changes["n"].new == 600:
+                    break
+        for child in children:
+            assert ["done"] == child.finish()
+
+        assert [MISSING, *(new for _, new in seen)][:-1] == [old for old, _ in seen]
+
+    async def test_a_symlink_that_is_turned_elsewhere_is_followed(self, path, tmp_path):
+        """What the path leads to is watched, and not what it led to once."""
+        link, second = tmp_path / "link.json", tmp_path / "sub" / "second.json"
+        second.parent.mkdir()
+        second.write_text('{"a": 7, "b": {"c": 2}}', encoding="utf-8")
+        link.symlink_to(path)
+        ctx = await PersistentContext.create(link)
+        async with ctx.watch() as watch:
+            link.unlink()
+            link.symlink_to(second)
+
+            assert {"a": Change(1, 7)} == await anext(watch)
+            await asyncio.to_thread(SyncPersistentContext(second).incr, "a")
+            assert {"a": Change(7, 8)} == await anext(watch)
+
+    async def test_a_directory_that_is_made_later_is_no_hindrance(self, tmp_path):
+        """A file may be watched before there is a place for it."""
+        path = tmp_path / "new" / "state.json"
+        async with PersistentContext(path).watch() as watch:
+            waiting = asyncio.ensure_future(anext(watch))
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(SyncPersistentContext(path).incr, "n")
+
+            assert {"n": Change(MISSING, 1)} == await waiting
+
+
+class TestOwnChanges:
+    async def test_what_the_context_writes_itself_is_no_news(self, path, other):
+        """Saves, atomic calls and transactions of the watching context are not yielded."""
+        ctx = await PersistentContext.create(path)
+        async with ctx.watch() as watch:
+            waiting = asyncio.ensure_future(anext(watch))
+            for number in range(30):
+                await ctx.incr("mine")
+                ctx["saved"] = number
+                await ctx.save()
+                async with ctx.transaction() as tx:
+                    tx["kept"] = number
+            await asyncio.to_thread(other.incr, "theirs")
+
+            assert {"theirs": Change(MISSING, 1)} == await waiting
+
+    async def test_a_change_over_an_own_one_is_told_from_it(self, path, other):
+        """The value before is the one that this context wrote, even where the new one stood there before that."""
+        ctx = await PersistentContext.create(path)
+        async with ctx.watch("a") as watch:
+            await ctx.incr("a")
+            await asyncio.to_thread(other.incr, "a", -1)
+
+            assert {"a": Change(2, 1)} == await anext(watch)
+
+    async def test_an_own_write_between_two_looks_does_not_hide_or_double_anything(self, path, other):
+        """Own writes are left out one by one, however many there are before the next look."""
+        ctx = await PersistentContext.create(path)
+        async with ctx.watch() as watch:
+            await ctx.incr("a")
+            waiting = asyncio.ensure_future(anext(watch))
+            await asyncio.sleep(0.1)
+            await ctx.incr("a")
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(other.incr, "n")
+
+            assert {"n": Change(MISSING, 1)} == await waiting
+
+    async def test_what_a_save_has_taken_over_is_still_yielded(self, path, other):
+        """A change that came into memory by the way is a change all the same."""
+        ctx = await PersistentContext.create(path)
+        async with ctx.watch() as watch:
+            await asyncio.to_thread(other.incr, "a")
+            await ctx.save()
+
+            assert {"a": Change(1, 2)} == await anext(watch)
+        assert 2 == ctx["a"]
+
+
+class TestTheEnd:
+    async def test_closing_ends_a_wait(self, path):
+        """A task that waits for changes goes on when the watch is closed, and no thread is left."""
+        ctx = await PersistentContext.create(path)
+        watch = ctx.watch()
+        waiting = asyncio.ensure_future(quiet_until_closed(watch))
+        while not alarms():
+            await asyncio.sleep(0.01)
+        await watch.aclose()
+
+        assert [] == await waiting
+        assert [] == await quiet_until_closed(watch)
+        while alarms():
+            await asyncio.sleep(0.01)
+
+    def test_closing_ends_a_wait_of_a_thread(self, path):
+        """The same for the synchronous face."""
+        ctx = SyncPersistentContext.create(path)
+        watch, seen = ctx.watch(), []
+        caller = threading.Thread(target=seen.extend, args=[watch])
+        caller.start()
+        while not alarms():
+            pass
+        watch.close()
+        caller.join(60)
+
+        assert ([], []) == (seen, list(watch))
+
+    async def test_a_watch_that_is_forgotten_closes_itself(self, path):
+        """A loop over changes may be left by ``break``."""
+        ctx = await PersistentContext.create(path)
+        await asyncio.to_thread(SyncPersistentContext(path).incr, "a")
+        async for _ in ctx.watch():
+            break
+        while alarms():
+            await asyncio.sleep(0.01)
+
+    def test_a_loop_that_is_closed_ends_its_alarm(self, path):
+        """A watch that was not closed does not outlive its event loop."""
+        kept = []
+
+        async def look_once():
+            ctx = await PersistentContext.create(path)
+            await asyncio.to_thread(SyncPersistentContext(path).incr, "a")
+            kept.append(ctx.watch())
+            await anext(kept[0])
+
+        asyncio.run(look_once())
+        while alarms():
+            pass
+
+    async def test_a_cancelled_wait_loses_nothing(self, path, other):
+        """A change that was seen by a wait that was cancelled is yielded by the next."""
+        ctx = await PersistentContext.create(path)
+        async with ctx.watch("n") as watch:
+            total = 0
+            for number in range(1, 40):
+                await asyncio.to_thread(other.incr, "n")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(number % 7 * 0.0005):
+                        total = (await anext(watch))["n"].new
+            if total != 39:
+                total = (await anext(watch))["n"].new
+
+        assert 39 == total
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+    @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+    def test_a_forked_child_is_told_that_the_watch_is_not_its_own(self, path):
+        """A child has no thread that would ring: it gets an error instead of a wait without an end."""
+        watch = SyncPersistentContext.create(path).watch()
+        child = os.fork()
+        if not child:
+            try:
+                next(watch)
+            except ContextUsageError:
+                os._exit(7)
+            finally:
+                os._exit(1)
+
+        assert 7 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root reads everything: run it as a user")
+    async def test_a_file_that_cannot_be_read_is_an_error(self, path):
+        """Watching does not go on in silence."""
+        ctx = await PersistentContext.create(path)
+        path.chmod(0)
+        with pytest.raises(PermissionError):
+            await anext(ctx.watch())
+
+    async def test_a_directory_in_the_place_of_the_file_is_an_error(self, path):
+        """Watching does not go on in silence."""
+        ctx = await PersistentContext.create(path)
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(OSError, match="directory"):
+            await anext(ctx.watch())
+
+
+class TestLooks:
+    """What is found out at a look, when nobody takes it before the next one: as after a wait that was cancelled."""
+
+    def test_news_that_nobody_took_is_kept_with_the_oldest_value(self, path, other):
+        """Two changes that are told at once are told as one."""
+        ctx = SyncPersistentContext.create(path)
+        observer = ctx._observer(["a"])
+        for _ in range(2):
+            other.incr("a")
+            observer.look()
+
+        assert {"a": Change(1, 3)} == observer.take_changes()
+        assert {} == observer.take_changes()
+
+    def test_own_writes_at_two_looks_are_no_news(self, path):
+        """What was found to be our own is forgotten, and not compared with what we write next."""
+        ctx = SyncPersistentContext.create(path)
+        observer = ctx._observer(["a"])
+        for _ in range(2):
+            ctx.incr("a")
+            observer.look()
+
+        assert {} == observer.take_changes()
+
+    def test_a_change_that_was_taken_back_before_anybody_heard_of_it_is_none(self, path, other):
+        """What stands there as it stood before has not changed."""
+        ctx = SyncPersistentContext.create(path)
+        observer = ctx._observer(["a"])
+        for delta in (1, -1):
+            other.incr("a", delta)
+            observer.look()
+
+        assert {} == observer.take_changes()
+
+    def test_taking_what_was_found_does_not_wait_for_a_look(self, path, other):
+        """The event loop's thread is not held up by a look that a cancelled wait has left behind."""
+        ctx = SyncPersistentContext.create(path)
+        observer = ctx._observer(["a"])
+        other.incr("a")
+        observer.look()
+        with observer._guard:
+            assert {} == observer.take_changes()
+        assert {"a": Change(1, 2)} == observer.take_changes()
+
+    def test_an_own_write_that_is_under_way_is_waited_for(self, path, monkeypatch):
+        """Between replacing the file and knowing that this was us, nothing is looked at."""
+        ctx = SyncPersistentContext.create(path)
+        observer = ctx._observer([])
+        replaced, looking, done = threading.Event(), threading.Event(), []
+
+        def hold_on(directory):
+            replaced.set()
+            looking.wait(60)
+
+        monkeypatch.setattr(_files, "sync_directory", hold_on)
+        writer = threading.Thread(target=ctx.incr, args=["a"])
+        writer.start()
+        replaced.wait(60)
+        looker = threading.Thread(target=lambda: done.append(observer.look()))
+        looker.start()
+        looker.join(0.2)
+        early = list(done)
+        looking.set()
+        looker.join(60)
+        writer.join(60)
+
+        assert ([], [None], {}) == (early, done, observer.take_changes())
+
+
+class TestTheAlarm:
+    def test_it_does_not_ring_for_temporaries_and_the_lock_file(self, path, monkeypatch):
+        """Of all that happens in the directory, only the file itself is worth a look."""
+        monkeypatch.setattr(_watch, "_LOOK_ANYWAY_MILLISECONDS", 60_000)
+        rung = threading.Event()
+
+        def ring():
+            rung.set()
+            return True
+
+        alarm = _watch.Alarm(str(path), ring)
+        while not rung.wait(0.1):  # it may not be watching yet
+            path.write_text("{}", encoding="utf-8")
+        while rung.wait(0.3):
+            rung.clear()
+        for number in range(50):
+            for name in (f".state.json.{number:016x}.tmp", "state.json.lock", "another.json"):
+                (path.parent / name).write_text(json.dumps(number), encoding="utf-8")
+        noise = rung.wait(0.3)
+        path.write_text("{}", encoding="utf-8")
+
+        assert (False, True) == (noise, rung.wait(60))
+        alarm.silence()
