@@ -197,7 +197,8 @@ class BaseContext(MutableMapping[str, Any]):
 
     def _update(self, key: str, purpose: str, function: Callable[[MaybeText], tuple[MaybeText, Any]]) -> Update:
         with self._guarded(), self._about_file():
-            unsaved = self._memory.unsaved(check_key(key))
+            change = self._memory.unsaved(check_key(key))
+            unsaved = {key: change} if change else {}
             return Update(key, function, purpose, unsaved, self._on_conflict, self._memory.origin())
 
     def _incr(self, key: str, delta: float, default: float) -> Update:

@@ -19,6 +19,8 @@ class _Touched(NamedTuple):
     """The text that the file held."""
     seen: object
     """The value decoded from it, while it is in memory."""
+    change: object
+    """Tells one setting of the key from the next one."""
 
 
 class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
@@ -52,7 +54,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
 
     def take_along(self, key: str, base: MaybeText, text: MaybeText) -> None:
         """Set a key to a text that is not the one of the file."""
-        self.touched[key] = _Touched(base, MISSING)
+        self.touched[key] = _Touched(base, MISSING, object())
         if text is MISSING:
             dict.pop(self, key, None)
         else:
@@ -80,22 +82,23 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         return encode(value, key)
 
     def _touch(self, key: str) -> None:
-        if key not in self.touched:
-            self.touched[key] = _Touched(self._untouched(key), MISSING)
+        touched = self.touched.get(key)
+        base = touched.base if touched else self._untouched(key)
+        if key not in self:  # it was deleted, and stands at the end from now on
+            self.touched.pop(key, None)
+        self.touched[key] = _Touched(base, MISSING, object())
 
     def __getitem__(self, key: str) -> Any:
         value = dict.__getitem__(self, key)
         if type(value) is Raw and key not in self.touched:
             text = bytes(value)
             value = decode(text)
-            self.touched[key] = _Touched(text, value)
+            self.touched[key] = _Touched(text, value, object())
             dict.__setitem__(self, key, value)
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
         check_key(key)
-        if key not in self and key in self.touched:  # was deleted, and stands at the end from now on
-            self.touched[key] = self.touched.pop(key)
         self._touch(key)
         dict.__setitem__(self, key, value)
 
@@ -206,7 +209,7 @@ class Memory:
         if touched is None:
             return None
         mine = self.data.text(key)
-        return None if same(mine, touched.base) else Unsaved(touched.base, mine)
+        return None if same(mine, touched.base) else Unsaved(touched.base, mine, touched.change)
 
     def save(self, policy: OnConflict) -> Save:
         """Return the saving of memory as it is now."""
@@ -273,17 +276,17 @@ class Memory:
             try:
                 mine = data.text(key)
             except UnserializableValueError:
-                data.touched[key] = _Touched(text, MISSING)
+                data.touched[key] = _Touched(text, MISSING, touched.change)
                 return
             if same(mine, text):  # the very object stays
                 value = dict.get(data, key, MISSING)
                 if value is MISSING:
                     del data.touched[key]
                 else:
-                    data.touched[key] = _Touched(text, value)
+                    data.touched[key] = _Touched(text, value, object())
                 return
             if not same(mine, sent.get(key, touched.base)):  # changed since the call
-                data.touched[key] = _Touched(text, MISSING)
+                data.touched[key] = _Touched(text, MISSING, touched.change)
                 return
         elif text is not MISSING and dict.get(data, key) == Raw(text):
             return

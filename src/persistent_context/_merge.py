@@ -20,6 +20,12 @@ class Unsaved(NamedTuple):
 
     base: MaybeText
     mine: MaybeText
+    change: object
+    """Tells one setting of the key from another, where both are to the same text."""
+
+    def is_same_as(self, other: Unsaved | None) -> bool:
+        """Whether both are one change, which several calls have found unsaved."""
+        return other is not None and self.change is other.change and self.mine == other.mine
 
 
 class OwnWrites:
@@ -27,13 +33,19 @@ class OwnWrites:
 
     def __init__(self) -> None:
         self._texts: dict[str, tuple[int, MaybeText]] = {}
+        self._taken: dict[str, Unsaved] = {}
         self.mark = 0
         """Tells earlier writes from later ones."""
 
-    def note(self, texts: Mapping[str, MaybeText]) -> None:
-        """Note that texts were committed."""
+    def note(self, texts: Mapping[str, MaybeText], taken: Mapping[str, Unsaved]) -> None:
+        """Note that texts were committed, and which unsaved changes were taken along."""
         self.mark += 1
+        self._taken.update(taken)
         self._texts.update((key, (self.mark, text)) for key, text in texts.items())
+
+    def taken(self, key: str) -> Unsaved | None:
+        """Return the unsaved change of a key that was taken along last."""
+        return self._taken.get(key)
 
     def keys(self) -> Iterable[str]:
         """Return all keys that were ever written."""

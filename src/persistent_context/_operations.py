@@ -23,7 +23,7 @@ class Draft:
         self._before = dict(self._texts)
         self._is_new = not document.present
         self._must_exist = False
-        self._writes: list[tuple[OwnWrites, Mapping[str, MaybeText]]] = []
+        self._writes: list[_Write] = []
 
     @property
     def is_new(self) -> bool:
@@ -37,18 +37,26 @@ class Draft:
     def own_writes(self, origin: Origin, keys: Iterable[str]) -> Mapping[str, MaybeText]:
         """Return what a context has written to keys since it made an operation, in this cycle or before."""
         writes = origin.writes.since(origin.mark, keys)
-        for writer, changes in self._writes:
-            if writer is origin.writes:
-                writes.update(changes)
+        for write in self._writes:
+            if write.writes is origin.writes:
+                writes.update(write.changes)
         return writes
 
-    def put(self, changes: Mapping[str, MaybeText], origin: Origin) -> None:
-        """Change texts, on behalf of a context."""
+    def not_taken(self, unsaved: Mapping[str, Unsaved], origin: Origin) -> dict[str, Unsaved]:
+        """Return those unsaved changes of a context that no call before this one has taken along to the file."""
+        taken = {key: origin.writes.taken(key) for key in unsaved}
+        for write in self._writes:
+            if write.writes is origin.writes:
+                taken.update(write.taken)
+        return {key: change for key, change in unsaved.items() if not change.is_same_as(taken[key])}
+
+    def put(self, changes: Mapping[str, MaybeText], taken: Mapping[str, Unsaved], origin: Origin) -> None:
+        """Change texts, on behalf of a context, whose unsaved changes of these keys are taken along by that."""
         for key, text in changes.items():
             if self._texts.get(key, MISSING) is MISSING:  # new keys stand in the order in which they came
                 self._texts.pop(key, None)
             self._texts[key] = text
-        self._writes.append((origin.writes, changes))
+        self._writes.append(_Write(origin.writes, changes, taken))
         self._is_new = self._is_new and all(text is MISSING for text in changes.values())
 
     def create(self) -> None:
@@ -65,8 +73,14 @@ class Draft:
 
     def note_own_writes(self) -> None:
         """Tell the contexts what was committed on their behalf."""
-        for writes, changes in self._writes:
-            writes.note(changes)
+        for write in self._writes:
+            write.writes.note(write.changes, write.taken)
+
+
+class _Write(NamedTuple):
+    writes: OwnWrites
+    changes: Mapping[str, MaybeText]
+    taken: Mapping[str, Unsaved]
 
 
 class Origin(NamedTuple):
@@ -147,11 +161,12 @@ class Save:
         """Merge."""
         if draft.is_new:
             draft.create()
-            draft.put(self.memory(), self.origin)
+            draft.put(self.memory(), self.unsaved, self.origin)
         else:
-            theirs = {key: draft.get(key) for key in self.unsaved}
-            own = draft.own_writes(self.origin, self.unsaved)
-            draft.put(merge(self.unsaved, theirs, self.policy, own), self.origin)
+            unsaved = draft.not_taken(self.unsaved, self.origin)
+            theirs = {key: draft.get(key) for key in unsaved}
+            own = draft.own_writes(self.origin, unsaved)
+            draft.put(merge(unsaved, theirs, self.policy, own), self.unsaved, self.origin)
 
 
 @dataclass(eq=False)
@@ -162,14 +177,14 @@ class Update:
         key: the key.
         function: takes the text of the key and returns the new one, and the call's result.
         purpose: the name of the call.
-        unsaved: an unsaved change of the key, which goes first.
+        unsaved: the unsaved change of the key, if there is one, which goes first.
         policy: for this unsaved change.
     """
 
     key: str
     function: Callable[[MaybeText], tuple[MaybeText, Any]]
     purpose: str
-    unsaved: Unsaved | None
+    unsaved: Mapping[str, Unsaved]
     policy: OnConflict
     origin: Origin
 
@@ -183,16 +198,16 @@ class Update:
     @property
     def sent(self) -> Mapping[str, MaybeText]:
         """The unsaved change."""
-        return {self.key: self.unsaved.mine} if self.unsaved else {}
+        return {key: change.mine for key, change in self.unsaved.items()}
 
     def apply(self, draft: Draft) -> Any:
         """Compute."""
         text = draft.get(self.key)
-        if self.unsaved:
+        if unsaved := draft.not_taken(self.unsaved, self.origin):
             own = draft.own_writes(self.origin, self.keys)
-            text = merge({self.key: self.unsaved}, {self.key: text}, self.policy, own)[self.key]
+            text = merge(unsaved, {self.key: text}, self.policy, own)[self.key]
         text, result = self.function(text)
-        draft.put({self.key: text}, self.origin)
+        draft.put({self.key: text}, self.unsaved, self.origin)
         return result
 
 
@@ -203,15 +218,21 @@ class Commit:
     changes: Mapping[str, MaybeText]
     keys: Collection[str]
     """All keys that it looked at."""
-    sent: Mapping[str, MaybeText]
+    unsaved: Mapping[str, Unsaved]
+    """The unsaved changes that it takes along."""
     origin: Origin
 
     purpose: ClassVar[str] = "transaction"
     repeatable: ClassVar[bool] = False
 
+    @property
+    def sent(self) -> Mapping[str, MaybeText]:
+        """The texts that it takes along."""
+        return {key: change.mine for key, change in self.unsaved.items()}
+
     def apply(self, draft: Draft) -> None:
         """Change them."""
-        draft.put(self.changes, self.origin)
+        draft.put(self.changes, self.unsaved, self.origin)
 
 
 def incr(key: str, delta: float, default: float) -> Callable[[MaybeText], tuple[MaybeText, Any]]:

@@ -36,7 +36,7 @@ class Transaction(MutableMapping[str, Any]):
         self._filepath = filepath
         self._values = LiveDict()
         self._touched: dict[str, MaybeText] = {}
-        self._sent: dict[str, MaybeText] = {}
+        self._taken: dict[str, Unsaved] = {}
         self._pid = os.getpid()
         self._is_over = False
 
@@ -84,7 +84,7 @@ class Transaction(MutableMapping[str, Any]):
             text = self._values.text(key)
             if not same(text, base):
                 changes[key] = text
-        return Commit(changes, tuple(self._touched), self._sent, self._origin)
+        return Commit(changes, tuple(self._touched), self._taken, self._origin)
 
     def finish(self) -> None:
         """Let nothing more be done with it."""
@@ -103,9 +103,9 @@ class Transaction(MutableMapping[str, Any]):
             return
         theirs = self._document.find([key]).get(key, MISSING)
         unsaved = self._unsaved(key)
-        if unsaved is None:
+        if unsaved is None or unsaved.is_same_as(self._origin.writes.taken(key)):
             self._values.take_over(key, theirs)
         else:
             self._values.take_along(key, theirs, merge({key: unsaved}, {key: theirs}, self._policy, {})[key])
-            self._sent[key] = unsaved.mine
+            self._taken[key] = unsaved
         self._touched[key] = theirs
