@@ -399,8 +399,8 @@ class TestAccess:
         """Have the file at a path seem to belong to somebody else."""
         stat = os.stat
 
-        def seen(wanted):
-            status = stat(wanted)
+        def seen(wanted, **options):
+            status = stat(wanted, **options)
             if str(wanted) != str(path):
                 return status
             values = list(status)

@@ -73,6 +73,85 @@ class TestCallsMadeAtOnce:
 
         assert ([11, 112], 111, {"n": 112}) == (await asyncio.gather(*calls), await theirs, stored(path))
 
+    async def test_a_save_that_waited_does_not_undo_what_others_made_of_it(self, path):
+        """A change that one save has written is not written again, over what others wrote since, by the next save."""
+        ctx, other = await PersistentContext.create(path), await PersistentContext.create(path)
+
+        async def build_on_it():
+            async with other.transaction() as tx:
+                tx["k"] = [tx["k"], "theirs"]
+
+        ctx.set("k", "mine")
+        await asyncio.gather(ctx.save(), build_on_it(), ctx.save())
+
+        assert {"k": ["mine", "theirs"]} == stored(path)
+
+
+class TestTakingBack:
+    async def test_a_change_that_is_taken_back_while_it_is_saved_is_taken_back_in_the_file(self, path):
+        """What save() was told last is in the file when it returns, also if that is what was there before."""
+        ctx = await PersistentContext.create(path)
+        ctx["kept"] = 1
+        await ctx.save()
+        ctx.update(kept=2, new="soon gone")
+        first = asyncio.create_task(ctx.save())
+        await asyncio.sleep(0)
+        ctx["kept"] = 1
+        del ctx["new"]
+        await ctx.save()
+        await first
+
+        assert ({"kept": 1}, set()) == (stored(path), ctx.unsaved_keys())
+
+    async def test_an_increment_builds_on_what_was_taken_back(self, path):
+        """The number that memory shows at the call is the one that is added to."""
+        ctx = await PersistentContext.create(path)
+        ctx["n"] = 1
+        await ctx.save()
+        ctx["n"] = 10
+        saving = asyncio.create_task(ctx.save())
+        await asyncio.sleep(0)
+        ctx["n"] = 1
+
+        assert (2, None, {"n": 2}) == (await ctx.incr("n"), await saving, stored(path))
+
+    async def test_a_third_word_while_two_saves_wait_is_the_last(self, path):
+        """However many saves wait, what memory was set to last is what is in the file after the last of them."""
+        ctx = await PersistentContext.create(path)
+        saves = []
+        for value in (1, 2, 3, 2):
+            ctx["k"] = value
+            saves.append(asyncio.create_task(ctx.save()))
+            await asyncio.sleep(0)
+        await asyncio.gather(*saves)
+
+        assert ({"k": 2}, set()) == (stored(path), ctx.unsaved_keys())
+
+    async def test_what_was_set_back_before_any_call_is_no_change(self, path):
+        """A key that has its old value at the call is not written, whatever others made of it."""
+        ctx, other = await PersistentContext.create(path), SyncPersistentContext(path)
+        ctx["k"] = 1
+        await ctx.save()
+        await asyncio.to_thread(other.incr, "k")
+        ctx["k"] = 5
+        ctx["k"] = 1
+        await ctx.save()
+
+        assert ({"k": 2}, 2) == (stored(path), ctx["k"])
+
+    async def test_what_a_call_that_failed_took_along_is_still_unsaved(self, path):
+        """A change whose call failed is taken along by the next one, once."""
+        ctx = await PersistentContext.create(path)
+        ctx["n"] = 10
+
+        def fail(value):
+            raise ZeroDivisionError
+
+        results = await asyncio.gather(ctx.mutate("n", fail), ctx.incr("n"), ctx.incr("n"), return_exceptions=True)
+
+        assert ("ZeroDivisionError", [11, 12]) == (type(results[0]).__name__, results[1:])
+        assert {"n": 12} == stored(path)
+
 
 class TestThreads:
     def test_increments_of_many_threads_all_count(self, path):

@@ -15,7 +15,7 @@ from ._document import Document
 from ._errors import PersistentContextError
 from ._group import CommitQueue, Request, queue_of
 from ._memory import LiveDict, Memory, Reading
-from ._merge import OnConflict, check_policy
+from ._merge import OnConflict, Unsaved, check_policy
 from ._operations import Look, Reload, Save, Update
 from ._parse import CorruptDocumentError
 from ._transaction import Transaction
@@ -197,7 +197,7 @@ class BaseContext(MutableMapping[str, Any]):
 
     def _update(self, key: str, purpose: str, function: Callable[[MaybeText], tuple[MaybeText, Any]]) -> Update:
         with self._guarded(), self._about_file():
-            change = self._memory.unsaved(check_key(key))
+            change = self._memory.send(check_key(key))
             unsaved = {key: change} if change else {}
             return Update(key, function, purpose, unsaved, self._on_conflict, self._memory.origin())
 
@@ -217,11 +217,11 @@ class BaseContext(MutableMapping[str, Any]):
             return self._update(key, "mutate", operations.mutate(check_key(key), fn, default))
 
     def _transaction(self, document: Document) -> Transaction:
-        return Transaction(document, self._unsaved, self._on_conflict, self._memory.origin(), self._path)
+        return Transaction(document, self._send, self._on_conflict, self._memory.origin(), self._path)
 
-    def _unsaved(self, key: str) -> Any:
+    def _send(self, key: str) -> Unsaved | None:
         with self._guarded():
-            return self._memory.unsaved(key)
+            return self._memory.send(key)
 
     def _observer(self, keys: Iterable[str]) -> Observer:
         with self._guarded(), self._about_file():
@@ -255,7 +255,7 @@ class BaseContext(MutableMapping[str, Any]):
         save: Save | None = None
         for request in known:
             operation = request.operation
-            sent.update(operation.sent)
+            sent.update((key, change.mine) for key, change in operation.unsaved.items())
             keys.update(dict.fromkeys(operation.keys))
             if isinstance(operation, Save):
                 save = operation
@@ -273,6 +273,7 @@ class BaseContext(MutableMapping[str, Any]):
             elif arrival is not None:
                 self._memory.absorb(arrival.final, arrival.sent)
             for request in requests:
+                self._memory.is_over(request.operation.unsaved, request.written)
                 if isinstance(request.operation, Reload) and request.document is not None:
                     self._memory.load(self._memory.begin_reading(), request.document, request.result)
 

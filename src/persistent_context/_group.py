@@ -77,6 +77,7 @@ class Request:
         "patient",
         "result",
         "waiter",
+        "written",
     )
 
     def __init__(  # noqa: PLR0913 - made in one place of each face
@@ -106,6 +107,8 @@ class Request:
         self.error: BaseException | None = None
         self.document: Document | None = None
         """What the file holds since the cycle, or None if the operation failed."""
+        self.written = 0
+        """The mark of the last own write of the caller's context when the cycle ended."""
         self._state = _State.WAITING
         self._queue: CommitQueue | None = None
 
@@ -343,7 +346,7 @@ class CommitQueue:
             failure = error
         if failure is None or isinstance(failure, DurabilityUnknownError):
             for request in applied:
-                request.document = document
+                request.document, request.written = document, request.operation.written
         for request in applied:
             request.error = failure and _own_copy(failure)
         return batch

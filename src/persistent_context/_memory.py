@@ -177,6 +177,8 @@ class Memory:
         self._clock = 0
         self._saves = 0
         self._own_writes = OwnWrites()
+        self._written = 0  # the mark of the last own write that is known here
+        self._sent: dict[str, Unsaved] = {}  # the last change of each key that a call took along, until that is over
 
     def begin_reading(self) -> Reading:
         """Note that a reading begins now."""
@@ -203,24 +205,38 @@ class Memory:
         """Return the keys whose value is not the one of the file, as far as is known here."""
         return {key for key in self.data.touched if self._differs(key)}
 
-    def unsaved(self, key: str) -> Unsaved | None:
-        """Return the unsaved change of a key, if there is one."""
+    def send(self, key: str) -> Unsaved | None:
+        """Return what a call has to take along of a key, if there is something.
+
+        That is an unsaved change. While another call with a change of the key is on its way, it is what memory makes
+        of the key even if that is what the file held before: it is the last word.
+        """
         touched = self.data.touched.get(key)
         if touched is None:
             return None
         mine = self.data.text(key)
-        return None if same(mine, touched.base) else Unsaved(touched.base, mine, touched.change)
+        if key not in self._sent and same(mine, touched.base):
+            return None
+        change = self._sent[key] = Unsaved(touched.base, mine, touched.change)
+        return change
 
     def save(self, policy: OnConflict) -> Save:
         """Return the saving of memory as it is now."""
-        unsaved = {key: change for key in self.data.touched if (change := self.unsaved(key))}
+        unsaved = {key: change for key in self.data.touched if (change := self.send(key))}
         ahead = {key: text for key, (_, text) in self._ahead.items()}
         mine = {key: change.mine for key, change in unsaved.items()}
         return Save(unsaved, policy, partial(whole_memory, self.seen, ahead, mine), self.seen, self.origin())
 
     def origin(self) -> Origin:
         """Return what says that an operation comes from here, and from now."""
-        return Origin(self._own_writes, self._own_writes.mark)
+        return Origin(self._own_writes, self._written)
+
+    def is_over(self, unsaved: Mapping[str, Unsaved], written: int) -> None:
+        """Note that a call is over that took changes along, and that own writes up to a mark are known now."""
+        self._written = max(self._written, written)
+        for key, change in unsaved.items():
+            if self._sent.get(key) is change:
+                del self._sent[key]
 
     def absorb(self, final: Mapping[str, MaybeText], sent: Mapping[str, MaybeText]) -> None:
         """Take over what single keys are in the file by now, but for those changed here meanwhile.
@@ -265,7 +281,7 @@ class Memory:
 
     def _differs(self, key: str) -> bool:
         try:
-            return self.unsaved(key) is not None
+            return not same(self.data.text(key), self.data.touched[key].base)
         except UnserializableValueError:
             return True
 

@@ -16,16 +16,16 @@ _POLICIES: Final = ("mine", "theirs", "raise")
 
 
 class Unsaved(NamedTuple):
-    """A change that is not in the file yet."""
+    """What a context makes of a key: a change that is not in the file yet, as far as the context knows."""
 
     base: MaybeText
     mine: MaybeText
     change: object
     """Tells one setting of the key from another, where both are to the same text."""
 
-    def is_same_as(self, other: Unsaved | None) -> bool:
+    def is_same_as(self, other: Unsaved) -> bool:
         """Whether both are one change, which several calls have found unsaved."""
-        return other is not None and self.change is other.change and self.mine == other.mine
+        return self.change is other.change and self.mine == other.mine
 
 
 class OwnWrites:
@@ -33,19 +33,20 @@ class OwnWrites:
 
     def __init__(self) -> None:
         self._texts: dict[str, tuple[int, MaybeText]] = {}
-        self._taken: dict[str, Unsaved] = {}
+        self._taken: dict[str, tuple[int, Unsaved]] = {}
         self.mark = 0
         """Tells earlier writes from later ones."""
 
     def note(self, texts: Mapping[str, MaybeText], taken: Mapping[str, Unsaved]) -> None:
         """Note that texts were committed, and which unsaved changes were taken along."""
         self.mark += 1
-        self._taken.update(taken)
+        self._taken.update((key, (self.mark, change)) for key, change in taken.items())
         self._texts.update((key, (self.mark, text)) for key, text in texts.items())
 
-    def taken(self, key: str) -> Unsaved | None:
-        """Return the unsaved change of a key that was taken along last."""
-        return self._taken.get(key)
+    def taken_since(self, mark: int, keys: Iterable[str]) -> dict[str, Unsaved]:
+        """Return which unsaved changes of the keys were taken along since a mark, the last one of each."""
+        found = {key: self._taken[key] for key in keys if key in self._taken}
+        return {key: change for key, (written, change) in found.items() if written > mark}
 
     def keys(self) -> Iterable[str]:
         """Return all keys that were ever written."""
@@ -63,6 +64,20 @@ def check_policy(policy: object) -> OnConflict:
         return policy
     msg = f"on_conflict is 'mine', 'theirs', 'raise' or a callable, not {policy!r}"
     raise ValueError(msg)
+
+
+def still_unsaved(unsaved: Mapping[str, Unsaved], taken: Mapping[str, Unsaved]) -> dict[str, Unsaved]:
+    """Return those changes that are still to be written, after earlier calls of the context, which it did not know of.
+
+    Args:
+        unsaved: what the context makes of keys, also of those that it has set back to what the file held.
+        taken: the changes of them that earlier calls took along.
+    """
+    return {
+        key: change
+        for key, change in unsaved.items()
+        if (not change.is_same_as(taken[key]) if key in taken else not same(change.base, change.mine))
+    }
 
 
 def merge(

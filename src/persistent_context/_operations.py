@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ._document import Document
-from ._merge import OnConflict, OwnWrites, Unsaved, merge
+from ._merge import OnConflict, OwnWrites, Unsaved, merge, still_unsaved
 from ._printable import printable
 from ._values import MISSING, MaybeText, Missing, Text, decode, encode, same
 
@@ -42,13 +42,13 @@ class Draft:
                 writes.update(write.changes)
         return writes
 
-    def not_taken(self, unsaved: Mapping[str, Unsaved], origin: Origin) -> dict[str, Unsaved]:
-        """Return those unsaved changes of a context that no call before this one has taken along to the file."""
-        taken = {key: origin.writes.taken(key) for key in unsaved}
+    def still_unsaved(self, unsaved: Mapping[str, Unsaved], origin: Origin) -> dict[str, Unsaved]:
+        """Return those changes of a context that are to be written, after what its calls before took along."""
+        taken = origin.writes.taken_since(origin.mark, unsaved)
         for write in self._writes:
             if write.writes is origin.writes:
                 taken.update(write.taken)
-        return {key: change for key, change in unsaved.items() if not change.is_same_as(taken[key])}
+        return still_unsaved(unsaved, taken)
 
     def put(self, changes: Mapping[str, MaybeText], taken: Mapping[str, Unsaved], origin: Origin) -> None:
         """Change texts, on behalf of a context, whose unsaved changes of these keys are taken along by that."""
@@ -84,7 +84,7 @@ class _Write(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """The context that an operation came from, and what it had written by then."""
+    """The context that an operation came from, and how much of what it has written was known to it by then."""
 
     writes: OwnWrites
     mark: int
@@ -106,8 +106,12 @@ class Operation(Protocol):
         """The keys that it reads or changes."""
 
     @property
-    def sent(self) -> Mapping[str, MaybeText]:
-        """The unsaved texts that it takes along."""
+    def unsaved(self) -> Mapping[str, Unsaved]:
+        """The unsaved changes that it takes along."""
+
+    @property
+    def written(self) -> int:
+        """The mark of the last own write of the context that it came from."""
 
     def apply(self, draft: Draft) -> Any:
         """Change the draft and return the call's result; if it raises, the draft is as it was."""
@@ -120,7 +124,8 @@ class Look:
     purpose: str
 
     keys: ClassVar[Collection[str]] = ()
-    sent: ClassVar[Mapping[str, MaybeText]] = MappingProxyType({})
+    unsaved: ClassVar[Mapping[str, Unsaved]] = MappingProxyType({})
+    written: ClassVar[int] = 0
     repeatable: ClassVar[bool] = True
 
     def apply(self, draft: Draft) -> None:
@@ -153,9 +158,9 @@ class Save:
         return self.unsaved
 
     @property
-    def sent(self) -> Mapping[str, MaybeText]:
-        """The texts that it saves."""
-        return {key: change.mine for key, change in self.unsaved.items()}
+    def written(self) -> int:
+        """The mark of the last own write."""
+        return self.origin.writes.mark
 
     def apply(self, draft: Draft) -> None:
         """Merge."""
@@ -163,7 +168,7 @@ class Save:
             draft.create()
             draft.put(self.memory(), self.unsaved, self.origin)
         else:
-            unsaved = draft.not_taken(self.unsaved, self.origin)
+            unsaved = draft.still_unsaved(self.unsaved, self.origin)
             theirs = {key: draft.get(key) for key in unsaved}
             own = draft.own_writes(self.origin, unsaved)
             draft.put(merge(unsaved, theirs, self.policy, own), self.unsaved, self.origin)
@@ -196,14 +201,14 @@ class Update:
         return (self.key,)
 
     @property
-    def sent(self) -> Mapping[str, MaybeText]:
-        """The unsaved change."""
-        return {key: change.mine for key, change in self.unsaved.items()}
+    def written(self) -> int:
+        """The mark of the last own write."""
+        return self.origin.writes.mark
 
     def apply(self, draft: Draft) -> Any:
         """Compute."""
         text = draft.get(self.key)
-        if unsaved := draft.not_taken(self.unsaved, self.origin):
+        if unsaved := draft.still_unsaved(self.unsaved, self.origin):
             own = draft.own_writes(self.origin, self.keys)
             text = merge(unsaved, {self.key: text}, self.policy, own)[self.key]
         text, result = self.function(text)
@@ -226,9 +231,9 @@ class Commit:
     repeatable: ClassVar[bool] = False
 
     @property
-    def sent(self) -> Mapping[str, MaybeText]:
-        """The texts that it takes along."""
-        return {key: change.mine for key, change in self.unsaved.items()}
+    def written(self) -> int:
+        """The mark of the last own write."""
+        return self.origin.writes.mark
 
     def apply(self, draft: Draft) -> None:
         """Change them."""

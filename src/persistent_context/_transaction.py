@@ -9,7 +9,7 @@ from typing import Any
 from ._document import Document
 from ._errors import ContextUsageError
 from ._memory import LiveDict
-from ._merge import OnConflict, Unsaved, merge
+from ._merge import OnConflict, Unsaved, merge, still_unsaved
 from ._operations import Commit, Origin
 from ._values import MISSING, MaybeText, check_key, same
 
@@ -24,13 +24,13 @@ class Transaction(MutableMapping[str, Any]):
     def __init__(
         self,
         document: Document,
-        unsaved: Callable[[str], Unsaved | None],
+        send: Callable[[str], Unsaved | None],
         policy: OnConflict,
         origin: Origin,
         filepath: str,
     ) -> None:
         self._document = document
-        self._unsaved = unsaved
+        self._send = send
         self._policy = policy
         self._origin = origin
         self._filepath = filepath
@@ -102,10 +102,13 @@ class Transaction(MutableMapping[str, Any]):
         if key in self._touched:
             return
         theirs = self._document.find([key]).get(key, MISSING)
-        unsaved = self._unsaved(key)
-        if unsaved is None or unsaved.is_same_as(self._origin.writes.taken(key)):
-            self._values.take_over(key, theirs)
+        change = self._send(key)
+        sent = {key: change} if change else {}
+        writes, mark = self._origin
+        if unsaved := still_unsaved(sent, writes.taken_since(mark, sent)):
+            own = writes.since(mark, sent)
+            self._values.take_along(key, theirs, merge(unsaved, {key: theirs}, self._policy, own)[key])
         else:
-            self._values.take_along(key, theirs, merge({key: unsaved}, {key: theirs}, self._policy, {})[key])
-            self._taken[key] = unsaved
+            self._values.take_over(key, theirs)
+        self._taken.update(sent)
         self._touched[key] = theirs
