@@ -48,15 +48,22 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Test the built wheel in parallel, on the newest Python with branch coverage; arguments go to pytest."""
+    """Test the built wheel in parallel; arguments go to pytest.
+
+    On the newest Python also the tools of stress/, and the branch coverage of the library.
+    """
     session.install(".", *groups("test"))
-    if session.python != NEWEST or session.posargs:
+    library = ("-n", WORKERS, "--ignore", "tests/stress")
+    if session.posargs:
         session.run("pytest", "-n", WORKERS, *session.posargs)
-        return
-    session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "-n", WORKERS)
-    session.run("coverage", "combine", "--quiet")
-    session.run("coverage", "report")
+    elif session.python != NEWEST:
+        session.run("pytest", *library)
+    else:
+        session.run("coverage", "erase")
+        session.run("coverage", "run", "-m", "pytest", *library)
+        session.run("coverage", "combine", "--quiet")
+        session.run("coverage", "report")
+        session.run("pytest", "-n", WORKERS, "tests/stress")
 
 
 @nox.session(python=LOWEST)
@@ -70,9 +77,37 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session(python=NEWEST, default=False)
 def stress(session: nox.Session) -> None:
-    """Hammer one file from many processes that are killed at random, and check that nothing was lost."""
+    """Hammer one file for five minutes from processes that are killed at random, and check that nothing was lost."""
     session.install(".", *groups("stress"))
     session.run("python", "-m", "stress", *session.posargs)
+
+
+@nox.session(name="stress-quick", python=NEWEST, default=False)
+def stress_quick(session: nox.Session) -> None:
+    """The same in well under a minute."""
+    session.install(".", *groups("stress"))
+    session.run("python", "-m", "stress", "--tier", "quick", *session.posargs)
+
+
+@nox.session(python=NEWEST, default=False)
+def soak(session: nox.Session) -> None:
+    """Hammer for hours, in rounds; a round that fails ends it, and stays."""
+    session.install(".", *groups("stress"))
+    session.run("python", "-m", "stress", "--tier", "soak", *session.posargs)
+
+
+@nox.session(python=NEWEST, default=False)
+def faults(session: nox.Session) -> None:
+    """Kill, fail or cut the power at every system call of a write, and check that every promise is kept."""
+    session.install(".", *groups("stress"))
+    session.run("python", "-m", "stress.faults", *session.posargs)
+
+
+@nox.session(python=NEWEST, default=False)
+def mutants(session: nox.Session) -> None:
+    """Break the library in every way on the list, and see a test, a stress run or a fault catch each."""
+    session.install(".", *groups("test"))
+    session.run("python", "-m", "stress.mutants", *session.posargs)
 
 
 @nox.session(python=NEWEST, default=False)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from random import Random
 from typing import Any
 
-from persistent_context import DurabilityUnknownError, LockTimeoutError
+from persistent_context import DurabilityUnknownError, LockLostError, LockTimeoutError
 from stress.faces import Context
 from stress.history import Kind, Log
+from stress.witness import witness
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,15 @@ class Actor:
     progress: Callable[[], float]
     """Returns the part of the run that is over, from 0 to 1."""
     log: Log
+    state: Path
+    """The file."""
     stop: threading.Event
     crashed: bool = False
-    _serials: Iterator[int] = field(default_factory=count)
+    calling: asyncio.Task[Any] | None = None
+    """The operation under way, for somebody to cancel."""
+    since: int = 0
+    """`time.monotonic_ns()` when it began."""
+    serials: Iterator[int] = field(default_factory=count)
 
     @property
     def seat(self) -> str:
@@ -63,23 +72,41 @@ class Actor:
         worker, _, task = self.name.split(".")
         return f"{worker}.{task}"
 
+    def _tokens(self) -> Iterator[str]:
+        return (f"{self.name}.{serial}" for serial in self.serials)
+
     async def act(self, workloads: Mapping[str, Sequence[Action]]) -> None:
         """Perform one random operation after the other until told to stop."""
         names = list(workloads)
         while not self.stop.is_set():
             await self.perform(self.random.choice(workloads[self.random.choice(names)]))
 
+    async def act_some(self, workloads: Mapping[str, Sequence[Action]], number: int) -> None:
+        """Perform so many random operations."""
+        names = list(workloads)
+        for _ in range(number):
+            await self.perform(self.random.choice(workloads[self.random.choice(names)]))
+
     async def perform(self, action: Action) -> None:
         """Perform and log one operation."""
-        call = Call(f"{self.name}.{next(self._serials)}", action.pick_key(self), self.log)
+        call = Call(next(self._tokens()), action.pick_key(self), self.log)
         self.log.write(Kind.INVOKE, id=call.token, workload=action.workload, name=action.name, key=call.key)
+        self.since = time.monotonic_ns()
+        self.calling = asyncio.ensure_future(action.body(self, call))
         try:
-            result = await action.body(self, call)
-        except LockTimeoutError as error:
+            result = await self.calling
+            if self.calling.cancelling():
+                message = "the call swallowed that it was cancelled"
+                raise AssertionError(message)  # noqa: TRY301 (told like all that the library must not do)
+        except (LockTimeoutError, LockLostError) as error:
             self.log.write(Kind.FAIL, id=call.token, error=str(error))
         except DurabilityUnknownError as error:
             self.log.write(Kind.INFO, id=call.token, error=str(error))
-        except (Exception, asyncio.CancelledError):  # noqa: BLE001 (nobody cancels here, so that is a finding, too)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (a finding, whatever it is)
+            if isinstance(error, asyncio.CancelledError) and self.calling.cancelling():
+                self.log.write(Kind.INFO, id=call.token, error="cancelled")
+                witness(self.log, self.state, self._tokens(), action.workload, call.key)
+                return
             self.log.write(Kind.CRASH, id=call.token, error=traceback.format_exc())
             self.crashed = True
             self.stop.set()

@@ -19,7 +19,7 @@ class Assignment:
     """What one child process is to do. It travels as the only command-line argument."""
 
     place: str
-    """The number of a worker, which its successors inherit; or the reader."""
+    """The number of a worker, which its successors inherit; or the reader, or a foreign process."""
     incarnation: int
     """How many had the place before."""
     directory: str
@@ -28,6 +28,10 @@ class Assignment:
     began: int
     """`time.monotonic_ns()` when the run began."""
     seconds: float
+    cancel_every: float = 0.0
+    """Mean seconds from one cancelled call of this process to the next; 0: none."""
+    fork_every: float = 0.0
+    """Mean seconds from the end of one forked child to the next one; 0: none."""
 
     @property
     def name(self) -> str:
@@ -40,9 +44,18 @@ class Assignment:
         return Path(self.directory, "state.json")
 
     @property
+    def lock(self) -> Path:
+        """The lock file beside it."""
+        return Path(f"{self.state}.lock")
+
+    @property
     def log(self) -> Path:
         """Where the child logs its operations."""
         return Path(self.directory, "logs", f"{self.name}.jsonl")
+
+    def log_of_child(self, number: int) -> Path:
+        """Return where a forked child logs its operations."""
+        return Path(self.directory, "logs", f"{self.name}.fork{number}.jsonl")
 
     @property
     def stacks(self) -> Path:

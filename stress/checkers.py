@@ -1,7 +1,8 @@
 """The checkers: pure functions that hold a history of operations against the document that is left.
 
 All rest on three facts. An acknowledged operation happened, between its invocation and its end. A failed one did not.
-An unknown one, pending in a worker that was killed, happened before that worker was dead, or never.
+An unknown one, whose worker was killed or whose call was cancelled, happened before the worker was dead or the
+cancelling was told, or never.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from stress.bank import check_bank
 from stress.evidence import Evidence, Violation
-from stress.growth import Growth, check_gaps, check_growth
+from stress.growth import Growth, check_gaps, check_growth, seen_in
 from stress.history import History, Operation, Outcome
-from stress.model import ACCOUNTS, OPENING_BALANCE, TRANSFERS, opening_document
+from stress.model import opening_document
+from stress.prefixes import check_prefixes
+from stress.register import check_registers
 
 _Writers = Mapping[str | None, Operation | None]
 
@@ -27,8 +31,9 @@ def check_counters(evidence: Evidence) -> Iterator[Violation]:
         final = evidence.final.get(key, 0)
         growths = [Growth(made, made.result) for made in operations if made.result is not None]
         unknown = [operation for operation in operations if operation.outcome is Outcome.UNKNOWN]
-        yield from check_growth(key, growths, evidence.reads, final)
-        yield from check_gaps(key, growths, unknown, final)
+        sightings = seen_in(key, evidence.reads)
+        yield from check_growth(key, growths, sightings, final)
+        yield from check_gaps(key, growths, sightings, unknown, final)
 
 
 def check_owned(evidence: Evidence) -> Iterator[Violation]:
@@ -110,54 +115,6 @@ def _check_order(segments: Iterable[Segment], appends: Mapping[str, Operation]) 
                 yield Violation("reordered", message, [appends[token] for token in tokens if token in appends])
 
 
-def check_bank(evidence: Evidence) -> Iterator[Violation]:
-    """No snapshot ever shows another total, and the balances are those of replaying all transfers in their order."""
-    expected = OPENING_BALANCE * len(ACCOUNTS)
-    for read in evidence.reads:
-        if (total := _total(read.result)) != expected:
-            yield Violation("torn", f"a reader saw a total of {total} instead of {expected}", [read])
-    if (total := _total(evidence.final)) != expected:
-        yield Violation("torn", f"the final total is {total} instead of {expected}")
-
-    count = evidence.final.get(TRANSFERS, 0)
-    acknowledged = evidence.having(Outcome.OK, "transfer")
-    numbered = [Growth(transfer, transfer.note["number"]) for transfer in acknowledged]
-    yield from check_growth(TRANSFERS, numbered, evidence.reads, count)
-
-    balances = dict.fromkeys(ACCOUNTS, OPENING_BALANCE)
-    by_number = _transfers_by_number(evidence)
-    for number in range(1, count + 1):
-        transfer = by_number.get(number)
-        if transfer is None:
-            yield Violation("foreign", f"nobody made transfer {number}, so no later one can be replayed")
-            return
-        note = transfer.note
-        balances[note["from"]] -= note["amount"]
-        balances[note["to"]] += note["amount"]
-        if (after := [balances[note["from"]], balances[note["to"]]]) != note["after"]:
-            yield Violation("lost", f"a replay of the {number} transfers up to this one gives {after}", [transfer])
-            return
-    for account, balance in balances.items():
-        if (final := evidence.final.get(account)) != balance:
-            yield Violation("lost", f"{account} is {final}, and a replay of all {count} transfers gives {balance}")
-
-
-def _total(document: Mapping[str, Any]) -> int:
-    """Return the sum of all balances."""
-    return sum(document.get(account, 0) for account in ACCOUNTS)
-
-
-def _transfers_by_number(evidence: Evidence) -> dict[int, Operation]:
-    """Return the transfers that happened, by their numbers.
-
-    Where none was acknowledged with a number, it is the unknown one that noted it last: whoever notes a number, under
-    the lock, proves that nobody had committed it before.
-    """
-    unknown = [transfer for transfer in evidence.having(Outcome.UNKNOWN, "transfer") if transfer.note]
-    unknown.sort(key=lambda transfer: transfer.noted)
-    return {made.note["number"]: made for made in [*unknown, *evidence.having(Outcome.OK, "transfer")]}
-
-
 def check_once(evidence: Evidence) -> Iterator[Violation]:
     """Of all who create a key one wins, and everybody who looks afterwards sees the winner's value."""
     for key, operations in evidence.by_key().items():
@@ -193,6 +150,9 @@ CHECKERS: Mapping[str, Callable[[Evidence], Iterable[Violation]]] = {
     "list": check_lists,
     "bank": check_bank,
     "once": check_once,
+    "register": check_registers,
+    "prefix": check_prefixes,
+    "foreign": check_counters,
     "read": check_reads,
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ class Child:
     def __init__(self, module: str, assignment: Assignment) -> None:
         """Start it, in a session of its own, so that Ctrl-C reaches the supervisor alone."""
         self.assignment = assignment
+        self._alive, inherited = os.pipe()  # it ends when the last of the child's own forked children is dead
         with assignment.output.open("xb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, assignment.to_argument()],
@@ -26,8 +29,10 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
+                pass_fds=(inherited,),
                 start_new_session=True,
             )
+        os.close(inherited)
         self._counted = 0
         self._acknowledged = 0
 
@@ -35,6 +40,11 @@ class Child:
     def name(self) -> str:
         """What it is called in reports."""
         return self.assignment.name
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is that of its session and of its process group as well."""
+        return self._process.pid
 
     @property
     def working(self) -> bool:
@@ -48,9 +58,13 @@ class Child:
         return self._process.poll()
 
     def kill(self) -> None:
-        """Kill it with SIGKILL, and wait until it is gone."""
+        """Kill it and its forked children with SIGKILL, and wait until all are gone."""
+        if not select.select([self._alive], [], [], 0)[0]:
+            os.killpg(self.pid, signal.SIGKILL)
+            os.read(self._alive, 1)
         self._process.kill()
         self._process.wait()
+        os.close(self._alive)
         self.ask_to_stop()  # closes the pipe
 
     def ask_to_stop(self) -> None:
@@ -64,8 +78,8 @@ class Child:
         return f"exit code {self.exit_code}\n{printed[-2000:]}"
 
     def dump_stacks(self) -> Path:
-        """Let it write down where its threads are; return the file."""
-        self._process.send_signal(signal.SIGUSR1)
+        """Let it and its forked children write down where their threads are; return the file."""
+        os.killpg(self.pid, signal.SIGUSR1)
         time.sleep(1)  # it writes in its own time
         return self.assignment.stacks
 

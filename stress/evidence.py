@@ -41,6 +41,6 @@ class Violation:
     """A promise that was broken, and the operations that show it."""
 
     kind: str
-    """One word: lost, duplicated, foreign, reordered, stale, torn, missing."""
+    """Lost, duplicated, foreign, reordered, stale, torn, missing, not linearizable; or undecided: nothing was shown."""
     message: str
     operations: Sequence[Operation] = ()

@@ -27,6 +27,9 @@ class Context(Protocol):
     def pop(self, key: str, default: Any, /) -> Any:
         """Delete the value in memory."""
 
+    async def load(self) -> None:
+        """Drop what was changed in memory, and read the file."""
+
     async def save(self) -> None:
         """Write what was changed in memory."""
 
@@ -73,6 +76,10 @@ class ThreadedContext:
         self.setdefault = context.setdefault
         self.pop = context.pop
         self.statistics = context.statistics
+
+    async def load(self) -> None:
+        """Block for it."""
+        self._context.load()
 
     async def save(self) -> None:
         """Block for it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -21,7 +21,12 @@ class Growth:
     sighting: bool = False
 
 
-def check_growth(key: str, growths: Sequence[Growth], reads: Iterable[Operation], final: int) -> Iterator[Violation]:
+def seen_in(key: str, reads: Iterable[Operation]) -> list[Growth]:
+    """Return what reads saw of a number."""
+    return [Growth(read, read.result.get(key, 0), sighting=True) for read in reads]
+
+
+def check_growth(key: str, growths: Sequence[Growth], sightings: Sequence[Growth], final: int) -> Iterator[Violation]:
     """Check one number: no two operations made the same value, none made one beyond the end, and none is stale."""
     makers: dict[int, Operation] = {}
     for growth in growths:
@@ -31,38 +36,51 @@ def check_growth(key: str, growths: Sequence[Growth], reads: Iterable[Operation]
         elif growth.value > final:
             yield Violation("lost", f"{key} was made {growth.value}, and is {final} at the end", [growth.operation])
         makers[growth.value] = growth.operation
-    sightings = [Growth(read, read.result.get(key, 0), sighting=True) for read in reads]
     yield from _check_real_time(key, [*growths, *sightings])
 
 
-def check_gaps(key: str, growths: Sequence[Growth], unknown: Iterable[Operation], final: int) -> Iterator[Violation]:
+def check_gaps(
+    key: str, growths: Sequence[Growth], sightings: Sequence[Growth], unknown: Iterable[Operation], final: int
+) -> Iterator[Violation]:
     """Check that each value whose maker is not known is the work of an unknown operation, pending at the right time.
 
-    A value was made after the lower ones and before the higher ones: the windows in which the missing values were made
-    come in order. So each is best given, of the operations that fit, the one whose process died first.
+    A value was made after the lower ones were made or seen, and before the higher ones were: the windows in which the
+    missing values were made come in order. So each is best given, of the operations that fit, the one that ended first.
     """
-    makers = {growth.value: growth.operation for growth in growths}
+    made = {growth.value for growth in growths}
+    not_before: defaultdict[int, float] = defaultdict(float)
+    not_after: defaultdict[int, float] = defaultdict(lambda: math.inf)
+    for growth in (*growths, *sightings):
+        # A value that was only seen may have been made long before, but the next one was not.
+        not_before[growth.value] = max(not_before[growth.value], growth.operation.invoked)
+        not_after[growth.value] = min(not_after[growth.value], growth.operation.finished)
     latest: dict[int, float] = {}
     end = math.inf
     for value in range(final, 0, -1):
-        latest[value] = end
-        end = min(end, makers[value].finished) if value in makers else end
+        end = latest[value] = min(end, not_after[value])
 
     candidates = deque(sorted(unknown, key=lambda operation: operation.invoked))
     last_chances: list[float] = []
-    earliest = 0
+    earliest = not_before[0]
     for value in range(1, final + 1):
-        if value in makers:
-            earliest = max(earliest, makers[value].invoked)
-            continue
-        while candidates and candidates[0].invoked <= latest[value]:
-            heappush(last_chances, candidates.popleft().finished)
-        while last_chances and last_chances[0] < earliest:
-            heappop(last_chances)
-        if last_chances:
-            heappop(last_chances)
-        else:
-            yield Violation("duplicated", f"{key} became {value}, and no operation can have made it that")
+        if value not in made:
+            while candidates and candidates[0].invoked <= latest[value]:
+                heappush(last_chances, candidates.popleft().finished)
+            while last_chances and last_chances[0] < earliest:
+                heappop(last_chances)
+            if last_chances:
+                heappop(last_chances)
+            else:
+                message = f"{key} became {value}, and no operation can have made it that between these"
+                yield Violation("duplicated", message, _bounds(value, [*growths, *sightings]))
+        earliest = max(earliest, not_before[value])
+
+
+def _bounds(value: int, growths: Iterable[Growth]) -> list[Operation]:
+    """Return what shows best when a value was made: the last to begin that knew a lower one, the first to know it."""
+    before = max((one for one in growths if one.value < value), key=lambda one: one.operation.invoked, default=None)
+    after = min((one for one in growths if one.value >= value), key=lambda one: one.operation.finished, default=None)
+    return [one.operation for one in (before, after) if one is not None]
 
 
 def _check_real_time(key: str, growths: Sequence[Growth]) -> Iterator[Violation]:

@@ -32,6 +32,8 @@ class Kind(StrEnum):
     """The library raised what its contract does not allow."""
     STATISTICS = "statistics"
     """How many commits the worker has made so far."""
+    FAULT = "fault"
+    """Something was done to a process, a call or the file that is meant to hurt."""
 
 
 class Outcome(StrEnum):
@@ -74,6 +76,18 @@ class Operation:
         return f"{self.id} {self.name}({self.key}){details}: {self.outcome}, {self.invoked} to {self.finished:.0f}"
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault that was injected."""
+
+    name: str
+    """What was done: kill, stop, cancel, delete_lock, fork."""
+    target: str
+    """To which process, operation or file."""
+    at: int
+    """`time.monotonic_ns()` when it had been done."""
+
+
 @dataclass(slots=True)
 class History:
     """What the processes of a run logged."""
@@ -85,10 +99,19 @@ class History:
     """`time.monotonic_ns()` when each killed process was dead, by its `worker.incarnation`."""
     commits: int = 0
     """Commits that the workers counted. What one did in the moment before it was killed is not in it."""
+    faults: list[Fault] = field(default_factory=list)
+    """In the order of their times."""
+    began: int = 0
+    """`time.monotonic_ns()` of the first event; 0 if there is none."""
+    ended: int = 0
+    """`time.monotonic_ns()` of the last one."""
 
     def of(self, workload: str) -> list[Operation]:
         """Return the operations of one workload."""
         return [operation for operation in self.operations if operation.workload == workload]
+
+
+_OUTCOMES = {Kind.OK: Outcome.OK, Kind.FAIL: Outcome.FAIL, Kind.INFO: Outcome.UNKNOWN}
 
 
 class Log:
@@ -120,6 +143,11 @@ def read_logs(paths: Iterable[Path]) -> History:
         whole.crashes += part.crashes
         whole.deaths |= part.deaths
         whole.commits += part.commits
+        whole.faults += part.faults
+        if part.ended:
+            whole.began = min(whole.began or part.began, part.began)
+            whole.ended = max(whole.ended, part.ended)
+    whole.faults.sort(key=lambda fault: fault.at)
     whole.operations = [_ended(operation, whole.deaths) for operation in whole.operations]
     return whole
 
@@ -141,24 +169,38 @@ def parse(log: bytes) -> History:
     operations: dict[str, dict[str, Any]] = {}
     for line in log[: log.rfind(b"\n") + 1].splitlines():
         event = json.loads(line)
-        match event["kind"]:
-            case Kind.INVOKE:
-                known = {name: event[name] for name in ("id", "workload", "name", "key")}
-                operations[event["id"]] = {**known, "invoked": event["at"]}
-            case Kind.NOTE:
-                operations[event["id"]] |= {"note": event["note"], "noted": event["at"]}
-            case Kind.OK:
-                operations[event["id"]] |= {"finished": event["at"], "outcome": Outcome.OK, "result": event["result"]}
-            case Kind.FAIL:
-                operations[event["id"]] |= {"finished": event["at"], "outcome": Outcome.FAIL, "error": event["error"]}
-            case Kind.INFO:
-                operations[event["id"]] |= {"finished": event["at"], "error": event["error"]}
-            case Kind.CRASH:
-                operation = operations.get(event["id"], {"name": "worker", "key": ""})
-                history.crashes.append(f"{event['id']} {operation['name']}({operation['key']})\n{event['error']}")
-            case Kind.KILLED:
-                history.deaths[event["id"]] = event["at"]
-            case Kind.STATISTICS:
-                history.commits = event["commits"]
+        history.began = history.began or event["at"]
+        history.ended = event["at"]
+        if event["kind"] in _OUTCOMES or event["kind"] in (Kind.INVOKE, Kind.NOTE):
+            _tell_operation(event, operations)
+        else:
+            _tell_process(event, operations, history)
     history.operations = [Operation(**fields) for fields in operations.values()]
     return history
+
+
+def _tell_operation(event: Mapping[str, Any], operations: dict[str, dict[str, Any]]) -> None:
+    """Add what an event says of an operation."""
+    match event["kind"]:
+        case Kind.INVOKE:
+            known = {name: event[name] for name in ("id", "workload", "name", "key")}
+            operations[event["id"]] = {**known, "invoked": event["at"]}
+        case Kind.NOTE:
+            operations[event["id"]] |= {"note": event["note"], "noted": event["at"]}
+        case kind:
+            told = {name: event[name] for name in ("result", "error") if name in event}
+            operations[event["id"]] |= {"finished": event["at"], "outcome": _OUTCOMES[kind], **told}
+
+
+def _tell_process(event: Mapping[str, Any], operations: Mapping[str, Mapping[str, Any]], history: History) -> None:
+    """Add what an event says of a process, or of what was done to it."""
+    match event["kind"]:
+        case Kind.CRASH:
+            operation = operations.get(event["id"], {"name": "worker", "key": ""})
+            history.crashes.append(f"{event['id']} {operation['name']}({operation['key']})\n{event['error']}")
+        case Kind.KILLED:
+            history.deaths[event["id"]] = event["at"]
+        case Kind.STATISTICS:
+            history.commits = event["commits"]
+        case Kind.FAULT:
+            history.faults.append(Fault(event["name"], event["target"], event["at"]))

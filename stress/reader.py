@@ -3,10 +3,42 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 from stress.assignment import Assignment, prepare
 from stress.history import Kind, Log
+from stress.model import snapshot
+
+SAME_EVERY = 50_000_000
+"""Nanoseconds in which of many reads that show the same only the first and the last are logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One read of the file."""
+
+    id: str
+    invoked: int
+    finished: int
+    kind: Kind
+    told: dict[str, Any]
+
+
+def read(state: Path, token: str) -> Read:
+    """Read the file once."""
+    invoked = time.monotonic_ns()
+    try:
+        with state.open(encoding="utf-8") as file:
+            document = json.load(file)
+        finished = time.monotonic_ns()
+        return Read(token, invoked, finished, Kind.OK, {"result": snapshot(document)})
+    except (OSError, ValueError, AttributeError, TypeError) as error:  # missing, torn, or no object
+        told = {"error": f"{type(error).__name__}: {error}"}
+        return Read(token, invoked, time.monotonic_ns(), Kind.FAIL, told)
 
 
 def main() -> None:
@@ -14,19 +46,19 @@ def main() -> None:
     assignment = Assignment.from_command_line()
     stop = prepare(assignment)
     log = Log(assignment.log)
+    logged: Read | None = None
+    skipped: Read | None = None
     for serial in count():
         if stop.is_set():
             return
-        token = f"{assignment.name}.0.{serial}"
-        log.write(Kind.INVOKE, id=token, workload="read", name="read", key=assignment.state.name)
-        try:
-            with assignment.state.open(encoding="utf-8") as file:
-                document = json.load(file)
-            numbers = {key: value for key, value in document.items() if isinstance(value, int)}
-        except (OSError, ValueError, AttributeError) as error:  # missing, torn, or no object
-            log.write(Kind.FAIL, id=token, error=f"{type(error).__name__}: {error}")
-        else:
-            log.write(Kind.OK, id=token, result=numbers)
+        present = read(assignment.state, f"{assignment.name}.0.{serial}")
+        if logged and present.told == logged.told and present.invoked - logged.invoked < SAME_EVERY:
+            skipped = present
+            continue
+        for one in filter(None, (skipped, present)):
+            log.write(Kind.INVOKE, at=one.invoked, id=one.id, workload="read", name="read", key=assignment.state.name)
+            log.write(one.kind, at=one.finished, id=one.id, **one.told)
+        logged, skipped = present, None
 
 
 if __name__ == "__main__":

@@ -15,6 +15,10 @@ from stress.evidence import Violation
 from stress.history import Operation, Outcome
 from stress.run import Run
 
+UNDECIDED = "undecided"
+"""The kind of a finding that says that a checker gave up."""
+SHOWN_LINES = 40
+"""How many operations of a finding are told."""
 SHOWN = 10
 """How many findings of a workload are told in full."""
 
@@ -24,12 +28,13 @@ class Verdict(Enum):
 
     PASS = "PASS: nothing was lost"  # noqa: S105 (no password)
     FAIL = "FAIL"
+    UNDECIDED = "UNDECIDED: nothing wrong was found, and a check gave up"
     BROKEN = "BROKEN SET-UP: this run shows nothing"
 
     @property
     def exit_code(self) -> int:
         """The exit code of the command."""
-        return {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.BROKEN: 2}[self]
+        return {Verdict.PASS: 0, Verdict.FAIL: 1}.get(self, 2)
 
 
 class Report:
@@ -52,11 +57,20 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """What the run proves. One in which nothing happened proves nothing."""
-        if any(self._violations.values()) or self._history.crashes or self._course.hung:
+        kinds = {violation.kind for violations in self._violations.values() for violation in violations}
+        if kinds - {UNDECIDED} or self._history.crashes or self._course.hung:
             return Verdict.FAIL
         if self._course.died or self._idle():
             return Verdict.BROKEN
+        if kinds:
+            return Verdict.UNDECIDED
         return Verdict.PASS
+
+    def totals(self) -> dict[str, int]:
+        """Return how many operations ended how, and how many faults there were, by their names."""
+        outcomes = sum(self._counts.values(), Counter())
+        faults = Counter(fault.name for fault in self._history.faults)
+        return {str(name): number for name, number in (outcomes + faults).items()}
 
     def show(self, console: Console) -> None:
         """Print the table, the findings and the verdict."""
@@ -72,7 +86,8 @@ class Report:
 
     def _idle(self) -> list[str]:
         """Return the workloads of which no operation was acknowledged."""
-        return [name for name, counts in self._counts.items() if not counts[Outcome.OK]]
+        planned = [name for name in self._counts if name != "foreign" or self._plan.foreign]
+        return [name for name in planned if not self._counts[name][Outcome.OK]]
 
     def _table(self) -> Table:
         """Return one row a workload."""
@@ -92,8 +107,10 @@ class Report:
         """Return what happened as a whole, in one line."""
         course, seconds = self._course, self._course.seconds or math.inf
         acknowledged = sum(counts[Outcome.OK] for name, counts in self._counts.items() if name != "read")
+        faults = Counter(fault.name for fault in self._history.faults if fault.name != "kill")
+        hurt = "".join(f" {number:,} times {name}," for name, number in sorted(faults.items()))
         return (
-            f"{course.seconds:.1f} s, {course.started} processes started, {course.kills} killed,"
+            f"{course.seconds:.1f} s, {course.started} processes started, {course.kills} killed,{hurt}"
             f" {acknowledged / seconds:,.0f} acknowledged operations/s,"
             f" at least {self._history.commits / seconds:,.0f} commits/s"
         )
@@ -119,4 +136,6 @@ class Report:
 
 def _lines(operations: Iterable[Operation]) -> str:
     """Tell operations, one a line."""
-    return "\n".join(f"    {operation}" for operation in operations)
+    lines = [f"    {operation}" for operation in operations]
+    more = [f"    and {len(lines) - SHOWN_LINES} more"] if len(lines) > SHOWN_LINES else []
+    return "\n".join(lines[:SHOWN_LINES] + more)

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from stress.assignment import Assignment
+from stress.chaos import Clock, Stopper, delete_lock
 from stress.child import Child
 from stress.history import History, Kind, Log, read_logs
 from stress.model import opening_document
@@ -23,6 +24,7 @@ STOP_LIMIT = 30.0
 PAUSE = 0.01
 """Seconds that the supervisor sleeps before it looks again: it needs little of the processor."""
 READER = "reader"
+FOREIGN = "foreign"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +38,24 @@ class Plan:
     seed: int
     kill_every: float
     """Mean seconds from one kill to the next; 0 for none."""
+    stop_every: float = 0.0
+    """Mean seconds from one stopped process to the next."""
+    cancel_every: float = 0.0
+    """Mean seconds from one cancelled call to the next, in each event loop."""
+    fork_every: float = 0.0
+    """Mean seconds from one forked child to the next, in each worker."""
+    delete_lock_every: float = 0.0
+    """Mean seconds from one deletion of the lock file to the next."""
+    foreign: int = 0
+    """Processes that know no more than `filelock` and `json`."""
 
     def __str__(self) -> str:
         """Return the command that repeats the run."""
         return (
             f"python -m stress --processes {self.processes} --tasks {self.tasks} --seconds {self.seconds:g}"
-            f" --seed {self.seed} --kill-every {self.kill_every:g}"
+            f" --seed {self.seed} --kill-every {self.kill_every:g} --stop-every {self.stop_every:g}"
+            f" --cancel-every {self.cancel_every:g} --fork-every {self.fork_every:g}"
+            f" --delete-lock-every {self.delete_lock_every:g} --foreign {self.foreign}"
         )
 
 
@@ -75,6 +89,13 @@ class Run:
         (directory / "logs").mkdir()
         self._log = Log(directory / "logs" / "supervisor.jsonl")
         self._assignment(READER).state.write_text(json.dumps(opening_document()), encoding="utf-8")
+        self._lock_file = self._assignment(READER).lock
+        self._stopper = Stopper(Random(f"{plan.seed} stops"), self._lock_file, self._log)
+
+    @property
+    def directory(self) -> Path:
+        """Where all is that belongs to the run."""
+        return self._directory
 
     def execute(self, tick: Callable[[], None]) -> None:
         """Start, hammer, stop; call `tick` many times a second meanwhile."""
@@ -114,16 +135,19 @@ class Run:
             seed=self.plan.seed,
             began=self._began,
             seconds=self.plan.seconds,
+            cancel_every=self.plan.cancel_every,
+            fork_every=self.plan.fork_every,
         )
 
     def _launch(self, assignment: Assignment) -> None:
-        module = "stress.reader" if assignment.place == READER else "stress.worker"
-        self._children[assignment.place] = Child(module, assignment)
+        module = "worker" if assignment.place.isdecimal() else assignment.place.partition("-")[0]
+        self._children[assignment.place] = Child(f"stress.{module}", assignment)
         self.course.started += 1
 
     def _start(self) -> bool:
         """Start all children, and wait until each is at work; return whether that succeeded."""
-        for place in (READER, *map(str, range(self.plan.processes))):
+        foreign = [f"{FOREIGN}-{number}" for number in range(self.plan.foreign)]
+        for place in (READER, *map(str, range(self.plan.processes)), *foreign):
             self._launch(self._assignment(place))
         deadline = time.monotonic() + START_LIMIT
         while idle := [child for child in self._children.values() if not child.working]:
@@ -136,33 +160,48 @@ class Run:
         return True
 
     def _hammer(self, tick: Callable[[], None]) -> None:
-        """Kill a random worker now and then, until the time is over or a child has died by itself."""
+        """Hurt now and then, until the time is over or a child has died by itself."""
         began = time.monotonic()
-        next_kill = self._until_next_kill()
-        while self.course.seconds < self.plan.seconds and not self._anyone_dead():
-            if self.course.seconds >= next_kill:
-                self._kill_one()
-                next_kill += self._until_next_kill()
+        plan = self.plan
+        clocks = {
+            self._kill_one: plan.kill_every,
+            self._stop_one: plan.stop_every,
+            self._delete_lock: plan.delete_lock_every,
+        }
+        due = {act: Clock(Random(f"{plan.seed} {act.__name__}"), every) for act, every in clocks.items()}
+        while self.course.seconds < plan.seconds and not self._anyone_dead():
+            for act, clock in due.items():
+                if clock.rings(self.course.seconds):
+                    act()
+            self._stopper.continue_due(self.course.seconds)
             tick()
             time.sleep(PAUSE)
             self.course.seconds = time.monotonic() - began
+        self._stopper.continue_due(math.inf)
 
-    def _until_next_kill(self) -> float:
-        """Return a random number of seconds."""
-        return self.plan.kill_every * self._random.uniform(0.5, 1.5) or math.inf
+    def _workers(self) -> list[Child]:
+        """Return the workers that are at work."""
+        return [child for place, child in self._children.items() if place.isdecimal() and child.working]
 
     def _kill_one(self) -> None:
-        """Kill a random worker that is at work, and put a new one in its place."""
-        victims = [place for place, child in self._children.items() if place != READER and child.working]
-        if not victims:
+        """Kill a random worker, and put a new one in its place."""
+        if not (workers := self._workers()):
             return
-        place = self._random.choice(victims)
-        victim = self._children[place]
+        victim = self._random.choice(workers)
         victim.kill()
         self._log.write(Kind.KILLED, id=victim.name)
+        self._log.write(Kind.FAULT, name="kill", target=victim.name)
         self.course.kills += 1
         self._acknowledged_by_killed += victim.acknowledged()
-        self._launch(self._assignment(place, victim.assignment.incarnation + 1))
+        self._launch(self._assignment(victim.assignment.place, victim.assignment.incarnation + 1))
+
+    def _stop_one(self) -> None:
+        """Stop who holds the lock, or another."""
+        self._stopper.stop_one(self.course.seconds, self._workers())
+
+    def _delete_lock(self) -> None:
+        """Delete the lock file."""
+        delete_lock(self._lock_file, self._log)
 
     def _stop(self) -> None:
         """Ask all children to finish their operations, and wait until they have."""

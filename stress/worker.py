@@ -6,22 +6,36 @@ import asyncio
 import sys
 import threading
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from functools import partial
-from itertools import cycle, islice
 from random import Random
 
 from stress.actor import Actor
 from stress.assignment import Assignment, prepare
+from stress.cancelling import cancel_now_and_then
 from stress.faces import Context, open_context, open_threaded_context
+from stress.forking import Forker
 from stress.history import Kind, Log
 from stress.workloads import WORKLOADS
 
 CONTEXTS = 3
-"""Contexts that a worker has on the file, each shared by some of its tasks."""
-THREADED = 4
-"""Every so many workers, one uses threads and the synchronous face."""
+"""Contexts that the tasks of a loop, or all threads, share on the file, each of them some."""
+LOOPS = 4
+"""Event loops in one process, where there are several."""
+
+
+class Style(Enum):
+    """How a process uses the library."""
+
+    TASKS = 0
+    """Tasks of one event loop."""
+    LOOPS = 1
+    """Threads, each with an event loop, tasks and contexts of its own."""
+    MORE_TASKS = 2
+    THREADS = 3
+    """Threads that share contexts of the synchronous face."""
 
 
 class Worker:
@@ -32,50 +46,75 @@ class Worker:
         self._assignment = assignment
         self._log = log
         self._stop = stop
+        self._style = Style(int(assignment.place) % len(Style))
+        opener = open_threaded_context if self._style is Style.THREADS else open_context
+        self._open = partial(opener, str(assignment.state))
+        self._contexts: list[Context] = []
+        """All that are open in this process, for forked children to inherit."""
+        self._actors: list[Actor] = []
 
-    @property
-    def threaded(self) -> bool:
-        """Whether it works with threads, not with tasks."""
-        return int(self._assignment.place) % THREADED == THREADED - 1
-
-    async def run(self) -> bool:
+    def run(self) -> bool:
         """Work until told to stop; return whether the library kept to its contract."""
-        opener = partial(open_threaded_context if self.threaded else open_context, str(self._assignment.state))
-        contexts = [await opener() for _ in range(CONTEXTS)]
-        actors = self._actors(contexts, opener)
-        meter = threading.Thread(target=self._meter, args=(contexts[0],), daemon=True)
-        meter.start()
-        if self.threaded:
-            with ThreadPoolExecutor(len(actors)) as pool:
-                for _ in pool.map(lambda actor: asyncio.run(actor.act(WORKLOADS)), actors):
+        threaded = self._style is Style.THREADS
+        forker = Forker(self._assignment, self._contexts, self._open, self._log, self._stop, threaded=threaded)
+        helpers = [threading.Thread(target=self._meter, daemon=True), threading.Thread(target=forker.run, daemon=True)]
+        for helper in helpers:
+            helper.start()
+        seats = range(self._assignment.tasks)
+        if self._style is Style.LOOPS:
+            parts = [seats[number::LOOPS] for number in range(min(LOOPS, len(seats)))]
+            with ThreadPoolExecutor(len(parts)) as pool:
+                for _ in pool.map(lambda part: asyncio.run(self._run_tasks(part)), parts):
                     pass
         else:
-            await asyncio.gather(*(actor.act(WORKLOADS) for actor in actors))
-        meter.join()
-        self._log_commits(contexts[0])
-        return not any(actor.crashed for actor in actors)
+            asyncio.run(self._run_threads(seats) if threaded else self._run_tasks(seats))
+        for helper in helpers:
+            helper.join()
+        self._log_commits()
+        return not forker.crashed and not any(actor.crashed for actor in self._actors)
 
-    def _actors(self, contexts: Sequence[Context], fresh: Callable[[], Awaitable[Context]]) -> list[Actor]:
-        return [
-            Actor(
-                name=(name := f"{self._assignment.name}.{number}"),
-                random=Random(f"{self._assignment.seed} {name}"),
-                context=context,
-                fresh=fresh,
-                progress=self._assignment.progress,
-                log=self._log,
-                stop=self._stop,
-            )
-            for number, context in enumerate(islice(cycle(contexts), self._assignment.tasks))
-        ]
+    async def _run_tasks(self, seats: Sequence[int]) -> None:
+        """Let tasks of this loop act, with contexts of this loop."""
+        actors = await self._make_actors(seats)
+        canceller = asyncio.create_task(cancel_now_and_then(actors, self._assignment, self._log))
+        await asyncio.gather(*(actor.act(WORKLOADS) for actor in actors))
+        canceller.cancel()
 
-    def _meter(self, context: Context) -> None:
+    async def _run_threads(self, seats: Sequence[int]) -> None:
+        """Let threads act, with contexts that they share; each has a loop of its own, which its calls block."""
+        actors = await self._make_actors(seats)
+        with ThreadPoolExecutor(len(actors)) as pool:
+            for _ in pool.map(lambda actor: asyncio.run(actor.act(WORKLOADS)), actors):
+                pass
+
+    async def _make_actors(self, seats: Sequence[int]) -> list[Actor]:
+        contexts = [await self._open() for _ in range(min(CONTEXTS, len(seats)))]
+        actors = [self._make_actor(seat, contexts[place % len(contexts)]) for place, seat in enumerate(seats)]
+        self._contexts += contexts
+        self._actors += actors
+        return actors
+
+    def _make_actor(self, seat: int, context: Context) -> Actor:
+        name = f"{self._assignment.name}.{seat}"
+        return Actor(
+            name=name,
+            random=Random(f"{self._assignment.seed} {name}"),
+            context=context,
+            fresh=self._open,
+            progress=self._assignment.progress,
+            log=self._log,
+            state=self._assignment.state,
+            stop=self._stop,
+        )
+
+    def _meter(self) -> None:
         """Log the number of commits a few times a second: the worker may be killed at any moment."""
         while not self._stop.wait(0.2):
-            self._log_commits(context)
+            self._log_commits()
 
-    def _log_commits(self, context: Context) -> None:
-        self._log.write(Kind.STATISTICS, commits=context.statistics().commits)
+    def _log_commits(self) -> None:
+        if self._contexts:
+            self._log.write(Kind.STATISTICS, commits=self._contexts[0].statistics().commits)
 
 
 def main() -> int:
@@ -84,7 +123,7 @@ def main() -> int:
     stop = prepare(assignment)
     log = Log(assignment.log)
     try:
-        return 0 if asyncio.run(Worker(assignment, log, stop).run()) else 1
+        return 0 if Worker(assignment, log, stop).run() else 1
     except Exception:
         log.write(Kind.CRASH, id=assignment.name, error=traceback.format_exc())
         raise

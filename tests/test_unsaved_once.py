@@ -1,10 +1,11 @@
 """An unsaved change goes to the file once, with the first call that takes it along: later calls build on that one."""
 
 import asyncio
+import contextlib
 import json
 import threading
 
-from persistent_context import PersistentContext, SyncPersistentContext
+from persistent_context import MISSING, PersistentContext, SyncPersistentContext
 
 
 def stored(path):
@@ -191,3 +192,46 @@ class TestATransactionThatCallsWaitFor:
             tx["n"] += 5
 
         assert (16, {"n": 16}) == (await counting, stored(path))
+
+
+class TestWhatWasOnlyLookedAt:
+    """A key that memory knows as it once was, and that others have changed since, is no change of this context."""
+
+    async def test_calls_in_one_cycle_do_not_bring_an_old_value_back(self, path, hold):
+        """Whatever calls were made before, and withdrawn: a key that is as it was read is not written."""
+        ctx, other = await PersistentContext.create(path), await PersistentContext.create(path)
+        ctx["k"] = "old"
+        await ctx.save()
+        ctx["k"] = "tried"
+        with hold(path), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await ctx.save()
+        ctx["k"] = "old"
+        await other.compare_and_set("k", "old", MISSING)
+        with hold(path):
+            calls = [asyncio.create_task(ctx.save()), asyncio.create_task(ctx.incr("n"))]
+            await asyncio.sleep(0.1)
+            ctx["k"] = "old"
+            calls += [asyncio.create_task(ctx.save()), asyncio.create_task(ctx.add("k", "new"))]
+            await asyncio.sleep(0.1)
+        *_, added = await asyncio.gather(*calls)
+
+        assert (True, {"n": 1, "k": "new"}) == (added, stored(path))
+
+    async def test_a_load_during_a_save_does_not_make_the_saved_change_one_to_take_back(self, path, hold):
+        """What was read while a save was on its way is out of date when it ends, and is not saved over it."""
+        ctx = await PersistentContext.create(path)
+        ctx["k"] = 1
+        await ctx.save()
+        with hold(path):
+            ctx["k"] = 2
+            saving = asyncio.create_task(ctx.save())
+            await asyncio.sleep(0.1)
+            await ctx.load()
+            looked = ctx["k"]
+            later = asyncio.create_task(ctx.save())
+            await asyncio.sleep(0.1)
+        await asyncio.gather(saving, later)
+        await ctx.save()
+
+        assert (1, 2, {"k": 2}, set()) == (looked, ctx["k"], stored(path), ctx.unsaved_keys())

@@ -16,7 +16,7 @@ from ._errors import PersistentContextError
 from ._group import CommitQueue, Request, queue_of
 from ._memory import LiveDict, Memory, Reading
 from ._merge import OnConflict, Unsaved, check_policy
-from ._operations import Look, Reload, Save, Update
+from ._operations import Look, Operation, Reload, Save, Update
 from ._parse import CorruptDocumentError
 from ._transaction import Transaction
 from ._types import Statistics
@@ -44,7 +44,7 @@ class Arrival(NamedTuple):
 
     document: Document
     final: dict[str, MaybeText]
-    sent: dict[str, MaybeText]
+    operations: Sequence[Operation]
     save: Save | None
     """The last save among the calls, after which memory has seen the whole document."""
 
@@ -250,12 +250,10 @@ class BaseContext(MutableMapping[str, Any]):
         if not known:
             return None
         document: Document = known[-1].document  # type: ignore[assignment]
-        sent: dict[str, MaybeText] = {}
+        operations = [request.operation for request in known]
         keys: dict[str, None] = {}
         save: Save | None = None
-        for request in known:
-            operation = request.operation
-            sent.update((key, change.mine) for key, change in operation.unsaved.items())
+        for operation in operations:
             keys.update(dict.fromkeys(operation.keys))
             if isinstance(operation, Save):
                 save = operation
@@ -263,15 +261,16 @@ class BaseContext(MutableMapping[str, Any]):
         final: dict[str, MaybeText] = {key: found.get(key, MISSING) for key in keys}
         if save:
             final = {**document.differences(save.seen), **final}
-        return Arrival(document, final, sent, save)
+        return Arrival(document, final, operations, save)
 
     def _absorb(self, arrival: Arrival | None, requests: Sequence[Request]) -> None:
         """Take over what became known."""
         with self._guarded():
-            if arrival is not None and arrival.save is not None:
-                self._memory.absorb_save(arrival.save.seen, arrival.document, arrival.final, arrival.sent)
-            elif arrival is not None:
-                self._memory.absorb(arrival.final, arrival.sent)
+            sent = self._memory.texts_sent(arrival.operations) if arrival else {}
+            if arrival and arrival.save:
+                self._memory.absorb_save(arrival.save.seen, arrival.document, arrival.final, sent)
+            elif arrival:
+                self._memory.absorb(arrival.final, sent)
             for request in requests:
                 self._memory.is_over(request.operation.unsaved, request.written)
                 if isinstance(request.operation, Reload) and request.document is not None:

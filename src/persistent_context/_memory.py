@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import ItemsView, Iterator, Mapping, MutableMapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from functools import partial
 from typing import Any, NamedTuple, Self
 
 from ._document import EMPTY, Document
 from ._errors import UnserializableValueError
 from ._merge import OnConflict, OwnWrites, Unsaved
-from ._operations import Origin, Save, whole_memory
+from ._operations import Operation, Origin, Save, whole_memory
 from ._values import MISSING, MaybeText, Raw, check_key, decode, encode, is_scalar, same
 
 
@@ -177,6 +177,7 @@ class Memory:
         self._clock = 0
         self._saves = 0
         self._own_writes = OwnWrites()
+        self._loads = 0
         self._written = 0  # the mark of the last own write that is known here
         self._sent: dict[str, Unsaved] = {}  # the last change of each key that a call took along, until that is over
 
@@ -192,6 +193,8 @@ class Memory:
         if reading.saves != self._saves:
             return False
         self.data, self.seen = live, document
+        self._loads += 1
+        self._sent.clear()
         self._ahead = {key: ahead for key, ahead in self._ahead.items() if ahead[0] > reading.mark}
         for key, (_, text) in self._ahead.items():
             live.take_over(key, text)
@@ -229,7 +232,16 @@ class Memory:
 
     def origin(self) -> Origin:
         """Return what says that an operation comes from here, and from now."""
-        return Origin(self._own_writes, self._written)
+        return Origin(self._own_writes, self._written, self._loads)
+
+    def texts_sent(self, operations: Iterable[Operation]) -> dict[str, MaybeText]:
+        """Return the texts that operations took along, but for what a load has dropped from memory since."""
+        return {
+            key: change.mine
+            for operation in operations
+            for key, change in operation.unsaved.items()
+            if operation.loads == self._loads
+        }
 
     def is_over(self, unsaved: Mapping[str, Unsaved], written: int) -> None:
         """Note that a call is over that took changes along, and that own writes up to a mark are known now."""
@@ -299,7 +311,7 @@ class Memory:
                 if value is MISSING:
                     del data.touched[key]
                 else:
-                    data.touched[key] = _Touched(text, value, object())
+                    data.touched[key] = _Touched(text, value, touched.change)
                 return
             if not same(mine, sent.get(key, touched.base)):  # changed since the call
                 data.touched[key] = _Touched(text, MISSING, touched.change)

@@ -88,6 +88,8 @@ class Origin(NamedTuple):
 
     writes: OwnWrites
     mark: int
+    loads: int
+    """How often the context had been loaded."""
 
 
 class Operation(Protocol):
@@ -113,6 +115,10 @@ class Operation(Protocol):
     def written(self) -> int:
         """The mark of the last own write of the context that it came from."""
 
+    @property
+    def loads(self) -> int:
+        """How often that context had been loaded."""
+
     def apply(self, draft: Draft) -> Any:
         """Change the draft and return the call's result; if it raises, the draft is as it was."""
 
@@ -126,6 +132,7 @@ class Look:
     keys: ClassVar[Collection[str]] = ()
     unsaved: ClassVar[Mapping[str, Unsaved]] = MappingProxyType({})
     written: ClassVar[int] = 0
+    loads: ClassVar[int] = 0
     repeatable: ClassVar[bool] = True
 
     def apply(self, draft: Draft) -> None:
@@ -162,16 +169,21 @@ class Save:
         """The mark of the last own write."""
         return self.origin.writes.mark
 
+    @property
+    def loads(self) -> int:
+        """How often the context had been loaded."""
+        return self.origin.loads
+
     def apply(self, draft: Draft) -> None:
         """Merge."""
+        unsaved = draft.still_unsaved(self.unsaved, self.origin)
         if draft.is_new:
             draft.create()
-            draft.put(self.memory(), self.unsaved, self.origin)
+            draft.put(self.memory(), unsaved, self.origin)
         else:
-            unsaved = draft.still_unsaved(self.unsaved, self.origin)
             theirs = {key: draft.get(key) for key in unsaved}
             own = draft.own_writes(self.origin, unsaved)
-            draft.put(merge(unsaved, theirs, self.policy, own), self.unsaved, self.origin)
+            draft.put(merge(unsaved, theirs, self.policy, own), unsaved, self.origin)
 
 
 @dataclass(eq=False)
@@ -205,14 +217,20 @@ class Update:
         """The mark of the last own write."""
         return self.origin.writes.mark
 
+    @property
+    def loads(self) -> int:
+        """How often the context had been loaded."""
+        return self.origin.loads
+
     def apply(self, draft: Draft) -> Any:
         """Compute."""
         text = draft.get(self.key)
-        if unsaved := draft.still_unsaved(self.unsaved, self.origin):
+        unsaved = draft.still_unsaved(self.unsaved, self.origin)
+        if unsaved:
             own = draft.own_writes(self.origin, self.keys)
             text = merge(unsaved, {self.key: text}, self.policy, own)[self.key]
         text, result = self.function(text)
-        draft.put({self.key: text}, self.unsaved, self.origin)
+        draft.put({self.key: text}, unsaved, self.origin)
         return result
 
 
@@ -234,6 +252,11 @@ class Commit:
     def written(self) -> int:
         """The mark of the last own write."""
         return self.origin.writes.mark
+
+    @property
+    def loads(self) -> int:
+        """How often the context had been loaded."""
+        return self.origin.loads
 
     def apply(self, draft: Draft) -> None:
         """Change them."""

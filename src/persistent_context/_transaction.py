@@ -104,11 +104,11 @@ class Transaction(MutableMapping[str, Any]):
         theirs = self._document.find([key]).get(key, MISSING)
         change = self._send(key)
         sent = {key: change} if change else {}
-        writes, mark = self._origin
+        writes, mark, _ = self._origin
         if unsaved := still_unsaved(sent, writes.taken_since(mark, sent)):
             own = writes.since(mark, sent)
             self._values.take_along(key, theirs, merge(unsaved, {key: theirs}, self._policy, own)[key])
+            self._taken.update(unsaved)
         else:
             self._values.take_over(key, theirs)
-        self._taken.update(sent)
         self._touched[key] = theirs

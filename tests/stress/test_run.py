@@ -9,13 +9,14 @@ import re
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import persistent_context
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the stress run is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the stress run is not installed
 
 from stress.checkers import (
     CHECKERS,
@@ -28,14 +29,31 @@ from stress.checkers import (
     check_reads,
 )
 from stress.evidence import Evidence
-from stress.history import History, Kind, Log, Operation, Outcome, parse, read_logs
-from stress.model import ACCOUNTS, TRANSFERS, opening_document
+from stress.history import Fault, History, Kind, Log, Operation, Outcome, parse, read_logs
+from stress.model import (
+    ACCOUNTS,
+    BASE,
+    GENERATION,
+    JOURNAL,
+    JOURNAL_LENGTH,
+    OPENING_BALANCE,
+    TRANSFERS,
+    enter,
+    opening_document,
+    replays,
+    snapshot,
+)
+from stress.options import parse as parse_command_line
+from stress.prefixes import check_prefixes
+from stress.run import Plan
 from stress.workloads import WORKLOADS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 IMPORT_ROOT = Path(persistent_context.__file__).resolve().parents[1]
 KEY = "a key"
 ALICE, BOB, *_ = ACCOUNTS
+
+SHORT_SOAK = ("--tier", "soak", "--processes", 3, "--seconds", 2)
 
 INCREMENTS_IN_MEMORY = """
 from persistent_context import PersistentContext
@@ -94,10 +112,9 @@ class TestRun:
     """The whole of it."""
 
     def test_loses_nothing(self, tmp_path):
-        """A run whose workers are killed all the time ends in PASS and exit code 0, and cleans up."""
-        done = stress(
-            "--processes", 4, "--tasks", 8, "--seconds", 3, "--seed", 1, "--kill-every", 0.3, "--dir", tmp_path
-        )
+        """A run whose workers are hurt all the time, in every way, ends in PASS and exit code 0, and cleans up."""
+        often = ("--kill-every", 0.3, "--stop-every", 0.5, "--fork-every", 0.5)
+        done = stress("--tier", "quick", "--seconds", 5, "--seed", 1, *often, "--dir", tmp_path)
         killed = re.search(r"(\d+) killed", done.stdout)
         acknowledged = re.search(r"([\d,]+) acknowledged operations/s", done.stdout)
 
@@ -105,14 +122,40 @@ class TestRun:
         assert "PASS: nothing was lost" in done.stdout
         assert killed
         assert int(killed[1]) > 0
+        assert re.search(r"times cancel, \d+ times fork, \d+ times stop", done.stdout)
         assert acknowledged
         assert int(acknowledged[1].replace(",", "")) > 0
         assert list(tmp_path.iterdir()) == []
 
+    def test_goes_on_after_an_interruption(self, tmp_path):
+        """A soak that was ended goes on with the next round and its totals, and keeps nothing of those that passed."""
+        begun = stress(*SHORT_SOAK, "--hours", 1 / 3600, "--seed", 5, "--dir", tmp_path)
+        (directory,) = tmp_path.iterdir()
+        before = json.loads((directory / "soak.json").read_text())
+        resumed = stress("--resume", directory, "--hours", 1 / 3600)
+        after = json.loads((directory / "soak.json").read_text())
+
+        assert begun.returncode == resumed.returncode == 0, begun.stdout + resumed.stdout
+        assert (before["rounds"], after["rounds"]) == (1, 2)
+        assert after["totals"]["ok"] > before["totals"]["ok"] > 0
+        assert after["plan"] == before["plan"]
+        assert [path.name for path in directory.iterdir()] == ["soak.json"]
+
+    def test_in_rounds_ends_with_the_one_that_fails(self, tmp_path):
+        """A soak ends with a round in which something was lost, keeps its logs, and prints how to repeat it."""
+        (tmp_path / "sitecustomize.py").write_text(INCREMENTS_IN_MEMORY)
+        (tmp_path / "runs").mkdir()
+        done = stress(*SHORT_SOAK, "--seed", 5, "--dir", tmp_path / "runs", path=(tmp_path, IMPORT_ROOT))
+        (directory,) = (tmp_path / "runs").iterdir()
+
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "to repeat: python -m stress --processes 3 --tasks 20 --seconds 2 --seed 5 " in done.stdout
+        assert list((directory / "round-0" / "logs").iterdir())
+
     def test_finds_a_library_that_loses_changes(self, tmp_path):
         """A run with a library whose increments are not atomic ends in FAIL and exit code 1, and names those lost."""
         (tmp_path / "sitecustomize.py").write_text(INCREMENTS_IN_MEMORY)
-        done = stress("--processes", 3, "--seconds", 2, "--dir", tmp_path, path=(tmp_path, IMPORT_ROOT))
+        done = stress("--processes", 3, "--seconds", 3, "--dir", tmp_path, path=(tmp_path, IMPORT_ROOT))
 
         assert done.returncode == 1, done.stdout + done.stderr
         assert "\nFAIL\n" in done.stdout
@@ -129,7 +172,7 @@ class TestRun:
 
     def test_workloads_all_have_a_checker(self):
         """Whatever the actors do, somebody judges it."""
-        assert {*WORKLOADS, "read"} == set(CHECKERS)
+        assert {*WORKLOADS, "foreign", "read"} == set(CHECKERS)
 
 
 class TestLogs:
@@ -167,6 +210,50 @@ class TestLogs:
         history = parse(f'{invoke}\n{{"kind":"ok","at":2,"i'.encode())
 
         assert [operation.outcome for operation in history.operations] == [Outcome.UNKNOWN]
+
+    def test_tell_the_faults_and_the_span(self, tmp_path):
+        """Every fault is in the history, in the order of the times, whoever logged it; and when it all was."""
+        with closing(Log(tmp_path / "0.jsonl")) as worker, closing(Log(tmp_path / "1.jsonl")) as supervisor:
+            worker.write(Kind.FAULT, at=20, name="cancel", target="0.0.1")
+            supervisor.write(Kind.FAULT, at=10, name="stop", target="77")
+            supervisor.write(Kind.STATISTICS, at=30, commits=1)
+
+        history = read_logs(sorted(tmp_path.iterdir()))
+
+        assert history.faults == [Fault("stop", "77", 10), Fault("cancel", "0.0.1", 20)]
+        assert (history.began, history.ended) == (10, 30)
+
+
+class TestCommandLine:
+    """What is asked for."""
+
+    def test_is_told_by_the_plan(self):
+        """The command that a plan prints asks for that very plan."""
+        values = {field.name: number for number, field in enumerate(fields(Plan), 1)}
+        plans = [
+            Plan(**values | {name: 0}) for name in ("foreign", "delete_lock_every")
+        ]  # of which one excludes the other
+
+        assert [parse_command_line(str(plan).split()[3:]).plan for plan in plans] == plans
+
+    @pytest.mark.parametrize("tier", ["quick", "run", "soak"])
+    def test_chooses_a_tier_with_every_fault_that_goes_together(self, tier):
+        """Each tier kills, stops, cancels, forks, and lets foreign programs write."""
+        plan = parse_command_line(["--tier", tier]).plan
+
+        assert min(plan.kill_every, plan.stop_every, plan.cancel_every, plan.fork_every, plan.foreign) > 0
+
+    @pytest.mark.parametrize(
+        "arguments",
+        ["--delete-lock-every 1", "--processes 0", "--kill-every -1", "--dir /does/not/exist", "--resume /nowhere"],
+    )
+    def test_refuses_what_shows_nothing(self, arguments, capsys):
+        """What cannot be run, or could not be judged, is refused."""
+        with pytest.raises(SystemExit) as refused:
+            parse_command_line(arguments.split())
+
+        assert refused.value.code == 2
+        assert "error:" in capsys.readouterr().err
 
 
 class TestCounters:
@@ -213,6 +300,14 @@ class TestCounters:
         ]
 
         assert kinds(check_counters, operations, {KEY: 3}) == ["duplicated"]
+
+    def test_find_a_cancelled_increment_that_happened_late(self):
+        """An increment whose cancelling was told has happened by then, or never: a later reader does not miss it."""
+        operations = [unknown("incr", (1, 5)), op("incr", (20, 30), by="1.0.0", result=2)]
+        reads = [op("read", (7, 8), by="reader.0.0", result={KEY: 0})]
+
+        assert kinds(check_counters, operations, {KEY: 2}) == []
+        assert kinds(check_counters, operations, {KEY: 2}, reads) == ["duplicated"]
 
     def test_find_a_failed_increment_that_happened(self):
         """An increment that failed must not count."""
@@ -345,8 +440,9 @@ class TestBank:
 
     @staticmethod
     def document(number, alice, bob):
-        """Return a document with the balances of Alice and Bob."""
-        return {**opening_document(), TRANSFERS: number, ALICE: alice, BOB: bob}
+        """Return a document with the balances of Alice and Bob, and nothing in the journal since."""
+        balances = {**dict.fromkeys(ACCOUNTS, OPENING_BALANCE), ALICE: alice, BOB: bob}
+        return {**opening_document(), **balances, BASE: balances, TRANSFERS: number}
 
     def transfers(self):
         """Return the history of an acknowledged, an unknown and another acknowledged transfer."""
@@ -387,6 +483,133 @@ class TestBank:
     def test_finds_an_aborted_transfer_that_happened(self):
         """A transfer that was given up leaves no trace."""
         assert kinds(check_bank, [op("abort", (1, 2))], self.document(1, 990, 1010)) == ["foreign"]
+
+    def test_finds_an_audit_that_went_wrong(self):
+        """An audit through the library is held to the same as a reader from outside."""
+        audits = [
+            op(name, (2, 3), by="1.0.0", result=snapshot(self.document(0, *balances)))
+            for name, balances in (("audit", (990, 1000)), ("audit_exclusively", (1000, 1000)))
+        ]
+
+        assert kinds(
+            check_bank,
+            [*audits, op("transfer", (0, 1), note=self.note(1, 10, [990, 1010]))],
+            (self.document(1, 990, 1010)),
+        ) == ["torn", "stale"]
+
+    def test_finds_a_journal_that_does_not_lead_to_the_balances(self):
+        """What is written in one transaction is never seen apart: neither by a reader, nor at the end."""
+        final = self.document(1, 990, 1010)
+        final[BASE] = opening_document()[BASE]
+        read = op("read", (2, 3), by="reader.0.0", result=snapshot(final))
+        transfer = op("transfer", (1, 2), note=self.note(1, 10, [990, 1010]))
+
+        assert kinds(check_bank, [transfer], final, [read]) == ["torn", "torn"]
+        assert kinds(check_bank, [transfer], {**final, JOURNAL: [["0.0.0.1", ALICE, BOB, 10]]}) == []
+
+    def test_finds_a_transfer_that_the_journal_gives_to_another(self):
+        """The transfer that was acknowledged with a number is the one that the journal has under it."""
+        final = {**self.document(1, 990, 1010), BASE: opening_document()[BASE]}
+        final[JOURNAL] = [["5.0.0.0", ALICE, BOB, 10]]
+
+        assert kinds(check_bank, [op("transfer", (1, 2), note=self.note(1, 10, [990, 1010]))], final) == ["lost"]
+
+    def test_keeps_a_short_journal(self):
+        """However many transfers are entered, the journal stays short and leads to the balances."""
+        document = opening_document()
+        for number in range(3 * JOURNAL_LENGTH):
+            document[ALICE] -= number
+            document[BOB] += number
+            enter(document, [f"0.0.0.{number}", ALICE, BOB, number])
+
+        assert len(document[JOURNAL]) == JOURNAL_LENGTH
+        assert replays(document)
+        assert not replays({**document, BOB: 0})
+
+
+class TestPrefixes:
+    """The checker of lists that only grow."""
+
+    def test_accepts_reads_that_are_prefixes(self):
+        """A right history is accepted: acknowledged and unknown tokens, and a list that was begun anew."""
+        operations = [
+            op("extend", (1, 2), result=[0, 1]),
+            unknown("extend", (3, 4), by="1.0.0"),
+            op("see", (5, 6), by="2.0.0", result=[0, ["0.0.0.1", "1.0.0.3"]]),
+            op("see_exclusively", (1, 6), by="2.0.0", result=[0, []]),
+            op("extend_exclusively", (7, 8), result=[0, 3]),
+        ]
+
+        assert kinds(check_prefixes, operations, {KEY: [0, ["0.0.0.1", "1.0.0.3", "0.0.0.7"]]}) == []
+
+    def test_accepts_the_next_generation(self):
+        """A list that is full makes place for the next one, and nothing is missing."""
+        appends = [op("extend", (n, n), result=[0, n]) for n in range(1, GENERATION + 1)]
+        last = GENERATION + 1
+
+        assert (
+            kinds(check_prefixes, [*appends, op("extend", (last, last), result=[1, 1])], {KEY: [1, [f"0.0.0.{last}"]]})
+            == []
+        )
+
+    def test_finds_a_lost_token(self):
+        """An acknowledged token is in its place at the end."""
+        operations = [op("extend", (1, 2), result=[0, 1]), op("extend", (3, 4), result=[0, 2])]
+
+        assert kinds(check_prefixes, operations, {KEY: [0, ["0.0.0.1"]]}) == ["lost"]
+
+    def test_finds_a_token_that_was_put_there_too_late(self):
+        """A place that an unknown append filled was filled while that was pending."""
+        operations = [unknown("extend", (1, 2)), op("extend", (8, 9), by="1.0.0", result=[0, 2])]
+        read = op("see", (5, 6), by="2.0.0", result=[0, []])
+        final = {KEY: [0, ["0.0.0.1", "1.0.0.8"]]}
+
+        assert kinds(check_prefixes, operations, final) == []
+        assert kinds(check_prefixes, [*operations, read], final) == ["stale"]
+
+    def test_finds_a_token_that_nobody_saw_and_nobody_can_have_put_there(self):
+        """A place of which no reader tells was filled by an unknown append that was pending then."""
+        appends = [op("extend", (n, n), result=[0, n]) for n in range(1, GENERATION)]
+        late = op("extend", (90, 91), result=[1, 1])
+        final = {KEY: [1, [late.id]]}
+        read = op("see", (70, 71), by="2.0.0", result=[0, [append.id for append in appends]])
+        pending = unknown("extend", (50, 60), by="1.0.0")
+
+        assert kinds(check_prefixes, [*appends, pending, late], final) == []
+        assert kinds(check_prefixes, [*appends, pending, read, late], final) == ["duplicated"]
+
+    def test_finds_two_tokens_in_one_place(self):
+        """A place is given once, and whoever sees it sees the same token."""
+        operations = [op("extend", (1, 4), result=[0, 1]), op("extend", (2, 4), by="1.0.0", result=[0, 1])]
+        read = op("see", (1, 5), by="2.0.0", result=[0, ["1.0.0.2"]])
+
+        assert "lost" in kinds(check_prefixes, operations, {KEY: [0, ["0.0.0.1"]]})
+        assert "reordered" in kinds(
+            check_prefixes, [operations[0], unknown("extend", (2, 4), by="1.0.0"), read], {KEY: [0, ["0.0.0.1"]]}
+        )
+
+    def test_finds_a_reader_who_saw_no_prefix(self):
+        """Two readers never see two lists of which neither is the beginning of the other."""
+        operations = [unknown("extend", (1, 2), by=by) for by in ("0.0.0", "1.0.0")]
+        reads = [
+            op("see", (n, n + 1), by="2.0.0", result=[0, [token]]) for n, token in ((5, "0.0.0.1"), (7, "1.0.0.1"))
+        ]
+
+        assert "reordered" in kinds(check_prefixes, [*operations, *reads], {KEY: [0, ["1.0.0.1"]]})
+
+    def test_finds_a_reader_who_saw_a_shorter_list(self):
+        """Who reads after an append was acknowledged sees at least that."""
+        operations = [op("extend", (1, 2), result=[0, 1]), op("see", (3, 4), by="2.0.0", result=[0, []])]
+
+        assert kinds(check_prefixes, operations, {KEY: [0, ["0.0.0.1"]]}) == ["stale"]
+
+    @pytest.mark.parametrize("maker", [[], [op("extend", (1, 2), outcome=Outcome.FAIL)], [unknown("extend", (9, 10))]])
+    def test_finds_a_token_that_nobody_can_have_appended(self, maker):
+        """A token from nowhere, from an append that failed, or from the future is foreign."""
+        token = maker[0].id if maker else "7.7.7.7"
+        read = op("see", (3, 4), by="2.0.0", result=[0, [token]])
+
+        assert "foreign" in kinds(check_prefixes, [*maker, read], {KEY: [0, [token]]})
 
 
 class TestOnce:

@@ -1,0 +1,54 @@
+"""All scenarios there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from stress.faults.document import OPERATIONS
+from stress.faults.errors import Errors
+from stress.faults.forgetful import Forgetful
+from stress.faults.image import KINDS
+from stress.faults.kill import Kill
+from stress.faults.lab import Lab
+from stress.faults.limits import FileSize, FullDisk
+from stress.faults.model import Result, Series
+from stress.faults.power import PowerLoss
+
+FACES = ("async", "sync")
+LIMITED = ("save", "transaction")
+POWERED = (("save", "async"), ("incr", "sync"), ("transaction", "async"), ("create", "sync"))
+"""Below the faces, both make the same calls: the disk does not see which one it was."""
+
+
+class Scenario(Protocol):
+    """One kind of fault that befalls one operation."""
+
+    name: str
+    about: str
+    """What is done, in a few words."""
+
+    def missing(self) -> tuple[str, str] | None:
+        """Return what the machine lacks, and how to get it."""
+
+    def series(self, lab: Lab) -> Sequence[Series]:
+        """Prepare, and return the points to try.
+
+        Raises:
+            CannotSetUpError: the machine lacks something after all.
+        """
+
+    def attempt(self, lab: Lab, fault: str, number: int) -> Result:
+        """Try one point."""
+
+
+def scenarios() -> list[Scenario]:
+    """Return all of them, the cheapest first."""
+    return [
+        *(FileSize(operation, face) for operation in LIMITED for face in FACES),
+        *(FullDisk(operation, face) for operation in LIMITED for face in FACES),
+        *(Kill(operation, face) for operation in OPERATIONS for face in FACES),
+        *(Forgetful(operation, face) for operation, face in POWERED),
+        *(PowerLoss(kind, operation, face) for kind in KINDS for operation, face in POWERED),
+        *(Errors(operation, face) for operation in OPERATIONS for face in FACES),
+    ]

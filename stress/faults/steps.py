@@ -1,0 +1,47 @@
+"""How many system calls of each name an operation makes, and a tracer that a trial can use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from stress.faults.lab import Lab
+from stress.faults.nursery import VictimFailedError
+from stress.faults.strace import Trace, most_in_a_thread
+from stress.faults.trial import Trial
+
+
+class Tracer:
+    """Attaches strace to the process it is given, and keeps the trace.
+
+    Args:
+        lab: where the log goes.
+        inject: the fault, as strace wants it.
+    """
+
+    def __init__(self, lab: Lab, inject: str | None = None) -> None:
+        """Lay out; nothing is attached yet."""
+        self._log = lab.scratch / "strace.log"
+        self._inject = inject
+        self.trace: Trace
+
+    def __call__(self, pid: int) -> Trace:
+        """Return the block in which the process is traced."""
+        self.trace = Trace(pid, self._log, self._inject)
+        return self.trace
+
+
+def count_calls(lab: Lab, operation: str, face: str, path: Path | None = None) -> Counter[str]:
+    """Return how often an operation makes each call.
+
+    Raises:
+        VictimFailedError: it did not succeed; then there is nothing to count.
+    """
+    tracer = Tracer(lab)
+    with Trial(lab, operation, face, path) as trial:
+        answer = trial.strike(tracer)
+        trial.judge_file(answer)
+    if trial.problems or answer is None or answer["outcome"] != "done":
+        msg = f"{operation} ({face}) fails without any fault: {answer and answer['error']}; {trial.problems}"
+        raise VictimFailedError(msg)
+    return most_in_a_thread(tracer.trace.calls())

@@ -1,0 +1,144 @@
+"""The processes that faults are done to: `python -m stress.faults.victim FD` forks one whenever it is asked to.
+
+A victim changes a file as it is told. All it says goes through a socket by `send` and `recv`, so that no call on files
+is counted, failed or killed but the library's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from persistent_context import DurabilityUnknownError, PersistentContext, SyncPersistentContext
+from stress.faces import Context, ThreadedContext
+from stress.faults.document import NEIGHBOUR, SIZE, value_of
+from stress.faults.wire import Wire
+
+LOCK_TIMEOUT = 5.0
+"""Seconds. Nobody holds the lock for long: a wait that reaches this limit waits for the dead."""
+
+
+class Victim:
+    """One forked child, and the context that it changes."""
+
+    def __init__(self, wire: Wire, face: str) -> None:
+        """Prepare; nothing is opened yet."""
+        self._wire = wire
+        self._face = face
+        self._plain: PersistentContext | SyncPersistentContext
+        self._context: Context
+
+    async def live(self, path: str) -> None:
+        """Warm up, load the file, and obey."""
+        with tempfile.TemporaryDirectory() as warm:  # late imports, threads and caches come before the faults
+            await self._open(os.path.join(warm, "warm.json"))
+            for operation in ("create", "incr", "save", "transaction"):
+                await self._change(operation, 0, SIZE)
+        await self._open(path)
+        self._wire.say(ready=True)
+        while (order := self._wire.hear()) is not None:
+            with _limited(order.get("limit")):
+                report = await self._attempt(order["operation"], order["number"], order.get("size", SIZE))
+            self._wire.say(**report)
+
+    async def _open(self, path: str) -> None:
+        if self._face == "async":
+            self._plain = self._context = await PersistentContext.create(path, lock_timeout=LOCK_TIMEOUT)
+        else:
+            self._plain = SyncPersistentContext.create(path, lock_timeout=LOCK_TIMEOUT)
+            self._context = ThreadedContext(self._plain)
+
+    async def _change(self, operation: str, number: int, size: int) -> None:
+        match operation:
+            case "incr":
+                await self._context.incr("n")
+            case "neighbour":
+                await self._context.incr(NEIGHBOUR)
+            case "transaction" | "commit":
+                async with self._context.transaction() as tx:
+                    tx["n"] += 1
+                    tx["new"] = value_of(number, size)
+                    if operation == "commit":
+                        self._wire.say(inside=True)
+                        self._wire.hear()
+            case _:
+                self._context.set("new", value_of(number, size))
+                await self._context.save()
+
+    async def _attempt(self, operation: str, number: int, size: int) -> dict[str, Any]:
+        """Do it, and report what became of it, on the word of the library."""
+        error: BaseException | None = None
+        try:
+            await self._change(operation, number, size)
+        except DurabilityUnknownError as failure:
+            outcome, error = "unknown", failure
+        except OSError as failure:
+            outcome, error = "refused", failure
+        except BaseException as failure:  # noqa: BLE001 (a failure of another type is what is looked for)
+            outcome, error = "wrong", failure
+        else:
+            outcome = "done"
+        return {
+            "outcome": outcome,
+            "error": repr(error),
+            "unsaved": sorted(self._plain.unsaved_keys()),
+            "memory": {key: self._plain.get(key) for key in ("n", "new")},
+        }
+
+
+@contextlib.contextmanager
+def _limited(bytes_in_file: int | None) -> Iterator[None]:
+    """Limit the size of files that this process may write; Python ignores SIGXFSZ, so that a write fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if bytes_in_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_in_file, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _begin(wire: Wire, path: str, face: str) -> None:
+    """Be a victim. The sync face has no loop: nothing that it awaits ever suspends."""
+    life = Victim(wire, face).live(path)
+    if face == "async":
+        asyncio.run(life)
+    else:
+        with contextlib.suppress(StopIteration):
+            life.send(None)
+
+
+def main() -> None:
+    """Fork and reap on demand, until the supervisor is gone."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    wire = Wire(channel)
+    while (order := wire.hear()) is not None:
+        if "reap" in order:
+            wire.say(status=os.waitstatus_to_exitcode(os.waitpid(order["reap"], 0)[1]))
+            continue
+        wire.say(send=True)
+        _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+        pid = os.fork()
+        if pid == 0:
+            channel.close()
+            status = 70
+            try:
+                _begin(Wire(socket.socket(fileno=descriptors[0])), order["path"], order["face"])
+                status = 0
+            except BaseException:  # noqa: BLE001 (told, and the process ends)
+                traceback.print_exc()
+            os._exit(status)
+        os.close(descriptors[0])
+        wire.say(pid=pid)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The mutation gate: `python -m stress.mutants`. Exits with 0 if every broken build is caught, 1 if not.
+
+2 says that all that could be shown on this machine was caught, and that it lacks something to show the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from stress.mutants.gate import Gate
+from stress.mutants.report import exit_code, show, show_list, write
+from stress.mutants.table import MUTANTS
+
+PIPED_WIDTH = 150
+"""Columns of the tables where there is no terminal to ask."""
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(prog="python -m stress.mutants", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=MUTANTS, metavar="NAME", help="see --list")
+    parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
+    parser.add_argument("--keep", action="store_true", help="keep the builds and the outputs of the catchers")
+    options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        parser.error("at least one has to run at a time")
+    return options
+
+
+def main() -> int:
+    """Run the gate, report, and return the exit code."""
+    options = parse()
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    mutants = [MUTANTS[name] for name in dict.fromkeys(options.only or MUTANTS)]
+    if options.list:
+        show_list(console, mutants)
+        return 0
+    directory = Path(tempfile.mkdtemp(prefix="mutants-")).resolve()
+    directory.chmod(0o755)  # some tests import the builds as another user
+    began = time.monotonic()
+    try:
+        with console.status("the unbroken build") as status:
+            results = Gate(directory, jobs=options.jobs, keep=options.keep).run(mutants, status.update)
+    finally:
+        if options.keep:
+            console.print(f"the builds and the outputs: {directory}", highlight=False, soft_wrap=True)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+    seconds = time.monotonic() - began
+    show(console, results, seconds)
+    if options.json:
+        write(options.json, results, seconds)
+    return exit_code(results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Builds whose calls are cancelled, timed out, or ended wrongly."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stress.mutants.model import Edit, Mutant, Promise, suite
+
+_COMMIT_UNLESS_ERROR = "            if error is None:\n                operation = transaction.commit()\n"
+_CHANGING_HANDS = "cancelling::TestBehindAHeldLock::test_the_lock_comes_free_at_that_very_moment"
+
+FACES: Final = (
+    Mutant(
+        "cancelled-call-abandoned",
+        "A cancelled call ends while its cycle still writes.",
+        Promise.CANCELLING,
+        (
+            Edit(
+                "_context",
+                "            while not request.arrived and not request.withdraw():\n",
+                "            while False:\n",
+            ),
+        ),
+        (suite("cancelling::TestAfterAnyTime::test_cancelled_after_some_rounds_of_the_loop"),),
+    ),
+    Mutant(
+        "no-shield",
+        "A cancel scope that cancels again and again keeps the loop spinning while a cycle ends.",
+        Promise.CANCELLING,
+        (
+            Edit(
+                "_context",
+                "        with shielded():\n            while",
+                "        with contextlib.nullcontext():\n            while",
+            ),
+        ),
+        (suite("moments::TestCancelling"),),
+    ),
+    Mutant(
+        "cancelled-transaction-keeps-the-lock",
+        "A transaction that is cancelled when it has just got its turn never gives it back.",
+        Promise.CANCELLING,
+        (
+            Edit(
+                "_context",
+                '                    await self._end(request.result, Look("transaction"))\n',
+                "                    pass\n",
+            ),
+        ),
+        (
+            suite(
+                _CHANGING_HANDS + "[the release-transaction]",
+                limit=10,
+            ),
+        ),
+    ),
+    Mutant(
+        "timeout-too-late",
+        "A call waits far longer for the lock than it was told to.",
+        Promise.STARVES,
+        (
+            Edit(
+                "_context",
+                "        self._watch(request, began + patience)\n",
+                "        self._watch(request, began + 1000)\n",
+            ),
+        ),
+        (suite("transactions::TestTimeout::test_it_names_the_holder[async]", limit=15),),
+    ),
+    Mutant(
+        "aborted-transaction-commits",
+        "A transaction whose body raised is written all the same.",
+        Promise.FAILURE,
+        (
+            Edit("_context", _COMMIT_UNLESS_ERROR, "            operation = transaction.commit()\n"),
+            Edit("_sync", _COMMIT_UNLESS_ERROR, "            operation = transaction.commit()\n"),
+        ),
+        (suite("transactions::TestDiscard::test_an_exception_discards"),),
+    ),
+    Mutant(
+        "saved-after-an-exception",
+        "A context manager that is left by an exception saves what was half done.",
+        Promise.FAILURE,
+        (
+            Edit("_context", "        if error is None:\n            await self.save()", "        await self.save()"),
+            Edit("_sync", "        if error is None:\n            self.save()", "        self.save()"),
+        ),
+        (suite("save_and_load::TestTheContextManager"),),
+    ),
+    Mutant(
+        "file-read-in-the-loop",
+        "Loading reads and splits the file in the event loop's thread.",
+        Promise.LOOP,
+        (
+            Edit(
+                "_context",
+                "await loop.run_in_executor(None, self._sync_load_internal)",
+                "self._sync_load_internal()",
+            ),
+        ),
+        (suite("save_and_load::TestTheOriginalSpecification::test_load_and_save_run_in_the_default_executor[load]"),),
+    ),
+    Mutant(
+        "file-written-in-the-loop",
+        "Saving locks, reads, writes and syncs the file in the event loop's thread.",
+        Promise.LOOP,
+        (
+            Edit(
+                "_context",
+                "await asyncio.get_running_loop().run_in_executor(None, self._sync_save_internal)",
+                "self._sync_save_internal()",
+            ),
+        ),
+        (suite("save_and_load::TestTheOriginalSpecification::test_load_and_save_run_in_the_default_executor[save]"),),
+    ),
+    Mutant(
+        "raw-text-printed",
+        "What strangers wrote reaches the terminal as it is, escape sequences and all.",
+        Promise.ACCESS,
+        (Edit("_printable", 'return "".join(', 'return text or "".join('),),
+        (suite("errors::TestPrinting"),),
+    ),
+)

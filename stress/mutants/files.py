@@ -1,0 +1,225 @@
+"""Builds that write, replace, read or remove files wrongly."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stress.mutants.model import Edit, Mutant, Promise, faults, suite
+
+_SYNC_THE_FILE = "        if durable:\n            _sync(fd)\n        check()"
+_STEPS = suite("platforms::TestTheOrderOfTheSteps")
+_POWER = faults("--only power:xfs:save:async --point acknowledged:1")
+_BROKEN_DISK = "errors::TestABrokenDisk::"
+
+FILES: Final = (
+    Mutant(
+        "no-file-fsync",
+        "The new file is not synced before it replaces the old one.",
+        Promise.LOST,
+        (Edit("_files", _SYNC_THE_FILE, "        check()"),),
+        (_STEPS, _POWER),
+    ),
+    Mutant(
+        "no-directory-fsync",
+        "The directory is not synced after the replacing, so the old name may come back.",
+        Promise.LOST,
+        (Edit("_files", "        if durable:\n            sync_directory(os.path.dirname(path))\n", ""),),
+        (_STEPS, _POWER),
+    ),
+    Mutant(
+        "fsync-after-rename",
+        "The new file is synced only when it has replaced the old one.",
+        Promise.LOST,
+        (
+            Edit("_files", _SYNC_THE_FILE, "        check()"),
+            Edit(
+                "_files",
+                "        if durable:\n            sync_dir",
+                "        if durable:\n            _sync(fd)\n            sync_dir",
+            ),
+        ),
+        (_STEPS,),
+    ),
+    Mutant(
+        "new-directories-unsynced",
+        "A directory that was made for the file may be gone after a power loss.",
+        Promise.LOST,
+        (Edit("_files", "        sync_directory(os.path.dirname(directory))\n", ""),),
+        (_STEPS,),
+    ),
+    Mutant(
+        "failed-fsync-retried",
+        "A sync that failed is tried once more on the same file, where the kernel says yes to anything.",
+        Promise.LOST,
+        (
+            Edit(
+                "_files",
+                "        os.fsync(fd)\n",
+                "        try:\n            os.fsync(fd)\n        except OSError:\n            os.fsync(fd)\n",
+            ),
+        ),
+        (suite("moments::TestSyncing::test_a_failed_sync_is_not_tried_again"),),
+    ),
+    Mutant(
+        "written-in-place",
+        "The old file is overwritten where it stands, so that readers see half of the new one.",
+        Promise.TORN,
+        (
+            Edit(
+                "_files",
+                "            os.replace(source, target)\n",
+                '            with open(source, "rb") as new, open(target, "wb") as old:\n'
+                "                old.write(new.read())\n"
+                "            os.unlink(source)\n",
+            ),
+        ),
+        (
+            suite("platforms::TestTheOrderOfTheSteps"),
+            suite("processes::TestNothingIsTorn::test_a_reader_never_sees_half_a_document"),
+        ),
+    ),
+    Mutant(
+        "short-write-taken-for-whole",
+        "A write that the system cut short is taken for a whole one.",
+        Promise.TORN,
+        (
+            Edit(
+                "_files",
+                "            rest = rest[os.write(fd, rest) :]\n",
+                "            os.write(fd, rest)\n            rest = rest[len(rest) :]\n",
+            ),
+        ),
+        (suite("write_faults::TestRealLimits::test_a_limit_on_the_size_of_files[4096-transaction-async]"),),
+    ),
+    Mutant(
+        "corrupt-file-overwritten",
+        "A file that is no JSON object is overwritten, and not moved aside.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "_store", "            aside = move_aside(self.path, durable=True)\n", "            aside = self.path\n"
+            ),
+        ),
+        (suite("save_and_load::TestCorruptFiles::test_a_file_corrupt_by_the_time_of_a_save"),),
+    ),
+    Mutant(
+        "no-second-look",
+        "A file that somebody is just rewriting in place is moved aside at the first look.",
+        Promise.CLOBBERED,
+        (Edit("_store", "_SECOND_LOOKS: Final = 5", "_SECOND_LOOKS: Final = 0"),),
+        (suite("moments::TestASecondLook"),),
+    ),
+    Mutant(
+        "repeated-keys-not-kept",
+        "A file that repeats keys is overwritten without a copy of what it was.",
+        Promise.CLOBBERED,
+        (Edit("_store", "        if old.repeats:\n", "        if False:\n"),),
+        (suite("save_and_load::TestLayouts::test_duplicate_keys_are_kept_aside_when_overwritten"),),
+    ),
+    Mutant(
+        "symlink-replaced",
+        "A symbolic link is replaced by a file, and its target stays as it was.",
+        Promise.CLOBBERED,
+        (Edit("_group", "    real = os.path.realpath(path)\n", "    real = os.path.abspath(path)\n"),),
+        (suite("save_and_load::TestSymlinks::test_the_link_stays_and_its_target_is_written"),),
+    ),
+    Mutant(
+        "leftovers-stay",
+        "The temporaries of writers that were killed stay for ever.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "_store",
+                "                for leftover in remove_leftovers(self.path):",
+                "                for leftover in ():",
+            ),
+        ),
+        (suite("moments::TestTemporaries::test_one_that_a_killed_writer_left_is_removed"),),
+    ),
+    Mutant(
+        "living-writer-s-temporary-removed",
+        "A temporary is removed though its writer lives.",
+        Promise.LOST,
+        (Edit("_files", "S_ISREG(os.fstat(fd).st_mode) and try_lock(fd):", "S_ISREG(os.fstat(fd).st_mode):"),),
+        (suite("moments::TestTemporaries::test_one_whose_writer_lives_stays"),),
+    ),
+    Mutant(
+        "temporary-not-locked",
+        "A writer does not lock its temporary, so that others take it for a leftover.",
+        Promise.LOST,
+        (Edit("_files", "        try_lock(fd)  # says", "        # says"),),
+        (suite("moments::TestTemporaries::test_one_whose_writer_lives_stays"),),
+    ),
+    Mutant(
+        "fixed-temporary-name",
+        "The temporary has always the same name, which anybody can plant a file under.",
+        Promise.ACCESS,
+        (Edit("_files", "os.urandom(8).hex()", "bytes(8).hex()"),),
+        (suite("bad_places::TestTemporaryFiles::test_names_are_random_and_short_lived"),),
+    ),
+    Mutant(
+        "no-o-excl",
+        "The temporary is opened though a file stands under its name.",
+        Promise.ACCESS,
+        (
+            Edit(
+                "_files",
+                "os.O_CREAT | os.O_EXCL | CLOEXEC | NO_FOLLOW, mode)",
+                "os.O_CREAT | CLOEXEC | NO_FOLLOW, mode)",
+            ),
+        ),
+        (suite("moments::TestTemporaries::test_one_that_somebody_planted_is_not_used"),),
+    ),
+    Mutant(
+        "mode-not-kept",
+        "The new file does not get the access rights of the old one.",
+        Promise.ACCESS,
+        (Edit("_files", "        share_access(path, fd)\n", ""),),
+        (suite("save_and_load::TestModes::test_the_mode_of_a_file_is_kept"),),
+    ),
+    Mutant(
+        "temporary-open-to-all",
+        "For a moment, the temporary can be read by more users than the file that it will replace.",
+        Promise.ACCESS,
+        (Edit("_files", "        mode = 0o600  # widened", "        mode = 0o666  # widened"),),
+        (suite("moments::TestTemporaries::test_one_is_never_open_to_more_users_than_the_file"),),
+    ),
+    Mutant(
+        "group-of-the-writer-let-in",
+        "Where the file's group cannot be given, the writer's own group gets its rights.",
+        Promise.ACCESS,
+        (Edit("_files", "        mode &= ~0o070 | (mode & 0o007) << 3", "        mode &= 0o777"),),
+        (suite("bad_places::TestRights::test_a_file_of_a_group_one_is_not_in"),),
+    ),
+    Mutant(
+        "durability-unknown-told-as-plain-error",
+        "A failure after the replacing is raised as if nothing had been written.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_files", "        raise DurabilityUnknownError(number, message, path) from error\n", "        raise\n"
+            ),
+        ),
+        (suite(_BROKEN_DISK + "test_an_unsynced_directory_leaves_durability_unknown"),),
+    ),
+    Mutant(
+        "temporary-left-by-a-failed-write",
+        "A write that failed leaves its temporary behind.",
+        Promise.FAILURE,
+        (Edit("_files", "                os.unlink(temporary)\n", "                pass\n"),),
+        (suite(_BROKEN_DISK + "test_an_unsynced_file_does_not_replace_the_old_one"),),
+    ),
+    Mutant(
+        "no-reread",
+        "What the file held when this process last saw it is changed and written, without reading it under the lock.",
+        Promise.LOST,
+        (
+            Edit(
+                "_store",
+                "                return self.read()\n",
+                "                return self._known if self._known.present else self.read()\n",
+            ),
+        ),
+        (suite("save_and_load::TestMerging::test_a_program_that_knows_nothing_of_us_is_merged_with"),),
+    ),
+)

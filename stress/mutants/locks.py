@@ -1,0 +1,158 @@
+"""Builds that lock, unlock, stamp or show the lock file wrongly."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stress.mutants.model import Edit, Mutant, Promise, stress, suite
+
+_HAMMER = stress(
+    "--processes 6 --tasks 4 --seconds 3 --kill-every 0 --stop-every 0 --cancel-every 0 --fork-every 0 --foreign 0"
+    " --seed 1 --quiet"
+)
+_INCREMENTS = suite("processes::TestNothingIsLost::test_increments")
+_REPLACE = "        written = replace(self.path, document.pieces(), durable=durable, check=self._lock.check)\n"
+
+LOCKS: Final = (
+    Mutant(
+        "no-file-lock",
+        "The lock is said to be had without asking the kernel.",
+        Promise.LOST,
+        (Edit("_flock", "bool(_filelock().lock_descriptor(fd, blocking=False))", "_filelock() is not None"),),
+        (_INCREMENTS, _HAMMER),
+    ),
+    Mutant(
+        "unlocked-before-the-replace",
+        "The lock is released just before the new file replaces the old one.",
+        Promise.LOST,
+        (
+            Edit(
+                "_store",
+                _REPLACE,
+                f"        self._lock.release()\n{_REPLACE.replace('self._lock.check', 'lambda: None')}",
+            ),
+        ),
+        (_INCREMENTS, _HAMMER),
+    ),
+    Mutant(
+        "lock-file-deleted-on-release",
+        "The lock file is deleted when it is released, while others wait for it.",
+        Promise.LOST,
+        (
+            Edit(
+                "_lock",
+                "            unlock(fd)\n        with",
+                "            unlock(fd)\n            os.unlink(self.path)\n        with",
+            ),
+        ),
+        (suite("processes::TestForeignLocks::test_the_lock_file_is_never_deleted"),),
+    ),
+    Mutant(
+        "deleted-lock-file-taken-for-the-lock",
+        "A lock counts though its file was deleted while it was waited for.",
+        Promise.LOST,
+        (Edit("_lock", "                if self._is_at_path(status):\n", "                if True:\n"),),
+        (suite("moments::TestTheLockFile::test_a_deleted_one_that_was_waited_for_is_no_lock"),),
+    ),
+    Mutant(
+        "deleted-lock-file-not-noticed",
+        "Nobody looks before the replacing whether the lock file is still the one that was locked.",
+        Promise.LOST,
+        (Edit("_store", "check=self._lock.check", "check=lambda: None"),),
+        (suite("processes::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
+    ),
+    Mutant(
+        "transaction-repeated-after-a-lost-lock",
+        "A transaction that lost its lock is written later, over what others wrote meanwhile.",
+        Promise.LOST,
+        (Edit("_operations", "repeatable: ClassVar[bool] = False", "repeatable: ClassVar[bool] = True"),),
+        (suite("processes::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
+    ),
+    Mutant(
+        "forked-child-unlocks",
+        "A forked child lets go of what it inherited by unlocking, which unlocks its parent's lock.",
+        Promise.LOST,
+        (Edit("_lock", "        self._close()\n\n    def holder", "        self.release()\n\n    def holder"),),
+        (suite("processes::TestForks::test_a_child_cannot_release_its_parents_lock"),),
+    ),
+    Mutant(
+        "forked-child-keeps-the-descriptor",
+        "A forked child keeps its parent's lock open, so that it outlasts the parent.",
+        Promise.STARVES,
+        (Edit("_group", "        queue.disown()\n", "        pass\n"),),
+        (suite("processes::TestForks::test_a_forked_child_does_not_outlast_a_killed_holder"),),
+    ),
+    Mutant(
+        "polling-for-the-lock",
+        "Who waits asks for the lock now and then, and does not stand in the kernel's queue.",
+        Promise.STARVES,
+        (
+            Edit(
+                "_flock",
+                "        fcntl.flock(fd, fcntl.LOCK_EX)\n",
+                "        while not try_lock(fd):\n            threading.Event().wait(0.005)\n",
+            ),
+        ),
+        (suite("moments::TestWaiting::test_who_waits_stands_in_the_queue_of_the_kernel"),),
+    ),
+    Mutant(
+        "stamp-not-erased",
+        "The stamp of a former holder stays in the lock file, and is shown as the holder.",
+        Promise.STARVES,
+        (
+            Edit(
+                "_lock",
+                "        if self._stamped:\n            with contextlib",
+                "        if False:\n            with contextlib",
+            ),
+        ),
+        (suite("processes::TestTheHolder::test_a_former_holder_is_not_shown_for_a_holder_without_a_stamp"),),
+    ),
+    Mutant(
+        "dead-holder-shown",
+        "A process that is dead is shown as the holder.",
+        Promise.STARVES,
+        (Edit("_lock", "    if verified and not _is_alive(pid, start):\n        return nobody\n", ""),),
+        (suite("processes::TestTheHolder::test_a_dead_process_is_not_shown_for_a_holder_without_a_stamp"),),
+    ),
+    Mutant(
+        "lock-file-through-a-link",
+        "A link that somebody planted under the lock file's name is followed.",
+        Promise.ACCESS,
+        (
+            Edit(
+                "_lock",
+                "        flags = os.O_RDWR | CLOEXEC | NO_FOLLOW | NO_WAIT\n",
+                "        flags = os.O_RDWR | CLOEXEC | NO_WAIT\n",
+            ),
+        ),
+        (suite("bad_places::TestTheKindOfTheLockFile::test_a_link_is_never_followed[async-a file-incr]", limit=10),),
+    ),
+    Mutant(
+        "lock-file-open-to-all",
+        "For a moment, a new lock file can be opened by more users than the data file.",
+        Promise.ACCESS,
+        (Edit("_lock", "mode = 0o600 if os.path.exists(self._data_path) else 0o666", "mode = 0o666"),),
+        (suite("moments::TestTheLockFile::test_it_is_never_open_to_more_users_than_the_file"),),
+    ),
+    Mutant(
+        "lock-file-closed-to-others",
+        "A second user who may write the data file may not lock it.",
+        Promise.ACCESS,
+        (
+            Edit(
+                "_lock",
+                "                        share_access(self._data_path, fd, mask=0o666)\n",
+                "                        pass\n",
+            ),
+        ),
+        (suite("save_and_load::TestModes::test_the_lock_follows_the_file"),),
+    ),
+    Mutant(
+        "stranger-s-file-stamped",
+        "A file that was put under the lock file's name by a hard link is written to.",
+        Promise.ACCESS,
+        (Edit("_lock", "ours = status.st_nlink == 1  #", "ours = True  #"),),
+        (suite("bad_places::TestTheKindOfTheLockFile::test_a_hard_link_changes_nobody_s_file"),),
+    ),
+)

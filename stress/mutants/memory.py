@@ -1,0 +1,138 @@
+"""Builds that compare, merge, check or keep values wrongly."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stress.mutants.model import Edit, Mutant, Promise, suite
+
+_MERGE = "            draft.put(merge("
+
+MEMORY: Final = (
+    Mutant(
+        "no-merge",
+        "Saving writes all of memory over what others changed meanwhile.",
+        Promise.CLOBBERED,
+        (Edit("_operations", "        if draft.is_new:\n", "        if True:\n"),),
+        (suite("save_and_load::TestMerging::test_a_key_that_others_changed_is_kept"),),
+    ),
+    Mutant(
+        "conflict-written-anyway",
+        "A save that raises ConflictError has written its side.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "_operations",
+                _MERGE,
+                "            draft._texts.update({key: one.mine for key, one in self.unsaved.items()})\n" + _MERGE,
+            ),
+        ),
+        (suite("conflicts::TestRaise::test_nothing_is_written"),),
+    ),
+    Mutant(
+        "conflict-not-raised",
+        'on_conflict="raise" overwrites what others changed, without a word.',
+        Promise.CLOBBERED,
+        (Edit("_merge", "            conflicts.append(key)\n", "            merged[key] = change.mine\n"),),
+        (suite("conflicts::TestRaise::test_a_conflict_raises"),),
+    ),
+    Mutant(
+        "in-conflict-with-itself",
+        "A context takes its own earlier call for a change of somebody else.",
+        Promise.CLOBBERED,
+        (Edit("_merge", "own.get(key, change.base)", "change.base"),),
+        (suite("executor::TestGroupCommit::test_an_earlier_call_of_the_same_context_is_no_conflict"),),
+    ),
+    Mutant(
+        "compared-by-equality",
+        "1, 1.0 and True are taken for the same value.",
+        Promise.MEMORY,
+        (Edit("_values", "_canonical(one) == _canonical(other)", "decode(one) == decode(other)"),),
+        (
+            suite("atomic::TestCompareAndSet::test_equal_values_of_other_json_do_not_match"),
+            suite("memory::TestExactness::test_equal_values_of_other_json_are_changes"),
+        ),
+    ),
+    Mutant(
+        "compared-by-spelling",
+        "The same value spelt otherwise is taken for a change.",
+        Promise.MEMORY,
+        (Edit("_values", "one == other or _canonical(one) == _canonical(other)", "one == other"),),
+        (suite("sameness::TestTheSameValue"),),
+    ),
+    Mutant(
+        "nan-accepted",
+        "NaN is written as null, and comes back as None.",
+        Promise.FAILURE,
+        (Edit("_values", '            if text != b"null" or value is None:\n', "            if True:\n"),),
+        (suite("bad_values::TestSaveRefuses::test_at_the_top_too[async-NaN]"),),
+    ),
+    Mutant(
+        "unequal-values-accepted",
+        "Tuples, sets, dates and what stands in them are written as something else.",
+        Promise.FAILURE,
+        (Edit("_values", "text) and decode(text) == value:", "text):"),),
+        (suite("bad_values::TestSaveRefuses::test_at_the_top_too[async-tuple]"),),
+    ),
+    Mutant(
+        "memory-not-written-to-a-missing-file",
+        "When the file is gone, a save writes only what was changed since.",
+        Promise.LOST,
+        (
+            Edit(
+                "_operations",
+                "            draft.put(self.memory(), ",
+                "            draft.put({key: one.mine for key, one in self.unsaved.items()}, ",
+            ),
+        ),
+        (suite("save_and_load::TestAFileThatIsGone::test_all_memory_is_written"),),
+    ),
+    Mutant(
+        "load-keeps-unsaved-changes",
+        "Loading leaves the unsaved changes in memory.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "_memory",
+                "        self.data, self.seen = live, document\n",
+                "        live.update({key: self.data[key] for key in self.unsaved_keys() if key in self.data})\n"
+                "        self.data, self.seen = live, document\n",
+            ),
+        ),
+        (suite("memory::TestLoading::test_load_drops_unsaved_changes"),),
+    ),
+    Mutant(
+        "older-load-taken-for-newer",
+        "A load that a save overtook puts back into memory what the save had replaced.",
+        Promise.MEMORY,
+        (Edit("_memory", "        if reading.saves != self._saves:\n            return False\n", ""),),
+        (suite("corners::TestLoading::test_a_load_that_a_save_overtakes_is_not_taken_for_newer"),),
+    ),
+    Mutant(
+        "change-during-a-call-lost",
+        "What was set while a call was under way is overwritten by its result.",
+        Promise.MEMORY,
+        (Edit("_memory", "            if not same(mine, sent.get(key, touched.base)):", "            if False:"),),
+        (suite("atomic::TestUnsavedChanges::test_a_set_during_an_incr_comes_after_it"),),
+    ),
+    Mutant(
+        "copy-shares-memory",
+        "Changing what get_all_data() returned changes the context.",
+        Promise.MEMORY,
+        (Edit("_memory", "else copy.deepcopy(value)", "else value"),),
+        (suite("memory::TestGetAllData"),),
+    ),
+    Mutant(
+        "changes-in-place-not-seen",
+        "A list or dictionary that was changed in place is taken for unchanged.",
+        Promise.LOST,
+        (
+            Edit(
+                "_memory",
+                "        if value is touched.seen and is_scalar(value) and ",
+                "        if value is touched.seen and ",
+            ),
+        ),
+        (suite("memory::TestUnsavedKeys::test_a_value_changed_in_place_is_unsaved"),),
+    ),
+)

@@ -1,0 +1,87 @@
+"""What a broken build is: a few lines replaced, the promise that falls with them, and who has to notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+
+class Promise(Enum):
+    """The promises of the README, and what the documentation says of memory."""
+
+    LOST = "1. Nothing acknowledged is lost"
+    TORN = "2. Nothing is torn"
+    CLOBBERED = "3. Nothing is clobbered"
+    LOOP = "4. Nothing blocks the loop"
+    STARVES = "5. Nobody starves"
+    FAILURE = "6. Every failure is loud and exact"
+    CANCELLING = "7. Cancelling is safe"
+    ACCESS = "8. Nobody gets in"
+    MEMORY = "Memory and the file agree"
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A replacement of a text that occurs exactly once in a module."""
+
+    module: str
+    """The name of the module, without ``.py``."""
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Tests of this project, by what pytest calls them below ``tests/``; one of them has to fail."""
+
+    nodes: tuple[str, ...]
+    limit: int
+    """Seconds after which pytest-timeout fails a test: a build that hangs is caught by that."""
+
+    def __str__(self) -> str:
+        """Return their names."""
+        return " ".join(self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A module that is run with arguments, and ends with 1 if it found something, and with 0 if not."""
+
+    module: str
+    arguments: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return the command."""
+        return " ".join(("python -m", self.module, *self.arguments))
+
+
+Catcher: TypeAlias = Suite | Program
+
+
+def suite(*nodes: str, limit: int = 40) -> Suite:
+    """Return the catcher that these tests are; each begins with the name of its file, without ``test_``."""
+    return Suite(tuple(f"tests/test_{node.replace('::', '.py::', 1)}" for node in nodes), limit)
+
+
+def stress(arguments: str) -> Program:
+    """Return the catcher that a stress run is."""
+    return Program("stress", tuple(arguments.split()))
+
+
+def faults(arguments: str) -> Program:
+    """Return the catcher that a run of faults is."""
+    return Program("stress.faults", tuple(arguments.split()))
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A build of the library that breaks a promise."""
+
+    name: str
+    breaks: str
+    """What is wrong with it, in one sentence."""
+    promise: Promise
+    edits: tuple[Edit, ...]
+    catchers: tuple[Catcher, ...]
+    """Each of them has to catch it, where it can run."""

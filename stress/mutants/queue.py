@@ -1,0 +1,193 @@
+"""Builds in which the calls of one process get in each other's way, or are told what is not so."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stress.mutants.model import Edit, Mutant, Promise, suite
+
+_DRAWN_UP = "            document = draft.document()\n"
+_APPLIED = "        return [request for request in batch if request.error is None]\n\n    def _grant"
+_DELIVERY = "        with self._delivery:\n            self._pass_on()\n            self._settle(over)\n"
+
+QUEUE: Final = (
+    Mutant(
+        "no-exclusion-in-the-process",
+        "Two threads of one process run cycles on the same file at once.",
+        Promise.LOST,
+        (
+            Edit(
+                "_group",
+                "            if self._busy or not self._has_waiting():",
+                "            if not self._has_waiting():",
+            ),
+            Edit("_flock", "bool(_filelock().lock_descriptor(fd, blocking=False))", "_filelock() is not None"),
+        ),
+        (suite("moments::TestOneCycleAtATime", limit=15),),
+    ),
+    Mutant(
+        "two-cycles-at-once",
+        "A second thread begins a cycle while the first one's has not ended, and waits for its own process.",
+        Promise.LOST,
+        (
+            Edit(
+                "_group",
+                "            if self._busy or not self._has_waiting():",
+                "            if not self._has_waiting():",
+            ),
+        ),
+        (suite("moments::TestOneCycleAtATime", limit=15),),
+    ),
+    Mutant(
+        "a-queue-for-each-context",
+        "Contexts on the same file do not know of each other, so that a task waits for its own transaction.",
+        Promise.FAILURE,
+        (Edit("_group", "        queue = _queues.get(real)\n", "        queue = None\n"),),
+        (
+            suite(
+                "transactions::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10
+            ),
+        ),
+    ),
+    Mutant(
+        "acknowledged-before-the-commit",
+        "Calls are told that they are done before the file is written.",
+        Promise.LOST,
+        (
+            Edit(
+                "_group",
+                _DRAWN_UP,
+                _DRAWN_UP + "            self._settle(applied)\n            threading.Event().wait(0.1)\n",
+            ),
+        ),
+        (
+            suite(
+                "atomic::TestIncr::test_it_counts_from_what_others_wrote", "atomic::TestIncr::test_other_keys_are_kept"
+            ),
+        ),
+    ),
+    Mutant(
+        "failed-commit-acknowledged",
+        "A write that failed is told as done.",
+        Promise.LOST,
+        (
+            Edit(
+                "_group",
+                "            request.error = failure and _own_copy(failure)\n",
+                "            request.error = None\n",
+            ),
+        ),
+        (suite("errors::TestABrokenDisk::test_it_can_be_repeated"),),
+    ),
+    Mutant(
+        "results-mixed-up",
+        "Of calls that were carried together, two get each other's result.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_group",
+                _APPLIED,
+                "        batch[0].result, batch[-1].result = batch[-1].result, batch[0].result\n" + _APPLIED,
+            ),
+        ),
+        (suite("executor::TestGroupCommit::test_every_call_gets_its_own_error"),),
+    ),
+    Mutant(
+        "one-error-for-all",
+        "A function that raises fails all calls that were carried together with it.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_group",
+                "                request.error = error\n        self._cycle_thread",
+                "                for other in batch:\n"
+                "                    other.error = error\n"
+                "        self._cycle_thread",
+            ),
+        ),
+        (suite("atomic::TestGroups::test_a_function_that_raises_hurts_only_its_own_call"),),
+    ),
+    Mutant(
+        "failed-save-forgets-its-changes",
+        "What a save could not write is taken for saved.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_group",
+                "        if failure is None or isinstance(failure, DurabilityUnknownError):\n",
+                "        if True:\n",
+            ),
+        ),
+        (suite("errors::TestABrokenDisk::test_an_unsynced_file_does_not_replace_the_old_one"),),
+    ),
+    Mutant(
+        "withdrawn-call-takes-effect",
+        "A call that is told to be withdrawn is applied all the same.",
+        Promise.CANCELLING,
+        (
+            Edit(
+                "_group",
+                "            request._state = new  # noqa: SLF001\n            return True",
+                "            return True",
+            ),
+        ),
+        (suite("cancelling::TestBehindAHeldLock::test_only_the_cancelled_ones_are_withdrawn"),),
+    ),
+    Mutant(
+        "delivered-out-of-order",
+        "A cycle's results may reach memory after those of a later cycle.",
+        Promise.MEMORY,
+        (Edit("_group", _DELIVERY, "        self._pass_on()\n        self._settle(over)\n"),),
+        (suite("moments::TestDelivery"),),
+    ),
+    Mutant(
+        "timeout-names-nobody",
+        "A wait that ends in a timeout does not say who holds the lock.",
+        Promise.STARVES,
+        (Edit("_group", "self.store.holder(probe=False)", "None"),),
+        (suite("transactions::TestTimeout::test_it_carries_its_data"),),
+    ),
+    Mutant(
+        "waiting-in-the-executor",
+        "A thread of the default executor waits for the lock.",
+        Promise.LOOP,
+        (Edit("_group", "self._cycle(wait=False) is _Outcome.NO_LOCK", "self._cycle(wait=True) is _Outcome.NO_LOCK"),),
+        (suite("save_and_load::TestWaiting::test_who_waits_holds_no_thread_of_the_executor", limit=15),),
+    ),
+    Mutant(
+        "transaction-ends-in-the-executor",
+        "A transaction cannot end while the executor is full of those who wait for it.",
+        Promise.LOOP,
+        (
+            Edit(
+                "_group",
+                "        self._worker.submit(lambda: self._end_cycle([request], session))\n",
+                "        import asyncio\n"
+                "        asyncio.get_event_loop().run_in_executor(None, self._end_cycle, [request], session)\n",
+            ),
+        ),
+        (
+            suite(
+                "executor::TestManyWaiters::test_a_transaction_ends_though_the_executor_is_full_of_those_who_wait_for_it",
+                limit=15,
+            ),
+        ),
+    ),
+    Mutant(
+        "reentrancy-unchecked",
+        "A task that calls the same file inside its own transaction waits for itself.",
+        Promise.FAILURE,
+        (Edit("_group", "        self._check_reentrancy(request.owner)\n", ""),),
+        (
+            suite("corners::TestCallables::test_a_function_that_calls_the_same_file_is_told_so", limit=15),
+            suite("transactions::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once", limit=15),
+        ),
+    ),
+    Mutant(
+        "turned-link-not-followed",
+        "A call goes to where a symbolic link led before.",
+        Promise.LOST,
+        (Edit("_group", "batch = self._send_on(self._take_batch())", "batch = self._take_batch()"),),
+        (suite("save_and_load::TestSymlinks::test_a_link_that_was_turned_is_followed_anew"),),
+    ),
+)

@@ -1,0 +1,16 @@
+"""All broken builds, by name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stress.mutants.faces import FACES
+from stress.mutants.files import FILES
+from stress.mutants.locks import LOCKS
+from stress.mutants.memory import MEMORY
+from stress.mutants.model import Mutant
+from stress.mutants.queue import QUEUE
+from stress.mutants.watch import WATCH
+
+ALL: Final = (*FILES, *LOCKS, *QUEUE, *FACES, *MEMORY, *WATCH)
+MUTANTS: Final[dict[str, Mutant]] = {mutant.name: mutant for mutant in ALL}

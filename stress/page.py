@@ -1,0 +1,67 @@
+"""Tells a stress run as one HTML page that needs nothing else: `python -m stress.page DIRECTORY` does so afterwards."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from string import Template
+
+from stress import page_numbers as numbers
+from stress import page_sections as sections
+from stress.page_html import Html, join
+from stress.page_record import Record
+from stress.report import Report
+from stress.run import Run
+
+TEMPLATE = Path(__file__).with_name("page.html")
+PAGE = "report.html"
+"""What the page is called in the run's directory."""
+
+
+def write_page(run: Run, report: Report, path: Path) -> None:
+    """Write the page of a run that has ended; leave in the run's directory what a later page needs."""
+    record = Record.of(run, report)
+    record.store()
+    path.write_text(page(record), encoding="utf-8")
+
+
+def page(record: Record) -> Html:
+    """Return the page."""
+    body = join(
+        [
+            sections.header(record),
+            sections.told_findings(record),
+            sections.setting(record),
+            numbers.matrix(record),
+            numbers.operations(record),
+            numbers.course(record),
+            numbers.latency(record),
+            numbers.shares(record),
+            numbers.commits(record),
+            sections.proofs(record),
+            sections.limits(),
+        ],
+        "\n",
+    )
+    title = f"{record.verdict.name} · stress run, seed {record.plan.seed}"
+    return Html(Template(TEMPLATE.read_text(encoding="utf-8")).substitute(title=title, body=body))
+
+
+def main() -> int:
+    """Write the page of a stored run."""
+    parser = argparse.ArgumentParser(prog="python -m stress.page", description=__doc__)
+    parser.add_argument("directory", type=Path, help="of a run that was kept")
+    parser.add_argument("--output", type=Path, help=f"the page (default: {PAGE} in the directory)")
+    options = parser.parse_args()
+    path = options.output or options.directory / PAGE
+    try:
+        path.write_text(page(Record.stored(options.directory)), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The sections of words: the verdict, the findings, the setting, what was checked and what was not shown."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from stress.checkers import CHECKERS
+from stress.history import Outcome
+from stress.page_findings import count, findings
+from stress.page_html import Html, join, section, tag
+from stress.page_record import Record
+from stress.page_timeline import GUIDE
+from stress.report import UNDECIDED, Verdict
+
+ROOT = Path(__file__).parents[1]
+MARKS = {Verdict.PASS: "✓", Verdict.FAIL: "✗"}
+
+
+def header(record: Record) -> Html:
+    """Return the verdict, in one word and in one sentence, and the command that repeats the run."""
+    word, _, meaning = record.verdict.value.partition(": ")
+    mark = tag("span", MARKS.get(record.verdict, "?"), class_="mark")
+    return tag(
+        "header",
+        tag("p", "persistent-context · stress run", class_="kind"),
+        tag("h1", mark, word, class_=f"verdict {record.verdict.name.lower()}"),
+        tag("p", f"{_sentence(record)} {meaning.capitalize()}." if meaning else _sentence(record), class_="summary"),
+        tag("p", "To repeat it:", class_="label"),
+        tag("pre", str(record.plan), class_="command"),
+    )
+
+
+def _sentence(record: Record) -> str:
+    """Return what happened and what came of it."""
+    faults = sum(map(len, record.faults.values()))
+    happened = (
+        f"{record.plan.processes:,} worker processes of {record.plan.tasks:,} tasks or threads hammered one file for"
+        f" {record.course.seconds:.1f} seconds while {faults:,} faults struck, and"
+        f" {record.tally.acknowledged:,} of their operations were acknowledged."
+    )
+    if record.verdict is Verdict.FAIL:
+        found = count(record)
+        return f"{happened} {found:,} finding{'s speak' if found > 1 else ' speaks'} against the library or the run."
+    if record.verdict is Verdict.BROKEN:
+        causes = [f"process {name} ended by itself" for name in record.course.died]
+        causes += [f"no operation of {name} was acknowledged" for name in record.idle]
+        return f"{happened} But {', '.join(causes[:12])}."
+    return happened
+
+
+def told_findings(record: Record) -> Html:
+    """Return what speaks against the run, if anything does."""
+    told = findings(record)
+    return section(f"Findings ({count(record):,})", tag("p", GUIDE, class_="caption"), *told) if told else Html()
+
+
+def setting(record: Record) -> Html:
+    """Return what was asked for and what it ran on."""
+    plan, course = record.plan, record.course
+    run = {
+        "seed": plan.seed,
+        "ended": record.written,
+        "duration": f"{course.seconds:.1f} s of {plan.seconds:g} s asked for",
+        "workers": f"{plan.processes:,} processes of {plan.tasks:,} tasks or threads",
+        "processes": f"{course.started:,} started, {course.kills:,} killed, {len(course.died):,} died by themselves,"
+        f" {len(course.hung):,} did not stop",
+        "operations": f"{record.tally.invoked:,} invoked; {record.tally.acknowledged:,} acknowledged to workers",
+    }
+    if record.history.commits:
+        run["commits"] = f"at least {record.history.commits:,}"
+    lists = (
+        tag(
+            "div",
+            tag("h3", title),
+            tag("dl", *(join([tag("dt", name), tag("dd", told)]) for name, told in facts.items())),
+        )
+        for title, facts in (("Run", run), ("Machine", record.machine))
+    )
+    return section("What ran, and on what", tag("div", *lists, class_="columns"))
+
+
+def proofs(record: Record) -> Html:
+    """Return each checker: what it proves, what it was given, what it found, and how it looks."""
+    parts = []
+    for workload in record.workloads:
+        checker = CHECKERS.get(workload)
+        found = record.violations.get(workload)
+        given = record.tally.outcomes(workload)
+        if found is None:
+            mark, said = "?", "did not run"
+        elif found and all(one.kind == UNDECIDED for one in found):
+            mark, said = "?", f"gave up {len(found):,} times"
+        elif found:
+            mark, said = "✗", f"{len(found):,} wrong"
+        elif not given[Outcome.OK]:
+            mark, said = "?", "had nothing to check"
+        else:
+            mark, said = "✓", "found nothing wrong"
+        state = {"✓": "pass", "✗": "fail"}.get(mark, "broken")
+        head = tag(
+            "h3",
+            tag("span", mark, class_=f"mark {state}"),
+            workload,
+            tag("small", f"{said} in {given.total():,} operations"),
+        )
+        parts.append(tag("article", head, *(_proof(checker) if checker else ()), class_="checker"))
+    caption = (
+        "Each checker is a pure function of the logged history and of the file that is left. Its source is below it."
+    )
+    return section("What was checked", tag("p", caption, class_="caption"), *parts)
+
+
+def _proof(checker: Callable[..., object]) -> Iterator[Html]:
+    """Yield the promise that a checker holds, and its source where it is to be had."""
+    function = inspect.unwrap(checker)
+    if promise := inspect.getdoc(function):
+        yield tag("p", promise)
+    try:
+        source, line = inspect.getsourcelines(function)
+        file = Path(inspect.getsourcefile(function) or "").resolve()
+    except (OSError, TypeError):
+        return
+    place = f"{file.relative_to(ROOT) if file.is_relative_to(ROOT) else file.name}:{line}"
+    yield tag(
+        "details", tag("summary", f"{getattr(function, '__name__', 'source')}, {place}"), tag("pre", "".join(source))
+    )
+
+
+def limits() -> Html:
+    """Return what nobody is to conclude from the page."""
+    return section(
+        "What this run does not show",
+        tag(
+            "p",
+            "Processes were killed and stopped, the machine was not: that what was acknowledged survives a loss of"
+            " power is for the fault tests to show. Nothing is said of other file systems than the one named above,"
+            " nor of files on a network. A run that passes has not found an error in the interleavings that it met;"
+            " another seed meets others.",
+        ),
+    )

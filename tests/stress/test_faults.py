@@ -1,0 +1,344 @@
+"""The fault run: a sample of it passes on this library, and it finds each kind of broken build that it is there for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import persistent_context
+
+if sys.platform != "linux":
+    pytest.skip("needs Linux: strace, FUSE and loop mounts make the faults", allow_module_level=True)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the fault run is not installed
+
+from stress.faults.errors import retried, swallowed
+from stress.faults.lab import Lab
+from stress.faults.model import Findings, Result, Series
+from stress.faults.run import Choice, explore, results_of
+from stress.faults.scenarios import scenarios
+from stress.faults.strace import Trace
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = Path(persistent_context.__file__).resolve().parent
+
+SAMPLED = [
+    "limit:save:async",
+    "full:transaction:sync",
+    "kill:save:async",
+    "kill:commit:sync",
+    "kill:create:async",
+    "lossy:transaction:async",
+    "lossy:create:sync",
+    "power:xfs:save:async",
+    "power:ext4:create:sync",
+    "error:save:sync",
+    "error:commit:async",
+    "error:create:sync",
+]
+
+SYNC = "        os.fsync(fd)\n"
+BROKEN = {
+    "the file is not synced": (
+        "_files.py",
+        "        if durable:\n            _sync(fd)\n",
+        "",
+        [
+            "lossy:save:async acknowledged:1",
+            "power:xfs:save:async acknowledged:1",
+            "power:ext4:incr:sync acknowledged:1",
+        ],
+        "the file is torn",
+    ),
+    "the file is synced after the rename": (
+        "_files.py",
+        "        if durable:\n            _sync(fd)\n        check()\n",
+        "        check(); os.link(temporary, path + '~'); os.rename(path + '~', path); _sync(fd)\n",
+        ["lossy:save:async step-names-first:5"],
+        "the file is torn",
+    ),
+    "the directory is not synced": (
+        "_files.py",
+        "    fd = os.open(path, _DIRECTORY)\n    try:\n        _sync(fd)\n",
+        "    fd = os.open(path, _DIRECTORY)\n    try:\n        pass\n",
+        [
+            "lossy:save:async acknowledged:1",
+            "power:xfs:save:async acknowledged:1",
+            "power:ext4:incr:sync acknowledged:1",
+        ],
+        "the call said done, and the file holds",
+    ),
+    "a new directory is not synced": (
+        "_files.py",
+        "        sync_directory(os.path.dirname(directory))\n",
+        "",
+        ["lossy:create:sync acknowledged:1"],
+        "the call said done, and the file holds no file",
+    ),
+    "the file is written in place": (
+        "_files.py",
+        "    temporary = _temporary_name(path)\n",
+        "    with open(path, 'wb') as file:\n        return sum(file.write(piece) for piece in pieces)\n",
+        ["kill:save:async write:2", "full:save:sync tmpfs-bytes:1", "limit:save:async bytes=4096:1"],
+        "the file is torn",
+    ),
+    "a short write is taken for a whole one": (
+        "_files.py",
+        "            rest = rest[os.write(fd, rest) :]\n",
+        "            os.write(fd, rest)\n            break\n",
+        ["limit:save:async bytes=4096:1", "full:save:sync tmpfs-bytes:1"],
+        "the file is torn",
+    ),
+    "an error leaves the temporary": (
+        "_files.py",
+        "                os.unlink(temporary)\n            raise\n",
+        "                pass\n            raise\n",
+        ["error:save:sync fsync=EIO:1", "error:commit:async rename=ENOSPC:1", "full:save:sync tmpfs-bytes:1"],
+        "left behind after the error",
+    ),
+    "what a killed writer left stays": (
+        "_files.py",
+        "    directory, pattern = os.path.dirname(path), _temporary_pattern(path)\n",
+        "    return []\n",
+        ["kill:save:async rename:1", "power:xfs:save:async rename:1"],
+        "left behind after the next write",
+    ),
+    "a failed sync is tried again": (
+        "_files.py",
+        SYNC,
+        "        try:\n            os.fsync(fd)\n        except OSError:\n            os.fsync(fd)\n",
+        ["error:save:sync fsync=EIO:1", "error:commit:async fsync=EIO:2"],
+        "a failed sync was tried again",
+    ),
+    "a failed sync is swallowed": (
+        "_files.py",
+        SYNC,
+        "        with contextlib.suppress(OSError):\n            os.fsync(fd)\n",
+        ["error:save:sync fsync=EIO:1", "error:commit:async fsync=EIO:2", "error:create:sync fsync=EIO+:1"],
+        "the call said done, although this failed",
+    ),
+    "a failed rename is swallowed": (
+        "_files.py",
+        "        _rename(temporary, path)\n",
+        "        with contextlib.suppress(OSError):\n            _rename(temporary, path)\n",
+        ["error:save:sync rename=EIO:1"],
+        "the call said done, and the file holds",
+    ),
+    "a late error does not say that the file is replaced": (
+        "_files.py",
+        "        number, reason = getattr(error,",
+        "        raise\n        number, reason = getattr(error,",
+        ["error:save:sync fsync=EIO:2"],
+        "the call said refused, and the file holds",
+    ),
+    "a dead holder keeps the lock": (
+        "_lock.py",
+        "                    if ours:\n",
+        "                    assert _read_start(fd) in (b'', _EMPTY_STAMP)\n                    if ours:\n",
+        ["kill:save:async rename:1", "kill:commit:sync fsync:2"],
+        "another process could not go on",
+    ),
+    "others' changes are not read under the lock": (
+        "_store.py",
+        "            self._document = self._store.read_or_move_aside()\n",
+        "            self._document = self._store._known or self._store.read_or_move_aside()\n",
+        ["kill:save:async flock:9", "error:save:sync fsync=EIO:9"],
+        "the call said done, and the file holds",
+    ),
+    "a call is acknowledged before it is written": (
+        "_group.py",
+        "session.commit(document, durable=",
+        "self._settle(applied); batch = []; session.commit(document, durable=",
+        ["kill:incr:sync rename:1", "lossy:incr:sync step:5", "error:save:async rename=EIO:1"],
+        "FAILED",
+    ),
+}
+
+
+def skip_unless_possible(name: str) -> None:
+    """Skip, and say how to get what is missing."""
+    (scenario,) = Choice(only=name).scenarios()
+    if lacks := scenario.missing():
+        pytest.skip(f"{name}: {lacks[0]}; to have it: {lacks[1]}")
+
+
+def run(*arguments: str, library: Path = LIBRARY.parent, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
+    return subprocess.run(
+        [sys.executable, "-m", "stress.faults", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(library), "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+class TestThisLibrary:
+    @pytest.mark.parametrize("name", SAMPLED)
+    def test_it_keeps_its_promises_at_a_sample_of_points(self, name):
+        """Whatever call fails, or is the last before a kill or a power loss, no promise is broken."""
+        skip_unless_possible(name)
+        findings = explore(Choice(only=name, sample=True))
+        for skipped in findings.skipped:
+            pytest.skip(f"{skipped.why}; to have it: {skipped.remedy}")
+
+        assert [] == [(result.command, result.problems) for result in findings.results if not result.passed]
+        assert findings.passed
+
+    def test_a_series_ends_when_the_fault_has_no_call_to_befall(self):
+        """All points of a call are tried, one after the other, until a run is clean."""
+        skip_unless_possible("kill:save:sync")
+        (scenario,) = Choice(only="kill:save:sync").scenarios()
+        with Lab() as lab:
+            calls = {series.fault: series.expected for series in scenario.series(lab)}
+            last = scenario.attempt(lab, "rename", calls["rename"])
+            clean = scenario.attempt(lab, "rename", calls["rename"] + 1)
+
+        assert (True, ()) == (last.hit, last.problems)
+        assert (False, ()) == (clean.hit, clean.problems)
+        assert calls.keys() >= {"openat", "write", "fsync", "rename", "flock", "close"}
+
+
+class TestBrokenBuilds:
+    @pytest.mark.parametrize("what", BROKEN)
+    def test_each_is_found(self, what, tmp_path):
+        """A build that breaks a promise fails at the points that are there for it, for the right reason."""
+        module, old, new, points, reason = BROKEN[what]
+        library = tmp_path / "library"
+        shutil.copytree(LIBRARY, library / LIBRARY.name, ignore=shutil.ignore_patterns("__pycache__"))
+        source = library / LIBRARY.name / module
+        text = source.read_text(encoding="utf-8")
+        assert 1 == text.count(old), "the library was changed: break it in another way"
+        source.write_text(text.replace(old, new), encoding="utf-8")
+        tried = 0
+        for scenario, _, point in (one.partition(" ") for one in points):
+            (chosen,) = Choice(only=scenario).scenarios()
+            if chosen.missing():
+                continue
+            done = run("--only", scenario, "--point", point, library=library)
+            tried += "SKIPPED" not in done.stdout
+
+            assert "SKIPPED" in done.stdout or reason in done.stdout, (scenario, point, done.stdout + done.stderr)
+            assert 1 == done.returncode
+        if not tried:
+            pytest.skip(f"nothing here can show that {what}: see python -m stress.faults --list for what is missing")
+
+
+class TestTheCommand:
+    def test_a_run_that_could_try_nothing_is_no_success(self, tmp_path):
+        """What a machine lacks is told, with the way to get it, and nothing tried is not a pass."""
+        done = run("--only", "kill:save:async", PATH=str(tmp_path))
+
+        assert 1 == done.returncode
+        assert "SKIPPED kill:save:async: strace is not installed; to have it: apt-get install strace" in done.stdout
+        assert "NOTHING WAS TRIED" in done.stdout
+
+    def test_it_writes_what_it_found_for_programs(self, tmp_path):
+        """The results are there as JSON, each with the command that repeats it."""
+        done = run("--only", "limit:save:sync", "--point", "bytes=4096:1", "--json", str(tmp_path / "found.json"))
+        found = json.loads((tmp_path / "found.json").read_text())
+
+        assert 0 == done.returncode, done.stdout + done.stderr
+        assert found["passed"]
+        assert [("refused", True, "python -m stress.faults --only limit:save:sync --point bytes=4096:1")] == [
+            (result["seen"], result["passed"], result["command"]) for result in found["results"]
+        ]
+
+    def test_it_lists_every_scenario(self):
+        """Everything that can be chosen is listed."""
+        done = run("--list")
+
+        assert 0 == done.returncode
+        assert [scenario.name for scenario in scenarios()] == [line.split()[0] for line in done.stdout.splitlines()]
+
+    @pytest.mark.parametrize("arguments", [["--only", "nonsense"], ["--only", "kill", "--point", "rename:1"]])
+    def test_a_wrong_choice_is_refused(self, arguments):
+        """A scenario that does not exist, or a point of several scenarios, is no choice."""
+        done = run(*arguments)
+
+        assert 2 == done.returncode
+        assert "error" in done.stderr
+
+
+class Harmless:
+    """A scenario whose faults never come to pass."""
+
+    name = "harmless"
+    about = "nothing"
+
+    def missing(self):
+        return None
+
+    def series(self, lab):
+        return [Series("rename", 2)]
+
+    def attempt(self, lab, fault, number):
+        return Result(self.name, fault, number, hit=False, seen="clean")
+
+
+class TestTheModel:
+    def test_a_fault_that_should_have_come_to_pass_and_did_not_fails_the_run(self):
+        """A tool that injects nothing is not taken for a library that withstands everything."""
+        (result,) = results_of(Harmless(), None, Choice(), print)
+
+        assert ("the fault did not come to pass: nothing is shown",) == result.problems
+
+    def test_a_point_that_fails_fails_the_run(self):
+        """One broken promise is enough, even where the fault had no call left to befall."""
+        good = Result("kill:save:sync", "rename", 1, hit=True, seen="killed")
+        bad = Result("kill:save:sync", "rename", 2, hit=False, seen="clean", problems=("torn",))
+
+        assert Findings([good]).passed
+        assert not Findings([good, bad]).passed
+        assert not Findings([bad]).passed
+        assert not Findings([]).passed
+        (tally,) = Findings([good, bad]).tallies()
+        assert (2, (bad,)) == (tally.tried, tally.failures)
+
+
+class TestReadingTheTrace:
+    LOG = """\
+7 fsync(8</d/.s.json.tmp>) = -1 EIO (Input/output error) (INJECTED)
+7 write(9</d/s.json.lock>, ""..., 512) = -1 EIO (Input/output error) (INJECTED)
+8 openat(AT_FDCWD</cwd>, "/d/s.json", O_RDONLY <unfinished ...>
+7 fsync(9</d>) = 0
+8 <... openat resumed>) = 3</d/s.json>
+7 fsync(8</d/.s.json.tmp>) = 0
+7 +++ exited with 0 +++
+"""
+
+    @pytest.fixture
+    def calls(self, tmp_path):
+        """The calls of a log as strace writes it."""
+        log = tmp_path / "log"
+        log.write_text(self.LOG)
+        return Trace(1, log).calls()
+
+    def test_calls_that_were_cut_in_two_are_whole(self, calls):
+        """Each call is read once, with what it was done to."""
+        assert [
+            ("fsync", "/d/.s.json.tmp"),
+            ("write", "/d/s.json.lock"),
+            ("fsync", "/d"),
+            ("openat", "/d/s.json"),
+            ("fsync", "/d/.s.json.tmp"),
+        ] == [(call.name, call.on) for call in calls]
+        assert [True, True, False, False, False] == [call.injected for call in calls]
+
+    def test_a_second_sync_of_the_same_file_is_found(self, calls):
+        """A file that could not be synced must not be synced again; another one may."""
+        assert retried(calls)
+        assert not retried(calls[:-1])
+
+    def test_a_failure_that_had_to_be_told_is_found(self, calls):
+        """An operation that is done although its sync failed lies; the stamp in the lock file may fail."""
+        assert swallowed(calls[:1], "done")
+        assert not swallowed(calls[:1], "refused")
+        assert not swallowed(calls[1:2], "done")
