@@ -66,7 +66,9 @@ def _text(path: Path) -> str:
 def _violations(record: Record) -> Iterator[Html]:
     for workload, violations in record.violations.items():
         for one in violations[:SHOWN]:
-            yield _article(f"{workload}: {one.kind}: {one.message}", timeline(one.operations, record.history.began))
+            yield _article(
+                f"{workload}: {one.kind}: {one.message}", timeline(one.operations, record.history.began, one.message)
+            )
         yield from _more(len(violations), f"findings in {workload}")
 
 

@@ -28,8 +28,14 @@ def header(record: Record) -> Html:
         tag("h1", mark, word, class_=f"verdict {record.verdict.name.lower()}"),
         tag("p", f"{_sentence(record)} {meaning.capitalize()}." if meaning else _sentence(record), class_="summary"),
         tag("p", "To repeat it:", class_="label"),
-        tag("pre", str(record.plan), class_="command"),
+        tag("pre", _command(str(record.plan)), class_="command"),
     )
+
+
+def _command(command: str) -> Html:
+    """Return a command that is broken into lines only before its options."""
+    program, *options = command.split(" --")
+    return join([program, *(tag("span", f"--{option}") for option in options)], " ")
 
 
 def _sentence(record: Record) -> str:
@@ -45,8 +51,8 @@ def _sentence(record: Record) -> str:
         return f"{happened} {found:,} finding{'s speak' if found > 1 else ' speaks'} against the library or the run."
     if record.verdict is Verdict.BROKEN:
         causes = [f"process {name} ended by itself" for name in record.course.died]
-        causes += [f"no operation of {name} was acknowledged" for name in record.idle]
-        return f"{happened} But {', '.join(causes[:12])}."
+        causes += [f"no operation of {', '.join(record.idle)} was acknowledged"] if record.idle else []
+        return f"{happened} But {', and '.join(causes[:12])}."
     return happened
 
 

@@ -24,15 +24,16 @@ GUIDE = (
 )
 
 
-def told(operation: Operation) -> str:
-    """Return what an operation was told and noted, in one line."""
-    parts = [
-        f"{name} {value!r}" for name, value in (("→", operation.result), ("noted", operation.note)) if value is not None
-    ]
+def told(operation: Operation, about: str) -> str:
+    """Return what an operation was told and noted, in one line; of a whole document, what the finding is about."""
+    result = operation.result
+    if isinstance(result, dict):
+        result = {key: value for key, value in result.items() if key in about} or result
+    parts = [f"{name} {value!r}" for name, value in (("→", result), ("noted", operation.note)) if value is not None]
     return shortened(", ".join([*parts, operation.error] if operation.error else parts), DETAIL)
 
 
-def timeline(operations: Sequence[Operation], began: int) -> Html:
+def timeline(operations: Sequence[Operation], began: int, about: str = "") -> Html:
     """Return the drawing and the table."""
     shown = sorted(operations, key=lambda one: one.invoked)[:SHOWN]
     if not shown:
@@ -40,7 +41,7 @@ def timeline(operations: Sequence[Operation], began: int) -> Html:
     caption = CAPTION
     if len(operations) > SHOWN:
         caption += f" The first {SHOWN} of {len(operations):,} operations are shown."
-    return join([figure(_drawing(shown), caption), _table(shown, began)])
+    return join([figure(_drawing(shown, about), caption), _table(shown, began, about)])
 
 
 def _places(operations: Sequence[Operation]) -> dict[float, float]:
@@ -55,7 +56,7 @@ def _places(operations: Sequence[Operation]) -> dict[float, float]:
     return places
 
 
-def _drawing(operations: Sequence[Operation]) -> Html:
+def _drawing(operations: Sequence[Operation], about: str) -> Html:
     """Return one bar an operation, those of a process together."""
     places = _places(operations)
     bottom = 10 + ROW * len(operations)
@@ -71,14 +72,14 @@ def _drawing(operations: Sequence[Operation]) -> Html:
         parts.append(
             tag("rect", x=left, y=y + 2, width=max(right - left, 3.0), height=ROW - 6.0, rx=2, class_=f"span {class_}")
         )
-        name = shortened(f"{one.name} {told(one)}", 60)
+        name = shortened(f"{one.name} {told(one, about)}", 60)
         inside = left < (START + RIGHT) / 2
         parts.append(label(left + 5 if inside else right - 5, y + 14, name, "small on", None if inside else "end"))
     words = "time, in order →"
     return svg("Operations that show the finding", bottom + 24, *parts, label(RIGHT, bottom + 16, words, "axis", "end"))
 
 
-def _table(operations: Sequence[Operation], began: int) -> Html:
+def _table(operations: Sequence[Operation], began: int, about: str) -> Html:
     """Return the exact figures."""
     rows = (
         (
@@ -87,7 +88,7 @@ def _table(operations: Sequence[Operation], began: int) -> Html:
             f"{(one.invoked - began) / 1e9:.6f}",
             duration(one.finished - one.invoked),
             one.outcome.value,
-            told(one),
+            told(one, about),
         )
         for one in operations
     )

@@ -400,8 +400,8 @@ class Contexts(RuleBasedStateMachine):
 
     @rule(number=who, mapping=mappings)
     def update(self, number, mapping):
-        """Set several keys."""
-        self.contexts[number].update(copy.deepcopy(mapping))
+        """Set several keys, each to an object of its own."""
+        self.contexts[number].update({key: copy.deepcopy(value) for key, value in mapping.items()})
         self.model.views[number].memory.update(texts(mapping))
 
     @rule(number=who)

@@ -102,7 +102,12 @@ def store(directory, logs, *, final=None, plan=(), course=()):
         lines = "".join(json.dumps(one) + "\n" for one in events)
         (directory / "logs" / f"{name}.jsonl").write_text(lines)
     (directory / "state.json").write_text(json.dumps({**opening_document(), **(final or {})}))
-    told = {"plan": PLAN | dict(plan), "course": COURSE | dict(course), "machine": {"cores": "12345"}, "written": "1999-12-31 23:59"}
+    told = {
+        "plan": PLAN | dict(plan),
+        "course": COURSE | dict(course),
+        "machine": {"cores": "12345"},
+        "written": "1999-12-31 23:59",
+    }
     (directory / STORED).write_text(json.dumps(told))
     return directory
 
@@ -302,7 +307,7 @@ class TestVerdicts:
         whole = Page(page(Record.stored(store(tmp_path / "run", {}))))
 
         assert "?BROKEN SET-UP" in whole.shown
-        assert "no operation of counter was acknowledged" in whole.shown
+        assert "no operation of counter, owned, list" in whole.shown
         assert "had nothing to check" in whole.shown
         assert "✓" not in whole.shown
 

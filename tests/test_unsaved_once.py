@@ -153,6 +153,46 @@ class TestTakingBack:
         assert ("ZeroDivisionError", [11, 12]) == (type(results[0]).__name__, results[1:])
         assert {"n": 12} == stored(path)
 
+    async def test_a_later_change_that_was_taken_along_first_is_not_followed_by_an_earlier_one(self, path, hold):
+        """A transaction that came before two saves sees what the second one is to save: both are done with that."""
+        ctx = await PersistentContext.create(path)
+        saves = []
+
+        async def replace():
+            async with ctx.transaction() as tx:
+                tx["k"] = [tx["k"], "replaced"]
+
+        with hold(path):
+            replacing = asyncio.create_task(replace())
+            await asyncio.sleep(0.1)
+            for value in ("first", "second"):
+                ctx.set("k", value)
+                saves.append(asyncio.create_task(ctx.save()))
+                await asyncio.sleep(0)
+        await asyncio.gather(replacing, *saves)
+
+        assert ({"k": ["second", "replaced"]}, ["second", "replaced"]) == (stored(path), ctx["k"])
+
+    async def test_a_list_that_grows_in_place_is_taken_along_as_it_is(self, path, hold):
+        """What a transaction took along of a value changed in place is not followed by an earlier state of it."""
+        ctx = await PersistentContext.create(path)
+        saves = []
+
+        async def replace():
+            async with ctx.transaction() as tx:
+                tx["k"].append("more")
+
+        with hold(path):
+            replacing = asyncio.create_task(replace())
+            await asyncio.sleep(0.1)
+            for value in ("first", "second"):
+                ctx.setdefault("k", []).append(value)
+                saves.append(asyncio.create_task(ctx.save()))
+                await asyncio.sleep(0)
+        await asyncio.gather(replacing, *saves)
+
+        assert {"k": ["first", "second", "more"]} == stored(path)
+
 
 class TestThreads:
     def test_increments_of_many_threads_all_count(self, path):

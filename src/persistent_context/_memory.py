@@ -178,6 +178,7 @@ class Memory:
         self._saves = 0
         self._own_writes = OwnWrites()
         self._loads = 0
+        self._moment = 0
         self._written = 0  # the mark of the last own write that is known here
         self._sent: dict[str, Unsaved] = {}  # the last change of each key that a call took along, until that is over
 
@@ -220,7 +221,12 @@ class Memory:
         mine = self.data.text(key)
         if key not in self._sent and same(mine, touched.base):
             return None
-        change = self._sent[key] = Unsaved(touched.base, mine, touched.change)
+        last = self._sent.get(key)
+        if last and last.change is touched.change and last.mine == mine:
+            moment = last.moment
+        else:
+            moment = self._moment = self._moment + 1
+        change = self._sent[key] = Unsaved(touched.base, mine, touched.change, moment)
         return change
 
     def save(self, policy: OnConflict) -> Save:

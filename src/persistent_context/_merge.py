@@ -22,10 +22,8 @@ class Unsaved(NamedTuple):
     mine: MaybeText
     change: object
     """Tells one setting of the key from another, where both are to the same text."""
-
-    def is_same_as(self, other: Unsaved) -> bool:
-        """Whether both are one change, which several calls have found unsaved."""
-        return self.change is other.change and self.mine == other.mine
+    moment: int
+    """Tells an earlier change from a later one. Several calls may have found the same one unsaved."""
 
 
 class OwnWrites:
@@ -69,6 +67,8 @@ def check_policy(policy: object) -> OnConflict:
 def still_unsaved(unsaved: Mapping[str, Unsaved], taken: Mapping[str, Unsaved]) -> dict[str, Unsaved]:
     """Return those changes that are still to be written, after earlier calls of the context, which it did not know of.
 
+    A call that came first may have taken a later change along: a transaction sees memory as it is when it looks.
+
     Args:
         unsaved: what the context makes of keys, also of those that it has set back to what the file held.
         taken: the changes of them that earlier calls took along.
@@ -76,7 +76,7 @@ def still_unsaved(unsaved: Mapping[str, Unsaved], taken: Mapping[str, Unsaved]) 
     return {
         key: change
         for key, change in unsaved.items()
-        if (not change.is_same_as(taken[key]) if key in taken else not same(change.base, change.mine))
+        if (change.moment > taken[key].moment if key in taken else not same(change.base, change.mine))
     }
 
 
