@@ -24,7 +24,7 @@ def conclude(console: Console, run: Run, report: Report, *, page: Path | None, k
 def _write_page(console: Console, run: Run, report: Report, path: Path) -> None:
     """Write the page, unless the library that it describes cannot be imported."""
     try:
-        from stress.page import write_page  # noqa: PLC0415 (a library that is broken is to be told of all the same)
+        from stress.page.write import write_page  # noqa: PLC0415 (a library that is broken is to be told of all the same)
     except ImportError as error:
         console.print(f"no page: {error}", highlight=False, soft_wrap=True)
         return

@@ -10,8 +10,8 @@ from enum import Enum
 from rich.console import Console
 from rich.table import Table
 
-from stress.checkers import CHECKERS, check
-from stress.evidence import Violation
+from stress.checking.checkers import CHECKERS, check
+from stress.checking.evidence import Violation
 from stress.history import Operation, Outcome
 from stress.run import Run
 
@@ -44,21 +44,21 @@ class Report:
         """Read the logs and the file, and let the checkers judge."""
         self._plan = run.plan
         self._course = run.course
-        self._history = run.history()
-        self._operations = {name: self._history.of(name) for name in CHECKERS}
+        self.history = run.history()
+        self._operations = {name: self.history.of(name) for name in CHECKERS}
         self._counts = {name: Counter(one.outcome for one in done) for name, done in self._operations.items()}
         try:
             final = run.final_document()
         except (OSError, ValueError) as error:
-            self._violations = {"read": [Violation("torn", f"the final document cannot be read: {error}")]}
+            self.violations = {"read": [Violation("torn", f"the final document cannot be read: {error}")]}
         else:
-            self._violations = check(self._history, final)
+            self.violations = check(self.history, final)
 
     @property
     def verdict(self) -> Verdict:
         """What the run proves. One in which nothing happened proves nothing."""
-        kinds = {violation.kind for violations in self._violations.values() for violation in violations}
-        if kinds - {UNDECIDED} or self._history.crashes or self._course.hung:
+        kinds = {violation.kind for violations in self.violations.values() for violation in violations}
+        if kinds - {UNDECIDED} or self.history.crashes or self._course.hung:
             return Verdict.FAIL
         if self._course.died or self._idle():
             return Verdict.BROKEN
@@ -69,7 +69,7 @@ class Report:
     def totals(self) -> dict[str, int]:
         """Return how many operations ended how, and how many faults there were, by their names."""
         outcomes = sum(self._counts.values(), Counter())
-        faults = Counter(fault.name for fault in self._history.faults)
+        faults = Counter(fault.name for fault in self.history.faults)
         return {str(name): number for name, number in (outcomes + faults).items()}
 
     def show(self, console: Console) -> None:
@@ -95,7 +95,7 @@ class Report:
         for heading in ("invoked", "acked", "failed", "unknown", "slowest", "lost", "wrong"):
             table.add_column(heading, justify="right")
         for name, operations in self._operations.items():
-            found = self._violations.get(name, ())
+            found = self.violations.get(name, ())
             lost = sum(violation.kind == "lost" for violation in found)
             counts = [self._counts[name][outcome] for outcome in (Outcome.OK, Outcome.FAIL, Outcome.UNKNOWN)]
             slowest = max((one.finished - one.invoked for one in operations if one.outcome is Outcome.OK), default=0)
@@ -107,22 +107,22 @@ class Report:
         """Return what happened as a whole, in one line."""
         course, seconds = self._course, self._course.seconds or math.inf
         acknowledged = sum(counts[Outcome.OK] for name, counts in self._counts.items() if name != "read")
-        faults = Counter(fault.name for fault in self._history.faults if fault.name != "kill")
+        faults = Counter(fault.name for fault in self.history.faults if fault.name != "kill")
         hurt = "".join(f" {number:,} times {name}," for name, number in sorted(faults.items()))
         return (
             f"{course.seconds:.1f} s, {course.started} processes started, {course.kills} killed,{hurt}"
             f" {acknowledged / seconds:,.0f} acknowledged operations/s,"
-            f" at least {self._history.commits / seconds:,.0f} commits/s"
+            f" at least {self.history.commits / seconds:,.0f} commits/s"
         )
 
     def _findings(self) -> Iterator[tuple[str, str]]:
         """Yield everything that speaks against the run: a headline and the details."""
-        for crash in self._history.crashes:
+        for crash in self.history.crashes:
             yield "an exception that the contract does not allow", crash
         for name, stacks in self._course.hung.items():
-            own = [operation for operation in self._history.operations if operation.process == name]
+            own = [operation for operation in self.history.operations if operation.process == name]
             yield f"{name} did not stop, see {stacks}", _lines(one for one in own if one.finished == math.inf)
-        for name, violations in self._violations.items():
+        for name, violations in self.violations.items():
             for violation in violations[:SHOWN]:
                 yield f"{name}: {violation.kind}: {violation.message}", _lines(violation.operations)
             if len(violations) > SHOWN:

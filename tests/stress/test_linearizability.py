@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the stress run is not installed
 
-from stress.evidence import Evidence
+from stress.checking.evidence import Evidence
+from stress.checking.linearizability import GaveUpError, No, Step, search
+from stress.checking.register import check_registers, steps_of
 from stress.history import Operation, Outcome
-from stress.linearizability import GaveUpError, No, Step, search
-from stress.register import check_registers, steps_of
 
 KEY = "register/0"
 

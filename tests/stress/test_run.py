@@ -18,7 +18,7 @@ import persistent_context
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the stress run is not installed
 
-from stress.checkers import (
+from stress.checking.checkers import (
     CHECKERS,
     check,
     check_bank,
@@ -28,7 +28,8 @@ from stress.checkers import (
     check_owned,
     check_reads,
 )
-from stress.evidence import Evidence
+from stress.checking.evidence import Evidence
+from stress.checking.prefixes import check_prefixes
 from stress.history import Fault, History, Kind, Log, Operation, Outcome, parse, read_logs
 from stress.model import (
     ACCOUNTS,
@@ -44,7 +45,6 @@ from stress.model import (
     snapshot,
 )
 from stress.options import parse as parse_command_line
-from stress.prefixes import check_prefixes
 from stress.run import Plan
 from stress.workloads import WORKLOADS
 

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from stress.evidence import Violation
+from stress.checking.evidence import Violation
 from stress.history import History, Outcome
-from stress.page_machine import describe
-from stress.page_tally import Tally, tally
+from stress.page.machine import describe
+from stress.page.tally import Tally, tally
 from stress.report import Report, Verdict
 from stress.run import Course, Plan, Run
 
@@ -42,8 +41,8 @@ class Record:
         """Return what is known of a run that has ended."""
         directory = run.directory
         written = datetime.now(UTC).isoformat(" ", "seconds")
-        history, violations = _of(report, "history"), _of(report, "violations")
-        return cls(run.plan, run.course, report.verdict, history, violations, directory, describe(directory), written)
+        machine = describe(directory)
+        return cls(run.plan, run.course, report.verdict, report.history, report.violations, directory, machine, written)
 
     @classmethod
     def stored(cls, directory: Path) -> Record:
@@ -118,11 +117,6 @@ class _StoredRun(Run):
         self.course = course
         self._directory = directory
         self._began = 0
-
-
-def _of(owner: object, name: str) -> Any:
-    """Return an attribute, be it public by now or not."""
-    return getattr(owner, name, None) or getattr(owner, f"_{name}")
 
 
 def _statistics(log: Path) -> Iterator[tuple[int, int]]:

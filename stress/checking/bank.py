@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from stress.evidence import Evidence, Violation
-from stress.growth import Growth, check_growth, seen_in
+from stress.checking.evidence import Evidence, Violation
+from stress.checking.growth import Growth, check_growth, seen_in
 from stress.history import Operation, Outcome
 from stress.model import ACCOUNTS, JOURNAL, OPENING_BALANCE, REPLAYS, TRANSFERS, replays
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from stress.evidence import Evidence, Violation
+from stress.checking.evidence import Evidence, Violation
+from stress.checking.linearizability import LIMIT, GaveUpError, No, State, Step, search
 from stress.history import Operation, Outcome
-from stress.linearizability import LIMIT, GaveUpError, No, State, Step, search
 
 FINAL = "final"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from stress.evidence import Violation
+from stress.checking.evidence import Violation
 from stress.history import Operation
 
 

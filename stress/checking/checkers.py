@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from stress.bank import check_bank
-from stress.evidence import Evidence, Violation
-from stress.growth import Growth, check_gaps, check_growth, seen_in
+from stress.checking.bank import check_bank
+from stress.checking.evidence import Evidence, Violation
+from stress.checking.growth import Growth, check_gaps, check_growth, seen_in
+from stress.checking.prefixes import check_prefixes
+from stress.checking.register import check_registers
 from stress.history import History, Operation, Outcome
 from stress.model import opening_document
-from stress.prefixes import check_prefixes
-from stress.register import check_registers
 
 _Writers = Mapping[str | None, Operation | None]
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from string import Template
 
-from stress import page_numbers as numbers
-from stress import page_sections as sections
-from stress.page_html import Html, join
-from stress.page_record import Record
+from stress.page import numbers, sections
+from stress.page.html import Html, join
+from stress.page.record import Record
 from stress.report import Report
 from stress.run import Run
 
@@ -61,7 +59,3 @@ def main() -> int:
         parser.error(str(error))
     print(path)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from stress.page_html import Html, shortened, tag
-from stress.page_record import Record
-from stress.page_timeline import timeline
+from stress.page.html import Html, shortened, tag
+from stress.page.record import Record
+from stress.page.timeline import timeline
 
 SHOWN = 5
 """Findings of one kind, or of one workload, that are told in full."""

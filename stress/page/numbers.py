@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from stress.history import Outcome
-from stress.page_html import Html, join, section, table, tag
-from stress.page_plots import decades, fairness, figure, grouping, over_time, spread, spread_axis
-from stress.page_record import Record
+from stress.page.html import Html, join, section, table, tag
+from stress.page.plots import decades, fairness, figure, grouping, over_time, spread, spread_axis
+from stress.page.record import Record
 from stress.report import UNDECIDED
 
 PERCENTILES = (50, 90, 99, 99.9)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from stress.evidence import Evidence, Violation
-from stress.growth import Growth, check_gaps, check_growth
+from stress.checking.evidence import Evidence, Violation
+from stress.checking.growth import Growth, check_gaps, check_growth
 from stress.history import Operation, Outcome
 from stress.model import GENERATION
 

@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from stress.checkers import CHECKERS
+from stress.checking.checkers import CHECKERS
 from stress.history import Outcome
-from stress.page_findings import count, findings
-from stress.page_html import Html, join, section, tag
-from stress.page_record import Record
-from stress.page_timeline import GUIDE
+from stress.page.findings import count, findings
+from stress.page.html import Html, join, section, tag
+from stress.page.record import Record
+from stress.page.timeline import GUIDE
 from stress.report import UNDECIDED, Verdict
 
 ROOT = Path(__file__).parents[1]

@@ -18,19 +18,19 @@ import pytest
 
 import persistent_context
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the stress run is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the stress run is not installed
 
-from stress.checkers import CHECKERS
-from stress.evidence import Violation
+from stress.checking.checkers import CHECKERS
+from stress.checking.evidence import Violation
 from stress.history import Log, Operation, Outcome, read_logs
 from stress.model import opening_document
-from stress.page import page
-from stress.page_html import VOID, html
-from stress.page_record import STORED, Record
-from stress.page_tally import SLICES, Latencies, tally
+from stress.page.html import VOID, html
+from stress.page.record import STORED, Record
+from stress.page.tally import SLICES, Latencies, tally
+from stress.page.write import page
 from stress.report import Verdict
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 IMPORT_ROOT = Path(persistent_context.__file__).resolve().parents[1]
 MS = 1_000_000
 PLAN = {"processes": 2, "tasks": 3, "seconds": 1.0, "seed": 5, "kill_every": 0.5}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from stress.history import Operation, Outcome
-from stress.page_html import Html, join, shortened, table, tag
-from stress.page_plots import LEFT, RIGHT, duration, figure, label, line, svg
+from stress.page.html import Html, join, shortened, table, tag
+from stress.page.plots import LEFT, RIGHT, duration, figure, label, line, svg
 
 SHOWN = 10
 """Operations of one finding that are drawn."""

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
-from stress.page_html import Html, html, join, tag
-from stress.page_tally import Latencies, Tally
+from stress.page.html import Html, html, join, tag
+from stress.page.tally import Latencies, Tally
 
 WIDTH = 920
 LEFT, RIGHT = 74, 908

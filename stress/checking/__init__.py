@@ -1,0 +1,1 @@
+"""The checkers: pure functions that hold a history of operations against what the file holds in the end."""
