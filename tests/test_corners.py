@@ -331,6 +331,19 @@ class TestTheLockFile:
 
         assert _lock._pid_space() is None
 
+    def test_a_lock_file_that_another_process_makes_at_the_same_moment_is_the_one(self, tmp_path, monkeypatch):
+        """Of two processes that find no lock file, both take the one that the faster of them made."""
+        path, real = tmp_path / "state.json", os.open
+
+        def too_late(name, flags, mode=0o777, **options):
+            if str(name).endswith(".lock") and flags & os.O_EXCL:
+                os.close(real(name, flags, mode))
+            return real(name, flags, mode, **options)
+
+        monkeypatch.setattr(os, "open", too_late)
+
+        assert 1 == SyncPersistentContext(path).incr("n")
+
     def test_a_forked_child_that_holds_nothing_releases_nothing(self, tmp_path):
         """Releasing what is not held is no error, and no other's loss."""
         path = tmp_path / "state.json"

@@ -254,6 +254,15 @@ class TestTheEnd:
 
         assert ([], []) == (seen, list(watch))
 
+    def test_closing_before_the_first_step_is_the_end(self, path):
+        """A watch that was closed before anybody waited yields nothing, and leaves no thread."""
+        watch = SyncPersistentContext.create(path).watch()
+        watch.close()
+
+        assert [] == list(watch)
+        while alarms():
+            pass
+
     async def test_a_watch_that_is_forgotten_closes_itself(self, path):
         """A loop over changes may be left by ``break``."""
         ctx = await PersistentContext.create(path)
@@ -395,6 +404,60 @@ class TestLooks:
 
 
 class TestTheAlarm:
+    def test_it_tries_again_to_watch_what_could_not_be_watched(self, tmp_path, monkeypatch):
+        """Where there was no directory it rings by the clock for a while, and then looks whether there is one."""
+        monkeypatch.setattr(_watch, "_TICKS", 2)
+        monkeypatch.setattr(_watch, "_TICK_SECONDS", 0.001)
+        tries, tried = [], threading.Event()
+        real = os.path.realpath
+
+        def count(path):
+            tries.append(path)
+            if len(tries) > 20:
+                tried.set()
+            return real(path)
+
+        monkeypatch.setattr(os.path, "realpath", count)
+        alarm = _watch.Alarm(str(tmp_path / "none" / "state.json"), lambda: True)
+
+        assert tried.wait(60)
+        alarm.silence()
+
+    def test_it_watches_what_a_symlink_leads_to_now(self, path, tmp_path, monkeypatch):
+        """When a symlink is turned, the directory that it leads to from then on is the one whose events count."""
+        link, second = tmp_path / "link.json", tmp_path / "sub" / "second.json"
+        second.parent.mkdir()
+        link.symlink_to(path)
+        monkeypatch.setattr(_watch, "_LOOK_ANYWAY_MILLISECONDS", 60_000)
+        turned, rung = threading.Event(), threading.Event()
+
+        def ring():
+            if turned.is_set():
+                rung.set()
+            else:
+                link.unlink()
+                link.symlink_to(second)
+                turned.set()
+            return True
+
+        alarm = _watch.Alarm(str(link), ring)
+        while not turned.wait(0.05):
+            path.write_text("{}", encoding="utf-8")
+        while not rung.wait(0.05):
+            second.write_text("{}", encoding="utf-8")
+        alarm.silence()
+
+        assert rung.is_set()
+
+    def test_one_that_nobody_hears_ends(self, tmp_path, monkeypatch):
+        """A thread whose rings are for an event loop that is closed is not left behind."""
+        monkeypatch.setattr(_watch, "_TICK_SECONDS", 0.001)
+        _watch.Alarm(str(tmp_path / "none" / "deaf.json"), lambda: False)
+        while any(thread.name == "watch deaf.json" for thread in threading.enumerate()):
+            pass
+
+        assert [] == [thread for thread in threading.enumerate() if thread.name == "watch deaf.json"]
+
     def test_it_does_not_ring_for_temporaries_and_the_lock_file(self, path, monkeypatch):
         """Of all that happens in the directory, only the file itself is worth a look."""
         monkeypatch.setattr(_watch, "_LOOK_ANYWAY_MILLISECONDS", 60_000)
