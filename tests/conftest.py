@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import persistent_context
 from persistent_context import PersistentContext, SyncPersistentContext
+
+settings.register_profile("no-times", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no-times")  # a busy machine is no failure
 
 IMPORT_ROOT = Path(persistent_context.__file__).resolve().parent.parent
 OPEN_FILES = Path("/proc/self/fd")
