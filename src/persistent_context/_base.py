@@ -47,6 +47,8 @@ class Arrival(NamedTuple):
     operations: Sequence[Operation]
     save: Save | None
     """The last save among the calls, after which memory has seen the whole document."""
+    written: int
+    """The mark of the last own write."""
 
 
 class BaseContext(MutableMapping[str, Any]):
@@ -261,7 +263,7 @@ class BaseContext(MutableMapping[str, Any]):
         final: dict[str, MaybeText] = {key: found.get(key, MISSING) for key in keys}
         if save:
             final = {**document.differences(save.seen), **final}
-        return Arrival(document, final, operations, save)
+        return Arrival(document, final, operations, save, known[-1].written)
 
     def _absorb(self, arrival: Arrival | None, requests: Sequence[Request]) -> None:
         """Take over what became known."""
@@ -271,8 +273,11 @@ class BaseContext(MutableMapping[str, Any]):
                 self._memory.absorb_save(arrival.save.seen, arrival.document, arrival.final, sent)
             elif arrival:
                 self._memory.absorb(arrival.final, sent)
+            if arrival:
+                self._memory.knows_writes(arrival.written)
             for request in requests:
-                self._memory.is_over(request.operation.unsaved, request.written)
+                if request.operation.unsaved:
+                    self._memory.is_over(request.operation.unsaved)
                 if isinstance(request.operation, Reload) and request.document is not None:
                     self._memory.load(self._memory.begin_reading(), request.document, request.result)
 

@@ -245,13 +245,16 @@ class Memory:
         return {
             key: change.mine
             for operation in operations
+            if operation.unsaved and operation.loads == self._loads
             for key, change in operation.unsaved.items()
-            if operation.loads == self._loads
         }
 
-    def is_over(self, unsaved: Mapping[str, Unsaved], written: int) -> None:
-        """Note that a call is over that took changes along, and that own writes up to a mark are known now."""
-        self._written = max(self._written, written)
+    def knows_writes(self, mark: int) -> None:
+        """Note that own writes up to a mark are known now."""
+        self._written = max(self._written, mark)
+
+    def is_over(self, unsaved: Mapping[str, Unsaved]) -> None:
+        """Note that a call is over that took changes along."""
         for key, change in unsaved.items():
             if self._sent.get(key) is change:
                 del self._sent[key]

@@ -38,7 +38,8 @@ class OwnWrites:
     def note(self, texts: Mapping[str, MaybeText], taken: Mapping[str, Unsaved]) -> None:
         """Note that texts were committed, and which unsaved changes were taken along."""
         self.mark += 1
-        self._taken.update((key, (self.mark, change)) for key, change in taken.items())
+        for key, change in taken.items():
+            self._taken[key] = self.mark, change
         self._texts.update((key, (self.mark, text)) for key, text in texts.items())
 
     def taken_since(self, mark: int, keys: Iterable[str]) -> dict[str, Unsaved]:

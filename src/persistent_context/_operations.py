@@ -44,6 +44,8 @@ class Draft:
 
     def still_unsaved(self, unsaved: Mapping[str, Unsaved], origin: Origin) -> dict[str, Unsaved]:
         """Return those changes of a context that are to be written, after what its calls before took along."""
+        if not unsaved:
+            return {}
         taken = origin.writes.taken_since(origin.mark, unsaved)
         for write in self._writes:
             if write.writes is origin.writes:
