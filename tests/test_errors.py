@@ -2,7 +2,6 @@
 
 import asyncio
 import copy
-import dataclasses
 import errno
 import json
 import os
@@ -304,7 +303,7 @@ class TestPickling:
     def test_a_holder_is_frozen(self):
         """A Holder does not change."""
         holder = Holder(pid=1, host="here", since=1.5, purpose="save")
-        with pytest.raises(dataclasses.FrozenInstanceError):
+        with pytest.raises(AttributeError):
             holder.pid = 2
 
         assert 1 == holder.pid

@@ -8,7 +8,8 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypedDict
 
 from . import _operations as operations
 from ._document import Document
@@ -16,16 +17,12 @@ from ._errors import PersistentContextError
 from ._group import CommitQueue, Request, queue_of
 from ._memory import LiveDict, Memory, Reading
 from ._merge import OnConflict, Unsaved, check_policy
-from ._operations import Look, Operation, Reload, Save, Update
+from ._operations import Reload, Save, Update, Write
 from ._parse import CorruptDocumentError
 from ._transaction import Transaction
 from ._types import Statistics
 from ._values import MISSING, MaybeText, check_key
 from ._watch import Observer
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 TRY_ONLY_SECONDS: Final = 0.01
 """A shorter timeout is over before the lock could be tried; it means one try, which a free lock always passes."""
@@ -44,7 +41,7 @@ class Arrival(NamedTuple):
 
     document: Document
     final: dict[str, MaybeText]
-    operations: Sequence[Operation]
+    writes: Sequence[Write]
     save: Save | None
     """The last save among the calls, after which memory has seen the whole document."""
     written: int
@@ -105,8 +102,6 @@ class BaseContext(MutableMapping[str, Any]):
     @property
     def filepath(self) -> Path:
         """The path as it was given."""
-        from pathlib import Path  # noqa: PLC0415 - a tenth of the import time of all of asyncio, for a repr
-
         return Path(self._given_path)
 
     @property
@@ -201,7 +196,8 @@ class BaseContext(MutableMapping[str, Any]):
         with self._guarded(), self._about_file():
             change = self._memory.send(check_key(key))
             unsaved = {key: change} if change else {}
-            return Update(key, function, purpose, unsaved, self._on_conflict, self._memory.origin())
+            origin = self._memory.origin()
+            return Update(purpose, key, function, unsaved=unsaved, policy=self._on_conflict, origin=origin)
 
     def _incr(self, key: str, delta: float, default: float) -> Update:
         return self._update(key, "incr", operations.incr(check_key(key), delta, default))
@@ -246,29 +242,31 @@ class BaseContext(MutableMapping[str, Any]):
 
     def _arrival(self, requests: Sequence[Request]) -> Arrival | None:
         """Work out, in the thread of the cycle, what its calls made known."""
-        known = [
-            request for request in requests if request.document is not None and not isinstance(request.operation, Look)
-        ]
-        if not known:
-            return None
-        document: Document = known[-1].document  # type: ignore[assignment]
-        operations = [request.operation for request in known]
+        document: Document | None = None
+        written = 0
+        writes: list[Write] = []
         keys: dict[str, None] = {}
         save: Save | None = None
-        for operation in operations:
-            keys.update(dict.fromkeys(operation.keys))
-            if isinstance(operation, Save):
-                save = operation
+        for request in requests:
+            operation = request.operation
+            if request.document is not None and isinstance(operation, Write):
+                document, written = request.document, request.written
+                writes.append(operation)
+                keys.update(dict.fromkeys(operation.keys))
+                if isinstance(operation, Save):
+                    save = operation
+        if document is None:
+            return None
         found = document.find(keys)
         final: dict[str, MaybeText] = {key: found.get(key, MISSING) for key in keys}
         if save:
             final = {**document.differences(save.seen), **final}
-        return Arrival(document, final, operations, save, known[-1].written)
+        return Arrival(document, final, writes, save, written)
 
     def _absorb(self, arrival: Arrival | None, requests: Sequence[Request]) -> None:
         """Take over what became known."""
         with self._guarded():
-            sent = self._memory.texts_sent(arrival.operations) if arrival else {}
+            sent = self._memory.texts_sent(arrival.writes) if arrival else {}
             if arrival and arrival.save:
                 self._memory.absorb_save(arrival.save.seen, arrival.document, arrival.final, sent)
             elif arrival:

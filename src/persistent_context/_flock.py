@@ -1,17 +1,17 @@
 """The kernel's lock on an open file, as filelock takes it: the one module that imports filelock.
 
-filelock is imported when a lock is first taken, which happens in a worker thread: it is half of the package's import
-time, and a program that only reads never needs it.
+filelock is imported with the package, though a program that only reads never needs it: it registers functions to be
+called at a fork, which an import in a worker thread would do in the midst of another thread's fork.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import threading
-from types import ModuleType
 from typing import Final
+
+import filelock
 
 if sys.platform != "win32":  # pragma: no branch - Windows has no fcntl
     import fcntl
@@ -27,7 +27,7 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
 
 def try_lock(fd: int) -> bool:
     """Take the lock of an open file if it is free; the same lock as ``filelock.FileLock`` takes on its path."""
-    return bool(_filelock().lock_descriptor(fd, blocking=False))
+    return bool(filelock.lock_descriptor(fd, blocking=False))
 
 
 def wait_for_lock(fd: int) -> None:
@@ -37,19 +37,11 @@ def wait_for_lock(fd: int) -> None:
     Where there is none, on Windows, it is polled.
     """
     if sys.platform == "win32":
-        _filelock().lock_descriptor(fd, blocking=True, poll_interval=_POLL_SECONDS)
+        filelock.lock_descriptor(fd, blocking=True, poll_interval=_POLL_SECONDS)
     else:
         fcntl.flock(fd, fcntl.LOCK_EX)
 
 
 def unlock(fd: int) -> None:
     """Release the lock of an open file."""
-    _filelock().unlock_descriptor(fd)
-
-
-@functools.cache
-def _filelock() -> ModuleType:
-    with fork_gate:  # a child forked in the middle of an import would wait for its end for ever
-        import filelock  # noqa: PLC0415
-
-        return filelock
+    filelock.unlock_descriptor(fd)

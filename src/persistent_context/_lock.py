@@ -194,7 +194,7 @@ def _me(pid: int) -> bytes:
 def _pid_space() -> str | None:
     """Return what tells one numbering of processes from another: the boot, and the namespace in it."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return None

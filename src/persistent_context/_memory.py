@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 from ._document import EMPTY, Document
 from ._errors import UnserializableValueError
 from ._merge import OnConflict, OwnWrites, Unsaved
-from ._operations import Operation, Origin, Save, whole_memory
+from ._operations import Origin, Save, Write, whole_memory
 from ._values import MISSING, MaybeText, Raw, check_key, decode, encode, is_scalar, same
 
 
@@ -240,13 +240,13 @@ class Memory:
         """Return what says that an operation comes from here, and from now."""
         return Origin(self._own_writes, self._written, self._loads)
 
-    def texts_sent(self, operations: Iterable[Operation]) -> dict[str, MaybeText]:
-        """Return the texts that operations took along, but for what a load has dropped from memory since."""
+    def texts_sent(self, writes: Iterable[Write]) -> dict[str, MaybeText]:
+        """Return the texts that calls took along, but for what a load has dropped from memory since."""
         return {
             key: change.mine
-            for operation in operations
-            if operation.unsaved and operation.loads == self._loads
-            for key, change in operation.unsaved.items()
+            for write in writes
+            if write.unsaved and write.origin.loads == self._loads
+            for key, change in write.unsaved.items()
         }
 
     def knows_writes(self, mark: int) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from ._document import Document
 from ._merge import OnConflict, OwnWrites, Unsaved, merge, still_unsaved
@@ -94,175 +93,162 @@ class Origin(NamedTuple):
     """How often the context had been loaded."""
 
 
-class Operation(Protocol):
-    """One call's part in a cycle."""
+class Operation:
+    """One call's part in a cycle.
 
-    @property
-    def repeatable(self) -> bool:
-        """Whether it can be applied again to a later state of the file."""
+    Args:
+        purpose: what the lock is held for, in a word.
+    """
 
-    @property
-    def purpose(self) -> str:
-        """What the lock is held for, in a word."""
+    keys: Collection[str] = ()
+    """The keys that it reads or changes."""
+    unsaved: Mapping[str, Unsaved] = MappingProxyType({})
+    """The unsaved changes that it takes along."""
+    repeatable = True
+    """Whether it can be applied again to a later state of the file."""
 
-    @property
-    def keys(self) -> Iterable[str]:
-        """The keys that it reads or changes."""
-
-    @property
-    def unsaved(self) -> Mapping[str, Unsaved]:
-        """The unsaved changes that it takes along."""
+    def __init__(self, purpose: str) -> None:
+        self.purpose: Final = purpose
 
     @property
     def written(self) -> int:
         """The mark of the last own write of the context that it came from."""
-
-    @property
-    def loads(self) -> int:
-        """How often that context had been loaded."""
+        return 0
 
     def apply(self, draft: Draft) -> Any:
         """Change the draft and return the call's result; if it raises, the draft is as it was."""
+        raise NotImplementedError
 
 
-@dataclass(eq=False)
-class Look:
-    """Looks at the file under the lock, and changes nothing."""
-
-    purpose: str
-
-    keys: ClassVar[Collection[str]] = ()
-    unsaved: ClassVar[Mapping[str, Unsaved]] = MappingProxyType({})
-    written: ClassVar[int] = 0
-    loads: ClassVar[int] = 0
-    repeatable: ClassVar[bool] = True
+class Look(Operation):
+    """Looks at the file under the lock, and changes nothing: the document of the cycle is the result."""
 
     def apply(self, draft: Draft) -> None:
-        """Do nothing: the document of the cycle is the result."""
+        """Do nothing."""
 
 
-@dataclass(eq=False)
 class Reload(Look):
     """Has memory become what the file holds."""
 
 
-@dataclass(eq=False)
-class Save:
-    """Merges the unsaved changes of a context into the file."""
+class Write(Operation):
+    """Writes on behalf of a context.
 
-    unsaved: Mapping[str, Unsaved]
-    policy: OnConflict
-    memory: Callable[[], Mapping[str, Text]]
-    """All of memory at the call, for a file that is gone."""
-    seen: Document
-    """What memory had last taken over as a whole."""
-    origin: Origin
+    Args:
+        purpose: the name of the call.
+        keys: the keys that it reads or changes.
+        unsaved: the unsaved changes that it takes along.
+        origin: the context.
+    """
 
-    purpose: ClassVar[str] = "save"
-    repeatable: ClassVar[bool] = True
-
-    @property
-    def keys(self) -> Iterable[str]:
-        """The keys that it changes."""
-        return self.unsaved
+    def __init__(self, purpose: str, keys: Collection[str], unsaved: Mapping[str, Unsaved], origin: Origin) -> None:
+        super().__init__(purpose)
+        self.keys = keys
+        self.unsaved = unsaved
+        self.origin: Final = origin
 
     @property
     def written(self) -> int:
         """The mark of the last own write."""
         return self.origin.writes.mark
 
-    @property
-    def loads(self) -> int:
-        """How often the context had been loaded."""
-        return self.origin.loads
+
+class Save(Write):
+    """Merges the unsaved changes of a context into the file.
+
+    Args:
+        unsaved: the changes.
+        policy: for keys that others changed as well.
+        memory: returns all of memory as it was at the call, for a file that is gone.
+        seen: what memory had last taken over as a whole.
+        origin: the context.
+    """
+
+    def __init__(
+        self,
+        unsaved: Mapping[str, Unsaved],
+        policy: OnConflict,
+        memory: Callable[[], Mapping[str, Text]],
+        seen: Document,
+        origin: Origin,
+    ) -> None:
+        super().__init__("save", unsaved.keys(), unsaved, origin)
+        self._policy = policy
+        self._memory = memory
+        self.seen: Final = seen
 
     def apply(self, draft: Draft) -> None:
         """Merge."""
         unsaved = draft.still_unsaved(self.unsaved, self.origin)
         if draft.is_new:
             draft.create()
-            draft.put(self.memory(), unsaved, self.origin)
+            draft.put(self._memory(), unsaved, self.origin)
         else:
             theirs = {key: draft.get(key) for key in unsaved}
             own = draft.own_writes(self.origin, unsaved)
-            draft.put(merge(unsaved, theirs, self.policy, own), unsaved, self.origin)
+            draft.put(merge(unsaved, theirs, self._policy, own), unsaved, self.origin)
 
 
-@dataclass(eq=False)
-class Update:
+class Update(Write):
     """Computes a new text of one key from its present one.
 
-    Attributes:
+    Args:
+        purpose: the name of the call.
         key: the key.
         function: takes the text of the key and returns the new one, and the call's result.
-        purpose: the name of the call.
         unsaved: the unsaved change of the key, if there is one, which goes first.
         policy: for this unsaved change.
+        origin: the context.
     """
 
-    key: str
-    function: Callable[[MaybeText], tuple[MaybeText, Any]]
-    purpose: str
-    unsaved: Mapping[str, Unsaved]
-    policy: OnConflict
-    origin: Origin
-
-    repeatable: ClassVar[bool] = True
-
-    @property
-    def keys(self) -> tuple[str]:
-        """The one key."""
-        return (self.key,)
-
-    @property
-    def written(self) -> int:
-        """The mark of the last own write."""
-        return self.origin.writes.mark
-
-    @property
-    def loads(self) -> int:
-        """How often the context had been loaded."""
-        return self.origin.loads
+    def __init__(  # noqa: PLR0913 - made in one place
+        self,
+        purpose: str,
+        key: str,
+        function: Callable[[MaybeText], tuple[MaybeText, Any]],
+        *,
+        unsaved: Mapping[str, Unsaved],
+        policy: OnConflict,
+        origin: Origin,
+    ) -> None:
+        super().__init__(purpose, (key,), unsaved, origin)
+        self._key = key
+        self._function = function
+        self._policy = policy
 
     def apply(self, draft: Draft) -> Any:
         """Compute."""
-        text = draft.get(self.key)
+        text = draft.get(self._key)
         unsaved = draft.still_unsaved(self.unsaved, self.origin)
         if unsaved:
             own = draft.own_writes(self.origin, self.keys)
-            text = merge(unsaved, {self.key: text}, self.policy, own)[self.key]
-        text, result = self.function(text)
-        draft.put({self.key: text}, unsaved, self.origin)
+            text = merge(unsaved, {self._key: text}, self._policy, own)[self._key]
+        text, result = self._function(text)
+        draft.put({self._key: text}, unsaved, self.origin)
         return result
 
 
-@dataclass(eq=False)
-class Commit:
-    """Writes what a transaction changed."""
+class Commit(Write):
+    """Writes what a transaction changed.
 
-    changes: Mapping[str, MaybeText]
-    keys: Collection[str]
-    """All keys that it looked at."""
-    unsaved: Mapping[str, Unsaved]
-    """The unsaved changes that it takes along."""
-    origin: Origin
+    Args:
+        changes: the new texts.
+        keys: all keys that it looked at.
+        unsaved: the unsaved changes that it takes along.
+        origin: the context.
+    """
 
-    purpose: ClassVar[str] = "transaction"
-    repeatable: ClassVar[bool] = False
+    repeatable = False
 
-    @property
-    def written(self) -> int:
-        """The mark of the last own write."""
-        return self.origin.writes.mark
-
-    @property
-    def loads(self) -> int:
-        """How often the context had been loaded."""
-        return self.origin.loads
+    def __init__(
+        self, changes: Mapping[str, MaybeText], keys: Collection[str], unsaved: Mapping[str, Unsaved], origin: Origin
+    ) -> None:
+        super().__init__("transaction", keys, unsaved, origin)
+        self._changes = changes
 
     def apply(self, draft: Draft) -> None:
         """Change them."""
-        draft.put(self.changes, self.unsaved, self.origin)
+        draft.put(self._changes, self.unsaved, self.origin)
 
 
 def incr(key: str, delta: float, default: float) -> Callable[[MaybeText], tuple[MaybeText, Any]]:

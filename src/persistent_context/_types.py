@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._printable import printable
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(NamedTuple):
     """Who holds the lock of a file, as far as the holder said so; ``None`` where it said nothing.
 
     Attributes:
@@ -39,8 +38,7 @@ class Holder:
         return printable(text if self.verified else f"{text}, by its own word")
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """What became of one key; ``MISSING`` stands for its absence.
 
     Attributes:

@@ -81,7 +81,7 @@ MEMORY: Final = (
         (
             Edit(
                 "_operations",
-                "            draft.put(self.memory(), ",
+                "            draft.put(self._memory(), ",
                 "            draft.put({key: one.mine for key, one in self.unsaved.items()}, ",
             ),
         ),

@@ -21,7 +21,7 @@ QUEUE: Final = (
                 "            if self._busy or not self._has_waiting():",
                 "            if not self._has_waiting():",
             ),
-            Edit("_flock", "bool(_filelock().lock_descriptor(fd, blocking=False))", "_filelock() is not None"),
+            Edit("_flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),
         ),
         (suite("moments::TestOneCycleAtATime", limit=15),),
     ),
