@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 
 class Promise(Enum):
-    """The promises of the README, and what the documentation says of memory."""
+    """The promises of the README, and what the documentation says of memory and of pytest."""
 
     LOST = "1. Nothing acknowledged is lost"
     TORN = "2. Nothing is torn"
@@ -19,6 +19,7 @@ class Promise(Enum):
     CANCELLING = "7. Cancelling is safe"
     ACCESS = "8. Nobody gets in"
     MEMORY = "Memory and the file agree"
+    ONCE = "The workers of pytest-xdist compute once"
 
 
 @dataclass(frozen=True, slots=True)

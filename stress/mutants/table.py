@@ -9,8 +9,9 @@ from stress.mutants.files import FILES
 from stress.mutants.locks import LOCKS
 from stress.mutants.memory import MEMORY
 from stress.mutants.model import Mutant
+from stress.mutants.once import ONCE
 from stress.mutants.queue import QUEUE
 from stress.mutants.watch import WATCH
 
-ALL: Final = (*FILES, *LOCKS, *QUEUE, *FACES, *MEMORY, *WATCH)
+ALL: Final = (*FILES, *LOCKS, *QUEUE, *FACES, *MEMORY, *WATCH, *ONCE)
 MUTANTS: Final[dict[str, Mutant]] = {mutant.name: mutant for mutant in ALL}

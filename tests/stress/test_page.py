@@ -130,15 +130,18 @@ def number(text):
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """A short run with kills, kept: its directory, the text of its page, and its history."""
-    base = tmp_path_factory.mktemp("run")
+def ran(compute_once, tmp_path_factory):
+    """A short run with kills, made once for all workers: its directory, the text of its page, and its history."""
+    directory, page = map(Path, compute_once("a short run", lambda: short_run(tmp_path_factory.mktemp("run"))))
+    return directory, page.read_text(encoding="utf-8"), read_logs(sorted((directory / "logs").glob("*.jsonl")))
+
+
+def short_run(base):
     options = "--processes 2 --tasks 3 --seconds 2 --seed 3 --kill-every 0.5 --stop-every 0 --fork-every 0 --foreign 1"
     told = command("stress", *options.split(), "--keep", "--report", base / "page.html", "--dir", base)
     assert (base / "page.html").exists(), told.stdout + told.stderr
     (directory,) = (one for one in base.iterdir() if one.is_dir())
-    history = read_logs(sorted((directory / "logs").glob("*.jsonl")))
-    return directory, (base / "page.html").read_text(encoding="utf-8"), history
+    return [str(directory), str(base / "page.html")]
 
 
 class TestTruth:

@@ -1,0 +1,216 @@
+"""The pytest plugin: data that the workers of a run share, and values that are computed once for all of them.
+
+It stands beside the package, which is imported when a fixture is first asked for: a suite that uses none of them pays
+for an empty file by each worker of pytest-xdist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from persistent_context import PersistentContext, SyncPersistentContext
+    from persistent_context._once import Once
+
+_OPTION: Final = "shared_context"
+_CRASHED: Final = ".crashed"
+_POLL_SECONDS: Final = 0.02
+_REPLACED_WITHIN_SECONDS: Final = 3.0
+"""How soon pytest-xdist, if at all, has begun to replace a worker that crashed."""
+
+
+class ComputeOnce:
+    """What the fixture ``compute_once`` gives: a function that computes values once for all workers.
+
+    Args:
+        own: for values of this run.
+        shared: for values that other runs may share.
+    """
+
+    def __init__(self, own: Once, shared: Once) -> None:
+        self._own = own
+        self._shared = shared
+        self._teardowns: dict[str, Callable[[Any], Any]] = {}
+
+    def __call__(self, key: str, factory: Callable[[], Any], teardown: Callable[[Any], Any] | None = None) -> Any:
+        """Return a copy of the value of a key, computed by the first worker that asks. Blocks while another computes.
+
+        A worker that waits holds no lock of ``shared_context``. If the factory raises, or its worker is killed, the
+        next one that asks tries. Calls for other keys may be nested in it, in the same order everywhere.
+
+        Args:
+            key: the value's name, the same in all workers.
+            factory: returns the value, one that JSON can hold; it may be ``async``, and runs in a loop of its own then.
+            teardown: called with the value, once, when all workers have done their tests; it may be ``async``. Such a
+                value is never shared with other runs.
+
+        Raises:
+            Exception: what the factory raised.
+            UnserializableValueError: JSON cannot hold the value.
+            ReentrantTransactionError: the factory asks for its own key.
+        """
+        value = (self._own if teardown else self._shared).value(key, factory)
+        if teardown:
+            self._teardowns.setdefault(key, teardown)
+        return value
+
+    @property
+    def has_teardowns(self) -> bool:
+        """Whether there is something to tear down."""
+        return bool(self._teardowns)
+
+    def finish(self) -> list[Exception]:
+        """Tear down, the last value first, what no other worker has torn down; return what the teardowns raised."""
+        failures: list[Exception] = []
+        while self._teardowns:
+            try:
+                self._own.discard(*self._teardowns.popitem())
+            except Exception as error:  # noqa: BLE001 - told at the end of the run
+                failures.append(error)
+        return failures
+
+
+_COMPUTE_ONCE = pytest.StashKey[ComputeOnce]()
+_FAILURES = pytest.StashKey[list[str]]()
+_OUTPUT: Final = "persistent_context_failures"
+
+
+@pytest.fixture(scope="session")
+def shared_context(pytestconfig: pytest.Config) -> SyncPersistentContext:
+    """A SyncPersistentContext on one file for all workers of this run, loaded when a worker first asks for it."""
+    from persistent_context import SyncPersistentContext  # noqa: PLC0415
+
+    return SyncPersistentContext.create(_shared_file(pytestconfig), durable=False)
+
+
+@pytest.fixture
+def async_shared_context(pytestconfig: pytest.Config) -> PersistentContext:
+    """A PersistentContext on the file of shared_context, loaded: one for each test, and its event loop."""
+    import asyncio  # noqa: PLC0415
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    from persistent_context import PersistentContext  # noqa: PLC0415
+
+    context = PersistentContext(_shared_file(pytestconfig), durable=False)
+    with ThreadPoolExecutor(1) as executor:  # a loop may run in this thread, or be set for it
+        executor.submit(asyncio.run, context.load()).result()
+    return context
+
+
+@pytest.fixture(scope="session")
+def compute_once(pytestconfig: pytest.Config) -> ComputeOnce:
+    """``compute_once(key, factory, teardown=None)``: a value that one worker computes for all of them."""
+    from persistent_context._once import Once  # noqa: PLC0415
+
+    own = _folder(pytestconfig) / "once"
+    given = _given_file(pytestconfig)
+    function = ComputeOnce(Once(own), Once(given.with_name(f"{given.name}.once") if given else own))
+    pytestconfig.stash[_COMPUTE_ONCE] = function
+    return function
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the user share the file with other runs."""
+    parser.getgroup("persistent_context").addoption(
+        "--shared-context",
+        dest=_OPTION,
+        metavar="FILE",
+        help="share the file of the fixture shared_context, and what compute_once computes, with other runs",
+    )
+    parser.addini(_OPTION, "the same as --shared-context, from the folder of this configuration file", default="")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Note, in the controller, that a worker is about to start."""
+    present = _workers(node.config)
+    present.mkdir(parents=True, exist_ok=True)
+    (present / node.gateway.id).touch()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Note, in the controller, that a worker is gone, and what it could not tear down.
+
+    The file of one that was killed is still there, and tells when that was.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        present = _workers(node.config) / node.gateway.id
+        os.utime(present)
+        present.rename(present.with_suffix(_CRASHED))
+    output: dict[str, Any] = getattr(node, "workeroutput", {})
+    _failures(node.config).extend(output.get(_OUTPUT, ()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tear down what was computed, when the last worker has done its tests; a run fails in which that fails."""
+    config = session.config
+    worker = _worker(config)
+    if worker:
+        (_workers(config) / worker).unlink(missing_ok=True)
+    function = config.stash.get(_COMPUTE_ONCE, None)
+    if function is not None and function.has_teardowns:
+        while worker and _others_run(config):
+            time.sleep(_POLL_SECONDS)
+        _failures(config).extend("".join(traceback.format_exception(error)) for error in function.finish())
+    if worker:
+        config.workeroutput[_OUTPUT] = _failures(config)  # type: ignore[attr-defined]
+    elif _failures(config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show what could not be torn down."""
+    for failure in _failures(config):
+        terminalreporter.section("ERROR in a teardown of compute_once", red=True)
+        terminalreporter.write(failure)
+
+
+def _failures(config: pytest.Config) -> list[str]:
+    return config.stash.setdefault(_FAILURES, [])
+
+
+def _worker(config: pytest.Config) -> str | None:
+    """Return which worker of pytest-xdist this process is, or None."""
+    workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
+    return None if workerinput is None else workerinput["workerid"]
+
+
+def _folder(config: pytest.Config) -> Path:
+    """Return the folder that the workers of this run share."""
+    own: Path = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # noqa: SLF001 - no hook gets it
+    return (own.parent if _worker(config) else own) / "shared-context"
+
+
+def _workers(config: pytest.Config) -> Path:
+    """Return the folder with a file for each worker that has not done its tests."""
+    return _folder(config) / "workers"
+
+
+def _others_run(config: pytest.Config) -> bool:
+    """Return whether a worker has tests to do, or is about to be replaced by one that has."""
+    just_now = time.time() - _REPLACED_WITHIN_SECONDS
+    return any(file.suffix != _CRASHED or file.stat().st_mtime > just_now for file in _workers(config).iterdir())
+
+
+def _given_file(config: pytest.Config) -> Path | None:
+    """Return the file to share with other runs, if there is one."""
+    given: str
+    if given := config.getoption(_OPTION):
+        return config.invocation_params.dir.joinpath(given)
+    if given := config.getini(_OPTION):
+        return (config.inipath.parent if config.inipath else config.rootpath).joinpath(given)
+    return None
+
+
+def _shared_file(config: pytest.Config) -> Path:
+    return _given_file(config) or _folder(config) / "context.json"
