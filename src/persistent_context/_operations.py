@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -93,7 +94,7 @@ class Origin(NamedTuple):
     """How often the context had been loaded."""
 
 
-class Operation:
+class Operation(ABC):
     """One call's part in a cycle.
 
     Args:
@@ -115,9 +116,9 @@ class Operation:
         """The mark of the last own write of the context that it came from."""
         return 0
 
+    @abstractmethod
     def apply(self, draft: Draft) -> Any:
         """Change the draft and return the call's result; if it raises, the draft is as it was."""
-        raise NotImplementedError
 
 
 class Look(Operation):
