@@ -25,7 +25,7 @@ STOREYS = [
     ["_watch"],
     ["_base"],
     ["_sync", "_context"],
-    ["_once"],
+    ["_once", "runtime"],
     ["__init__"],
 ]
 HEIGHT = {module: height for height, storey in enumerate(STOREYS) for module in storey}

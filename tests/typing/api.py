@@ -11,6 +11,7 @@ from persistent_context import (
     SyncPersistentContext,
     Transaction,
 )
+from persistent_context.runtime import Context, ContextManager
 
 
 def prefer_larger(key: str, base: Any, mine: Any, theirs: Any) -> Any:
@@ -37,6 +38,10 @@ async def asynchronous() -> None:
 
     async for changes in ctx.watch("a"):
         assert_type(changes, dict[str, Change])
+
+    context = await ContextManager("state.json", durable=False).create_context(client=object())
+    assert_type(context.fork(depth=1), Context)
+    assert_type(context["cursor"], Any)
 
 
 def blocking() -> None:

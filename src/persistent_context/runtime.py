@@ -1,0 +1,131 @@
+"""The strategy layer: contexts in which tasks find their own variables beside the persistent data.
+
+A :class:`ContextManager` makes them, and whoever works with one decides when to save; :class:`PersistentContext` is the
+mechanism. Import it by its name: ``from persistent_context.runtime import ContextManager``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import Any, Final, Unpack
+
+from ._base import Options
+from ._context import PersistentContext
+
+PERSISTENT_CONTEXT: Final = "persistent_context"
+"""The name under which a context holds the persistent context itself."""
+
+
+class Context(MutableMapping[str, Any]):
+    """What a task sees: its runtime variables, those of the contexts it was forked from, and the persistent data.
+
+    A name is looked up in this order. It is set where it lives: a key of the persistent data, which no runtime variable
+    hides, is set in the memory of the persistent context, and ``await context["persistent_context"].save()`` saves it.
+    All else is a runtime variable of this context alone, and never saved. To make a new key persistent, set it in
+    ``context["persistent_context"]``.
+
+    Args:
+        persistent: the persistent context.
+        variables: the runtime variables; any values, also such as JSON cannot hold.
+        inherited: the variables of the contexts that this one is forked from, the nearest first.
+
+    Raises:
+        ValueError: a variable has the name ``persistent_context``.
+    """
+
+    def __init__(
+        self, persistent: PersistentContext, variables: dict[str, Any], inherited: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        for name in variables:
+            _check_free(name)
+        self._persistent = persistent
+        self._variables = variables
+        self._layers = (variables, *inherited)
+
+    def fork(self, **variables: Any) -> Context:
+        """Return a context for a subtask, over the same persistent data. Does not suspend.
+
+        It sees the variables of this one as they are at each look, and sets its own: nothing that it sets is seen here,
+        but for persistent keys.
+
+        Args:
+            variables: its own runtime variables, which hide those of the same name.
+
+        Raises:
+            ValueError: a variable has the name ``persistent_context``.
+        """
+        return Context(self._persistent, variables, self._layers)
+
+    def __getitem__(self, key: str) -> Any:
+        if key == PERSISTENT_CONTEXT:
+            return self._persistent
+        return self._home(key)[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        _check_free(key)
+        home = self._home(key)
+        if home is self._persistent and key in home:
+            home[key] = value
+        else:
+            self._variables[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        _check_free(key)
+        home = self._home(key)
+        if home is not self._variables and home is not self._persistent:
+            msg = f"{key!r} is a variable of the context that this one was forked from, and stays there"
+            raise KeyError(msg)
+        del home[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({PERSISTENT_CONTEXT: None, **{key: None for home in self._homes() for key in home}})
+
+    def __contains__(self, key: object) -> bool:
+        return key == PERSISTENT_CONTEXT or any(key in home for home in self._homes())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        variables = sorted({key for layer in self._layers for key in layer})
+        return f"<{type(self).__name__} with {', '.join(variables) or 'no variables'} over {self._persistent!r}>"
+
+    def _homes(self) -> Sequence[MutableMapping[str, Any]]:
+        """Return where names live, the nearest first."""
+        return (*self._layers, self._persistent)
+
+    def _home(self, key: str) -> MutableMapping[str, Any]:
+        """Return where a name lives: the persistent data, if it is nobody's runtime variable."""
+        return next((layer for layer in self._layers if key in layer), self._persistent)
+
+
+class ContextManager:
+    """Makes the contexts of tasks over one JSON file.
+
+    Args:
+        filepath: the file.
+        options: those of :class:`PersistentContext`.
+    """
+
+    def __init__(self, filepath: str | os.PathLike[str], **options: Unpack[Options]) -> None:
+        self._filepath = filepath
+        self._options = options
+
+    async def create_context(self, **variables: Any) -> Context:
+        """Load the persistent data, and return a context over it. Suspends.
+
+        Args:
+            variables: the runtime variables of the context; they are never saved.
+
+        Raises:
+            ValueError: a variable has the name ``persistent_context``.
+            OSError: and all others that :meth:`PersistentContext.load` raises.
+        """
+        return Context(await PersistentContext.create(self._filepath, **self._options), variables)
+
+
+def _check_free(name: str) -> None:
+    if name == PERSISTENT_CONTEXT:
+        msg = f"{PERSISTENT_CONTEXT!r} is the persistent context itself, in every context"
+        raise ValueError(msg)
