@@ -199,7 +199,7 @@ def _workers(config: pytest.Config) -> Path:
 def _others_run(config: pytest.Config) -> bool:
     """Return whether a worker has tests to do, or is about to be replaced by one that has."""
     just_now = time.time() - _REPLACED_WITHIN_SECONDS
-    return any(file.suffix != _CRASHED or file.stat().st_mtime > just_now for file in _workers(config).iterdir())
+    return any(file.suffix != _CRASHED or file.stat().st_mtime > just_now for file in _workers(config).glob("*"))
 
 
 def _given_file(config: pytest.Config) -> Path | None:
