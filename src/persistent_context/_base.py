@@ -192,27 +192,29 @@ class BaseContext(MutableMapping[str, Any]):
         with self._guarded(), self._about_file():
             return self._memory.save(self._on_conflict)
 
-    def _update(self, key: str, purpose: str, function: Callable[[MaybeText], tuple[MaybeText, Any]]) -> Update:
-        with self._guarded(), self._about_file():
-            change = self._memory.send(check_key(key))
-            unsaved = {key: change} if change else {}
-            origin = self._memory.origin()
-            return Update(purpose, key, function, unsaved=unsaved, policy=self._on_conflict, origin=origin)
-
     def _incr(self, key: str, delta: float, default: float) -> Update:
-        return self._update(key, "incr", operations.incr(check_key(key), delta, default))
+        return self._update("incr", key, operations.incr, delta, default)
 
     def _add(self, key: str, value: object) -> Update:
-        with self._about_file():
-            return self._update(key, "add", operations.compare_and_set(check_key(key), MISSING, value))
+        return self._update("add", key, operations.compare_and_set, MISSING, value)
 
     def _compare_and_set(self, key: str, expected: object, new: object) -> Update:
-        with self._about_file():
-            return self._update(key, "compare_and_set", operations.compare_and_set(check_key(key), expected, new))
+        return self._update("compare_and_set", key, operations.compare_and_set, expected, new)
 
     def _mutate(self, key: str, fn: Callable[[Any], Any], default: object) -> Update:
-        with self._about_file():
-            return self._update(key, "mutate", operations.mutate(check_key(key), fn, default))
+        return self._update("mutate", key, operations.mutate, fn, default)
+
+    def _update(self, purpose: str, key: str, make: Callable[..., operations.Function], *args: Any) -> Update:
+        try:
+            function = make(check_key(key), *args)
+            with self._guarded():
+                change = self._memory.send(key)
+                origin = self._memory.origin()
+        except PersistentContextError as error:
+            error.about(self._path)
+            raise
+        unsaved = {key: change} if change else {}
+        return Update(purpose, key, function, unsaved=unsaved, policy=self._on_conflict, origin=origin)
 
     def _transaction(self, document: Document) -> Transaction:
         return Transaction(document, self._send, self._on_conflict, self._memory.origin(), self._path)

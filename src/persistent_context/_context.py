@@ -17,7 +17,7 @@ from ._document import Document
 from ._errors import ContextUsageError
 from ._group import Begin, CommitQueue, Owner, Request, Turn
 from ._memory import LiveDict
-from ._operations import Look, Operation, Reload
+from ._operations import Operation, Reload
 from ._transaction import Transaction
 from ._types import Change, Holder
 from ._watch import Watch
@@ -271,7 +271,7 @@ class PersistentContext(BaseContext):
             else:
                 await self._wait_out(request)
                 if isinstance(request, Begin) and request.error is None:
-                    await self._end(request.result, Look("transaction"))
+                    await self._end(request.result, Operation("transaction"))
             raise
         if request.error is not None:
             raise request.error
@@ -362,7 +362,7 @@ class PersistentContext(BaseContext):
         except RuntimeError:  # the loop was closed, and nobody waits any more
             for request in requests:
                 if isinstance(request, Begin) and request.error is None:
-                    request.result.end(Request(request.path, Look("transaction"), request.owner, _to_nobody))
+                    request.result.end(Request(request.path, Operation("transaction"), request.owner, _to_nobody))
 
     def _arrive(self, requests: Sequence[Request], arrival: Arrival | None) -> None:
         self._absorb(arrival, requests)
@@ -380,7 +380,7 @@ class AsyncTransaction:
 
     async def __aenter__(self) -> Transaction:
         """Wait for the turn."""
-        turn: Turn = await self._context._perform(Look("transaction"), patience=self._timeout, kind=Begin)  # noqa: SLF001
+        turn: Turn = await self._context._perform(Operation("transaction"), patience=self._timeout, kind=Begin)  # noqa: SLF001
         transaction = self._context._transaction(turn.document)  # noqa: SLF001
         self._open = turn, transaction
         return transaction
@@ -389,7 +389,7 @@ class AsyncTransaction:
         """Commit, or after an exception discard."""
         assert self._open is not None, "entered"
         turn, transaction = self._open
-        operation: Operation = Look("transaction")
+        operation = Operation("transaction")
         try:
             if error is None:
                 operation = transaction.commit()

@@ -391,14 +391,18 @@ class CommitQueue:
         """Deliver the calls that are over to those who made them, in their order."""
         groups: dict[Deliver, list[Request]] = {}
         for request in batch:
-            if isinstance(request.error, PersistentContextError):
-                request.error.about(self.name)
-            elif isinstance(request.error, OSError) and request.error.filename is None:
-                request.error.filename = self.name  # the system does not say it of a descriptor
+            if request.error is not None:
+                self._name_file(request.error)
             groups.setdefault(request.deliver, []).append(request)
         self.store.count_operations(len(batch))
         for deliver, requests in groups.items():
             deliver(requests)
+
+    def _name_file(self, error: BaseException) -> None:
+        if isinstance(error, PersistentContextError):
+            error.about(self.name)
+        elif isinstance(error, OSError) and error.filename is None:
+            error.filename = self.name  # the system does not say it of a descriptor
 
     def _purpose(self) -> str:
         with self._mutex:

@@ -40,7 +40,8 @@ class OwnWrites:
         self.mark += 1
         for key, change in taken.items():
             self._taken[key] = self.mark, change
-        self._texts.update((key, (self.mark, text)) for key, text in texts.items())
+        for key, text in texts.items():
+            self._texts[key] = self.mark, text
 
     def taken_since(self, mark: int, keys: Iterable[str]) -> dict[str, Unsaved]:
         """Return which unsaved changes of the keys were taken along since a mark, the last one of each."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from ._document import Document
 from ._merge import OnConflict, OwnWrites, Unsaved, merge, still_unsaved
 from ._printable import printable
 from ._values import MISSING, MaybeText, Missing, Text, decode, encode, same
+
+Function: TypeAlias = Callable[[MaybeText], tuple[MaybeText, Any]]
+"""Takes the text of a key, and returns the new one and the call's result."""
+
+_NUMBERS: Final = frozenset({int, float})
 
 
 class Draft:
@@ -94,8 +98,8 @@ class Origin(NamedTuple):
     """How often the context had been loaded."""
 
 
-class Operation(ABC):
-    """One call's part in a cycle.
+class Operation:
+    """One call's part in a cycle; this one looks at the file under the lock, and changes nothing.
 
     Args:
         purpose: what the lock is held for, in a word.
@@ -116,19 +120,11 @@ class Operation(ABC):
         """The mark of the last own write of the context that it came from."""
         return 0
 
-    @abstractmethod
     def apply(self, draft: Draft) -> Any:
         """Change the draft and return the call's result; if it raises, the draft is as it was."""
 
 
-class Look(Operation):
-    """Looks at the file under the lock, and changes nothing: the document of the cycle is the result."""
-
-    def apply(self, draft: Draft) -> None:
-        """Do nothing."""
-
-
-class Reload(Look):
+class Reload(Operation):
     """Has memory become what the file holds."""
 
 
@@ -196,7 +192,7 @@ class Update(Write):
     Args:
         purpose: the name of the call.
         key: the key.
-        function: takes the text of the key and returns the new one, and the call's result.
+        function: what is done to it.
         unsaved: the unsaved change of the key, if there is one, which goes first.
         policy: for this unsaved change.
         origin: the context.
@@ -206,7 +202,7 @@ class Update(Write):
         self,
         purpose: str,
         key: str,
-        function: Callable[[MaybeText], tuple[MaybeText, Any]],
+        function: Function,
         *,
         unsaved: Mapping[str, Unsaved],
         policy: OnConflict,
@@ -252,14 +248,14 @@ class Commit(Write):
         draft.put(self._changes, self.unsaved, self.origin)
 
 
-def incr(key: str, delta: float, default: float) -> Callable[[MaybeText], tuple[MaybeText, Any]]:
+def incr(key: str, delta: float, default: float) -> Function:
     """Return the function of an increment."""
-    for name, number in (("delta", delta), ("default", default)):
-        _check_number(number, name)
+    _check_number(delta, "delta")
+    _check_number(default, "default")
 
     def function(text: MaybeText) -> tuple[MaybeText, Any]:
         value = default if text is MISSING else decode(text)
-        _check_number(value, f"the value of {printable(repr(key))}")
+        _check_number(value, "the value", key)
         value += delta
         return encode(value, key), value
 
@@ -273,7 +269,7 @@ def compare_and_set(key: str, expected: object, new: object) -> Callable[[MaybeT
     return lambda text: (replacement, True) if same(text, wanted) else (text, False)
 
 
-def mutate(key: str, fn: Callable[[Any], Any], default: object) -> Callable[[MaybeText], tuple[MaybeText, Any]]:
+def mutate(key: str, fn: Callable[[Any], Any], default: object) -> Function:
     """Return the function that lets a callable make a new value of the present one."""
     if not callable(fn):
         msg = f"fn is a callable, not a {type(fn).__name__}"
@@ -287,9 +283,12 @@ def mutate(key: str, fn: Callable[[Any], Any], default: object) -> Callable[[May
     return function
 
 
-def _check_number(value: object, what: str) -> None:
+def _check_number(value: object, what: str, key: str | None = None) -> None:
+    if type(value) in _NUMBERS:
+        return
     if isinstance(value, bool) or not isinstance(value, int | float):
-        msg = f"{what} is no number but a {type(value).__name__}"
+        whose = "" if key is None else f" of {printable(repr(key))}"
+        msg = f"{what}{whose} is no number but a {type(value).__name__}"
         raise TypeError(msg)
 
 

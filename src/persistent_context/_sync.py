@@ -13,7 +13,7 @@ from typing import Any, Final, Self, Unpack
 
 from ._base import TRY_ONLY_SECONDS, BaseContext, Options, check_timeout
 from ._group import Begin, Owner, Request, Turn
-from ._operations import Look, Operation, Reload
+from ._operations import Operation, Reload
 from ._transaction import Transaction
 from ._types import Change, Holder
 from ._watch import Watch
@@ -114,7 +114,7 @@ class SyncPersistentContext(BaseContext):
             if not request.withdraw():
                 request.waiter.wait()
                 if isinstance(request, Begin) and request.error is None:
-                    self._end(request.result, Look("transaction"))
+                    self._end(request.result, Operation("transaction"))
             raise
         if request.error is not None:
             raise request.error
@@ -151,7 +151,7 @@ class SyncTransaction:
 
     def __enter__(self) -> Transaction:
         """Wait for the turn."""
-        turn: Turn = self._context._perform(Look("transaction"), patience=self._timeout, kind=Begin)  # noqa: SLF001
+        turn: Turn = self._context._perform(Operation("transaction"), patience=self._timeout, kind=Begin)  # noqa: SLF001
         transaction = self._context._transaction(turn.document)  # noqa: SLF001
         self._open = turn, transaction
         return transaction
@@ -160,7 +160,7 @@ class SyncTransaction:
         """Commit, or after an exception discard."""
         assert self._open is not None, "entered"
         turn, transaction = self._open
-        operation: Operation = Look("transaction")
+        operation = Operation("transaction")
         try:
             if error is None:
                 operation = transaction.commit()

@@ -43,7 +43,7 @@ FACES: Final = (
         (
             Edit(
                 "_context",
-                '                    await self._end(request.result, Look("transaction"))\n',
+                '                    await self._end(request.result, Operation("transaction"))\n',
                 "                    pass\n",
             ),
         ),
