@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import dataclasses
+import enum
 import json
 import logging
 import threading
@@ -56,6 +57,10 @@ class TestIncr:
         face.do(other.incr, "n", 10)
 
         assert 16 == face.do(ctx.incr, "n")
+
+    def test_a_number_of_a_subclass(self, face, path):
+        """A member of an IntEnum is a number like any other."""
+        assert 2 == face.do(face.open(path).incr, "n", enum.IntEnum("Weight", {"HEAVY": 2}).HEAVY)
 
     @pytest.mark.parametrize(("before", "delta", "after"), [
         (1, 2, 3), (1, -3, -2), (1, 0, 1), (2**63, 1, 2**63 + 1), (1, 0.5, 1.5), (0.5, 0.25, 0.75), (1.5, 1, 2.5),

@@ -99,6 +99,8 @@ def run(catcher: Catcher, build: Path, directory: Path, *, limit: float = LIMIT)
     """Run a catcher against a build; what it prints is kept in the directory, which no other run may use."""
     if isinstance(catcher, Suite):
         command = ["pytest", "-x", "-v", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "--thorough"]
+        # The child has imported the library, which pytest would have rewritten the assertions of, as it has a plugin.
+        command += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         command += ["-o", f"timeout={catcher.limit}", "--basetemp", str(directory / "tests"), *catcher.nodes]
     else:
         command = [catcher.module, *catcher.arguments]
