@@ -10,7 +10,7 @@ import persistent_context
 PACKAGE = Path(persistent_context.__file__).parent
 STOREYS = [
     ["_printable"],
-    ["_types"],
+    ["_types", "metrics"],
     ["_errors"],
     ["_values"],
     ["_merge", "_document"],

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import enum
+import logging
 import os
 import threading
 import weakref
@@ -30,10 +31,13 @@ from ._errors import (
     ReentrantTransactionError,
 )
 from ._operations import Draft, Operation
+from ._printable import printable
 from ._store import JsonFileStore, Session, Store
 from ._worker import DaemonWorker
 
 Deliver: TypeAlias = "Callable[[Sequence[Request]], None]"
+
+_logger = logging.getLogger("persistent_context")
 
 
 class _State(enum.Enum):
@@ -226,7 +230,9 @@ class CommitQueue:
 
     def timed_out(self, waited: float) -> LockTimeoutError:
         """Return the error of a call that waited too long. It looks who holds the lock: not for a loop's thread."""
-        return LockTimeoutError(waited, self.store.holder(probe=False)).about(self.name)
+        error = LockTimeoutError(waited, self.store.holder(probe=False)).about(self.name)
+        _logger.debug("%s", error)
+        return error
 
     def between_commits(self) -> AbstractContextManager[object]:
         """Return what keeps this process from committing meanwhile, and from noting what it has committed."""
@@ -239,7 +245,7 @@ class CommitQueue:
     def _check_reentrancy(self, owner: Owner) -> None:
         holder = self._holder
         if self._cycle_thread == owner.thread:
-            what = "a callable that runs under the lock of this file called for the lock again"
+            what = "a callable that runs in a cycle of this file called for another one"
         elif holder is None:
             return
         elif holder.task is not None and holder.task is owner.task:
@@ -312,12 +318,19 @@ class CommitQueue:
 
     def _end_cycle(self, batch: Sequence[Request], session: Session) -> None:
         """Commit, unlock, deliver: the end of every cycle and of every transaction."""
+        over: Sequence[Request] = ()
         try:
             over = self._commit(batch, session)
         finally:
-            session.close()
+            self._close(session, len(over))
         self._holder = None
         self._finish(over)
+
+    def _close(self, session: Session, operations: int) -> None:
+        """Unlock; who listens to metrics is told, and must not wait for this thread."""
+        self._cycle_thread = threading.get_ident()
+        session.close(operations)
+        self._cycle_thread = None
 
     def _finish(self, over: Sequence[Request]) -> None:
         with self._delivery:
@@ -378,7 +391,7 @@ class CommitQueue:
             request.document = session.read()
         except BaseException as error:  # noqa: BLE001 - it is the transaction's error
             request.error = _own_copy(error)
-            session.close()
+            self._close(session, 1)
             self._finish([request])
             return _Outcome.DONE
         request.result = Turn(self, session)
@@ -394,7 +407,6 @@ class CommitQueue:
             if request.error is not None:
                 self._name_file(request.error)
             groups.setdefault(request.deliver, []).append(request)
-        self.store.count_operations(len(batch))
         for deliver, requests in groups.items():
             deliver(requests)
 
@@ -434,6 +446,7 @@ class CommitQueue:
 
     def _queue_again(self, batch: Sequence[Request]) -> None:
         """Have operations applied once more, under the new lock, before all others."""
+        _logger.info("%s: the lock file was deleted; the cycle starts again under the new one", printable(self.name))
         with self._mutex:
             for request in reversed(batch):
                 request._state = _State.WAITING  # noqa: SLF001

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import functools
 import json
+import logging
 import os
 import socket
 import time
@@ -18,8 +19,10 @@ from typing import Any, Final
 from ._errors import LockLostError, NotARegularFileError
 from ._files import CLOEXEC, NO_FOLLOW, NO_WAIT, check_regular, share_access
 from ._flock import fork_gate, try_lock, unlock, wait_for_lock
+from ._printable import printable
 from ._types import Holder
 
+_logger = logging.getLogger("persistent_context")
 _MAGIC: Final = b'{"persistent_context":'
 _STAMP_BYTES: Final = 512
 _LONGEST_NAME: Final = 64
@@ -56,6 +59,9 @@ class FileLock:
                         self._close()
                         return False
                     self.waited = True
+                    if _logger.isEnabledFor(logging.DEBUG):
+                        holder = _holder_of(_read_start(fd))
+                        _logger.debug("%s: waiting for the lock, held by %s", printable(self._data_path), holder)
                     wait_for_lock(fd)
                 status = os.fstat(fd)
                 if self._is_at_path(status):

@@ -20,6 +20,7 @@ from ._lock import FileLock
 from ._parse import CorruptDocumentError, parse
 from ._printable import printable
 from ._types import Holder, Statistics
+from .metrics import Cycle, report
 
 _logger = logging.getLogger("persistent_context")
 _SECOND_LOOKS: Final = 5
@@ -35,8 +36,8 @@ class Session(Protocol):
     def commit(self, document: Document, *, durable: bool) -> None:
         """Make this the document, durably or not."""
 
-    def close(self) -> None:
-        """End the session; what was not committed has not happened."""
+    def close(self, operations: int) -> None:
+        """End the session, in which so many operations came to an end; what was not committed has not happened."""
 
 
 class Store(Protocol):
@@ -56,9 +57,6 @@ class Store(Protocol):
 
     def statistics(self) -> Statistics:
         """Return what was done so far."""
-
-    def count_operations(self, number: int) -> None:
-        """Note that operations came to an end."""
 
     def forget_after_fork(self) -> None:
         """Let go, in a forked child, of what is its parent's."""
@@ -116,19 +114,17 @@ class JsonFileStore:
         began = time.monotonic()
         if not self._acquire(purpose, wait=wait):
             return None
-        now = time.monotonic()
         self.had_to_wait = self._lock.waited
-        if self.had_to_wait:
-            self._count(waits=1, wait_seconds=now - began)
+        session = JsonFileSession(self, purpose, time.monotonic() - began if self.had_to_wait else 0.0)
         try:
             if self._lock.holder_crashed or not self._looked_for_leftovers:
                 for leftover in remove_leftovers(self.path):
                     _logger.info("removed what a crashed writer left: %s", printable(leftover))
                 self._looked_for_leftovers = True
-            return JsonFileSession(self, now)
         except BaseException:
             self._lock.release()
             raise
+        return session
 
     def holder(self, *, probe: bool = True) -> Holder | None:
         """Return who holds the lock."""
@@ -138,10 +134,6 @@ class JsonFileStore:
         """Return what this process has done to the file."""
         with self._counts_guard:
             return Statistics(**self._counts)
-
-    def count_operations(self, number: int) -> None:
-        """Note that operations came to an end."""
-        self._count(operations=number)
 
     def forget_after_fork(self) -> None:
         """Close the lock file's descriptor in a forked child, which leaves the lock with its parent."""
@@ -170,8 +162,8 @@ class JsonFileStore:
             )
             return EMPTY
 
-    def commit(self, document: Document, old: Document, *, durable: bool) -> None:
-        """Replace the file, within a session."""
+    def commit(self, document: Document, old: Document, *, durable: bool) -> int:
+        """Replace the file, within a session, and return its new size."""
         if old.repeats:
             aside = move_aside(self.path, durable=durable, keep=True)
             _logger.warning(
@@ -182,11 +174,22 @@ class JsonFileStore:
         written = replace(self.path, document.pieces(), durable=durable, check=self._lock.check)
         self._known = document
         self._count(commits=1, bytes_written=written)
+        return written
 
-    def close(self, since: float) -> None:
+    def release(self) -> None:
         """Release the lock, at the end of a session."""
         self._lock.release()
-        self._count(cycles=1, hold_seconds=time.monotonic() - since)
+
+    def note(self, cycle: Cycle) -> None:
+        """Count a session that has ended, and report it."""
+        self._count(
+            cycles=1,
+            operations=cycle.operations,
+            waits=cycle.waited > 0,
+            wait_seconds=cycle.waited,
+            hold_seconds=cycle.held,
+        )
+        report(cycle)
 
     def _count(self, **more: float) -> None:
         with self._counts_guard:
@@ -197,10 +200,13 @@ class JsonFileStore:
 class JsonFileSession:
     """The lock held, and the document read under it."""
 
-    def __init__(self, store: JsonFileStore, since: float) -> None:
+    def __init__(self, store: JsonFileStore, purpose: str, waited: float) -> None:
         self._store = store
-        self._since = since
+        self._purpose = purpose
+        self._waited = waited
+        self._since = time.monotonic()
         self._document: Document | None = None
+        self._bytes_written = 0
 
     def read(self) -> Document:
         """Return what the file holds; a corrupt file is moved aside first.
@@ -221,8 +227,10 @@ class JsonFileSession:
             OSError: nothing was written.
         """
         if document is not self.read():
-            self._store.commit(document, self.read(), durable=durable)
+            self._bytes_written = self._store.commit(document, self.read(), durable=durable)
 
-    def close(self) -> None:
-        """Release the lock."""
-        self._store.close(self._since)
+    def close(self, operations: int) -> None:
+        """Release the lock, and report the cycle."""
+        self._store.release()
+        held = time.monotonic() - self._since
+        self._store.note(Cycle(self._store.path, self._purpose, operations, self._waited, held, self._bytes_written))

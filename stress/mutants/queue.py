@@ -190,4 +190,24 @@ QUEUE: Final = (
         (Edit("_group", "batch = self._send_on(self._take_batch())", "batch = self._take_batch()"),),
         (suite("save_and_load::TestSymlinks::test_a_link_that_was_turned_is_followed_anew"),),
     ),
+    Mutant(
+        "a-listener-ends-the-thread",
+        "What a listener to metrics raises ends the thread of the cycle, and its calls are never told.",
+        Promise.FAILURE,
+        (Edit("metrics", "        except BaseException:", "        except ZeroDivisionError:"),),
+        (suite("metrics::TestListening::test_a_listener_that_fails_hurts_nobody", limit=15),),
+    ),
+    Mutant(
+        "a-listener-waits-for-itself",
+        "A listener to metrics that calls the same file waits for the thread that it runs in.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_group",
+                "        self._cycle_thread = threading.get_ident()\n        session.close",
+                "        session.close",
+            ),
+        ),
+        (suite("metrics::TestListening::test_a_listener_that_calls_the_same_file_is_told_so", limit=15),),
+    ),
 )

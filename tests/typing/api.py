@@ -10,6 +10,7 @@ from persistent_context import (
     Statistics,
     SyncPersistentContext,
     Transaction,
+    metrics,
 )
 from persistent_context.runtime import Context, ContextManager
 
@@ -53,3 +54,9 @@ def blocking() -> None:
             assert_type(tx, Transaction)
         assert_type(next(ctx.watch()), dict[str, Change])
     PersistentContext("state.json", on_conflict="yours")  # type: ignore[arg-type]
+
+
+def observing() -> None:
+    stop = metrics.listen(lambda cycle: assert_type(cycle.held, float))
+    assert_type(stop(), None)
+    metrics.record_to_opentelemetry()()
