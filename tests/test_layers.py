@@ -25,7 +25,10 @@ STOREYS = [
     ["_watch"],
     ["_base"],
     ["_sync", "_context"],
-    ["_once", "runtime"],
+    ["_once", "runtime", "_doctor"],
+    ["_demo"],
+    ["_cli"],
+    ["__main__"],
     ["__init__"],
 ]
 HEIGHT = {module: height for height, storey in enumerate(STOREYS) for module in storey}

@@ -213,13 +213,8 @@ def remove_leftovers(path: str) -> list[str]:
 
     One whose writer lives is locked by it, and stays.
     """
-    directory, pattern = os.path.dirname(path), _temporary_pattern(path)
     removed = []
-    names: list[str] = []
-    with contextlib.suppress(PermissionError):  # a directory may be written, and not be listed
-        names = [name for name in os.listdir(directory) if pattern.fullmatch(name)]
-    for name in names:
-        leftover = os.path.join(directory, name)
+    for leftover in temporaries(path):
         with contextlib.suppress(OSError):  # gone, a link or a directory of that name, or another user's to remove
             fd = os.open(leftover, os.O_RDWR | CLOEXEC | NO_FOLLOW | NO_WAIT)
             try:
@@ -229,6 +224,18 @@ def remove_leftovers(path: str) -> list[str]:
             finally:
                 os.close(fd)
     return removed
+
+
+def temporaries(path: str) -> list[str]:
+    """Return the temporaries of a file's writers, those that live and those that crashed."""
+    start = f".{_shortened(os.path.basename(path))}."
+    return _beside(path, re.compile(rf"{re.escape(start)}[0-9a-f]{{16}}\.tmp"))
+
+
+def moved_aside(path: str) -> list[str]:
+    """Return what was moved aside from a file's place, or kept, the oldest first."""
+    start = f"{_shortened(os.path.basename(path))}.corrupt-"
+    return sorted(_beside(path, re.compile(rf"{re.escape(start)}\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}}")))
 
 
 def move_aside(path: str, *, durable: bool, keep: bool = False) -> str:
@@ -305,8 +312,13 @@ def _temporary_start(path: str) -> str:
     return os.path.join(directory, f".{_shortened(name)}")
 
 
-def _temporary_pattern(path: str) -> re.Pattern[str]:
-    return re.compile(rf"\.{re.escape(_shortened(os.path.basename(path)))}\.[0-9a-f]{{16}}\.tmp")
+def _beside(path: str, pattern: re.Pattern[str]) -> list[str]:
+    directory = os.path.dirname(path)
+    try:
+        names = os.listdir(directory)
+    except PermissionError:  # a directory may be written, and not be listed
+        return []
+    return [os.path.join(directory, name) for name in names if pattern.fullmatch(name)]
 
 
 def _shortened(name: str) -> str:

@@ -195,7 +195,7 @@ QUEUE: Final = (
         "What a listener to metrics raises ends the thread of the cycle, and its calls are never told.",
         Promise.FAILURE,
         (Edit("metrics", "        except BaseException:", "        except ZeroDivisionError:"),),
-        (suite("metrics::TestListening::test_a_listener_that_fails_hurts_nobody", limit=15),),
+        (suite("metrics::TestListening::test_a_listener_that_fails_hurts_nobody[sync]", limit=15),),
     ),
     Mutant(
         "a-listener-waits-for-itself",

@@ -104,7 +104,7 @@ BROKEN = {
     ),
     "what a killed writer left stays": (
         "_files.py",
-        "    directory, pattern = os.path.dirname(path), _temporary_pattern(path)\n",
+        "    removed = []\n",
         "    return []\n",
         ["kill:save:async rename:1", "power:xfs:save:async rename:1"],
         "left behind after the next write",

@@ -1,0 +1,95 @@
+"""The demonstration: processes count in one file, some are killed, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Column, Table
+
+from ._sync import SyncPersistentContext
+
+_LOOK_SECONDS: Final = 0.1
+_KILL_EVERY_LOOKS: Final = 5
+_PIPE_BYTES: Final = 65536
+_COUNT: Final = """
+import sys
+from persistent_context import SyncPersistentContext
+ctx = SyncPersistentContext(sys.argv[1])
+while True:
+    ctx.incr("count")
+    sys.stdout.buffer.write(b".")
+    sys.stdout.buffer.flush()
+"""
+
+
+class _Counter:
+    """A process that counts, and says so for each count that was acknowledged."""
+
+    def __init__(self, path: str) -> None:
+        self._process = subprocess.Popen([sys.executable, "-c", _COUNT, path], stdout=subprocess.PIPE)  # noqa: S603
+        assert self._process.stdout is not None, "a pipe"
+        self._output = self._process.stdout
+        os.set_blocking(self._output.fileno(), False)
+        self.acknowledged = 0
+        self.failed = False
+        self.pid = self._process.pid
+
+    def listen(self) -> None:
+        """Note what was acknowledged meanwhile."""
+        while said := self._output.read(_PIPE_BYTES):
+            self.acknowledged += len(said)
+
+    def kill(self) -> None:
+        """Kill the process by SIGKILL, and note what was acknowledged until then, and whether it had failed."""
+        self.failed = self._process.poll() is not None
+        self._process.kill()
+        self._process.wait()
+        self.listen()
+        self._output.close()
+
+
+def run(processes: int, seconds: float, console: Console) -> bool:
+    """Run the demonstration; return whether nothing was lost. Blocks."""
+    with tempfile.TemporaryDirectory(prefix="persistent-context-demo-") as place:
+        path = os.path.join(place, "demo.json")
+        console.print(f"{processes} processes count in {path}, each call durable; one is killed every half second.")
+        living = [_Counter(path) for _ in range(processes)]
+        killed: list[_Counter] = []
+        try:
+            with Live(console=console, transient=True) as live:
+                for turn in range(1, 1 + round(seconds / _LOOK_SECONDS)):
+                    time.sleep(_LOOK_SECONDS)
+                    if turn % _KILL_EVERY_LOOKS == 0:
+                        victim = living.pop(0)
+                        victim.kill()
+                        killed.append(victim)
+                        living.append(_Counter(path))
+                    for counter in living:
+                        counter.listen()
+                    live.update(_table(living, killed))
+        finally:
+            for counter in living:
+                counter.kill()
+        console.print(_table(living, killed))
+        count: int = SyncPersistentContext.create(path).get("count", 0)
+    everyone = living + killed
+    acknowledged = sum(counter.acknowledged for counter in everyone)
+    kept = 0 < acknowledged <= count <= acknowledged + len(everyone) and not any(one.failed for one in everyone)
+    console.print(f"Acknowledged: {acknowledged}. In the file: {count}; the last one of each process may be untold.")
+    console.print("[bold green]Nothing was lost.[/]" if kept else "[bold red]COUNTS WERE LOST, or a process failed.[/]")
+    return kept
+
+
+def _table(living: list[_Counter], killed: list[_Counter]) -> Table:
+    table = Table("process", Column("acknowledged", justify="right"), "")
+    for counter in living:
+        table.add_row(str(counter.pid), str(counter.acknowledged))
+    table.add_row(f"{len(killed)} more", str(sum(counter.acknowledged for counter in killed)), "killed by SIGKILL")
+    return table

@@ -1,0 +1,321 @@
+"""The doctor: what can be said, and tried, about a file, its place and its lock."""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from ._errors import PersistentContextError
+from ._files import moved_aside, temporaries
+from ._flock import try_lock
+from ._memory import LiveDict
+from ._parse import CorruptDocumentError
+from ._store import JsonFileStore
+from ._sync import SyncPersistentContext
+from ._types import Holder
+
+_LARGE_BYTES: Final = 16 * 1024 * 1024
+_LONG_HOLD_SECONDS: Final = 60
+_TRUSTED: Final = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "xfs", "zfs"})
+_VOLATILE: Final = frozenset({"ramfs", "tmpfs"})
+_NETWORK: Final = frozenset(
+    {
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "fuse.sshfs",
+        "gfs2",
+        "gpfs",
+        "lustre",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "smb3",
+        "virtiofs",
+    }
+)
+
+_HOLD: Final = """
+import sys
+from persistent_context import SyncPersistentContext
+with SyncPersistentContext(sys.argv[1]).transaction():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+class Level(enum.StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+class Finding(NamedTuple):
+    """One thing that was found out."""
+
+    level: Level
+    subject: str
+    text: str
+    advice: str = ""
+
+
+def examine(filepath: str) -> Iterator[Finding]:
+    """Examine a file, its place and its lock; nothing of it is changed. Blocks for about a second.
+
+    The lock and a durable write are tried on a file of its own in the same directory, which is removed afterwards.
+    """
+    path = os.path.realpath(filepath)
+    directory = os.path.dirname(path)
+    if path != os.path.abspath(filepath):
+        yield Finding(Level.OK, "link", f"leads to {path}, where the lock file is as well")
+    if not os.path.isdir(directory):
+        yield Finding(Level.WARNING, "directory", f"{directory} does not exist; the first writer makes it")
+        return
+    yield _file(path)
+    yield _file_system(path)
+    yield _access(directory)
+    yield _space(path)
+    yield from _leftovers(path)
+    yield from _aside(path)
+    yield from _lock_file(f"{path}.lock")
+    yield _holder(path)
+    if _may(directory, os.W_OK):
+        yield _trial(directory)
+
+
+def _file(path: str) -> Finding:
+    if not os.path.lexists(path):
+        return Finding(Level.OK, "file", "does not exist; reading it gives nothing, and the first save makes it")
+    try:
+        document = JsonFileStore(path).read()
+    except CorruptDocumentError as error:
+        return Finding(
+            Level.PROBLEM,
+            "file",
+            f"is no JSON object: {error}",
+            f"the next program that loads or saves it moves it aside and starts from nothing; to repair it first, see "
+            f"where it breaks: python -m json.tool {path}",
+        )
+    except OSError as error:
+        return Finding(Level.PROBLEM, "file", f"cannot be read: {error.strerror}")
+    size = os.path.getsize(path)
+    text = f"a JSON object; keys: {len(LiveDict.of(document))}, bytes: {size}"
+    if document.repeats:
+        return Finding(
+            Level.WARNING,
+            "file",
+            f"{text}; it repeats keys, of which the last ones count",
+            "the next writer keeps a copy of it as it is",
+        )
+    if size > _LARGE_BYTES:
+        return Finding(Level.WARNING, "file", text, "every change rewrites it; a database such as SQLite does not")
+    return Finding(Level.OK, "file", text)
+
+
+def _file_system(path: str) -> Finding:
+    kind = _kind_of_file_system(os.path.dirname(path))
+    if kind is None:
+        return Finding(Level.WARNING, "file system", "of an unknown kind", "locks and renames are tried below")
+    if kind in _TRUSTED:
+        return Finding(Level.OK, "file system", f"{kind}: locks, renames and fsync can be trusted")
+    if kind in _VOLATILE:
+        return Finding(Level.WARNING, "file system", f"{kind}: it is in memory, and gone after a reboot")
+    if kind in _NETWORK:
+        return Finding(
+            Level.PROBLEM,
+            "file system",
+            f"{kind}: between hosts, its locks, renames and fsync are not what is promised here",
+            "use a local disk; for several hosts, a server such as Redis, etcd or PostgreSQL",
+        )
+    return Finding(
+        Level.WARNING,
+        "file system",
+        f"{kind}: nothing is known of its locks and fsync",
+        "locks and renames are tried below",
+    )
+
+
+def _kind_of_file_system(directory: str) -> str | None:
+    """Return the type of the file system that is mounted nearest above a real directory; see proc(5), mountinfo."""
+    target = os.fsencode(directory)
+    kind, longest = None, 0
+    try:
+        with open("/proc/self/mountinfo", "rb") as lines:
+            for line in lines:
+                fields, _, rest = line.partition(b" - ")
+                point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), fields.split()[4])
+                if len(point) >= longest and os.path.commonpath([point, target]) == point:  # the last one hides others
+                    kind, longest = rest.split()[0].decode(), len(point)
+    except FileNotFoundError:  # not Linux
+        return None
+    return kind
+
+
+def _access(directory: str) -> Finding:
+    if not _may(directory, os.W_OK | os.X_OK):
+        return Finding(
+            Level.PROBLEM,
+            "access",
+            f"this user may not write to {directory}, and so may read the file and not save it",
+            "the file is replaced, and not written in place: give this user the right to write to the directory",
+        )
+    mode = os.stat(directory).st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        return Finding(
+            Level.WARNING,
+            "access",
+            "everybody may write to the directory, and so remove or replace the file and its lock",
+            f"chmod o-w {directory}",
+        )
+    return Finding(Level.OK, "access", "may read and save")
+
+
+def _space(path: str) -> Finding:
+    free = shutil.disk_usage(os.path.dirname(path)).free
+    needed = 2 * os.path.getsize(path) if os.path.isfile(path) else 4096
+    if free < needed:
+        return Finding(Level.PROBLEM, "space", f"{free} bytes are free, and a save needs up to {needed}")
+    return Finding(Level.OK, "space", f"{free // 2**20} MB are free")
+
+
+def _leftovers(path: str) -> Iterator[Finding]:
+    for temporary in temporaries(path):
+        try:
+            fd = os.open(temporary, os.O_RDONLY)
+        except OSError:  # it is being written, and was renamed meanwhile; or it belongs to another user
+            continue
+        try:
+            crashed = try_lock(fd)
+        finally:
+            os.close(fd)
+        if crashed:
+            yield Finding(
+                Level.WARNING,
+                "leftover",
+                f"{temporary}, of a writer that crashed",
+                "the next writer removes it; nothing is to be done",
+            )
+
+
+def _aside(path: str) -> Iterator[Finding]:
+    for copy in moved_aside(path):
+        yield Finding(
+            Level.WARNING,
+            "moved aside",
+            f"{copy}, {os.path.getsize(copy)} bytes: what once stood here and was no JSON object, or repeated keys",
+            f"if it is wanted, repair it, and put it back: flock {path}.lock mv {copy} {path}; else delete it",
+        )
+
+
+def _lock_file(path: str) -> Iterator[Finding]:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        yield Finding(Level.OK, "lock file", "does not exist; the first writer makes it")
+        return
+    if not stat.S_ISREG(status.st_mode):
+        yield Finding(
+            Level.PROBLEM,
+            "lock file",
+            f"{path} is no regular file, and is never followed or used",
+            f"remove it: rm {path}",
+        )
+    elif not _may(path, os.R_OK | os.W_OK):
+        yield Finding(
+            Level.PROBLEM,
+            "lock file",
+            f"{path} may not be opened by this user, who cannot save",
+            f"chmod or chown {path}",
+        )
+    elif status.st_nlink > 1:
+        yield Finding(
+            Level.WARNING,
+            "lock file",
+            f"{path} has another name as well; the holder's name is not written to it",
+            "find -samefile shows it",
+        )
+
+
+def _holder(path: str) -> Finding:
+    try:
+        holder = JsonFileStore(path).holder()
+    except OSError as error:
+        return Finding(Level.PROBLEM, "lock", f"cannot be looked at: {error.strerror}")
+    if holder is None:
+        return Finding(Level.OK, "lock", "nobody holds it")
+    if _is_stopped(holder):
+        return Finding(
+            Level.PROBLEM, "lock", f"held by {holder}, which is stopped", f"let it go on: kill -CONT {holder.pid}"
+        )
+    if holder.since is not None and time.time() - holder.since > _LONG_HOLD_SECONDS:
+        return Finding(
+            Level.WARNING,
+            "lock",
+            f"held for {time.time() - holder.since:.0f} s by {holder}",
+            "it lets go when its transaction ends, or when it dies; deleting the lock file would not help it",
+        )
+    return Finding(Level.OK, "lock", f"held by {holder}")
+
+
+def _is_stopped(holder: Holder) -> bool:
+    if not holder.verified:
+        return False
+    try:
+        with open(f"/proc/{holder.pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
+
+
+def _trial(directory: str) -> Finding:
+    """Try the lock between two processes, one of which is killed, and a durable write."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".persistent-context-doctor-", dir=directory) as place:
+            return _try_in(os.path.join(place, "trial.json"))
+    except (OSError, PersistentContextError) as error:
+        return Finding(Level.PROBLEM, "trial", f"a lock and a save were tried in {directory}, and failed: {error}")
+
+
+def _try_in(path: str) -> Finding:
+    context = SyncPersistentContext(path, lock_timeout=0)
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", _HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as other:
+        assert other.stdout is not None, "a pipe"
+        held = other.stdout.readline() == b"held\n"
+        try:
+            context.incr("n")
+            kept_out = False
+        except TimeoutError:
+            kept_out = True
+        other.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+    if not held:
+        return Finding(Level.PROBLEM, "trial", "a second process could not take a lock in this directory")
+    if not kept_out:
+        return Finding(Level.PROBLEM, "trial", "two processes had the same lock at once: changes would be lost here")
+    began = time.monotonic()
+    context.incr("n")
+    took = time.monotonic() - began
+    return Finding(
+        Level.OK,
+        "trial",
+        f"a second process was kept out, and let in when the first was killed; a save took {1000 * took:.1f} ms",
+    )
+
+
+def _may(path: str, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
