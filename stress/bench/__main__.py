@@ -14,10 +14,12 @@ from .bigfile import BIGFILE
 from .model import Settings, Table
 from .report import publish, show
 from .saving import SAVING
+from .sharing import SHARING
 from .startup import STARTUP
 from .throughput import THROUGHPUT
+from .watch import WATCH
 
-WORKS = {work.name: work for work in (*THROUGHPUT, SAVING, *BIGFILE, STARTUP)}
+WORKS = {work.name: work for work in (*THROUGHPUT, SAVING, *BIGFILE, STARTUP, WATCH, SHARING)}
 QUICK = {"seconds": 0.5, "repeat": 1}
 PIPED_WIDTH = 120
 """Columns of the tables where there is no terminal to ask."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from . import bigfile, saving, startup, throughput
+from . import bigfile, saving, startup, throughput, watch
 from .model import PROJECT, Table, Unit
 from .peers import BY_HAND, DISKCACHE, FLOOR
 
@@ -91,6 +91,11 @@ def _import(table: Table) -> Iterator[Figure]:
     yield _at_most("import ÷ import asyncio", ratio, 1.6)
 
 
+def _watch(table: Table) -> Iterator[Figure]:
+    longest = table.value(PROJECT, watch.LONGEST.metric)
+    yield _at_most("watch: longest delay of another process's change", longest, 0.1, Unit.SECONDS)
+
+
 FIGURES = {
     "1x100": _many_tasks,
     "8x100": _many_processes_and_tasks,
@@ -101,9 +106,10 @@ FIGURES = {
     "big-incr": _big_incr,
     "big-memory": _big_memory,
     "import": _import,
+    "watch": _watch,
 }
 
 
 def figures(tables: Mapping[str, Table]) -> list[Figure]:
-    """Return the figures of the works that were measured."""
-    return [figure for name, table in tables.items() for figure in FIGURES[name](table)]
+    """Return the figures of the works that were measured and have one."""
+    return [figure for name, table in tables.items() if name in FIGURES for figure in FIGURES[name](table)]

@@ -12,6 +12,8 @@ from statistics import median
 from .model import PROJECT, Column, Metrics, Settings, Unit, Work
 
 ASYNCIO = "asyncio"
+MODULES = (PROJECT, ASYNCIO, *(f"{PROJECT}.{name}" for name in ("runtime", "metrics", "_cli")))
+"""The last one with the packages of the extra `cli`; those of the other extras are imported by who calls for them."""
 RUNS = 15
 TIME = Column("time", "median time", Unit.SECONDS)
 
@@ -27,7 +29,7 @@ def import_time(module: str, bytecode: Path) -> float:
 
 def _round(settings: Settings) -> Iterator[tuple[str, Metrics]]:
     """Import each by turns; the first turn only warms the disk's cache and writes the bytecode."""
-    times: dict[str, list[float]] = {PROJECT: [], ASYNCIO: []}
+    times: dict[str, list[float]] = {module: [] for module in MODULES}
     for _ in range(1 + RUNS):
         for module, found in times.items():
             found.append(import_time(module, settings.scratch / "bytecode"))

@@ -1,0 +1,62 @@
+"""Work 8: how long after another process's change `watch()` tells it."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from persistent_context import SyncPersistentContext
+
+from .model import PROJECT, Column, Metrics, Settings, Unit, Work
+from .workers import SPAWN, in_fresh_process
+
+POLLING = "the same, without watchfiles"
+CHANGES_PER_SECOND = 333
+"""Changes for each second that a timed cell lasts: 999 in three seconds."""
+PAUSE_SECONDS = 0.02
+MEDIAN = Column("median", "median delay", Unit.SECONDS)
+LONGEST = Column("longest", "longest delay", Unit.SECONDS)
+
+
+def _write(path: Path, asked: Connection) -> None:
+    """Make a change whenever one is asked for, whose value is the time just before it; one clock for all processes."""
+    context = SyncPersistentContext.create(path)
+    while asked.recv():
+        time.sleep(random.uniform(0, PAUSE_SECONDS))  # so that it comes at any moment between two looks
+        context.mutate("time", lambda _: time.monotonic())
+
+
+def _delays(path: Path, changes: int, events: bool) -> list[float]:  # noqa: FBT001 - passed on by position
+    """Watch another process make changes; return after how many seconds each was told. Runs in a fresh process."""
+    if not events:
+        sys.modules["watchfiles"] = None  # type: ignore[assignment] # as if it were not installed
+    ours, theirs = SPAWN.Pipe()
+    writer = SPAWN.Process(target=_write, args=(path, theirs), daemon=True)
+    writer.start()
+    delays = []
+    with SyncPersistentContext.create(path).watch("time") as news:
+        for _ in range(changes):
+            ours.send("change")
+            changed = next(news)["time"].new
+            delays.append(time.monotonic() - changed)
+    ours.send(None)
+    writer.join()
+    return delays
+
+
+def _round(settings: Settings) -> Iterator[tuple[str, Metrics]]:
+    """Watch by the file system's events, and by looking."""
+    for name, events in ((PROJECT, True), (POLLING, False)):
+        with TemporaryDirectory(dir=settings.scratch) as folder:
+            changes = round(settings.seconds * CHANGES_PER_SECOND)
+            delays = in_fresh_process(_delays, Path(folder) / "store.json", changes, events)
+        yield name, {MEDIAN.metric: median(delays), LONGEST.metric: max(delays)}
+
+
+WATCH = Work("watch", "Another process's change, told by watch()", (MEDIAN, LONGEST), _round)
