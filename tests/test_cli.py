@@ -315,6 +315,7 @@ class TestDoctor:
         """It is found, while the temporary of a living writer is its own business."""
         crashed, living = (stored.with_name(f".state.json.{n:016x}.tmp") for n in range(2))
         crashed.touch()
+        stored.with_name(f".state.json.{2:016x}.tmp").mkdir()
         child = spawn(
             "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2), print('held'), sys.stdin.read()", living
         )
@@ -404,6 +405,16 @@ class TestDoctor:
         level, text, _ = findings(stored, code=1, env=without_locks)["trial"]
 
         assert ("problem", True) == (level, "at once" in text)
+
+    def test_a_second_process_that_cannot_lock(self, stored, tmp_path):
+        """That the trial was in vain is no success."""
+        (tmp_path / "sitecustomize.py").write_text(
+            "import sys\nif '-c' in sys.orig_argv: raise SystemExit", encoding="utf-8"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+        level, text, _ = findings(stored, code=1, env=environment)["trial"]
+
+        assert ("problem", True) == (level, "second process could not" in text)
 
     def test_a_disk_that_is_full(self, stored, tmp_path):
         """Space for a second copy is what a save needs; tried on a real small file system."""

@@ -48,9 +48,6 @@ def run() -> None:
     """Run the command line; errors are one line on standard error, and an exit code."""
     try:
         app()
-    except BrokenPipeError:  # whoever read the output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_FAILED)
     except LockTimeoutError as error:
         _fail(str(error), _TIMED_OUT)
     except OSError as error:
@@ -60,7 +57,7 @@ def run() -> None:
 
 
 def _fail(message: str, code: int = _FAILED) -> NoReturn:
-    print(f"error: {printable(message)}", file=sys.stderr)  # noqa: T201
+    typer.echo(f"error: {printable(message)}", err=True)
     sys.exit(code)
 
 

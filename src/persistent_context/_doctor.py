@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import re
@@ -16,8 +17,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from ._errors import PersistentContextError
-from ._files import moved_aside, temporaries
-from ._flock import try_lock
+from ._files import leftovers, moved_aside
 from ._memory import LiveDict
 from ._parse import CorruptDocumentError
 from ._store import JsonFileStore
@@ -26,27 +26,6 @@ from ._types import Holder
 
 _LARGE_BYTES: Final = 16 * 1024 * 1024
 _LONG_HOLD_SECONDS: Final = 60
-_TRUSTED: Final = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "xfs", "zfs"})
-_VOLATILE: Final = frozenset({"ramfs", "tmpfs"})
-_NETWORK: Final = frozenset(
-    {
-        "9p",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "fuse.sshfs",
-        "gfs2",
-        "gpfs",
-        "lustre",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "smb3",
-        "virtiofs",
-    }
-)
-
 _HOLD: Final = """
 import sys
 from persistent_context import SyncPersistentContext
@@ -73,6 +52,24 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
+_KNOWN: Final = {
+    **dict.fromkeys(
+        ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "xfs", "zfs"),
+        (Level.OK, "locks, renames and fsync can be trusted", ""),
+    ),
+    **dict.fromkeys(("ramfs", "tmpfs"), (Level.WARNING, "it is in memory, and gone after a reboot", "")),
+    **dict.fromkeys(
+        ("9p", "afs", "beegfs", "ceph", "cifs", "fuse.sshfs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "virtiofs"),
+        (
+            Level.PROBLEM,
+            "between hosts, its locks, renames and fsync are not what is promised here",
+            "use a local disk; for several hosts, a server such as Redis, etcd or PostgreSQL",
+        ),
+    ),
+}
+"""What is to be said of types of file systems."""
+
+
 def examine(filepath: str) -> Iterator[Finding]:
     """Examine a file, its place and its lock; nothing of it is changed. Blocks for about a second.
 
@@ -93,7 +90,7 @@ def examine(filepath: str) -> Iterator[Finding]:
     yield from _aside(path)
     yield from _lock_file(f"{path}.lock")
     yield _holder(path)
-    if _may(directory, os.W_OK):
+    if _may(directory, os.W_OK):  # pragma: no branch - as below
         yield _trial(directory)
 
 
@@ -128,45 +125,25 @@ def _file(path: str) -> Finding:
 
 def _file_system(path: str) -> Finding:
     kind = _kind_of_file_system(os.path.dirname(path))
-    if kind is None:
-        return Finding(Level.WARNING, "file system", "of an unknown kind", "locks and renames are tried below")
-    if kind in _TRUSTED:
-        return Finding(Level.OK, "file system", f"{kind}: locks, renames and fsync can be trusted")
-    if kind in _VOLATILE:
-        return Finding(Level.WARNING, "file system", f"{kind}: it is in memory, and gone after a reboot")
-    if kind in _NETWORK:
-        return Finding(
-            Level.PROBLEM,
-            "file system",
-            f"{kind}: between hosts, its locks, renames and fsync are not what is promised here",
-            "use a local disk; for several hosts, a server such as Redis, etcd or PostgreSQL",
-        )
-    return Finding(
-        Level.WARNING,
-        "file system",
-        f"{kind}: nothing is known of its locks and fsync",
-        "locks and renames are tried below",
-    )
+    level, text, advice = _KNOWN.get(kind, (Level.WARNING, "nothing is known of its locks", "they are tried below"))
+    return Finding(level, "file system", f"{kind}: {text}", advice)
 
 
-def _kind_of_file_system(directory: str) -> str | None:
+def _kind_of_file_system(directory: str) -> str:
     """Return the type of the file system that is mounted nearest above a real directory; see proc(5), mountinfo."""
     target = os.fsencode(directory)
-    kind, longest = None, 0
-    try:
-        with open("/proc/self/mountinfo", "rb") as lines:
-            for line in lines:
-                fields, _, rest = line.partition(b" - ")
-                point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), fields.split()[4])
-                if len(point) >= longest and os.path.commonpath([point, target]) == point:  # the last one hides others
-                    kind, longest = rest.split()[0].decode(), len(point)
-    except FileNotFoundError:  # not Linux
-        return None
+    kind, longest = "an unknown file system", 0
+    with contextlib.suppress(FileNotFoundError), open("/proc/self/mountinfo", "rb") as lines:  # only on Linux
+        for line in lines:
+            fields, _, rest = line.partition(b" - ")
+            point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), fields.split()[4])
+            if len(point) >= longest and os.path.commonpath([point, target]) == point:  # the last one hides the others
+                kind, longest = rest.split()[0].decode(), len(point)
     return kind
 
 
 def _access(directory: str) -> Finding:
-    if not _may(directory, os.W_OK | os.X_OK):
+    if not _may(directory, os.W_OK | os.X_OK):  # pragma: no cover - tested as a user who may not write coverage's data
         return Finding(
             Level.PROBLEM,
             "access",
@@ -193,22 +170,9 @@ def _space(path: str) -> Finding:
 
 
 def _leftovers(path: str) -> Iterator[Finding]:
-    for temporary in temporaries(path):
-        try:
-            fd = os.open(temporary, os.O_RDONLY)
-        except OSError:  # it is being written, and was renamed meanwhile; or it belongs to another user
-            continue
-        try:
-            crashed = try_lock(fd)
-        finally:
-            os.close(fd)
-        if crashed:
-            yield Finding(
-                Level.WARNING,
-                "leftover",
-                f"{temporary}, of a writer that crashed",
-                "the next writer removes it; nothing is to be done",
-            )
+    for leftover in leftovers(path):
+        text = f"{leftover}, of a writer that crashed"
+        yield Finding(Level.WARNING, "leftover", text, "the next writer removes it; nothing is to be done")
 
 
 def _aside(path: str) -> Iterator[Finding]:
@@ -234,7 +198,7 @@ def _lock_file(path: str) -> Iterator[Finding]:
             f"{path} is no regular file, and is never followed or used",
             f"remove it: rm {path}",
         )
-    elif not _may(path, os.R_OK | os.W_OK):
+    elif not _may(path, os.R_OK | os.W_OK):  # pragma: no cover - as above
         yield Finding(
             Level.PROBLEM,
             "lock file",
@@ -272,13 +236,9 @@ def _holder(path: str) -> Finding:
 
 
 def _is_stopped(holder: Holder) -> bool:
-    if not holder.verified:
-        return False
-    try:
-        with open(f"/proc/{holder.pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] in "Tt"
-    except OSError:
-        return False
+    with contextlib.suppress(OSError), open(f"/proc/{holder.pid}/stat", encoding="utf-8", errors="replace") as file:
+        return holder.verified and file.read().rpartition(")")[2].split()[0] in "Tt"
+    return False
 
 
 def _trial(directory: str) -> Finding:

@@ -209,33 +209,26 @@ def _copy_acl(path: str, fd: int) -> None:
 
 
 def remove_leftovers(path: str) -> list[str]:
-    """Remove the temporaries that crashed writers of a file left; the caller holds the lock of the file.
-
-    One whose writer lives is locked by it, and stays.
-    """
+    """Remove the temporaries that crashed writers of a file left; the caller holds the lock of the file."""
     removed = []
-    for leftover in temporaries(path):
-        with contextlib.suppress(OSError):  # gone, a link or a directory of that name, or another user's to remove
-            fd = os.open(leftover, os.O_RDWR | CLOEXEC | NO_FOLLOW | NO_WAIT)
-            try:
-                if stat.S_ISREG(os.fstat(fd).st_mode) and try_lock(fd):
-                    os.unlink(leftover)
-                    removed.append(leftover)
-            finally:
-                os.close(fd)
+    for leftover in leftovers(path):
+        with contextlib.suppress(OSError):  # gone, or another user's to remove
+            os.unlink(leftover)
+            removed.append(leftover)
     return removed
 
 
-def temporaries(path: str) -> list[str]:
-    """Return the temporaries of a file's writers, those that live and those that crashed."""
+def leftovers(path: str) -> Iterator[str]:
+    """Yield the temporaries that crashed writers of a file left: one whose writer lives is locked by it."""
     start = f".{_shortened(os.path.basename(path))}."
-    return _beside(path, re.compile(rf"{re.escape(start)}[0-9a-f]{{16}}\.tmp"))
-
-
-def moved_aside(path: str) -> list[str]:
-    """Return what was moved aside from a file's place, or kept, the oldest first."""
-    start = f"{_shortened(os.path.basename(path))}.corrupt-"
-    return sorted(_beside(path, re.compile(rf"{re.escape(start)}\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}}")))
+    for temporary in _beside(path, re.compile(rf"{re.escape(start)}[0-9a-f]{{16}}\.tmp")):
+        with contextlib.suppress(OSError):  # gone, a link, or another user's
+            fd = os.open(temporary, os.O_RDWR | CLOEXEC | NO_FOLLOW | NO_WAIT)
+            try:
+                if stat.S_ISREG(os.fstat(fd).st_mode) and try_lock(fd):
+                    yield temporary
+            finally:
+                os.close(fd)
 
 
 def move_aside(path: str, *, durable: bool, keep: bool = False) -> str:
@@ -247,6 +240,12 @@ def move_aside(path: str, *, durable: bool, keep: bool = False) -> str:
     if durable:
         sync_directory(directory)
     return aside
+
+
+def moved_aside(path: str) -> list[str]:
+    """Return what was moved aside from a file's place, or kept, the oldest first."""
+    start = f"{_shortened(os.path.basename(path))}.corrupt-"
+    return sorted(_beside(path, re.compile(rf"{re.escape(start)}\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}}")))
 
 
 def _write(fd: int, pieces: Iterable[bytes | memoryview]) -> int:
