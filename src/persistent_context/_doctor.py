@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from shlex import quote
 from typing import Final, NamedTuple
 
 from ._errors import PersistentContextError
@@ -105,7 +106,7 @@ def _file(path: str) -> Finding:
             "file",
             f"is no JSON object: {error}",
             f"the next program that loads or saves it moves it aside and starts from nothing; to repair it first, see "
-            f"where it breaks: python -m json.tool {path}",
+            f"where it breaks: python -m json.tool {quote(path)}",
         )
     except OSError as error:
         return Finding(Level.PROBLEM, "file", f"cannot be read: {error.strerror}")
@@ -156,7 +157,7 @@ def _access(directory: str) -> Finding:
             Level.WARNING,
             "access",
             "everybody may write to the directory, and so remove or replace the file and its lock",
-            f"chmod o-w {directory}",
+            f"chmod o-w {quote(directory)}",
         )
     return Finding(Level.OK, "access", "may read and save")
 
@@ -181,7 +182,7 @@ def _aside(path: str) -> Iterator[Finding]:
             Level.WARNING,
             "moved aside",
             f"{copy}, {os.path.getsize(copy)} bytes: what once stood here and was no JSON object, or repeated keys",
-            f"if it is wanted, repair it, and put it back: flock {path}.lock mv {copy} {path}; else delete it",
+            f"if it is wanted, repair it, and put it back: flock {quote(path + '.lock')} mv {quote(copy)} {quote(path)}; else delete it",
         )
 
 
@@ -196,14 +197,14 @@ def _lock_file(path: str) -> Iterator[Finding]:
             Level.PROBLEM,
             "lock file",
             f"{path} is no regular file, and is never followed or used",
-            f"remove it: rm {path}",
+            f"remove it: rm {quote(path)}",
         )
     elif not _may(path, os.R_OK | os.W_OK):  # pragma: no cover - as above
         yield Finding(
             Level.PROBLEM,
             "lock file",
             f"{path} may not be opened by this user, who cannot save",
-            f"chmod or chown {path}",
+            f"chmod or chown {quote(path)}",
         )
     elif status.st_nlink > 1:
         yield Finding(
