@@ -178,11 +178,12 @@ def _leftovers(path: str) -> Iterator[Finding]:
 
 def _aside(path: str) -> Iterator[Finding]:
     for copy in moved_aside(path):
+        command = f"flock {quote(path + '.lock')} mv {quote(copy)} {quote(path)}"
         yield Finding(
             Level.WARNING,
             "moved aside",
             f"{copy}, {os.path.getsize(copy)} bytes: what once stood here and was no JSON object, or repeated keys",
-            f"if it is wanted, repair it, and put it back: flock {quote(path + '.lock')} mv {quote(copy)} {quote(path)}; else delete it",
+            f"if it is wanted, repair it, and put it back: {command}; else delete it",
         )
 
 
