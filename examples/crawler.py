@@ -73,7 +73,7 @@ async def crawl(path: str, site: str) -> None:
 
 
 def watch(path: str) -> None:
-    """Tell what is found, until the frontier is empty; first what is there already, as this context has loaded nothing."""
+    """Tell what is found until the frontier is empty; first what is there, as this context has loaded nothing."""
     pages: dict[str, Any] = {}
     with SyncPersistentContext(path).watch() as watching:
         for changes in watching:

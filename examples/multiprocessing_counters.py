@@ -12,21 +12,14 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
 from persistent_context import SyncPersistentContext
 
-store: SyncPersistentContext
 
-
-def open_store(path: str) -> None:
-    """Open the file in a process of the pool: a context is not sent to another process, its path is."""
-    global store  # noqa: PLW0603 - one for each process
-    store = SyncPersistentContext.create(path)
-
-
-def count(text_file: Path) -> None:
+def count(store: SyncPersistentContext, text_file: Path) -> None:
     """Count the words of a text file."""
     words = Counter(re.findall(r"\w+", text_file.read_text(encoding="utf-8").lower()))
     store.incr("readings")
@@ -38,10 +31,23 @@ def count(text_file: Path) -> None:
             tx["words"] = Counter(tx.get("words", {})) + words
 
 
-def main(path: str, text_files: list[Path], processes: int, method: str) -> None:
-    """Count in a pool of processes, check the sum, and show what was counted."""
-    with multiprocessing.get_context(method).Pool(processes, open_store, [path]) as pool:
-        pool.map(count, text_files, chunksize=1)
+def count_all(path: str, text_files: list[Path]) -> None:
+    """Count in a process of its own. It is not sent a context but its path, and opens it for itself."""
+    store = SyncPersistentContext.create(path)
+    for text_file in text_files:
+        count(store, text_file)
+
+
+def main(path: str, text_files: list[Path], processes: int) -> None:
+    """Divide the files among processes, check the sum, and show what was counted."""
+    shares = [text_files[n::processes] for n in range(processes)]
+    workers = [multiprocessing.Process(target=count_all, args=(path, share)) for share in shares]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        sys.exit("a process failed; start it again to go on")
     result = SyncPersistentContext.create(path)
     assert sum(result["words"].values()) == sum(result["files"].values())
     print(f"{sum(result['words'].values())} words in {len(result['files'])} files, read {result['readings']} times;")
@@ -56,4 +62,5 @@ if __name__ == "__main__":
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--method", choices=multiprocessing.get_all_start_methods(), default="spawn")
     arguments = parser.parse_args()
-    main(arguments.state, arguments.text_files, arguments.processes, arguments.method)
+    multiprocessing.set_start_method(arguments.method)
+    main(arguments.state, arguments.text_files, arguments.processes)

@@ -5,8 +5,8 @@ Start it, stop it as you like, start it again; or start it in several terminals 
     python examples/task_runner.py state.json
 
 It counts the primes below many limits in a pool of processes. The state is one JSON file with one key a job: absent,
-then ``{"runner": …}`` (claimed), then ``{"runner": …, "result": …}`` (done). Each job's result is recorded exactly once,
-in the one atomic step that makes it done. A job runs again only if its runner died, or gave up, before it was recorded.
+then ``{"runner": …}`` (claimed), then ``{"runner": …, "result": …}`` (done). Each job's result is recorded exactly
+once, in the atomic step that makes it done; a job runs again only if its runner died or gave up before that step.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import uuid
 from concurrent.futures import ProcessPoolExecutor
@@ -105,4 +106,7 @@ if __name__ == "__main__":
     parser.add_argument("--jobs", type=int, default=60)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.state, arguments.jobs, arguments.processes))
+    try:
+        asyncio.run(main(arguments.state, arguments.jobs, arguments.processes))
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; start it again to go on")
