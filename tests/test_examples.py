@@ -1,6 +1,7 @@
 """The examples do what they say: run as a user would run them, killed, stopped, and several at once."""
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from persistent_context import SyncPersistentContext
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 PAGE = ROOT / "docs" / "examples.md"
+STOPPED = "stopped; start it again to go on\n"
 CHILDREN = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no SIGKILL and no SIGSTOP")
@@ -87,7 +89,9 @@ def start():
         programs.append(Program(*command))
         return programs[-1]
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born ignoring it
     yield one
+    signal.signal(signal.SIGINT, before)
     for program in programs:
         program.discard()
 
@@ -117,8 +121,12 @@ def runs_of(log):
     return Counter(f"primes below {limit}" for limit, _ in lines), {int(pid) for _, pid in lines}
 
 
+def results_of(content):
+    return {job: state["result"] for job, state in content.items() if "result" in state}
+
+
 def recorded(content):
-    return {job for job, state in content.items() if "result" in state}
+    return set(results_of(content))
 
 
 def claimed(content):
@@ -156,26 +164,27 @@ class TestTaskRunner:
 
     def assert_complete(self, path):
         """All results are there and right, and nothing is left behind."""
-        primes = {f"primes below {n}": self.primes_below(n) for n in range(1000, 1000 * self.JOBS + 1, 1000)}
-
-        assert primes == {job: state["result"] for job, state in read(path).items()}
+        assert self.right_results() == results_of(read(path))
         assert {"state.json", "state.json.lock", "state.json.log"} == set(os.listdir(path.parent))
 
-    @staticmethod
-    def primes_below(limit):
-        sieve = bytearray([1]) * limit
+    @functools.cache
+    def right_results(self):
+        """What the jobs are to give, worked out otherwise."""
+        limit = 1000 * self.JOBS
+        sieve = bytearray([0, 0]) + bytearray([1]) * limit
         for number in range(2, math.isqrt(limit) + 1):
-            sieve[number * number :: number] = bytes(len(range(number * number, limit, number)))
-        return sum(sieve[2:])
+            sieve[number * number :: number] = bytes(len(range(number * number, len(sieve), number)))
+        return {f"primes below {below}": sum(sieve[:below]) for below in range(1000, limit + 1, 1000)}
 
     def test_killed_again_and_again_it_does_what_was_not_recorded_and_no_more(self, run, path):
         """Whatever ends it, at whatever moment: a job runs again only if it was claimed and not recorded then."""
-        may_run = Counter(f"primes below {n}" for n in range(1000, 1000 * self.JOBS + 1, 1000))
+        may_run = Counter(self.right_results().keys())
         dead = set()
         for moment, number in [(0, signal.SIGKILL), (3, signal.SIGINT), (7, signal.SIGKILL), (12, signal.SIGKILL)]:
             program = run()
 
             def now(content, moment=moment):
+                assert results_of(content).items() <= self.right_results().items()
                 claims = {content[job]["runner"] for job in claimed(content)}
                 return len(recorded(content)) >= moment and claims - dead
 
@@ -185,6 +194,7 @@ class TestTaskRunner:
             may_run.update(claimed(content))
 
             assert (-number if number == signal.SIGKILL else 1) == code
+            assert (number == signal.SIGINT) == (program.heard[-1:] == [STOPPED])
         run().finish()
         times, pids = runs_of(path.with_name("state.json.log"))
 
@@ -300,6 +310,7 @@ class TestCrawler:
             crawler = start(*command)
             with held_when(lambda now, moment=moment: len(self.found(now)) >= moment, path, crawler) as content:
                 assert code == crawler.end(number), "".join(crawler.heard)
+            assert (number == signal.SIGINT) == (crawler.heard[-1] == STOPPED)
             again |= done & set(re.findall("^GET (.*)$", "".join(crawler.heard), re.MULTILINE))
             done = self.found(content)
             while len(told) < len(done):
@@ -331,7 +342,7 @@ class TestCrawler:
 
         assert "/0: Page 0; 1 to go" == watcher.hear()
         assert 1 == watcher.end(signal.SIGINT)
-        assert "stopped; start it again to go on\n" == watcher.heard[-1]
+        assert STOPPED == watcher.heard[-1]
 
 
 class TestNox:
