@@ -168,7 +168,7 @@ class TestTaskRunner:
         return {f"primes below {below}": sum(sieve[:below]) for below in range(1000, limit + 1, 1000)}
 
     def test_killed_again_and_again_it_does_what_was_not_recorded_and_no_more(self, run, path):
-        """Whatever ends it, and when, it leaves no process; a job runs again only if it was claimed and not recorded."""
+        """Whatever ends it, it leaves no process; a job runs again only if it was claimed and not recorded then."""
         may_run = Counter(self.right_results().keys())
         dead = set()
         for moment, number in [(0, signal.SIGKILL), (3, signal.SIGINT), (7, signal.SIGKILL), (12, signal.SIGKILL)]:
