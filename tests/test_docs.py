@@ -1,5 +1,6 @@
 """What the documentation shows is true, and its pages hang together."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ DOCS = ROOT / "docs"
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md"))}
 RUN_ELSEWHERE = {"pytest.md": "test_plugin.py", "tasks.md": "test_runtime.py"}
 RUN_HERE = [name for name, text in PAGES.items() if "```python" in text and name not in RUN_ELSEWHERE]
+FIXTURES = ("async_shared_context", "compute_once", "shared_context")
 
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)]+)\)")
@@ -34,6 +36,44 @@ def anchors(name):
     return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in plain} | set(
         re.findall(r"^::: (\S+)$", PAGES[name], re.MULTILINE)
     )
+
+
+class Readme:
+    """What a translation has in common with its original."""
+
+    def __init__(self, name):
+        self.text = (ROOT / name).read_text(encoding="utf-8")
+
+    @property
+    def code(self):
+        """The blocks of code, without the comments."""
+        return [
+            re.sub(r" *# .*", "", block) for block in re.findall(r"^```.*?^```$", self.text, re.MULTILINE | re.DOTALL)
+        ]
+
+    @property
+    def _words(self):
+        return re.sub(r"<!--.*-->", "", prose(self.text)).strip()
+
+    @property
+    def parts(self):
+        """What each heading, paragraph, item and row has that is not translated."""
+        return [self._facts(part) for part in re.split(r"\n\n+|\n(?=- |\d+\. |\|)", self._words)]
+
+    def _facts(self, part):
+        return {
+            "kind": re.match(r"#+ |\d+\. |- |\||", part)[0],
+            "code": sorted(re.findall(r"`[^`]+`", part)),
+            "links": sorted(self._target(link) for link in LINK.findall(part)),
+            "figures": sorted(re.findall(r"\d+(?:[.,]\d+)*", re.sub(r"`[^`]+`", "", part))),
+            "emphasis": part.count("**"),
+        }
+
+    def _target(self, link):
+        if link.startswith("#"):  # a heading has the same number in both
+            headings = [re.sub(r"\W+", "-", one.lower()) for one in re.findall(r"^#+ (.+)$", self._words, re.MULTILINE)]
+            return f"heading {headings.index(link[1:])}"
+        return link.replace(".zh-CN", "")
 
 
 class Terminal:
@@ -69,13 +109,13 @@ class TestPages:
 
     @pytest.mark.parametrize("name", RUN_HERE)
     def test_every_program_is_run(self, name):
-        """A block of Python has the name of a file, and a later command uses it."""
+        """A block of Python has the name of a file, which a later command or program runs."""
         blocks = BLOCK.findall(PAGES[name])
+        programs = [(number, title) for number, (language, title, _) in enumerate(blocks) if language == "python"]
         unused = [
-            title or body
-            for number, (language, title, body) in enumerate(blocks)
-            if language == "python"
-            and not any(title and title in later for kind, _, later in blocks[number:] if kind == "console")
+            (number, title)
+            for number, title in programs
+            if not title or not any(title in body for _, _, body in blocks[number + 1 :])
         ]
 
         assert [] == unused
@@ -85,17 +125,17 @@ class TestPages:
         """The pages that are left out here are run by the tests that are named for them."""
         assert f'"{name}"' in (Path(__file__).parent / RUN_ELSEWHERE[name]).read_text(encoding="utf-8")
 
-    @pytest.mark.parametrize("name", PAGES)
-    def test_links_lead_somewhere(self, name):
+    def test_links_lead_somewhere(self):
         """A link inside the documentation leads to a file and a heading that are there."""
         broken = []
-        for link in LINK.findall(prose(PAGES[name])):
-            target, _, anchor = link.partition("#")
-            if link.startswith("https://"):
-                continue
-            target = target or name
-            if not (DOCS / target).is_file() or (anchor and anchor not in anchors(target)):
-                broken.append(link)
+        for name, text in PAGES.items():
+            for link in LINK.findall(prose(text)):
+                target, _, anchor = link.partition("#")
+                target = target or name
+                if not link.startswith("https://") and (
+                    not (DOCS / target).is_file() or (anchor and anchor not in anchors(target))
+                ):
+                    broken.append(f"{name}: {link}")
 
         assert [] == broken
 
@@ -107,17 +147,15 @@ class TestPages:
 
 
 class TestReference:
-    @pytest.mark.parametrize(
-        "name",
-        [
+    def test_it_has_every_public_name(self):
+        """What users import, and what pytest hands them, stands in the reference."""
+        names = [
             *(f"persistent_context.{name}" for name in persistent_context.__all__),
             *(f"persistent_context.runtime.{one.__name__}" for one in (runtime.Context, runtime.ContextManager)),
-            *(f"pytest_persistent_context.{name}" for name in ("async_shared_context", "compute_once", "shared_context")),
-        ],
-    )
-    def test_it_has_every_public_name(self, name):
-        """What users import, and what pytest hands them, stands in the reference."""
-        assert name in anchors("reference.md")
+            *(f"pytest_persistent_context.{name}" for name in FIXTURES),
+        ]
+
+        assert set() == set(names) - anchors("reference.md")
 
     def test_it_names_every_method(self):
         """A public method of a context is in the list of those that the reference shows."""
@@ -126,3 +164,21 @@ class TestReference:
         shown = PAGES["reference.md"].partition("members:\n")[2].partition("\n\n")[0].split()
 
         assert methods == set(shown) - {"-"}
+
+
+class TestTranslation:
+    def test_it_has_the_same_code(self):
+        """Both READMEs show the same programs and commands; comments are translated."""
+        assert Readme("README.md").code == Readme("README.zh-CN.md").code
+
+    def test_it_has_the_same_parts(self):
+        """Both have the same headings, paragraphs, items and rows, with the same names, links and figures in each."""
+        original, translation = Readme("README.md").parts, Readme("README.zh-CN.md").parts
+
+        assert original == translation
+
+    def test_it_knows_the_original(self):
+        """A change of the English words wants a look at the Chinese ones; then this digest is written anew."""
+        digest = hashlib.sha256((ROOT / "README.md").read_bytes()).hexdigest()[:16]
+
+        assert Readme("README.zh-CN.md").text.endswith(f"<!-- translates README.md {digest} -->\n")
