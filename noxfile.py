@@ -47,6 +47,13 @@ def typing(session: nox.Session) -> None:
     session.run("mypy")
 
 
+@nox.session(python=NEWEST)
+def docs(session: nox.Session) -> None:
+    """Build the site of the documentation into site/, where a warning is an error; ``-- serve`` shows it instead."""
+    session.install(".", *groups("docs"))
+    session.run("mkdocs", *(session.posargs or ["build"]), env={"NO_MKDOCS_2_WARNING": "1"})
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Test the built wheel in parallel; arguments go to pytest.

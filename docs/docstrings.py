@@ -1,0 +1,44 @@
+"""Readies the docstrings for the site: what is written for ``help()`` becomes Markdown with links."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+import griffe
+
+import persistent_context
+
+ROLE = re.compile(r":\w+:`([\w.]+)`")
+"""A role of reStructuredText, such as ``:meth:`load```."""
+
+
+class Docstrings(griffe.Extension):
+    """Turns roles into links, and gives the two faces the docstrings that they make when they are imported."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Ready one docstring."""
+        if obj.is_class and "__doc__" in obj.members:
+            obj.docstring = docstring_of_face(obj)
+        if obj.docstring:
+            obj.docstring.value = ROLE.sub(partial(link, obj), obj.docstring.value)
+
+
+def docstring_of_face(obj: griffe.Object) -> griffe.Docstring:
+    """Put what is said of one face behind the first line of what is said of both."""
+    face = getattr(persistent_context, obj.name)
+    both = face.__base__.__doc__
+    first, rest = griffe.Docstring(both).value.split("\n\n", 1)
+    own = griffe.Docstring(face.__doc__.removeprefix(both)).value
+    return griffe.Docstring(f"{first}\n\n{own}\n\n{rest}", parent=obj, parser="google")
+
+
+def link(obj: griffe.Object, role: re.Match[str]) -> str:
+    """Return a link to a public name, or to a method of the same class."""
+    name = role[1]
+    if name.partition(".")[0] in persistent_context.__all__:
+        return f"[`{name}`][persistent_context.{name}]"
+    if obj.parent and name in obj.parent.members:
+        return f"[`{name}`][persistent_context.{obj.parent.name}.{name}]"
+    return f"`{name}`"
