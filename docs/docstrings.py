@@ -20,18 +20,10 @@ class Docstrings(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Ready one docstring."""
         if obj.is_class and "__doc__" in obj.members:
-            obj.docstring = docstring_of_face(obj)
+            made = getattr(persistent_context, obj.name).__doc__
+            obj.docstring = griffe.Docstring(made, parent=obj, parser="google")
         if obj.docstring:
             obj.docstring.value = ROLE.sub(partial(link, obj), obj.docstring.value)
-
-
-def docstring_of_face(obj: griffe.Object) -> griffe.Docstring:
-    """Put what is said of one face behind the first line of what is said of both."""
-    face = getattr(persistent_context, obj.name)
-    both = face.__base__.__doc__
-    first, rest = griffe.Docstring(both).value.split("\n\n", 1)
-    own = griffe.Docstring(face.__doc__.removeprefix(both)).value
-    return griffe.Docstring(f"{first}\n\n{own}\n\n{rest}", parent=obj, parser="google")
 
 
 def link(obj: griffe.Object, role: re.Match[str]) -> str:

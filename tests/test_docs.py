@@ -16,7 +16,12 @@ from persistent_context import runtime
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md"))}
-RUN_ELSEWHERE = {"pytest.md": "test_plugin.py", "tasks.md": "test_runtime.py"}
+RUN_ELSEWHERE = {
+    "cli.md": "test_cli.py",
+    "observability.md": "test_metrics.py",
+    "pytest.md": "test_plugin.py",
+    "tasks.md": "test_runtime.py",
+}
 RUN_HERE = [name for name, text in PAGES.items() if "```python" in text and name not in RUN_ELSEWHERE]
 FIXTURES = ("async_shared_context", "compute_once", "shared_context")
 
@@ -152,6 +157,7 @@ class TestReference:
         names = [
             *(f"persistent_context.{name}" for name in persistent_context.__all__),
             *(f"persistent_context.runtime.{one.__name__}" for one in (runtime.Context, runtime.ContextManager)),
+            *(f"persistent_context.metrics.{name}" for name in ("Cycle", "listen", "record_to_opentelemetry")),
             *(f"pytest_persistent_context.{name}" for name in FIXTURES),
         ]
 

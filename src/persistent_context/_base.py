@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import inspect
 import math
 import os
 import threading
@@ -295,6 +296,12 @@ class _AboutFile(AbstractContextManager[None]):
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, PersistentContextError):
             error.about(self._path)
+
+
+def describe(face: str) -> str:
+    """Return the docstring of a face: its own words, and then the arguments, which both have in common."""
+    _, _, arguments = inspect.cleandoc(BaseContext.__doc__ or "").partition("\n\n")
+    return f"{inspect.cleandoc(face)}\n\n{arguments}"
 
 
 def check_timeout(timeout: float, name: str) -> float:

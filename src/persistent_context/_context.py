@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Self, Unpack
 
-from ._base import TRY_ONLY_SECONDS, Arrival, BaseContext, Options, check_timeout
+from ._base import TRY_ONLY_SECONDS, Arrival, BaseContext, Options, check_timeout, describe
 from ._cancelling import run_in_other_thread, shielded
 from ._document import Document
 from ._errors import ContextUsageError
@@ -27,11 +27,14 @@ _OVERDUE_SECONDS: Final = 1.0
 
 
 class PersistentContext(BaseContext):
-    __doc__ = f"""{BaseContext.__doc__}
-    One context belongs to one event loop at a time: the first that awaits one of its methods, until it is closed.
-    Other loops, threads and processes have their own contexts on the same file. Constructing does no I/O and needs no
-    loop.
-    """
+    __doc__ = describe(
+        """A dictionary bound to one plain JSON file, for programs with an event loop.
+
+        One context belongs to one event loop at a time: the first that awaits one of its methods, until it is closed.
+        Other loops, threads and processes have their own contexts on the same file. Constructing does no I/O and needs
+        no loop.
+        """
+    )
 
     @classmethod
     async def create(cls, filepath: str | os.PathLike[str], **options: Unpack[Options]) -> Self:

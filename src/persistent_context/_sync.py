@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Self, Unpack
 
-from ._base import TRY_ONLY_SECONDS, BaseContext, Options, check_timeout
+from ._base import TRY_ONLY_SECONDS, BaseContext, Options, check_timeout, describe
 from ._group import Begin, Owner, Request, Turn
 from ._operations import Operation, Reload
 from ._transaction import Transaction
@@ -22,10 +22,13 @@ _OVERDUE_SECONDS: Final = 1.0
 
 
 class SyncPersistentContext(BaseContext):
-    __doc__ = f"""{BaseContext.__doc__}
-    The same as :class:`PersistentContext` for programs without an event loop: its calls block the thread instead of
-    suspending a task. One context may be shared by several threads.
-    """
+    __doc__ = describe(
+        """A dictionary bound to one plain JSON file, for programs without an event loop.
+
+        The same as :class:`PersistentContext`, but that its calls block the thread instead of suspending a task. One
+        context may be shared by several threads.
+        """
+    )
 
     @classmethod
     def create(cls, filepath: str | os.PathLike[str], **options: Unpack[Options]) -> Self:
