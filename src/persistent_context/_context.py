@@ -121,7 +121,7 @@ class PersistentContext(BaseContext):
         """Set a key only if there is none, atomically across all processes. Suspends.
 
         Returns:
-            Whether this call set it.
+            Whether this call set it. If not, memory has taken over the value that is there.
 
         Raises:
             OSError: and all others that :meth:`save` raises.
@@ -139,7 +139,7 @@ class PersistentContext(BaseContext):
             new: the new value, or ``MISSING`` to delete the key.
 
         Returns:
-            Whether the value was the expected one, and was replaced.
+            Whether the value was the expected one, and was replaced. If not, memory has taken over the value that is there.
 
         Raises:
             OSError: and all others that :meth:`save` raises.
