@@ -47,7 +47,7 @@ def typing(session: nox.Session) -> None:
     session.run("mypy")
 
 
-@nox.session(python=NEWEST)
+@nox.session(python=NEWEST, default=False)
 def docs(session: nox.Session) -> None:
     """Build the site of the documentation into site/, where a warning is an error; ``-- serve`` shows it instead."""
     session.install(".", *groups("docs"))

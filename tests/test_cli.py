@@ -1,9 +1,7 @@
 """The command line, as a shell runs it."""
 
-import fcntl
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -11,7 +9,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import termios
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +16,7 @@ import pytest
 
 from persistent_context import SyncPersistentContext
 
+fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))  # not on Windows
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 COMMAND = [sys.executable, "-m", "persistent_context"]

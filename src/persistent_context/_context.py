@@ -139,7 +139,7 @@ class PersistentContext(BaseContext):
             new: the new value, or ``MISSING`` to delete the key.
 
         Returns:
-            Whether the value was the expected one, and was replaced. If not, memory has taken over the value that is there.
+            Whether the value was the expected one, and was replaced. If not, memory has taken over what is there.
 
         Raises:
             OSError: and all others that :meth:`save` raises.
