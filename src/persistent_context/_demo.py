@@ -36,10 +36,14 @@ class _Counter:
         self._process = subprocess.Popen([sys.executable, "-c", _COUNT, path], stdout=subprocess.PIPE)  # noqa: S603
         assert self._process.stdout is not None, "a pipe"
         self._output = self._process.stdout
-        os.set_blocking(self._output.fileno(), False)
         self.acknowledged = 0
         self.failed = False
         self.pid = self._process.pid
+
+    def await_first(self) -> None:
+        """Wait until it has counted for the first time, or has failed; only then it may be listened to."""
+        self.acknowledged = len(self._output.read(1))
+        os.set_blocking(self._output.fileno(), False)
 
     def listen(self) -> None:
         """Note what was acknowledged meanwhile."""
@@ -60,7 +64,7 @@ def run(processes: int, seconds: float, console: Console) -> bool:
     with tempfile.TemporaryDirectory(prefix="persistent-context-demo-") as place:
         path = os.path.join(place, "demo.json")
         console.print(f"{processes} processes count in {path}, each call durable; one is killed every half second.")
-        living = [_Counter(path) for _ in range(processes)]
+        living = _start(path, processes)
         killed: list[_Counter] = []
         try:
             with Live(console=console, transient=True) as live:
@@ -70,7 +74,7 @@ def run(processes: int, seconds: float, console: Console) -> bool:
                         victim = living.pop(0)
                         victim.kill()
                         killed.append(victim)
-                        living.append(_Counter(path))
+                        living += _start(path, 1)
                     for counter in living:
                         counter.listen()
                     live.update(_table(living, killed))
@@ -85,6 +89,13 @@ def run(processes: int, seconds: float, console: Console) -> bool:
     console.print(f"Acknowledged: {acknowledged}. In the file: {count}; the last one of each process may be untold.")
     console.print("[bold green]Nothing was lost.[/]" if kept else "[bold red]COUNTS WERE LOST, or a process failed.[/]")
     return kept
+
+
+def _start(path: str, processes: int) -> list[_Counter]:
+    counters = [_Counter(path) for _ in range(processes)]
+    for counter in counters:
+        counter.await_first()
+    return counters
 
 
 def _table(living: list[_Counter], killed: list[_Counter]) -> Table:
