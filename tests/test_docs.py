@@ -1,10 +1,14 @@
 """What the documentation shows is true, and its pages hang together."""
 
+import contextlib
 import hashlib
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import unicodedata
 from pathlib import Path
 
@@ -12,6 +16,8 @@ import pytest
 
 import persistent_context
 from persistent_context import runtime
+
+pytestmark = pytest.mark.timeout(240)
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -91,17 +97,39 @@ class Terminal:
 
     def session(self, shown):
         """Type the commands of a session; what it looks like then."""
-        lines = []
-        for command in re.findall(r"^\$ (.*)$", shown, re.MULTILINE):
-            told = subprocess.run(
-                ["bash", "-c", command], cwd=self._folder, env=self._environment, capture_output=True, text=True
+        return "".join(
+            f"$ {command}\n{self._run(command)}" for command in re.findall(r"^\$ (.*)$", shown, re.MULTILINE)
+        )
+
+    def _run(self, command):
+        """What a command prints; nothing that it has started outlives it, whatever went wrong."""
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8") as told,
+            tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
+        ):
+            shell = subprocess.Popen(
+                ["bash", "-c", command],
+                cwd=self._folder,
+                env=self._environment,
+                stdout=told,
+                stderr=errors,
+                start_new_session=True,
             )
-            assert told.returncode == 0, f"$ {command}\n{told.stdout}{told.stderr}"
-            lines.append(f"$ {command}\n{told.stdout}")
-        return "".join(lines)
+            try:
+                status = shell.wait(timeout=100)
+            finally:
+                with contextlib.suppress(ProcessLookupError):  # nothing was left
+                    os.killpg(shell.pid, signal.SIGKILL)
+            told.seek(0)
+            errors.seek(0)
+            output = told.read()
+
+            assert status == 0, f"$ {command}\n{output}{errors.read()}"
+        return output
 
 
 class TestPages:
+    @pytest.mark.skipif(not shutil.which("flock"), reason="the pages show a shell of Linux, with flock")
     @pytest.mark.parametrize("name", RUN_HERE)
     def test_what_is_shown_happens(self, name, tmp_path):
         """The programs of a page, typed into an empty folder in their order, print what the page shows."""
