@@ -218,7 +218,11 @@ class TestWatch:
     def test_an_interrupt_ends_it_quietly(self, path):
         """Ctrl-C is how it is meant to end; what it printed until then was not held back."""
         with subprocess.Popen(
-            [*COMMAND, "watch", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*COMMAND, "watch", path],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
         ) as watching:
             ctx = SyncPersistentContext.create(path)
             os.set_blocking(watching.stdout.fileno(), False)

@@ -177,7 +177,7 @@ class TestCallables:
     def test_a_function_that_calls_the_same_file_is_told_so(self, tmp_path):
         """A function under the lock that asks for the lock would wait for itself: it gets an error at once."""
         ctx = SyncPersistentContext(tmp_path / "state.json")
-        with pytest.raises(ReentrantTransactionError, match="under the lock"):
+        with pytest.raises(ReentrantTransactionError, match="in a cycle of this file"):
             ctx.mutate("n", lambda value: ctx.incr("m"))
 
         assert {"n": 1} == {"n": ctx.incr("n")}
