@@ -16,7 +16,7 @@ nox.options.error_on_missing_interpreters = False  # tests run on those Pythons 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 LOWEST, NEWEST = PYTHONS[0], PYTHONS[-1]
-WORKERS = str(2 * (os.cpu_count() or 1))  # half of the tests' time is waiting for the disk
+WORKERS = str(3 * (os.cpu_count() or 1))  # much of the tests' time is waiting: for the disk, for locks
 
 if shutil.which("pyenv"):  # its shims refuse to run a Python that is installed but not selected
     installed = subprocess.run(

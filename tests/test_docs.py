@@ -93,7 +93,7 @@ class Terminal:
     def __init__(self, folder):
         self._folder = folder
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        self._environment = dict(os.environ, PATH=path, PYTHONWARNINGS="error", LC_ALL="C.UTF-8")
+        self._environment = dict(os.environ, PATH=path, PYTHONWARNINGS="error", PYTHONUNBUFFERED="", LC_ALL="C.UTF-8")
 
     def session(self, shown):
         """Type the commands of a session; what it looks like then."""
