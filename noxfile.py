@@ -61,17 +61,18 @@ def tests(session: nox.Session) -> None:
     On the newest Python also the tools of stress/, and the branch coverage of the library.
     """
     session.install(".", *groups("test"))
-    library = ("-n", WORKERS, "--ignore", "tests/stress")
+    parallel = ("-n", WORKERS, "--dist", "worksteal")
     if session.posargs:
-        session.run("pytest", "-n", WORKERS, *session.posargs)
+        session.run("pytest", *parallel, *session.posargs)
     elif session.python != NEWEST:
-        session.run("pytest", *library)
+        session.run("pytest", *parallel, "--ignore", "tests/stress")
     else:
+        unmeasured = ("tests/stress", "tests/test_docs.py", "tests/test_examples.py")
         session.run("coverage", "erase")
-        session.run("coverage", "run", "-m", "pytest", *library)
+        session.run("coverage", "run", "-m", "pytest", *parallel, *(f"--ignore={path}" for path in unmeasured))
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report")
-        session.run("pytest", "-n", WORKERS, "tests/stress")
+        session.run("pytest", *parallel, *unmeasured)
 
 
 @nox.session(python=LOWEST)
