@@ -300,7 +300,7 @@ def pytest_collection_modifyitems(config, items):
     """Spread what is long and depends little on the version over the Pythons.
 
     A third of each large matrix runs on each of them. Of the tests that start programs, all run on the newest, where
-    coverage is measured, and a quarter on each of the others.
+    coverage is measured, and an eighth on each of the others.
     """
     if config.getoption("--thorough"):
         return
@@ -316,6 +316,6 @@ def pytest_collection_modifyitems(config, items):
     }
     if sys.version_info < (3, 13):
         programs = [item for item in items if item.path.name in PROGRAMS]
-        left_out.update(set(programs) - set(programs[sys.version_info.minor % 4 :: 4]))
+        left_out.update(set(programs) - set(programs[sys.version_info.minor % 8 :: 8]))
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]

@@ -175,8 +175,7 @@ def watch(
     json_: AsJson = False,
 ) -> None:
     """Print what programs change, as they do, until it is interrupted."""
-    if os.path.lexists(file):
-        _read(file)  # what is corrupt is left where it is
+    _read(file, must_exist=False)  # what is corrupt is left where it is
     context = SyncPersistentContext.create(file)
     with context.watch(*keys or ()) as news:
         changes = (item for changes in news for item in changes.items())
@@ -231,10 +230,10 @@ def _context(file: str, timeout: float) -> SyncPersistentContext:
     return SyncPersistentContext(file, lock_timeout=timeout)
 
 
-def _read(file: str) -> LiveDict:
+def _read(file: str, *, must_exist: bool = True) -> LiveDict:
     """Read the file without its lock; one that is no JSON object is left where it is."""
     path = os.path.realpath(file)
-    if not os.path.lexists(path):
+    if must_exist and not os.path.lexists(path):
         _fail(f"{file} does not exist")
     try:
         return LiveDict.of(JsonFileStore(path).read())

@@ -313,10 +313,9 @@ def _temporary_start(path: str) -> str:
 
 def _beside(path: str, pattern: re.Pattern[str]) -> list[str]:
     directory = os.path.dirname(path)
-    try:
+    names: list[str] = []
+    with contextlib.suppress(PermissionError):  # a directory may be written, and not be listed
         names = os.listdir(directory)
-    except PermissionError:  # a directory may be written, and not be listed
-        return []
     return [os.path.join(directory, name) for name in names if pattern.fullmatch(name)]
 
 
