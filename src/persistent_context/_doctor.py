@@ -275,7 +275,7 @@ def _try_in(path: str) -> Finding:
     return Finding(
         Level.OK,
         "trial",
-        f"a second process was kept out, and let in when the first was killed; a save took {1000 * took:.1f} ms",
+        f"a second process was kept out until the first was killed; a save took {1000 * took:.1f} ms",
     )
 
 
