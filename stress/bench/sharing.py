@@ -69,9 +69,14 @@ def _run(folder: Path, fixture: str) -> Metrics:
     """Run a suite of as many tests as workers, which all ask at the same moment."""
     suite = folder / "test_sharing.py"
     suite.write_text(SUITE.format(fixture=fixture, workers=WORKERS), encoding="utf-8")
+    (folder / "pytest.ini").touch()  # not the settings of a project above the folder
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(WORKERS), str(suite)]
     begin = time.perf_counter()
-    subprocess.run(command, cwd=folder, env=os.environ | {"PLACE": str(folder)}, check=True, capture_output=True)
+    ended = subprocess.run(
+        command, cwd=folder, env=os.environ | {"PLACE": str(folder)}, capture_output=True, text=True, check=False
+    )
+    if ended.returncode:
+        raise RuntimeError(f"the suite failed with {ended.returncode}:\n{ended.stdout}{ended.stderr}")
     took = time.perf_counter() - begin
     delays = sorted(json.loads(told.read_text(encoding="utf-8")) for told in folder.glob("*.delay"))
     waiting = delays[1:]  # the first one computed it
