@@ -96,8 +96,10 @@ def show(table: Table, console: Console) -> None:
 def publish(tables: Mapping[str, Table], settings: Mapping[str, float], folder: Path, console: Console) -> None:
     """Print the figures to reach; write `results.json`, `results.md` and, if there are rates to draw, `results.png`."""
     reached = figures(tables)
-    grids = [*map(_grid, tables.values()), _figures_grid(reached)]
-    console.print(grids[-1].rich())
+    grids = [_grid(table) for table in tables.values()]
+    if reached:
+        grids.append(_figures_grid(reached))
+        console.print(grids[-1].rich())
 
     facts = environment()
     heading = ["# Benchmarks", "", *(f"- {name}: {value}" for name, value in {**facts, **settings}.items()), ""]

@@ -76,7 +76,8 @@ def _run(folder: Path, fixture: str) -> Metrics:
         command, cwd=folder, env=os.environ | {"PLACE": str(folder)}, capture_output=True, text=True, check=False
     )
     if ended.returncode:
-        raise RuntimeError(f"the suite failed with {ended.returncode}:\n{ended.stdout}{ended.stderr}")
+        msg = f"the suite failed with {ended.returncode}:\n{ended.stdout}{ended.stderr}"
+        raise RuntimeError(msg)
     took = time.perf_counter() - begin
     delays = sorted(json.loads(told.read_text(encoding="utf-8")) for told in folder.glob("*.delay"))
     waiting = delays[1:]  # the first one computed it
