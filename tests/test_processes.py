@@ -123,6 +123,17 @@ print("saved", flush=True)
 sys.stdin.readline()
 """
 
+HAMMER = """
+import sys
+from persistent_context import SyncPersistentContext
+
+ctx = SyncPersistentContext.create(sys.argv[1], durable=False)
+ctx.incr("n")
+print("begun", flush=True)
+while True:
+    ctx.incr("n")
+"""
+
 
 def stored(path):
     """What any other program reads in the file."""
@@ -384,6 +395,18 @@ class TestTheHolder:
         face.do(ctx.incr, "n")
 
         assert None is face.do(ctx.lock_holder)
+
+    def test_who_has_just_taken_the_lock_is_known(self, face, path, spawn):
+        """A process that has taken the lock, and has not yet said who it is, is asked again."""
+        ctx = face.open(path)
+        writer = spawn(HAMMER, path)
+        writer.hear()
+        holders = []
+        while len(holders) < 300:
+            if (holder := face.do(ctx.lock_holder)) is not None:
+                holders.append(holder)
+
+        assert {writer.pid} == {holder.pid for holder in holders}
 
     def test_a_dead_process_is_not_shown(self, face, path, hold_transaction):
         """The stamp that a killed process left is not shown."""

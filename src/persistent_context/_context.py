@@ -42,7 +42,7 @@ class PersistentContext(BaseContext):
 
         Args:
             filepath: the JSON file.
-            options: those of the class.
+            options: ``durable``, ``lock_timeout`` and ``on_conflict``, see the class.
 
         Raises:
             OSError: see :meth:`load`.
@@ -395,9 +395,9 @@ class AsyncTransaction:
         operation = Operation("transaction")
         try:
             if error is None:
-                operation = transaction.commit()
+                operation = transaction._commit()  # noqa: SLF001
         finally:
-            transaction.finish()
+            transaction._finish()  # noqa: SLF001
             await self._context._end(turn, operation)  # noqa: SLF001
 
 

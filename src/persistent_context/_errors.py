@@ -92,6 +92,7 @@ class UnserializableValueError(PersistentContextError, TypeError):
 
     Attributes:
         place: where in the context it stands, such as ``["jobs"][3]["when"]``.
+        reason: what is wrong with it.
     """
 
     def __init__(self, place: str, reason: str) -> None:

@@ -26,6 +26,9 @@ _logger = logging.getLogger("persistent_context")
 _MAGIC: Final = b'{"persistent_context":'
 _STAMP_BYTES: Final = 512
 _LONGEST_NAME: Final = 64
+_LOOKS: Final = 5
+"""How often to look for the stamp of who holds the lock: it is written a moment after the lock is taken."""
+_BETWEEN_LOOKS: Final = 0.002
 
 
 class FileLock:
@@ -111,10 +114,15 @@ class FileLock:
             return None
         try:
             check_regular(self.path, os.fstat(fd))
-            holder = _holder_of(_read_start(fd))
-            if (probe or not holder.verified) and try_lock(fd):
-                unlock(fd)
-                return None
+            for look in range(_LOOKS):
+                if look:
+                    time.sleep(_BETWEEN_LOOKS)
+                holder = _holder_of(_read_start(fd))
+                if (probe or not holder.verified) and try_lock(fd):
+                    unlock(fd)
+                    return None
+                if holder.pid is not None:
+                    break
             return holder
         finally:
             os.close(fd)

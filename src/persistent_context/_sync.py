@@ -36,7 +36,7 @@ class SyncPersistentContext(BaseContext):
 
         Args:
             filepath: the JSON file.
-            options: those of the class.
+            options: ``durable``, ``lock_timeout`` and ``on_conflict``, see the class.
         """
         context = cls(filepath, **options)
         context.load()
@@ -166,9 +166,9 @@ class SyncTransaction:
         operation = Operation("transaction")
         try:
             if error is None:
-                operation = transaction.commit()
+                operation = transaction._commit()  # noqa: SLF001
         finally:
-            transaction.finish()
+            transaction._finish()  # noqa: SLF001
             self._context._end(turn, operation)  # noqa: SLF001
 
 

@@ -71,8 +71,8 @@ class Transaction(MutableMapping[str, Any]):
         state = "over" if self._is_over else "open"
         return f"<{type(self).__name__} on {self._filepath!r}, {state}>"
 
-    def commit(self) -> Commit:
-        """Return the operation that writes what was changed; for the context, which ends the transaction with it.
+    def _commit(self) -> Commit:
+        """Return the operation that writes what was changed; the context ends the transaction with it.
 
         Raises:
             UnserializableValueError: a value that JSON cannot hold.
@@ -86,7 +86,7 @@ class Transaction(MutableMapping[str, Any]):
                 changes[key] = text
         return Commit(changes, tuple(self._touched), self._taken, self._origin)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Let nothing more be done with it."""
         self._is_over = True
 

@@ -6,7 +6,8 @@ from typing import Final
 
 from stress.mutants.model import Edit, Mutant, Promise, suite
 
-_COMMIT_UNLESS_ERROR = "            if error is None:\n                operation = transaction.commit()\n"
+_COMMIT = "    operation = transaction._commit()  # noqa: SLF001\n"
+_COMMIT_UNLESS_ERROR = f"            if error is None:\n            {_COMMIT}"
 _CHANGING_HANDS = "cancelling::TestBehindAHeldLock::test_the_lock_comes_free_at_that_very_moment"
 
 FACES: Final = (
@@ -72,8 +73,8 @@ FACES: Final = (
         "A transaction whose body raised is written all the same.",
         Promise.FAILURE,
         (
-            Edit("_context", _COMMIT_UNLESS_ERROR, "            operation = transaction.commit()\n"),
-            Edit("_sync", _COMMIT_UNLESS_ERROR, "            operation = transaction.commit()\n"),
+            Edit("_context", _COMMIT_UNLESS_ERROR, f"        {_COMMIT}"),
+            Edit("_sync", _COMMIT_UNLESS_ERROR, f"        {_COMMIT}"),
         ),
         (suite("transactions::TestDiscard::test_an_exception_discards"),),
     ),

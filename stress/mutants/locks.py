@@ -123,6 +123,13 @@ LOCKS: Final = (
         (suite("processes::TestTheHolder::test_a_dead_process_is_not_shown_for_a_holder_without_a_stamp"),),
     ),
     Mutant(
+        "holder-asked-once",
+        "A process that has just taken the lock is said to be one that does not say who it is.",
+        Promise.STARVES,
+        (Edit("_lock", "_LOOKS: Final = 5", "_LOOKS: Final = 1"),),
+        (suite("processes::TestTheHolder::test_who_has_just_taken_the_lock_is_known"),),
+    ),
+    Mutant(
         "lock-file-through-a-link",
         "A link that somebody planted under the lock file's name is followed.",
         Promise.ACCESS,
