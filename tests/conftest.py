@@ -25,7 +25,7 @@ settings.load_profile("no-times")  # a busy machine is no failure
 IMPORT_ROOT = Path(persistent_context.__file__).resolve().parent.parent
 OPEN_FILES = Path("/proc/self/fd")
 LARGE = 5  # cases of one test
-PROGRAMS = {"test_cli.py", "test_docs.py", "test_examples.py", "test_plugin.py"}
+LONG = {"test_big_files.py", "test_cli.py", "test_docs.py", "test_examples.py", "test_plugin.py"}
 
 HOLD_AS_A_FOREIGN_PROGRAM = """
 import sys
@@ -299,8 +299,8 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     """Spread what is long and depends little on the version over the Pythons.
 
-    A third of each large matrix runs on each of them. Of the tests that start programs, all run on the newest, where
-    coverage is measured, and an eighth on each of the others.
+    A third of each large matrix runs on each of them. The files that take long, as they start many programs or write
+    much, run on the newest, where coverage is measured, and an eighth of them on each of the others.
     """
     if config.getoption("--thorough"):
         return
@@ -315,7 +315,7 @@ def pytest_collection_modifyitems(config, items):
         if number % 3 != sys.version_info.minor % 3
     }
     if sys.version_info < (3, 13):
-        programs = [item for item in items if item.path.name in PROGRAMS]
-        left_out.update(set(programs) - set(programs[sys.version_info.minor % 8 :: 8]))
+        long = [item for item in items if item.path.name in LONG]
+        left_out.update(set(long) - set(long[sys.version_info.minor % 8 :: 8]))
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
