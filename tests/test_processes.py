@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+import time
 
 import pytest
 
@@ -121,17 +122,6 @@ ctx.set("a", 1)
 ctx.save()
 print("saved", flush=True)
 sys.stdin.readline()
-"""
-
-HAMMER = """
-import sys
-from persistent_context import SyncPersistentContext
-
-ctx = SyncPersistentContext.create(sys.argv[1], durable=False)
-ctx.incr("n")
-print("begun", flush=True)
-while True:
-    ctx.incr("n")
 """
 
 
@@ -396,17 +386,21 @@ class TestTheHolder:
 
         assert None is face.do(ctx.lock_holder)
 
-    def test_who_has_just_taken_the_lock_is_known(self, face, path, spawn):
-        """A process that has taken the lock, and has not yet said who it is, is asked again."""
-        ctx = face.open(path)
-        writer = spawn(HAMMER, path)
-        writer.hear()
-        holders = []
-        while len(holders) < 300:
-            if (holder := face.do(ctx.lock_holder)) is not None:
-                holders.append(holder)
+    def test_who_has_just_taken_the_lock_is_known(self, face, path, hold_transaction, hold, monkeypatch):
+        """A process that has taken the lock, and has not said yet who it is, is asked again."""
+        ctx = face.open(path, lock_timeout=0)
+        lock = path.with_name("state.json.lock")
+        with hold_transaction(path) as holder:
+            stamp = lock.read_bytes()
+        nobody = lock.read_bytes()
+        monkeypatch.setattr(time, "sleep", lambda seconds: seconds and lock.write_bytes(stamp))
+        with hold(path):
+            told = face.do(ctx.lock_holder)
+            lock.write_bytes(nobody)
+            with pytest.raises(LockTimeoutError) as caught:
+                face.do(ctx.incr, "n")
 
-        assert {writer.pid} == {holder.pid for holder in holders}
+        assert (holder.pid, holder.pid) == (told.pid, caught.value.holder.pid)
 
     def test_a_dead_process_is_not_shown(self, face, path, hold_transaction):
         """The stamp that a killed process left is not shown."""

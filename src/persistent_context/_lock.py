@@ -26,9 +26,8 @@ _logger = logging.getLogger("persistent_context")
 _MAGIC: Final = b'{"persistent_context":'
 _STAMP_BYTES: Final = 512
 _LONGEST_NAME: Final = 64
-_LOOKS: Final = 5
-"""How often to look for the stamp of who holds the lock: it is written a moment after the lock is taken."""
-_BETWEEN_LOOKS: Final = 0.002
+_LOOKS: Final = (0, 0.001, 0.002, 0.004, 0.008, 0.016)
+"""Seconds before each look for the stamp of who holds the lock: it is written a moment after the lock was taken."""
 
 
 class FileLock:
@@ -114,9 +113,8 @@ class FileLock:
             return None
         try:
             check_regular(self.path, os.fstat(fd))
-            for look in range(_LOOKS):
-                if look:
-                    time.sleep(_BETWEEN_LOOKS)
+            for pause in _LOOKS:
+                time.sleep(pause)
                 holder = _holder_of(_read_start(fd))
                 if (probe or not holder.verified) and try_lock(fd):
                     unlock(fd)
