@@ -232,6 +232,21 @@ class TestInterrupting:
 
         assert 1 == SyncPersistentContext(path, lock_timeout=60).incr("n")
 
+    @pytest.mark.parametrize("moment", ["submit", "timed_out"])
+    def test_a_call_that_does_not_wait_is_given_up(self, tmp_path, monkeypatch, moment):
+        """What comes before a call is queued, or after it has given up, has nothing to wait for."""
+        path = tmp_path / "state.json"
+
+        def interrupt(*arguments):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, filelock.FileLock(f"{path}.lock"):
+            patch.setattr(f"persistent_context._group.CommitQueue.{moment}", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                SyncPersistentContext(path, lock_timeout=0.05).incr("n")
+
+        assert 1 == SyncPersistentContext(path).incr("n")
+
     def test_a_call_that_has_begun_is_finished_first(self, tmp_path, interrupts):
         """An interrupted call whose cycle has begun takes effect as a whole."""
         ctx = SyncPersistentContext(tmp_path / "state.json")
@@ -265,7 +280,7 @@ class TestInterrupting:
 
     def test_a_call_that_began_in_time_may_take_longer_than_its_timeout(self, tmp_path, monkeypatch):
         """The timeout is for the wait: a cycle that has begun is waited for, and its result returned."""
-        monkeypatch.setattr("persistent_context._sync._OVERDUE_SECONDS", 0.02)
+        monkeypatch.setattr("persistent_context._sync._NAP_SECONDS", 0.02)
         ctx = SyncPersistentContext(tmp_path / "state.json", lock_timeout=0.05)
 
         def slow(value):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import threading
 import time
@@ -18,7 +17,8 @@ from ._transaction import Transaction
 from ._types import Change, Holder
 from ._watch import Watch
 
-_OVERDUE_SECONDS: Final = 1.0
+_NAP_SECONDS: Final = 1.0
+"""The longest wait in one piece: a Ctrl-C just before it, and any on Windows, is noticed at its end."""
 
 
 class SyncPersistentContext(BaseContext):
@@ -106,15 +106,16 @@ class SyncPersistentContext(BaseContext):
                 only_try.join()
             else:
                 queue.run_elsewhere()
-            limit = None if math.isinf(patience) else min(patience, threading.TIMEOUT_MAX)
-            if not request.waiter.wait(limit):
-                while not request.withdraw():  # it has begun: over soon, unless the lock was lost and it waits anew
-                    if request.waiter.wait(_OVERDUE_SECONDS):
-                        break
-                else:
+            while True:
+                left = began + patience - time.monotonic()
+                if left <= 0 and request.withdraw():
                     raise queue.timed_out(time.monotonic() - began)
+                # A call that has begun is over soon, unless the lock was lost and it waits anew.
+                if request.waiter.wait(min(left, _NAP_SECONDS) if left > 0 else _NAP_SECONDS):
+                    break
         except KeyboardInterrupt:
-            if not request.withdraw():
+            request.withdraw()
+            if request.has_begun:
                 request.waiter.wait()
                 if isinstance(request, Begin) and request.error is None:
                     self._end(request.result, Operation("transaction"))
