@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from ._values import MISSING, MaybeText, Raw, Text, key_texts, split
@@ -126,12 +126,12 @@ class Document:
             found.update((key, bytes(entries[key])) for key in wanted & entries.keys())
         return found
 
-    def changed(self, changes: Mapping[str, MaybeText]) -> Document:
-        """Return the document with texts replaced, appended or (MISSING) removed."""
+    def changed(self, changes: Mapping[str, MaybeText], moved: Collection[str] = ()) -> Document:
+        """Return the document with texts replaced, appended or (MISSING) removed; ``moved`` keys go to the end."""
         pages = [[page] for page in self.pages]
         new = {key: text for key, text in changes.items() if text is not MISSING}
         for index, known in self._pages_with(set(changes)):
-            here = {key: new[key] for key in changes.keys() & known.keys() if key in new}
+            here = {key: new[key] for key in changes.keys() & known.keys() if key in new and key not in moved}
             if len(here) == len(changes.keys() & known.keys()) and _SPLICED_SHARE * len(here) <= len(known):
                 pages[index] = [self.pages[index].spliced(here, known)]
                 for key in here:
@@ -139,7 +139,7 @@ class Document:
                 continue
             entries: dict[str, Text | Raw] = dict(known)
             for key in changes.keys() & known.keys():
-                if key in new:
+                if key in here:
                     entries[key] = new.pop(key)
                 else:
                     del entries[key]
