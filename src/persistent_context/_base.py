@@ -17,7 +17,7 @@ from . import _operations as operations
 from ._document import Document
 from ._errors import ContextUsageError, PersistentContextError
 from ._group import CommitQueue, Request, queue_of
-from ._live import LiveDict
+from ._live import Items, LiveDict, Values
 from ._memory import Arrival, Memory
 from ._merge import OnConflict, check_policy
 from ._operations import Commit, Operation, Reload, Save, Update, Write
@@ -190,11 +190,11 @@ class BaseContext(MutableMapping[str, Any]):
 
     def items(self) -> ItemsView[str, Any]:
         """Return a view of the keys and values; iterating leaves out what another thread deletes meanwhile."""
-        return _Items(self)
+        return Items(self)
 
     def values(self) -> ValuesView[Any]:
         """Return a view of the values; iterating leaves out what another thread deletes meanwhile."""
-        return _Values(self)
+        return Values(self)
 
     def pop(self, key: str, default: Any = _REQUIRED) -> Any:
         """Delete a key in memory and return its value, or the default. Does not suspend.
@@ -352,29 +352,6 @@ class BaseContext(MutableMapping[str, Any]):
                 return
             while self._inbox:
                 self._memory.absorb(self._inbox.popleft())
-
-
-class _Items(ItemsView[str, Any]):
-    """The items of a mapping from which others may delete meanwhile."""
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        for key in self._mapping:
-            value = self._mapping.get(key, _REQUIRED)
-            if value is not _REQUIRED:
-                yield key, value
-
-    def __reversed__(self) -> Iterator[tuple[str, Any]]:
-        return reversed(list(self))
-
-
-class _Values(ValuesView[Any]):
-    """The values of a mapping from which others may delete meanwhile."""
-
-    def __iter__(self) -> Iterator[Any]:
-        return (value for _, value in _Items(self._mapping))
-
-    def __reversed__(self) -> Iterator[Any]:
-        return reversed(list(self))
 
 
 class _AboutFile(AbstractContextManager[None]):

@@ -403,13 +403,14 @@ class AsyncWatch(Watch):
     def __init__(self, context: PersistentContext, keys: Iterable[str]) -> None:
         super().__init__(context._path, context._observer(keys))  # noqa: SLF001
         self._rung = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> dict[str, Change]:
         """Wait for the next changes."""
-        self._set_alarm(partial(_ring, asyncio.get_running_loop(), self._rung))
+        self._enter_loop(asyncio.get_running_loop())
         while not self._closed:
             self._rung.clear()
             await run_in_other_thread(self._observer.look)
@@ -417,6 +418,15 @@ class AsyncWatch(Watch):
                 return changes
             await self._rung.wait()
         raise StopAsyncIteration
+
+    def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not loop:
+            if self._loop is not None and not self._loop.is_closed():
+                msg = "this watch belongs to another event loop, which is still open; make one watch for each loop"
+                raise ContextUsageError(msg).about(self._path)
+            self._loop, self._rung = loop, asyncio.Event()
+            self._silence()
+        self._set_alarm(partial(_ring, loop, self._rung))
 
     async def aclose(self) -> None:
         """End the iteration, also for a task that waits for changes. Does not suspend."""

@@ -4,10 +4,36 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import ItemsView, Iterator, ValuesView
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from ._document import Document
 from ._values import MISSING, MaybeText, Raw, check_key, decode, encode, is_scalar
+
+
+_GONE: Final = object()
+
+
+class Items(ItemsView[str, Any]):
+    """The items of a mapping; iterating leaves out what is deleted meanwhile."""
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        for key in self._mapping:
+            value = self._mapping.get(key, _GONE)
+            if value is not _GONE:
+                yield key, value
+
+    def __reversed__(self) -> Iterator[tuple[str, Any]]:
+        return reversed(list(self))
+
+
+class Values(ValuesView[Any]):
+    """The values of a mapping; iterating leaves out what is deleted meanwhile."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in Items(self._mapping))
+
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(list(self))
 
 
 class Touched(NamedTuple):
@@ -137,10 +163,10 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         return self[key] if key in self else default  # noqa: SIM401
 
     def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
-        return _Items(self)
+        return Items(self)
 
     def values(self) -> ValuesView[Any]:  # type: ignore[override]
-        return _Values(self)
+        return Values(self)
 
     def pop(self, key: str, *default: Any) -> Any:  # type: ignore[override]
         if key not in self and default:
@@ -193,19 +219,3 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self),)
-
-
-class _Items(ItemsView[str, Any]):
-    _mapping: LiveDict
-
-    def __reversed__(self) -> Iterator[tuple[str, Any]]:
-        for key in reversed(self._mapping):
-            yield key, self._mapping[key]
-
-
-class _Values(ValuesView[Any]):
-    _mapping: LiveDict
-
-    def __reversed__(self) -> Iterator[Any]:
-        for key in reversed(self._mapping):
-            yield self._mapping[key]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, ItemsView, Iterator, MutableMapping, ValuesView
 from contextlib import AbstractContextManager
 from typing import Any
 
 from ._document import Document
 from ._errors import ContextUsageError
-from ._live import LiveDict
+from ._live import Items, LiveDict, Values
 from ._memory import Memory
 from ._merge import OnConflict, merge
 from ._operations import Commit
@@ -20,8 +20,7 @@ class Transaction(MutableMapping[str, Any]):
     """The file as it is, exclusively: every change made here is committed as one when the ``with`` block ends.
 
     A key with an unsaved change in the context is taken along when it is first touched: looked at, set or deleted.
-    Iteration is over the keys in the file, at all of which it looks, and those touched. Values are live: changing one
-    in place is a change.
+    Iteration is over the keys in the file and those touched. Values are live: changing one in place is a change.
     """
 
     def __init__(
@@ -78,19 +77,32 @@ class Transaction(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return len(self._known_keys())
 
+    def items(self) -> ItemsView[str, Any]:
+        """Return a view of the keys and values; iterating looks at each key, and leaves out what is not here then."""
+        return Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        """Return a view of the values; iterating looks at each key, and leaves out what is not here then."""
+        return Values(self)
+
     def popitem(self) -> tuple[str, Any]:
-        """Remove the last key, and return it and its value."""
+        """Remove the last key, and return it and its value.
+
+        Raises:
+            KeyError: there are no keys.
+        """
         keys = self._known_keys()
-        if not keys:
-            msg = "popitem(): the transaction has no keys"
-            raise KeyError(msg)
-        key = next(reversed(keys))
-        return key, self.pop(key)
+        while keys:
+            key = next(reversed(keys))
+            if key in self:
+                return key, self.pop(key)
+        msg = "popitem(): the transaction has no keys"
+        raise KeyError(msg)
 
     def clear(self) -> None:
         """Delete all keys."""
         for key in self:
-            del self[key]
+            self.pop(key, None)
 
     def __repr__(self) -> str:
         state = "over" if self._is_over else "open"
@@ -127,16 +139,10 @@ class Transaction(MutableMapping[str, Any]):
         self._check()
         if self._keys is None:
             self._committed = LiveDict.of(self._document)
-            for key in self._unsaved_keys() & self._committed.keys():
-                self._touch(key)
             touched = self._operation.looked_at
             self._keys = {key: None for key in self._committed if key not in touched or key in self._values}
             self._keys |= dict.fromkeys(self._values)
         return self._keys
-
-    def _unsaved_keys(self) -> set[str]:
-        with self._guarded():
-            return self._memory.unsaved_keys()
 
     def _touch(self, key: str) -> None:
         self._check()

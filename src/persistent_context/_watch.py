@@ -51,8 +51,8 @@ class Observer:
         self._latest = position, known
         self._news: dict[str, tuple[MaybeText, MaybeText]] = {}
         self._changes: dict[str, Change] = {}
-        self._guard = threading.RLock()  # a cancelled call leaves a look behind, which goes on beside the next one
-        self._is_looking = False
+        self._guard = threading.Lock()  # a cancelled call leaves a look behind, which goes on beside the next one
+        self._looker: int | None = None
         self._failure: BaseException | None = None
         tracker.listen(self)
         self._notes.append((position, tracker.written_since(position)))
@@ -78,14 +78,14 @@ class Observer:
             OSError: the file cannot be read. One that is missing has no keys.
             ContextUsageError: a signal handler interrupted this thread in the midst of a look.
         """
+        if self._looker == threading.get_ident():
+            raise ContextUsageError("a watch cannot be used while this thread is looking with it").about(self._path)
         with self._guard:
-            if self._is_looking:
-                raise ContextUsageError("a watch cannot be used while this thread is looking with it").about(self._path)
-            self._is_looking = True
             try:
+                self._looker = threading.get_ident()
                 self._look()
             finally:
-                self._is_looking = False
+                self._looker = None
         if self._failure is not None:
             raise self._failure
 
@@ -186,8 +186,12 @@ class Watch:
 
     def _close(self) -> None:
         self._closed = True
+        self._silence()
+
+    def _silence(self) -> None:
         if self._alarm is not None:
             self._alarm.silence()
+            self._alarm = None
 
 
 class Alarm:
