@@ -416,6 +416,7 @@ class Contexts(RuleBasedStateMachine):
     @rule(number=who)
     def clear(self, number):
         """Delete all keys."""
+        self.deleted |= self.model.views[number].memory.keys()
         self.contexts[number].clear()
         self.model.views[number].memory.clear()
 
