@@ -35,6 +35,12 @@ def programs(request):
     return 900 if request.config.getoption("--thorough") else 100
 
 
+@pytest.fixture
+def schedules(request):
+    """How many schedules of a program a test runs, if it has so many."""
+    return 2000 if request.config.getoption("--thorough") else 200
+
+
 PROGRAMS = {
     "a change during a save": ("a.set k 2; a.save; a.set k 3; edit k 9; a.save", "ask"),
     "a change taken back during a save": ("a.set k 2; a.save; a.set k 1; a.save", "mine"),
@@ -50,11 +56,16 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_every_schedule(name, directory):
+def test_every_schedule(name, directory, schedules):
     """Whatever the schedule, the program does what the specification says."""
-    text, policy = PROGRAMS[name]
+    run(*PROGRAMS[name], directory, schedules)
 
-    assert explore(text, {"a": policy}, directory, limit=3000)
+
+def run(text, policy, directory, schedules):
+    """Run a program with schedules of all kinds, and then with all that there are, or as many as are wanted."""
+    policies = {action.partition(".")[0]: policy for action in text.split("; ") if "." in action.split()[0]}
+    sample(text, policies, directory, times=schedules // 2)
+    explore(text, policies, directory, limit=schedules)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -81,14 +92,18 @@ FOUND_BEFORE = {
     "a key set anew to the same value during an increment": ("a.set k 10; a.incr k; a.set k 10", "mine"),
     "a failed add is no own write": ("edit k 9; a.add k 5; a.set k 4; a.save", "raise"),
     "a failed swap is no own write": ("a.swap k 1 20; a.set k 30; edit k 50; a.incr k", "theirs"),
+    "a key set back during a call": ("a.incr k; a.set k 30; a.mutate k; a.set k 1", "mine"),
+    "a key deleted during an increment": ("a.swap k 1 -; a.incr k; a.del k", "ask"),
+    "a save does not undo a transaction that saw more": ("a.tx k; a.set k 40; a.save; a.set k 1", "mine"),
+    "an increment does not undo a transaction that saw more": ("a.set k 20; a.tx k; a.incr k; a.set k 1", "theirs"),
+    "a load is newer than what a transaction tells late": ("a.tx k; edit k 40; a.load", "mine"),
+    "a load is newer than what a failed swap tells late": ("a.tx l; a.swap k 5 6; edit k 50; a.load", "mine"),
+    "a load is newer than what another's call made known": ("b.tx k; a.swap k 1 40; edit k 50; b.load", "mine"),
     "a resolver sees what an earlier save wrote as base": ("a.set k 2; a.save; a.set k 3; a.save; edit k 9", "ask"),
 }
 
 
 @pytest.mark.parametrize("name", FOUND_BEFORE)
-def test_found_before(name, directory):
+def test_found_before(name, directory, schedules):
     """What went wrong once goes right under every schedule."""
-    text, policy = FOUND_BEFORE[name]
-    contexts = sorted({action.partition(".")[0] for action in text.split("; ") if "." in action.split()[0]})
-
-    assert explore(text, dict.fromkeys(contexts, policy), directory, limit=3000)
+    run(*FOUND_BEFORE[name], directory, schedules)

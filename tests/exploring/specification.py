@@ -255,11 +255,39 @@ class Specification:
         return self.arrivals.get(step, NOWHERE)
 
     def _bases(self, world: World, call: Call | None, place: Any, number: int) -> set[str | None]:
-        """What may be the base of a change."""
-        until = NOWHERE if call is None else call.made if call.touched is None else call.touched
+        """What may be the base of a change when a call is made, or at rest."""
+        candidates = self._known_before(world, place, number)
+        bases = self._own_bases(world, call, place, candidates)
+        first, until = min(candidates.values()), NOWHERE
+        if call:
+            until = call.made if call.touched is None else call.touched
+        for version, when in world.reads.get(place, ()):
+            if first <= self._arrived(when) <= until:
+                bases.update(world.versions[later].get(place[1]) for later in self._same_cycle(world, version))
+        for load, span in world.loads.items():
+            if load.action.context == place[0] and span and load.over > first:
+                bases.update(version.get(place[1]) for version in world.versions[span[0] : span[1] + 1])
+        return bases
+
+    def _own_bases(
+        self, world: World, call: Call | None, place: Any, candidates: dict[str | None, int]
+    ) -> set[str | None]:
+        """What was known before a change, or what an earlier call of the same context has written since."""
+        own = world.own.get(place)
+        if own is None or own.call is call:
+            return set(candidates)
+        bases = set()
+        for text, step in candidates.items():
+            if self._arrived(own.step) > step or own.call.over > step:
+                bases.add(own.text)
+            if self._arrived(own.step) <= step:
+                bases.add(text)
+        return bases
+
+    def _known_before(self, world: World, place: Any, number: int) -> dict[str | None, int]:
+        """What memory held before a change and those that it followed on, and when that was seen."""
         candidates: dict[str | None, int] = {}
         changes = self.changes[place]
-        own = world.own.get(place)
         for index in range(number - 1, -1, -1):
             change = changes[index]
             last = changes[index - 1] if index else None
@@ -268,22 +296,7 @@ class Specification:
                 break
             if self._arrived(world.taken.get(place, (0, NOWHERE))[1]) <= change.step and world.taken[place][0] >= index:
                 candidates.setdefault(change.before, change.step)
-        first = min(candidates.values())
-        bases = set()
-        for text, step in candidates.items():
-            if own and own.call is not call and self._arrived(own.step) > step:
-                bases.add(own.text)
-            elif own and own.call is not call and own.call.over > step:
-                bases.update((own.text, text))
-            else:
-                bases.add(text)
-        for version, when in world.reads.get(place, ()):
-            if first <= self._arrived(when) <= until:
-                bases.update(world.versions[later].get(place[1]) for later in self._same_cycle(world, version))
-        for load, span in world.loads.items():
-            if load.action.context == place[0] and span and load.over > first:
-                bases.update(version.get(place[1]) for version in world.versions[span[0] : span[1] + 1])
-        return bases
+        return candidates
 
     def _alive_by(self, world: World, place: Any, number: int, step: int) -> bool:
         dropped = max((upto for upto, when in world.drops.get(place, ()) if when < step), default=0)
@@ -407,6 +420,9 @@ class Specification:
             number = self._alive(world, place, NOWHERE)
             if number > world.taken.get(place, (0, 0))[0]:
                 text = self.changes[place][number - 1].mine
+                none = text in self._own_bases(world, None, place, self._known_before(world, place, number))
+                if none and memory.get(key) in known:
+                    text = memory.get(key)
                 bases = known | self._bases(world, None, place, number)
                 if bases != {text} and (text not in bases or key in unsaved):
                     reported.add(key)
