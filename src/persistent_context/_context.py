@@ -11,18 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Self, Unpack
 
-from ._base import TRY_ONLY_SECONDS, Arrival, BaseContext, Options, check_timeout, describe
+from ._base import TRY_ONLY_SECONDS, BaseContext, Options, Reading, check_timeout, describe
 from ._cancelling import run_in_other_thread, shielded
-from ._document import Document
 from ._errors import ContextUsageError
 from ._group import Begin, CommitQueue, Owner, Request, Turn
-from ._memory import LiveDict
-from ._operations import Operation, Reload
+from ._operations import Operation
 from ._transaction import Transaction
 from ._types import Change, Holder
 from ._watch import Watch
 
-_LOCK_FREE_READINGS: Final = 3
 _OVERDUE_SECONDS: Final = 1.0
 
 
@@ -73,15 +70,10 @@ class PersistentContext(BaseContext):
             OSError: the file cannot be read, or not be moved aside.
         """
         loop = self._enter_loop()
-        for _ in range(_LOCK_FREE_READINGS):
-            async with self._lock:
-                reading = self._memory.begin_reading()
-                loaded = await loop.run_in_executor(None, self._sync_load_internal)
-            if loaded is None:
-                break
-            if self._take_over(reading, loaded):
-                return
-        await self._perform(Reload("load"))
+        async with self._lock:
+            reading = await loop.run_in_executor(None, self._sync_load_internal)
+        if not self._take_over(reading):
+            await self._perform(self._reload())
 
     async def save(self) -> None:
         """Merge what is unsaved, as it is at this call, into the file, and take over what others changed. Suspends.
@@ -214,7 +206,7 @@ class PersistentContext(BaseContext):
         self._enter_loop()
         return await run_in_other_thread(self._sync_lock_holder)
 
-    def _sync_load_internal(self) -> tuple[Document, LiveDict] | None:
+    def _sync_load_internal(self) -> Reading | None:
         """Read and split the file; runs in the default executor."""
         return self._read()
 
@@ -276,6 +268,8 @@ class PersistentContext(BaseContext):
                 if isinstance(request, Begin) and request.error is None:
                     await self._end(request.result, Operation("transaction"))
             raise
+        finally:
+            self._over(operation)
         if request.error is not None:
             raise request.error
         if not request.has_begun:
@@ -358,17 +352,17 @@ class PersistentContext(BaseContext):
 
     def _deliver(self, requests: Sequence[Request]) -> None:
         """Bring calls that are over to their event loop; runs in the thread of the cycle."""
-        arrival = self._work_out(requests)
+        self._receive(requests)
         loop: asyncio.AbstractEventLoop = requests[0].waiter.get_loop()
         try:
-            loop.call_soon_threadsafe(self._arrive, requests, arrival)
+            loop.call_soon_threadsafe(self._arrive, requests)
         except RuntimeError:  # the loop was closed, and nobody waits any more
             for request in requests:
                 if isinstance(request, Begin) and request.error is None:
                     request.result.end(Request(request.path, Operation("transaction"), request.owner, _to_nobody))
 
-    def _arrive(self, requests: Sequence[Request], arrival: Arrival | None) -> None:
-        self._absorb(arrival, requests)
+    def _arrive(self, requests: Sequence[Request]) -> None:
+        self._drain()
         for request in requests:
             self._tell(request)
 
@@ -397,8 +391,10 @@ class AsyncTransaction:
             if error is None:
                 operation = transaction._commit()  # noqa: SLF001
         finally:
-            transaction._finish()  # noqa: SLF001
-            await self._context._end(turn, operation)  # noqa: SLF001
+            try:
+                await self._context._end(turn, operation)  # noqa: SLF001
+            finally:
+                self._context._over(transaction._finish())  # noqa: SLF001
 
 
 class AsyncWatch(Watch):
@@ -407,13 +403,14 @@ class AsyncWatch(Watch):
     def __init__(self, context: PersistentContext, keys: Iterable[str]) -> None:
         super().__init__(context._path, context._observer(keys))  # noqa: SLF001
         self._rung = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> dict[str, Change]:
         """Wait for the next changes."""
-        self._set_alarm(partial(_ring, asyncio.get_running_loop(), self._rung))
+        self._enter_loop(asyncio.get_running_loop())
         while not self._closed:
             self._rung.clear()
             await run_in_other_thread(self._observer.look)
@@ -421,6 +418,15 @@ class AsyncWatch(Watch):
                 return changes
             await self._rung.wait()
         raise StopAsyncIteration
+
+    def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not loop:
+            if self._loop is not None and not self._loop.is_closed():
+                msg = "this watch belongs to another event loop, which is still open; make one watch for each loop"
+                raise ContextUsageError(msg).about(self._path)
+            self._loop, self._rung = loop, asyncio.Event()
+            self._silence()
+        self._set_alarm(partial(_ring, loop, self._rung))
 
     async def aclose(self) -> None:
         """End the iteration, also for a task that waits for changes. Does not suspend."""

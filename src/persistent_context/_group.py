@@ -18,7 +18,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ._document import Document
@@ -79,9 +78,9 @@ class Request:
         "owner",
         "path",
         "patient",
+        "position",
         "result",
         "waiter",
-        "written",
     )
 
     def __init__(  # noqa: PLR0913 - made in one place of each face
@@ -111,8 +110,8 @@ class Request:
         self.error: BaseException | None = None
         self.document: Document | None = None
         """What the file holds since the cycle, or None if the operation failed."""
-        self.written = 0
-        """The mark of the last own write of the caller's context when the cycle ended."""
+        self.position = 0
+        """Of the cycle that carried it, among all cycles of this process."""
         self._state = _State.WAITING
         self._queue: CommitQueue | None = None
 
@@ -176,7 +175,6 @@ class CommitQueue:
         self._busy = False  # a thread runs cycles or waits for the lock, or a transaction is open
         self._cycle_thread: int | None = None
         self._holder: Owner | None = None  # of the open transaction
-        self._committing = threading.Lock()
         self._delivery = threading.Lock()  # has calls delivered in the order of their cycles
         self._worker = DaemonWorker(f"persistent_context {os.path.basename(name)}")
 
@@ -233,10 +231,6 @@ class CommitQueue:
         error = LockTimeoutError(waited, self.store.holder(probe=False)).about(self.name)
         _logger.debug("%s", error)
         return error
-
-    def between_commits(self) -> AbstractContextManager[object]:
-        """Return what keeps this process from committing meanwhile, and from noting what it has committed."""
-        return self._committing
 
     def disown(self) -> None:
         """Let go of everything, in a forked child."""
@@ -343,11 +337,12 @@ class CommitQueue:
             return batch
         applied = batch
         failure: BaseException | None = None
+        draft: Draft | None = None
         try:
-            draft = Draft(session.read(), (key for request in batch for key in request.operation.keys))
+            draft = Draft(session.read(), (request.operation for request in batch))
             applied = self._apply_in_order(batch, draft)
             document = draft.document()
-            self._write(document, draft, session, durable=any(request.durable for request in applied))
+            draft.commit(document, session.commit, durable=any(request.durable for request in applied))
         except DurabilityUnknownError as error:
             failure = error
         except LockLostError as error:
@@ -357,22 +352,15 @@ class CommitQueue:
             failure = error
         except BaseException as error:  # noqa: BLE001 - it is the error of all calls of the cycle
             failure = error
-        if failure is None or isinstance(failure, DurabilityUnknownError):
+        finally:
+            if draft is not None:
+                draft.end()
+        if draft is not None and (failure is None or isinstance(failure, DurabilityUnknownError)):
             for request in applied:
-                request.document, request.written = document, request.operation.written
+                request.document, request.position = document, draft.position
         for request in applied:
             request.error = failure and _own_copy(failure)
         return batch
-
-    def _write(self, document: Document, draft: Draft, session: Session, *, durable: bool) -> None:
-        """Commit, and note in one go that it was us: who watches the file tells own changes from others' by that."""
-        with self._committing:
-            try:
-                session.commit(document, durable=durable)
-            except DurabilityUnknownError:
-                draft.note_own_writes()
-                raise
-            draft.note_own_writes()
 
     def _apply_in_order(self, batch: Sequence[Request], draft: Draft) -> Sequence[Request]:
         """Apply the operations to a draft; return those that did not fail, and changed it."""

@@ -7,12 +7,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final, Self, Unpack
 
 from ._base import TRY_ONLY_SECONDS, BaseContext, Options, check_timeout, describe
 from ._group import Begin, Owner, Request, Turn
-from ._operations import Operation, Reload
+from ._operations import Operation
 from ._transaction import Transaction
 from ._types import Change, Holder
 from ._watch import Watch
@@ -54,11 +55,8 @@ class SyncPersistentContext(BaseContext):
 
     def load(self) -> None:
         """Make memory what the file holds; see :meth:`PersistentContext.load`. Blocks."""
-        with self._guarded():
-            reading = self._memory.begin_reading()
-        loaded = self._read()
-        if loaded is None or not self._take_over(reading, loaded):
-            self._perform(Reload("load"))
+        if not self._take_over(self._read()):
+            self._perform(self._reload())
 
     def save(self) -> None:
         """Merge what is unsaved into the file; see :meth:`PersistentContext.save`. Blocks."""
@@ -92,6 +90,11 @@ class SyncPersistentContext(BaseContext):
         """Return who holds the lock of the file now, or None. Blocks."""
         return (self._queue_here() or self._attach()).store.holder()
 
+    def _guarded(self) -> AbstractContextManager[object]:
+        """Return the lock of memory, which has taken over by then what became known."""
+        self._drain()
+        return super()._guarded()
+
     def _perform(self, operation: Operation, *, patience: float | None = None, kind: type[Request] = Request) -> Any:
         """Have an operation carried by a cycle in another thread, which no signal interrupts, and return its result."""
         queue = self._queue_here() or self._attach()
@@ -120,6 +123,8 @@ class SyncPersistentContext(BaseContext):
                 if isinstance(request, Begin) and request.error is None:
                     self._end(request.result, Operation("transaction"))
             raise
+        finally:
+            self._over(operation)
         if request.error is not None:
             raise request.error
         return request.result
@@ -138,8 +143,8 @@ class SyncPersistentContext(BaseContext):
         return request
 
     def _deliver(self, requests: Sequence[Request]) -> None:
-        """Take over what calls made known, and wake those who made them; runs in the thread of the cycle."""
-        self._absorb(self._work_out(requests), requests)
+        """Put by what calls made known, and wake those who made them; runs in the thread of the cycle."""
+        self._receive(requests)
         for request in requests:
             request.arrived = True
             request.waiter.set()
@@ -169,8 +174,10 @@ class SyncTransaction:
             if error is None:
                 operation = transaction._commit()  # noqa: SLF001
         finally:
-            transaction._finish()  # noqa: SLF001
-            self._context._end(turn, operation)  # noqa: SLF001
+            try:
+                self._context._end(turn, operation)  # noqa: SLF001
+            finally:
+                self._context._over(transaction._finish())  # noqa: SLF001
 
 
 class SyncWatch(Watch):
