@@ -207,7 +207,8 @@ class BaseContext(MutableMapping[str, Any]):
 
     def _update(self, purpose: str, key: str, make: Callable[..., operations.Function], *args: Any) -> Update:
         try:
-            function = make(check_key(key), *args)
+            key = check_key(key)
+            function = make(key, *args)
             with self._guarded():
                 change = self._memory.send(key)
                 origin = self._memory.origin()

@@ -98,7 +98,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        check_key(key)
+        key = check_key(key)
         self._touch(key)
         dict.__setitem__(self, key, value)
 

@@ -11,7 +11,7 @@ from ._errors import ContextUsageError
 from ._memory import LiveDict
 from ._merge import OnConflict, Unsaved, merge, still_unsaved
 from ._operations import Commit, Origin
-from ._values import MISSING, MaybeText, check_key, same
+from ._values import MISSING, MaybeText, check_key, is_key, plain_key, same
 
 
 class Transaction(MutableMapping[str, Any]):
@@ -41,21 +41,16 @@ class Transaction(MutableMapping[str, Any]):
         self._is_over = False
 
     def __getitem__(self, key: str) -> Any:
-        self._touch(key)
-        return self._values[key]
+        return self._values[self._touch(key)]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._touch(check_key(key))
-        self._values[key] = value
+        self._values[self._touch(check_key(key))] = value
 
     def __delitem__(self, key: str) -> None:
-        self._touch(key)
-        del self._values[key]
+        del self._values[self._touch(key)]
 
     def __contains__(self, key: object) -> bool:
-        if isinstance(key, str):
-            self._touch(key)
-        return key in self._values
+        return self._touch(key) in self._values
 
     def __iter__(self) -> Iterator[str]:
         self._check()
@@ -97,10 +92,12 @@ class Transaction(MutableMapping[str, Any]):
             msg = f"this transaction belongs to process {self._pid}, from which this process was forked"
             raise ContextUsageError(msg).about(self._filepath)
 
-    def _touch(self, key: str) -> None:
+    def _touch(self, key: Any) -> Any:
+        """Take a key into the transaction, if it can be one, and return it as the plain ``str`` that it is."""
         self._check()
-        if key in self._touched:
-            return
+        key = plain_key(key)
+        if key in self._touched or not is_key(key):
+            return key
         theirs = self._document.find([key]).get(key, MISSING)
         change = self._send(key)
         sent = {key: change} if change else {}
@@ -112,3 +109,4 @@ class Transaction(MutableMapping[str, Any]):
         else:
             self._values.take_over(key, theirs)
         self._touched[key] = theirs
+        return key
