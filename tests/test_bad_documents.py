@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from persistent_context import MISSING, LockTimeoutError, PersistentContext, SyncPersistentContext
+from persistent_context import (
+    MISSING,
+    LockTimeoutError,
+    PersistentContext,
+    SyncPersistentContext,
+    TooManyDigitsError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -630,6 +636,110 @@ class TestOneBadLineInALargeFile:
         assert whole == memory
         assert expected == {key: memory[key] for key in expected}
         assert [] == asides(path)
+
+
+# ---------------------------------------- valid, and not to be read
+
+LONG_INTEGERS: dict[str, bytes] = {
+    "4,301 digits": b"9" * 4301,
+    "-4,301 digits": b"-" + b"9" * 4301,
+    "5,000 digits nested": b'{"b": [-' + b"9" * 5000 + b"]}",
+    "100,000 digits": b"1" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", LONG_INTEGERS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: b'{"a": 1, "big": ' + value + b"}",
+        lambda value: b'{\n"a": 1,\n"big": ' + value + b"\n}\n",
+        lambda value: large(b'"big": ' + value, "middle"),
+        lambda value: large(b'"big":' + value, "last"),
+    ],
+    ids=["one line", "small", "large", "large in another layout"],
+)
+class TestAnIntegerThatIsTooLong:
+    """Whether it can be read depends on the process: such a file is valid, and may be another's to read."""
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_every_call_says_so_and_leaves_the_file_alone(
+        self, face: Any, path: Path, name: str, make: Callable[[bytes], bytes], operation: str
+    ) -> None:
+        """Nobody moves the file aside, nor writes it without the integer; the error names the file and the limit."""
+        document = make(LONG_INTEGERS[name])
+        path.write_bytes(document)
+
+        async def story() -> list[str]:
+            told = []
+            for call in (OPERATIONS[operation], lambda ctx: done(ctx.load())):
+                with pytest.raises(TooManyDigitsError, match="digits") as caught:
+                    await call(face.context(path))
+                told.append(str(caught.value))
+            return told
+
+        told = face.run(story())
+
+        assert [] == [message for message in told if str(path) not in message or "4,300" not in message]
+        assert document == path.read_bytes()
+        assert [] == asides(path)
+        assert [] == leftovers(path)
+
+    def test_it_is_found_where_the_rest_is_known(
+        self, face: Any, path: Path, name: str, make: Callable[[bytes], bytes]
+    ) -> None:
+        """A context that knew the file before somebody put the integer in keeps what it has, and works again later."""
+        before = make(b"1")
+        path.write_bytes(before)
+
+        async def story() -> None:
+            ctx = await done(face.context.create(path))
+            path.write_bytes(make(LONG_INTEGERS[name]))
+            ctx.set("fresh", 0)
+            with pytest.raises(TooManyDigitsError):
+                await done(ctx.save())
+            assert {"fresh"} == ctx.unsaved_keys()
+            path.write_bytes(before)
+            await done(ctx.save())
+
+        face.run(story())
+
+        assert {**json.loads(before), "fresh": 0} == json.loads(path.read_bytes())
+        assert [] == asides(path)
+
+
+READ_WITH_A_LIMIT = """
+import sys
+from persistent_context import SyncPersistentContext, TooManyDigitsError
+
+sys.set_int_max_str_digits(int(sys.argv[2]))
+try:
+    print(len(SyncPersistentContext.create(sys.argv[1])), SyncPersistentContext(sys.argv[1]).incr("n"))
+except TooManyDigitsError as error:
+    print(error.digits, error.limit)
+"""
+
+
+@pytest.mark.parametrize(
+    ("digits", "limit", "told"),
+    [
+        (640, 640, "2 1"),
+        (641, 640, "641 640"),
+        (4300, 640, "4300 640"),
+        (4300, 4300, "2 1"),
+        (4300, 0, "2 1"),
+        (4301, 0, "4301 4300"),
+        (4301, 10_000, "4301 4300"),
+    ],
+)
+def test_no_limit_of_a_process_makes_a_file_corrupt(path: Path, spawn: Any, digits: int, limit: int, told: str) -> None:
+    """A process that reads fewer digits than others says so; with one that reads more, all others still agree."""
+    document = b'{"a": {"x": -' + b"9" * digits + b'}, "b": 1}'
+    path.write_bytes(document)
+
+    assert [told] == spawn(READ_WITH_A_LIMIT, path, limit).finish()
+    assert b"9" * digits in path.read_bytes()
+    assert [] == asides(path)
 
 
 # ---------------------------------------- accepted with a word
