@@ -11,6 +11,7 @@ import decimal
 import enum
 import fractions
 import inspect
+import itertools
 import json
 import math
 import os
@@ -806,6 +807,19 @@ class TestClassesThatRaise:
         assert 2 == result
         assert {"jobs": [0], "n": 2, "t": "text"} == json.loads(path.read_bytes())
 
+    def test_a_want_of_memory_is_no_fault_of_the_value(self, path: pathlib.Path) -> None:
+        """MemoryError is passed on as it is: the same value may be written a moment later."""
+
+        def fail(*_: object) -> Any:
+            raise MemoryError
+
+        scarce = {"__eq__": fail, "__iter__": fail, "__hash__": str.__hash__}
+        for value in (type("Scarce", (str,), scarce)("x"), type("Scarce", (dict,), scarce)(a={1})):
+            with pytest.raises(MemoryError):
+                SyncPersistentContext(path).add("v", [value])
+
+        assert ORIGINAL == path.read_bytes()
+
     @pytest.mark.parametrize("key", [10**5000, -(10**5000), raising(tuple, "__repr__")()], ids=["+", "-", "repr"])
     def test_a_key_that_cannot_be_shown_is_refused_all_the_same(self, path: pathlib.Path, key: Any) -> None:
         """The error for a wrong key does not fail because the key has no text."""
@@ -830,18 +844,17 @@ class TestTheLimitOfDigits:
         yield sys.set_int_max_str_digits
         sys.set_int_max_str_digits(before)
 
-    @pytest.mark.parametrize("most", [0, 4300, 100_000])
     @pytest.mark.parametrize("wrap", [lambda n: n, lambda n: [{"n": n}]], ids=["top", "nested"])
     def test_what_a_default_python_cannot_read_is_not_written(
-        self, face: Any, path: pathlib.Path, limit: Any, most: int, wrap: Any
+        self, face: Any, path: pathlib.Path, limit: Any, wrap: Any
     ) -> None:
         """A process that converts more digits than others does not write a file that is corrupt for them."""
         too_big, biggest = 10**4300, 10**4300 - 1
 
         async def story() -> None:
             ctx = await done(face.context.create(path))
-            limit(most)
-            for bad in (too_big, -too_big):
+            for most, bad in itertools.product((0, 4300, 100_000), (too_big, -too_big)):
+                limit(most)
                 ctx.set("jobs", wrap(bad))
                 for call in (ctx.save, lambda bad=bad: ctx.add("new", wrap(bad)), lambda: ctx.incr("n", too_big)):
                     with pytest.raises(UnserializableValueError, match="4,300 digits"):

@@ -346,7 +346,7 @@ class TestStrictness:
         assert judged(text) == found_in(text, document)
 
     @pytest.mark.parametrize("layout", LAYOUTS)
-    @pytest.mark.parametrize("levels", [499, 500, 501, 502, 600, 950, 2000])
+    @pytest.mark.parametrize("levels", [499, 500, 501, 502, 600, 950, 100_000])
     def test_nesting_is_limited_in_every_layout(self, layout, levels):
         """What is too deep for one layout is too deep for all, however short its lines are."""
         text = "[" * levels + "]" * levels
