@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from persistent_context import MISSING, LockTimeoutError, PersistentContext, SyncPersistentContext
+from persistent_context import (
+    MISSING,
+    LockTimeoutError,
+    PersistentContext,
+    SyncPersistentContext,
+    TooManyDigitsError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -121,14 +127,13 @@ DOCUMENTS: dict[str, bytes] = {
     "501 lists deep": b'{"a": ' + b"[" * 501 + b"]" * 501 + b"}",
     "501 objects deep": b'{"a": ' * 502 + b"1" + b"}" * 502,
     "a root 100,000 deep": b"[" * DEEP + b"]" * DEEP,
-    "4,301 digits": b'{"a": ' + b"9" * 4301 + b"}",
-    "-5,000 digits nested": b'{"a": {"b": [-' + b"9" * 5000 + b"]}}",
     # numbers that are none
     "NaN": b'{"a": NaN}',
     "NaN nested": b'{"a": {"b": [1, NaN]}}',
     "Infinity": b'{"a": Infinity}',
     "-Infinity": b'{"a": [-Infinity]}',
     "1e400": b'{"a": 1e400}',
+    "250 digits and an exponent": b'{"a": [' + b"9" * 250 + b"e99]}",
     "-1e400 nested": b'{"a": {"b": [-1e400]}}',
     "5,000 digits of a float": b'{"a": ' + b"9" * 5000 + b".5}",
     "a leading zero": b'{"a": 01}',
@@ -509,8 +514,8 @@ BAD_LINES: dict[str, bytes] = {
     "bad UTF-8 in the key": b'"b\xffd": 1',
     "bad UTF-8 deep": b'"bad": {"a": [1, {"b": ["\xc3\x28"]}]}',
     "a surrogate in UTF-8": b'"bad": ["\xed\xa0\x80"]',
-    "too many digits": b'"bad": ' + b"9" * 4301,
-    "too many digits nested": b'"bad": {"a": [' + b"9" * 5000 + b"]}",
+    "250 digits and an exponent": b'"bad": ' + b"9" * 250 + b"e99",
+    "250 digits and an exponent nested": b'"bad": {"a": [-' + b"9" * 250 + b".0E+99]}",
     "NaN": b'"bad": NaN',
     "Infinity nested": b'"bad": {"a": [Infinity]}',
     "1e400": b'"bad": 1e400',
@@ -631,6 +636,110 @@ class TestOneBadLineInALargeFile:
         assert whole == memory
         assert expected == {key: memory[key] for key in expected}
         assert [] == asides(path)
+
+
+# ---------------------------------------- valid, and not to be read
+
+LONG_INTEGERS: dict[str, bytes] = {
+    "4,301 digits": b"9" * 4301,
+    "-4,301 digits": b"-" + b"9" * 4301,
+    "5,000 digits nested": b'{"b": [-' + b"9" * 5000 + b"]}",
+    "100,000 digits": b"1" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", LONG_INTEGERS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: b'{"a": 1, "big": ' + value + b"}",
+        lambda value: b'{\n"a": 1,\n"big": ' + value + b"\n}\n",
+        lambda value: large(b'"big": ' + value, "middle"),
+        lambda value: large(b'"big":' + value, "last"),
+    ],
+    ids=["one line", "small", "large", "large in another layout"],
+)
+class TestAnIntegerThatIsTooLong:
+    """Whether it can be read depends on the process: such a file is valid, and may be another's to read."""
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_every_call_says_so_and_leaves_the_file_alone(
+        self, face: Any, path: Path, name: str, make: Callable[[bytes], bytes], operation: str
+    ) -> None:
+        """Nobody moves the file aside, nor writes it without the integer; the error names the file and the limit."""
+        document = make(LONG_INTEGERS[name])
+        path.write_bytes(document)
+
+        async def story() -> list[str]:
+            told = []
+            for call in (OPERATIONS[operation], lambda ctx: done(ctx.load())):
+                with pytest.raises(TooManyDigitsError, match="digits") as caught:
+                    await call(face.context(path))
+                told.append(str(caught.value))
+            return told
+
+        told = face.run(story())
+
+        assert [] == [message for message in told if str(path) not in message or "4,300" not in message]
+        assert document == path.read_bytes()
+        assert [] == asides(path)
+        assert [] == leftovers(path)
+
+    def test_it_is_found_where_the_rest_is_known(
+        self, face: Any, path: Path, name: str, make: Callable[[bytes], bytes]
+    ) -> None:
+        """A context that knew the file before somebody put the integer in keeps what it has, and works again later."""
+        before = make(b"1")
+        path.write_bytes(before)
+
+        async def story() -> None:
+            ctx = await done(face.context.create(path))
+            path.write_bytes(make(LONG_INTEGERS[name]))
+            ctx.set("fresh", 0)
+            with pytest.raises(TooManyDigitsError):
+                await done(ctx.save())
+            assert {"fresh"} == ctx.unsaved_keys()
+            path.write_bytes(before)
+            await done(ctx.save())
+
+        face.run(story())
+
+        assert {**json.loads(before), "fresh": 0} == json.loads(path.read_bytes())
+        assert [] == asides(path)
+
+
+READ_WITH_A_LIMIT = """
+import sys
+from persistent_context import SyncPersistentContext, TooManyDigitsError
+
+sys.set_int_max_str_digits(int(sys.argv[2]))
+try:
+    print(len(SyncPersistentContext.create(sys.argv[1])), SyncPersistentContext(sys.argv[1]).incr("n"))
+except TooManyDigitsError as error:
+    print(error.digits, error.limit)
+"""
+
+
+@pytest.mark.parametrize(
+    ("digits", "limit", "told"),
+    [
+        (640, 640, "2 1"),
+        (641, 640, "641 640"),
+        (4300, 640, "4300 640"),
+        (4300, 4300, "2 1"),
+        (4300, 0, "2 1"),
+        (4301, 0, "4301 4300"),
+        (4301, 10_000, "4301 4300"),
+    ],
+)
+def test_no_limit_of_a_process_makes_a_file_corrupt(path: Path, spawn: Any, digits: int, limit: int, told: str) -> None:
+    """A process that reads fewer digits than others says so; with one that reads more, all others still agree."""
+    document = b'{"a": {"x": -' + b"9" * digits + b'}, "b": 1}'
+    path.write_bytes(document)
+
+    assert [told] == spawn(READ_WITH_A_LIMIT, path, limit).finish()
+    assert b"9" * digits in path.read_bytes()
+    assert [] == asides(path)
 
 
 # ---------------------------------------- accepted with a word

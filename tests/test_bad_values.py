@@ -11,10 +11,12 @@ import decimal
 import enum
 import fractions
 import inspect
+import itertools
 import json
 import math
 import os
 import pathlib
+import sys
 import tempfile
 import types
 import uuid
@@ -29,7 +31,7 @@ from hypothesis import strategies as st
 from persistent_context import MISSING, PersistentContext, SyncPersistentContext, UnserializableValueError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
 # ---------------------------------------- the two faces
 
@@ -225,6 +227,11 @@ def natural_base(name: str) -> type[Exception]:
     return ValueError if name in WRONG_VALUES else TypeError
 
 
+def full_name(kind: type) -> str:
+    """Return the name by which a type is told from all others; that of a builtin is as short as its users know it."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def clean(path: pathlib.Path) -> bool:
     """Whether nothing stands beside the file but its lock."""
     return set(os.listdir(path.parent)) <= {path.name, path.name + ".lock"}
@@ -266,7 +273,7 @@ class TestSaveRefuses:
         if "deep" not in name:
             assert '["jobs"][3]["when"]' in str(error)
         if name in WRONG_TYPES:
-            assert f'["jobs"][3]["when"]: {type(value).__name__}' in str(error)
+            assert str(error).endswith(f'["jobs"][3]["when"]: {full_name(type(value))}')
         assert len(str(error)) < 10_000
         assert ORIGINAL == path.read_bytes()
         assert clean(path)
@@ -625,6 +632,247 @@ class TestKeysAreCheckedAtOnce:
         face.run(story())
 
         assert {"jobs": [0], "n": 2, "t": "text"} == json.loads(path.read_bytes())
+
+
+class Word(str):
+    """A string that says something else when it is asked for its text, as many an enumeration does."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "something else"
+
+    def __repr__(self) -> str:
+        return "Word()"
+
+
+class Mixed(str, enum.Enum):  # noqa: UP042 - not a StrEnum
+    KEY = "n"
+
+
+class Strict(enum.StrEnum):
+    KEY = "n"
+
+
+class Unhashed(str):
+    """A string that a dictionary does not find by its text."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return 7
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+KEYS_OF_OTHER_CLASSES = {
+    "Word": Word("n"),
+    "Mixed": Mixed.KEY,
+    "Strict": Strict.KEY,
+    "Unhashed": Unhashed("n"),
+}
+
+
+@pytest.fixture(params=["small", "large"])
+def either(request: pytest.FixtureRequest, path: pathlib.Path) -> pathlib.Path:
+    """A file of one page, or of many."""
+    if request.param == "large":
+        filler = {f"key-{number}": "x" * 100 for number in range(3_000)}
+        path.write_text(json.dumps(json.loads(ORIGINAL) | filler), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", KEYS_OF_OTHER_CLASSES)
+class TestKeysOfClassesOfTheirOwn:
+    def test_every_call_takes_them_for_the_strings_that_they_are(
+        self, face: Any, either: pathlib.Path, name: str
+    ) -> None:
+        """A key of a subclass of str is its text, whatever its own methods say, and stays a plain string."""
+        key = KEYS_OF_OTHER_CLASSES[name]
+
+        async def story() -> list[Any]:
+            ctx = await done(face.context.create(either))
+            ctx.set(key, 5)
+            await done(ctx.save())
+            results = [json.loads(either.read_bytes())["n"], await done(ctx.incr(key)), await done(ctx.add(key, 0))]
+            results += [await done(ctx.compare_and_set(key, 6, 7)), await done(ctx.mutate(key, lambda n: n + 1))]
+            async with transaction(ctx) as tx:
+                results += [tx[key], key in tx, tx.get(key)]
+                tx[key] = 9
+                results += [tx["n"]]
+            async with transaction(ctx) as tx:
+                del tx[key]
+                results += [key in tx, "n" in tx]
+            assert {str} == {type(one) for one in ctx}
+            return results
+
+        results = face.run(story())
+
+        assert [5, 6, False, True, 8, 8, True, 8, 9, False, False] == results
+        assert "n" not in json.loads(either.read_bytes())
+
+    def test_they_fail_no_other_call(self, either: pathlib.Path, name: str) -> None:
+        """Calls that share a write with one that has such a key are as ever."""
+        key = KEYS_OF_OTHER_CLASSES[name]
+
+        async def story() -> list[Any]:
+            ctx = await PersistentContext.create(either)
+            ctx.set(key, 10)
+            return await asyncio.gather(ctx.incr("other"), ctx.save(), ctx.incr(key), ctx.add("new", 1))
+
+        assert [1, None, 11, True] == asyncio.run(story())
+        assert {"n": 11, "other": 1, "new": 1}.items() <= json.loads(either.read_bytes()).items()
+
+    def test_as_values_they_are_strings_or_refused(self, face: Any, either: pathlib.Path, name: str) -> None:
+        """As a value, and as a key within one, it is written as its text, or named in an error of the right kind."""
+        value = KEYS_OF_OTHER_CLASSES[name]
+
+        async def story() -> None:
+            ctx = await done(face.context.create(either))
+            ctx.set("v", [value, {value: value}])
+            try:
+                await done(ctx.save())
+            except UnserializableValueError:
+                return
+            assert ["n", {"n": "n"}] == json.loads(either.read_bytes())["v"]
+
+        face.run(story())
+
+
+def ascii_type(key: object) -> str:
+    """Return an id that is the same in every process."""
+    return type(key).__name__
+
+
+class TestWhatCanBeNoKey:
+    @pytest.mark.parametrize("key", [5, None, ("a",), 1.5, b"n", "\ud800", object()], ids=ascii_type)
+    def test_it_is_not_there_in_a_transaction(self, face: Any, either: pathlib.Path, key: Any) -> None:
+        """Looking for what can be no key finds nothing, as in a dictionary, and hurts nobody later."""
+
+        async def story() -> None:
+            ctx = await done(face.context.create(either))
+            async with transaction(ctx) as tx:
+                assert key not in tx
+                assert tx.get(key) is None
+                assert tx.pop(key, "none") == "none"
+                with pytest.raises(KeyError):
+                    tx[key]
+                with pytest.raises(KeyError):
+                    del tx[key]
+                tx["n"] += 1
+            assert key not in ctx
+            assert 3 == await done(ctx.incr("n"))
+
+        face.run(story())
+
+        assert 3 == json.loads(either.read_bytes())["n"]
+
+
+def raising(kind: type, *methods: str) -> type:
+    """Return a subclass of a type of JSON, some of whose methods raise."""
+
+    def fail(*_: object) -> Any:
+        raise LookupError("this class is broken")
+
+    return type("Broken", (kind,), {**dict.fromkeys(methods, fail), "__hash__": kind.__hash__})
+
+
+BROKEN: dict[str, Callable[[], Any]] = {
+    "str that is equal to nothing": lambda: raising(str, "__eq__", "__repr__", "__str__")("x"),
+    "int": lambda: raising(int, "__eq__", "__repr__", "__str__", "__int__", "__abs__", "__index__")(10**5000),
+    "float": lambda: raising(float, "__eq__", "__repr__", "__float__")(math.nan),
+    "list": lambda: raising(list, "__eq__", "__iter__", "__len__")([{1}]),
+    "dict": lambda: raising(dict, "__eq__", "items", "__iter__")({"a": {1}}),
+    "a key without a repr": lambda: {raising(tuple, "__repr__")(): 1},
+    "a key of too many digits": lambda: {10**5000: 1},
+}
+
+
+class TestClassesThatRaise:
+    @pytest.mark.parametrize("name", BROKEN)
+    def test_a_broken_value_is_refused_and_fails_its_own_call_only(self, path: pathlib.Path, name: str) -> None:
+        """Whatever the methods of a value raise, its own call fails, with the error for values, and no other."""
+        value = BROKEN[name]()
+
+        async def story() -> list[Any]:
+            ctx, other = await PersistentContext.create(path), await PersistentContext.create(path)
+            ctx.set("v", [value])
+            calls = [ctx.save(), ctx.add("w", value), ctx.mutate("n", lambda _: [value]), other.incr("n")]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        *failed, result = asyncio.run(story())
+
+        assert [True] * 3 == [isinstance(one, UnserializableValueError) for one in failed]
+        assert 2 == result
+        assert {"jobs": [0], "n": 2, "t": "text"} == json.loads(path.read_bytes())
+
+    def test_a_want_of_memory_is_no_fault_of_the_value(self, path: pathlib.Path) -> None:
+        """MemoryError is passed on as it is: the same value may be written a moment later."""
+
+        def fail(*_: object) -> Any:
+            raise MemoryError
+
+        scarce = {"__eq__": fail, "__iter__": fail, "__hash__": str.__hash__}
+        for value in (type("Scarce", (str,), scarce)("x"), type("Scarce", (dict,), scarce)(a={1})):
+            with pytest.raises(MemoryError):
+                SyncPersistentContext(path).add("v", [value])
+
+        assert ORIGINAL == path.read_bytes()
+
+    @pytest.mark.parametrize("key", [10**5000, -(10**5000), raising(tuple, "__repr__")()], ids=["+", "-", "repr"])
+    def test_a_key_that_cannot_be_shown_is_refused_all_the_same(self, path: pathlib.Path, key: Any) -> None:
+        """The error for a wrong key does not fail because the key has no text."""
+        with pytest.raises(UnserializableValueError, match="must be a str"):
+            SyncPersistentContext(path).set(key, 1)
+
+    def test_a_type_is_named_with_its_module(self, path: pathlib.Path) -> None:
+        """There is more than one bool: the name of a refused type says whose it is."""
+        foreign = type("bool", (), {"__module__": "numpy", "__bool__": lambda _: True})
+        ctx = SyncPersistentContext(path)
+        with pytest.raises(UnserializableValueError, match=r'\["flag"\]: numpy\.bool$'):
+            ctx.add("flag", foreign())
+        with pytest.raises(UnserializableValueError, match=r"must be a str, not numpy\.bool$"):
+            ctx.set(foreign(), 1)
+
+
+class TestTheLimitOfDigits:
+    @pytest.fixture
+    def limit(self) -> Iterator[Callable[[int], None]]:
+        """Set how many digits this process converts, for one test."""
+        before = sys.get_int_max_str_digits()
+        yield sys.set_int_max_str_digits
+        sys.set_int_max_str_digits(before)
+
+    @pytest.mark.parametrize("wrap", [lambda n: n, lambda n: [{"n": n}]], ids=["top", "nested"])
+    def test_what_a_default_python_cannot_read_is_not_written(
+        self, face: Any, path: pathlib.Path, limit: Any, wrap: Any
+    ) -> None:
+        """A process that converts more digits than others does not write a file that is corrupt for them."""
+        too_big, biggest = 10**4300, 10**4300 - 1
+
+        async def story() -> None:
+            ctx = await done(face.context.create(path))
+            for most, bad in itertools.product((0, 4300, 100_000), (too_big, -too_big)):
+                limit(most)
+                ctx.set("jobs", wrap(bad))
+                for call in (ctx.save, lambda bad=bad: ctx.add("new", wrap(bad)), lambda: ctx.incr("n", too_big)):
+                    with pytest.raises(UnserializableValueError, match="4,300 digits"):
+                        await done(call())
+            ctx.set("jobs", wrap(-biggest))
+            ctx.set("text", ["9" * 10_000])
+            await done(ctx.save())
+
+        face.run(story())
+        limit(4300)
+
+        assert {"jobs": wrap(-biggest), "n": 1, "t": "text", "text": ["9" * 10_000]} == json.loads(path.read_bytes())
+
+    def test_what_this_process_cannot_write_is_refused(self, path: pathlib.Path, limit: Any) -> None:
+        """A process that converts fewer digits than others says so, of the value at its place."""
+        limit(640)
+        with pytest.raises(UnserializableValueError, match=r'\["v"\]\[0\]: .*set_int_max_str_digits'):
+            SyncPersistentContext(path).add("v", [10**640])
 
 
 # ---------------------------------------- what is kept

@@ -1,13 +1,15 @@
 """The document of pages, against a plain dictionary."""
 
 import json
+import threading
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persistent_context import _document, _parse
-from persistent_context._document import EMPTY, Document
+from persistent_context import TooManyDigitsError, _document, _parse
+from persistent_context._document import EMPTY, Document, Page
 from persistent_context._parse import CorruptDocumentError, parse
 from persistent_context._values import MISSING, decode, encode
 
@@ -206,6 +208,356 @@ class TestDocuments:
         assert 1 == len({*after.pages} - {*before.pages})
         assert {"key-250": b"7"} == after.differences(before)
 
+    @given(objects, st.dictionaries(keys, values | st.just(MISSING), max_size=30), st.sets(keys, max_size=10))
+    def test_moved_keys_stand_at_the_end_in_the_order_of_the_changes(self, data, changes, moved):
+        """A key that was deleted and set again leaves its place, and stands behind all that stayed."""
+        expected = {key: value for key, value in data.items() if key not in moved & changes.keys()}
+        expected.update({key: value for key, value in changes.items() if value is not MISSING})
+        texts = {key: value if value is MISSING else encode(value, key) for key, value in changes.items()}
+        expected = {key: value for key, value in expected.items() if texts.get(key) is not MISSING}
+
+        assert exactly(expected) == exactly(data_of(of(data).changed(texts, moved)))
+
     def test_a_missing_file_is_an_empty_document_that_is_not_present(self):
         """What was not read from a file says so."""
         assert (False, True, b"{}\n") == (EMPTY.present, Document().present, text_of(EMPTY))
+
+
+def lines_of(pairs, separator=",\n", colon=": "):
+    return separator.join(json.dumps(key, ensure_ascii=False) + colon + value for key, value in pairs)
+
+
+def depth_of(value):
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, list | dict)]:
+        level = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
+        depth += 1
+    return depth
+
+
+def judged(text):
+    """Return what Python's json reads in a text, if a file may hold all of that, or None."""
+    objects_in_it = []
+
+    def note(pairs):
+        objects_in_it.append(pairs)
+        return dict(pairs)
+
+    def refuse(constant):
+        raise ValueError
+
+    try:
+        data = json.loads(text.decode("utf-8-sig"), object_pairs_hook=note, parse_constant=refuse)
+        if not isinstance(data, dict):
+            return None
+        for pair in objects_in_it[-1]:
+            json.dumps(pair, ensure_ascii=False, allow_nan=False).encode()
+            if depth_of(pair[1]) > 500:
+                return None
+    except ValueError:
+        return None
+    return exactly(data)
+
+
+few_keys = st.sampled_from([f"key-{n}" for n in range(12)] + ["", "\u00e9", "a,", '"', "\n"])
+raw_values = (
+    values.map(json.dumps)
+    | values.map(lambda value: json.dumps(value, ensure_ascii=False, separators=(",\n", ":\n")))
+    | st.integers(200, 320).map(lambda digits: "9" * digits + "e99")
+    | st.integers(200, 310).map(lambda digits: "9" * digits + "E-1")
+    | st.sampled_from(["-0", "1E-400", "1e308", "2e308", "0.5e+309", '{"a": 1, "a": 2}', '{"a": 1e999, "a": 2}', "NaN"])
+    | st.sampled_from(['"\\ud800"', '"\\ud83d\\ude00"', '"\\u002c"', '[{"\\ud800": 1}]', "01", "[1,]", "{", "]"])
+    | st.integers(499, 502).map(lambda levels: "[" * levels + "]" * levels)
+    | st.integers(499, 502).map(lambda levels: '{"a":\n' * levels + "1" + "\n}" * levels)
+)
+pairs = st.lists(st.tuples(few_keys, raw_values), max_size=10)
+edits = st.sampled_from(
+    [b",", b",\n", b"\n", b"{", b"}", b'"', b": ", b"[", b"\xef\xbb\xbf", b"\xff", b'"k": 1', b'"k": 1,\n']
+)
+
+
+@st.composite
+def damaged(draw, text):
+    """Perhaps put something in, or take a few bytes away."""
+    for _ in range(draw(st.integers(0, 2))):
+        at, gone = draw(st.integers(0, len(text))), draw(st.integers(0, 2))
+        text = text[:at] + draw(edits | st.just(b"")) + text[at + gone :]
+    return text
+
+
+@st.composite
+def texts_beside_known_ones(draw):
+    """Return a text, and one in our own layout with some of the same lines, which is known."""
+    some = draw(st.lists(st.tuples(few_keys, values.map(json.dumps)), max_size=25, unique_by=lambda pair: pair[0]))
+    odd = draw(pairs)
+    at, until = sorted((draw(st.integers(0, len(some))), draw(st.integers(0, len(some)))))
+    separator, colon = draw(
+        st.sampled_from([(",\n", ": ")] * 5 + [(",", ":"), (" ,\n", " :\n"), (",\r\n", ": "), (",\n\n", ": ")])
+    )
+    before, behind = draw(st.sampled_from([("{\n", "\n}\n")] * 5 + [("{", "}"), ("{\n", "\n}"), ("\n{\n", "\n}\n\n")]))
+    text = before + lines_of(some[:at] + odd + some[until:], separator, colon) + behind
+    return draw(damaged(text.encode())), b"{\n" + lines_of(some).encode() + b"\n}\n"
+
+
+OURS = {f"key-{n}": n for n in range(60)}
+
+
+class TestStrictness:
+    """What is accepted depends on the text alone: two processes never disagree on whether a file is corrupt."""
+
+    @given(texts_beside_known_ones())
+    @settings(max_examples=200)
+    def test_every_path_accepts_exactly_what_json_accepts(self, case):
+        """Whatever the layout, and whatever is known already, a text is read as json reads it, or refused."""
+        text, other = case
+        expected = judged(text)
+
+        assert [expected] * 2 == [found_in(text), found_in(text, read(other))]
+
+    @given(pairs)
+    def test_what_is_accepted_can_be_written_and_read_again(self, some):
+        """What one process has read and written back is no corrupt file for another."""
+        text = b"{" + lines_of(some, ",", ":").encode() + b"}"
+        data = found_in(text)
+
+        assert data is None or data == found_in(text_of(read(text))) == judged(text_of(read(text)))
+
+    @pytest.mark.parametrize("where", ["first", "front", "middle", "last"])
+    @pytest.mark.parametrize("extra", [b",\n", b",", b"\n", b" ", b"\n,"])
+    def test_a_comma_too_many_is_found_beside_known_pages(self, where, extra):
+        """Not at the start, nor at the end, nor where two pages meet may stand more than one comma and a line end."""
+        document = of(OURS)
+        text = text_of(document)
+        ends = [0]
+        for page in document.pages:
+            ends.append(text.index(bytes(page.body)) + len(page.body))
+        at = {"first": 2, "front": ends[1], "middle": ends[len(ends) // 2], "last": ends[-1]}[where]
+        damaged_text = text[:at] + extra + text[at:]
+
+        assert judged(damaged_text) == found_in(damaged_text, read(text)) == found_in(damaged_text)
+
+    @given(st.sets(st.integers(0, 59)), st.sampled_from([b",\n", b",\n,\n", b""]))
+    def test_pages_that_are_gone_leave_nothing_behind(self, gone, glue):
+        """Of a file from which some pages were cut out a comma may be left over, which is found."""
+        document = of(OURS)
+        bodies = [bytes(page.body) for number, page in enumerate(document.pages) if number not in gone]
+        text = b"{\n" + glue.join(bodies) + b"\n}\n"
+
+        assert judged(text) == found_in(text, document)
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    @pytest.mark.parametrize("levels", [499, 500, 501, 502, 600, 950, 100_000])
+    def test_nesting_is_limited_in_every_layout(self, layout, levels):
+        """What is too deep for one layout is too deep for all, however short its lines are."""
+        text = "[" * levels + "]" * levels
+        if layout.get("indent") is not None:
+            text = "[\n" * levels + "\n]" * levels
+        whole = "{\n" + lines_of([*((k, "1") for k in OURS), ("deep", text)]) + "\n}\n"
+
+        assert (levels <= 500) == (found_in(whole.encode()) is not None)
+
+    @pytest.mark.parametrize("digits", [4300, 4301, 20_000])
+    @pytest.mark.parametrize("value", ["{}", "-{}", "[{{}}]".replace("{{}}", "{}"), '{{"a": [-{}]}}'])
+    @pytest.mark.parametrize("layout", [(",\n", ": "), (",", ":")])
+    @pytest.mark.parametrize("behind", [False, True])
+    def test_an_integer_that_is_too_long_is_no_corruption(self, digits, value, layout, behind):
+        """It is valid JSON: who cannot read it says so, and nobody takes the file for corrupt."""
+        line = "big", value.format("9" * digits)
+        some = [(key, "1") for key in OURS]
+        before, after = ("{\n", "\n}\n") if layout == (",\n", ": ") else ("{", "}")
+        text = (before + lines_of([*some, line] if behind else [line, *some], *layout) + after).encode()
+        for known in (EMPTY, of(OURS)):
+            if digits <= 4300:
+                assert judged(text) == found_in(text, known)
+            else:
+                with pytest.raises(TooManyDigitsError, match=f"{digits:,} digits"):
+                    read(text, known)
+
+    def test_a_file_that_was_repaired_repeats_no_keys_any_more(self):
+        """What was known of a file that repeated keys is its content, and that this was not all of it."""
+        text = text_of(of(OURS))
+        repeating = read(text.replace(b"\n}\n", b',\n"key-3": 3\n}\n'))
+        repaired = read(text_of(repeating), repeating)
+
+        assert (True, False) == (repeating.repeats, repaired.repeats)
+        assert text_of(repeating) == text_of(repaired)
+
+    def test_a_key_that_repeats_inside_a_value_is_lost_only_where_it_is_told(self):
+        """In our layout the value stays as it is, byte for byte; another layout is written anew, and warned of."""
+        inner = '{"a": 1, "a": 2}'
+        ours = ("{\n" + lines_of([*((k, "1") for k in OURS), ("twice", inner)]) + "\n}\n").encode()
+        other = ours.replace(b"\n}\n", b"}")
+
+        assert (False, True) == (read(ours).repeats, read(other).repeats)
+        assert f'"twice": {inner}'.encode() in text_of(read(ours).changed({"key-1": b"2", "new": b"3"}))
+
+
+class TestSharing:
+    """A document is used by the cycle's thread, by watchers and by readers at once."""
+
+    @given(st.lists(keys, max_size=20), st.integers(0, 30))
+    @settings(max_examples=30)
+    def test_it_is_true_whenever_others_run(self, wanted, passes):
+        """Whatever another thread asks while one is at work on the same document, it gets the right answer."""
+        expected = {key: str(n).encode() for key, n in OURS.items()}
+        document = of(OURS)
+        inside = False
+
+        def ask():
+            nonlocal inside
+            if not inside:
+                inside = True
+                assert {"key-59": b"59"} == document.find(["key-59", "none"])
+                assert exactly(OURS | {"key-59": 0}) == exactly(data_of(document.changed({"key-59": b"0"})))
+                inside = False
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_document, "let_others_run", ask)
+            for _ in range(passes):
+                document.find(["key-1"])
+            for some in (wanted, ["key-0", "key-59"], list(OURS)):
+                assert {k: expected[k] for k in some if k in expected} == document.find(some)
+            changed = document.changed({"key-0": b"1", "key-58": MISSING, "new": b"2"})
+        assert "key-59" in changed.find(["key-59"])
+
+    def test_threads_find_what_is_there_while_it_is_changed(self):
+        """Readers of every version of a document, old and new, see that version, and no key of it is missing."""
+        versions = [(of(OURS), dict(OURS))]
+        failures = []
+        done = threading.Event()
+
+        def look(offset):
+            number = offset
+            while not done.is_set():
+                document, data = versions[number % len(versions)]
+                key = f"key-{number * 7 % 70}"
+                number += 1
+                if {key: str(data[key]).encode()} != document.find([key]) if key in data else document.find([key]):
+                    failures.append((key, data.get(key)))
+                if number % 50 == 0 and data != data_of(document):
+                    failures.append(data)
+
+        threads = [threading.Thread(target=look, args=(offset,)) for offset in range(3)]
+        for thread in threads:
+            thread.start()
+        for number in range(300):
+            document, data = versions[-1]
+            key, other = f"key-{number % 65}", f"key-{number * 11 % 65}"
+            changes = {key: str(number).encode(), other: MISSING if number % 3 == 0 else b"1"}
+            data = {k: v for k, v in {**data, key: number, other: 1}.items() if changes.get(k) is not MISSING}
+            versions.append((document.changed(changes), data))
+        done.set()
+        for thread in threads:
+            thread.join()
+
+        assert [] == failures
+
+    @given(objects, st.lists(st.dictionaries(keys, values | st.just(MISSING), max_size=3), max_size=15), st.data())
+    @settings(max_examples=60)
+    def test_a_long_history_is_that_of_a_dictionary(self, data, history, choose):
+        """After any sequence of edits every key is found where it is, by whatever way it is searched for."""
+        document, expected = of(data), dict(data)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_document, "_PASSES_BEFORE_INDEX", choose.draw(st.sampled_from([0, 2, 1000])))
+            for changes in history:
+                moved = [key for key in changes if len(key) % 2]
+                texts = {key: v if v is MISSING else encode(v, key) for key, v in changes.items()}
+                document = document.changed(texts, moved)
+                expected = {key: v for key, v in expected.items() if key not in moved}
+                expected.update(changes)
+                expected = {key: v for key, v in expected.items() if v is not MISSING}
+                for key in [*changes, *list(expected)[:3], "absent"]:
+                    found = {key: encode(expected[key], key)} if key in expected else {}
+                    assert found == document.find([key])
+                if choose.draw(st.booleans()):
+                    document = read(text_of(document), document)
+
+        assert exactly(expected) == exactly(data_of(document))
+
+
+class TestWork:
+    """What is done is in proportion to what is asked, whatever was done before."""
+
+    @pytest.fixture
+    def looks(self, monkeypatch):
+        """Count how often pages are looked into."""
+        counts = Counter()
+        for name in ("find", "entries"):
+
+            def counted(page, *args, name=name, method=getattr(Page, name)):
+                counts[name] += 1
+                return method(page, *args)
+
+            monkeypatch.setattr(Page, name, counted)
+        return counts
+
+    def test_asking_for_key_after_key_is_linear(self, looks):
+        """All keys, one at a time, cost a few passes and one page each: a transaction asks like that."""
+        data = {f"key-{n}": n for n in range(1000)}
+        document = of(data)
+        looks.clear()
+        found = {key: decode(document.find([key])[key]) for key in data}
+
+        assert data == found
+        assert sum(looks.values()) <= len(data) + 20 * len(document.pages)
+
+    def test_asking_for_absent_keys_is_linear_and_remembers_none_of_them(self, looks):
+        """Keys that are not there are looked for nowhere, and kept nowhere, once it is known where all others are."""
+        document = of({f"key-{n}": n for n in range(1000)})
+        looks.clear()
+        for number in range(1000):
+            assert {} == document.find([f"absent-{number}"])
+
+        assert sum(looks.values()) <= 1000 + 20 * len(document.pages)
+        assert document._index is None or 1000 == len(document._index)
+
+    def test_a_changed_document_need_not_search_again(self, looks):
+        """Where keys are is found out once, and passed on with the pages."""
+        document = of({f"key-{n}": n for n in range(1000)})
+        for _ in range(20):
+            document.find(["key-7"])
+        for number in range(100):
+            document = document.changed({"key-7": str(number % 10).encode()})
+            looks.clear()
+
+            assert {"key-7": str(number % 10).encode()} == document.find(["key-7"])
+            assert 1 >= looks["entries"]
+            assert 1 == looks["find"]
+
+    def test_a_key_added_to_a_searched_document_is_found(self):
+        """Where keys were says nothing of those that came later."""
+        document = of(OURS)
+        for _ in range(20):
+            document.find(["new"])
+        changed = document.changed({"new": b"1"})
+
+        assert ({}, {"new": b"1"}) == (document.find(["new"]), changed.find(["new"]))
+
+    def test_pages_that_grow_are_split(self, pages):
+        """Values that grow one by one make more pages, and no long one: a page is the longest step there is."""
+        document = of({f"key-{n}": "" for n in range(100)})
+        for number in range(100):
+            document = document.changed({f"key-{number}": b'"%s"' % (b"x" * (pages // 4))})
+
+        assert max(len(page.text) for page in document.pages) <= 2 * pages
+
+    def test_pages_that_shrink_are_joined(self, pages):
+        """A file that has become small is a few pages, and so is one to which others have added line by line."""
+        data = {f"key-{n}": n for n in range(1000)}
+        document = of(data)
+        for number in range(900):
+            document = document.changed({f"key-{number}": MISSING})
+        grown = of({})
+        for number in range(300):
+            grown = read(text_of(grown.changed({f"key-{number}": b"1"})), grown)
+
+        for one in (document, grown):
+            assert len(one.pages) <= 1 + 2 * sum(len(page.text) for page in one.pages) / pages
+
+    @pytest.mark.parametrize("odd", ["\ud800", "a\udfff", 5, None, ("a",)])
+    def test_what_can_be_no_key_is_not_there(self, odd):
+        """Asking for what JSON has no key for is no error, in a document of one page or of many."""
+        document = of(OURS)
+        found = [document.find([odd, "key-3"]) for _ in range(20)]
+
+        assert [{"key-3": b"3"}] * 20 == found

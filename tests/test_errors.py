@@ -22,6 +22,7 @@ from persistent_context import (
     NotARegularFileError,
     PersistentContextError,
     ReentrantTransactionError,
+    TooManyDigitsError,
     UnserializableValueError,
 )
 
@@ -104,6 +105,10 @@ def provoke(face, path, hold_transaction, break_fsync):
         path.mkdir()
         face.open(path)
 
+    def too_many_digits():
+        path.write_bytes(b'{"n": ' + b"9" * 4301 + b"}")
+        face.open(path)
+
     def durability():
         ctx = face.open(path)
         ctx.set("a", 1)
@@ -121,6 +126,7 @@ def provoke(face, path, hold_transaction, break_fsync):
         "usage": (ContextUsageError, usage),
         "no_file": (NotARegularFileError, no_file),
         "durability": (DurabilityUnknownError, durability),
+        "too_many_digits": (TooManyDigitsError, too_many_digits),
     }
 
     def bring_about(kind):
@@ -134,14 +140,14 @@ def provoke(face, path, hold_transaction, break_fsync):
 
 KINDS = [
     "lock_timeout", "lock_lost", "conflict", "reentrant", "wrong_type", "wrong_value", "wrong_key", "usage", "no_file",
-    "durability",
+    "durability", "too_many_digits",
 ]  # fmt: skip
 
 
 class TestKinship:
     @pytest.mark.parametrize("name", [
         "ConflictError", "ContextUsageError", "DurabilityUnknownError", "LockLostError", "LockTimeoutError",
-        "NotARegularFileError", "ReentrantTransactionError", "UnserializableValueError",
+        "NotARegularFileError", "ReentrantTransactionError", "TooManyDigitsError", "UnserializableValueError",
     ])  # fmt: skip
     def test_all_have_one_base(self, name):
         """Who catches PersistentContextError catches every error of the library."""
@@ -155,6 +161,7 @@ class TestKinship:
         (ContextUsageError, RuntimeError),
         (DurabilityUnknownError, OSError),
         (NotARegularFileError, OSError),
+        (TooManyDigitsError, ValueError),
         (PersistentContextError, Exception),
     ])  # fmt: skip
     def test_each_is_the_natural_builtin_too(self, error, builtin):
@@ -187,6 +194,7 @@ class TestKinship:
             "PersistentContext", "SyncPersistentContext", "MISSING", "Holder", "Statistics", "PersistentContextError",
             "LockTimeoutError", "LockLostError", "ConflictError", "ReentrantTransactionError",
             "UnserializableValueError", "ContextUsageError", "DurabilityUnknownError", "NotARegularFileError",
+            "TooManyDigitsError",
         }  # fmt: skip
 
         assert set() == expected - set(persistent_context.__all__)

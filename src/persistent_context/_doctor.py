@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from shlex import quote
 from typing import Final, NamedTuple
 
-from ._errors import PersistentContextError
+from ._errors import PersistentContextError, TooManyDigitsError
 from ._files import leftovers, moved_aside
 from ._live import LiveDict
 from ._parse import CorruptDocumentError
@@ -108,8 +108,8 @@ def _file(path: str) -> Finding:
             f"the next program that loads or saves it moves it aside and starts from nothing; to repair it first, see "
             f"where it breaks: python -m json.tool {quote(path)}",
         )
-    except OSError as error:
-        return Finding(Level.PROBLEM, "file", f"cannot be read: {error.strerror}")
+    except (TooManyDigitsError, OSError) as error:
+        return Finding(Level.PROBLEM, "file", f"cannot be read: {getattr(error, 'strerror', error)}")
     size = os.path.getsize(path)
     text = f"a JSON object; keys: {len(LiveDict.of(document))}, bytes: {size}"
     if document.repeats:

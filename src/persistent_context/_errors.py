@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from ._printable import printable
 from ._types import Holder
+
+_MOST_DIGITS: Final = 4300
 
 
 class PersistentContextError(Exception):
@@ -119,9 +121,9 @@ class TooManyDigitsError(PersistentContextError, ValueError):
     """
 
     def __init__(self, digits: int, limit: int) -> None:
+        remedy = "call sys.set_int_max_str_digits(4300)" if limit < _MOST_DIGITS else "write it as a string"
         super().__init__(
-            f"an integer of {digits:,} digits cannot be read, the limit is {limit:,} (the default of "
-            f"sys.set_int_max_str_digits() is 4,300, and no more are supported); the file was left as it is"
+            f"an integer of {digits:,} digits cannot be read, the limit is {limit:,} ({remedy}); the file is unchanged"
         )
         self.digits = digits
         self.limit = limit

@@ -151,13 +151,15 @@ def _parse_any_layout(text: bytes) -> Document:
 
 
 def _parse_pieces(text: bytes) -> Document | None:
-    """Parse an object in any layout, about a page at a time, or return None if that cannot be done."""
+    """Parse an object in any layout, about a page at a time, or return None if that cannot be done.
+
+    An object that repeats keys is one of these: what stands at a repeated key is judged as well.
+    """
     opening, end = _OUTERMOST.match(text), text.rfind(b"}")
     if opening is None or text[end + 1 :].strip(_SPACES) or _ESCAPED_COMMA.search(text):
         return None
     start = opening.end()
     found: dict[str, Text] = {}
-    repeats = False
     while start < end:
         if start + PAGE_BYTES < end:
             stop, texts = _last_cut(text, start, start + PAGE_BYTES)
@@ -167,11 +169,12 @@ def _parse_pieces(text: bytes) -> Document | None:
             return None
         # With a comma too many, there was an entry more, whose key came again.
         commas = len(texts) - 1 + "".join(texts).count(",") + b"".join(texts.values()).count(b",")
-        repeats = repeats or text.count(b",", start, stop) > commas or not found.keys().isdisjoint(texts)
+        if text.count(b",", start, stop) > commas or not found.keys().isdisjoint(texts):
+            return None
         found.update(texts)
         start = stop + 1
         let_others_run()
-    return Document(pages_of(found), repeats=repeats)
+    return Document(pages_of(found))
 
 
 def _last_cut(text: bytes, start: int, stop: int) -> tuple[int, dict[str, Text] | None]:

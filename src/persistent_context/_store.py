@@ -15,6 +15,7 @@ from collections import Counter
 from typing import Final, Protocol
 
 from ._document import EMPTY, Document
+from ._errors import TooManyDigitsError
 from ._files import make_directories, move_aside, open_to_read, read_at, remove_leftovers, replace
 from ._lock import FileLock
 from ._parse import CorruptDocumentError, parse
@@ -84,6 +85,7 @@ class JsonFileStore:
 
         Raises:
             CorruptDocumentError: the file holds something else.
+            TooManyDigitsError: it holds an integer that cannot be read.
             OSError: it cannot be read.
         """
         try:
@@ -93,6 +95,8 @@ class JsonFileStore:
         try:
             size = os.fstat(fd).st_size
             document = parse(functools.partial(read_at, fd), size, self._known)
+        except TooManyDigitsError as error:
+            raise error.about(self.path) from None
         finally:
             os.close(fd)
         self._count(bytes_read=size)

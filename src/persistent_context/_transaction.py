@@ -11,7 +11,7 @@ from ._errors import ContextUsageError
 from ._live import Items, LiveDict, Values
 from ._merge import OnConflict, Unsaved, merge
 from ._operations import Commit
-from ._values import MISSING, check_key, same
+from ._values import MISSING, check_key, is_key, plain_key, same
 
 
 class Transaction(MutableMapping[str, Any]):
@@ -41,12 +41,10 @@ class Transaction(MutableMapping[str, Any]):
         self._is_over = False
 
     def __getitem__(self, key: str) -> Any:
-        self._touch(key)
-        return self._values[key]
+        return self._values[self._touch(key)]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        key = check_key(key)
-        self._touch(key)
+        key = self._touch(check_key(key))
         if key not in self._values and self._operation.looked_at[key] is not MISSING:
             self._operation.moved.add(key)
         self._values[key] = value
@@ -54,15 +52,13 @@ class Transaction(MutableMapping[str, Any]):
             self._keys[key] = None
 
     def __delitem__(self, key: str) -> None:
-        self._touch(key)
+        key = self._touch(key)
         del self._values[key]
         if self._keys is not None:
             del self._keys[key]
 
     def __contains__(self, key: object) -> bool:
-        if isinstance(key, str):
-            self._touch(key)
-        return key in self._values
+        return self._touch(key) in self._values
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._known_keys()))
@@ -140,10 +136,12 @@ class Transaction(MutableMapping[str, Any]):
             self._keys |= dict.fromkeys(self._values)
         return self._keys
 
-    def _touch(self, key: str) -> None:
+    def _touch(self, key: Any) -> Any:
+        """Take a key into the transaction, if it can be one, and return it as the plain ``str`` that it is."""
         self._check()
-        if key in self._operation.looked_at:
-            return
+        key = plain_key(key)
+        if key in self._operation.looked_at or not is_key(key):
+            return key
         theirs = self._committed.base(key) if self._committed else self._document.find([key]).get(key, MISSING)
         pending = self._touch_memory(self._operation, key)
         merged = merge(pending, {key: theirs}, self._policy)
@@ -157,3 +155,4 @@ class Transaction(MutableMapping[str, Any]):
             self._keys.pop(key, None)
         elif self._keys is not None:
             self._keys[key] = None
+        return key

@@ -43,6 +43,7 @@ MAX_DEPTH: Final = 500
 MAX_DIGITS: Final = 4300
 """The most digits of an integer: what every Python reads whose ``sys.set_int_max_str_digits`` nobody has called."""
 
+_SHOWN_CHARACTERS: Final = 200
 _SCALARS: Final = frozenset({str, int, bool, type(None), float})
 _TOO_BIG: Final = 10**MAX_DIGITS
 
@@ -345,7 +346,7 @@ def _name(kind: type) -> str:
 
 def _shown(key: object) -> str:
     try:
-        return printable(repr(key))
+        return printable(repr(key))[:_SHOWN_CHARACTERS]
     except Exception:  # noqa: BLE001 - an int of too many digits, or whatever a class of the caller's raises
         return f"<{_name(type(key))}>"
 

@@ -1,0 +1,131 @@
+"""Builds whose documents are not true at every moment, read too much or too little, or do more than they are asked."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stress.mutants.model import Edit, Mutant, Promise, suite
+
+DOCUMENT: Final = (
+    Mutant(
+        "index-published-unfinished",
+        "Other threads see where keys are before all of them have been looked at, and take the rest for absent.",
+        Promise.LOST,
+        (Edit("_document", "        index: dict[str, int] = {}\n", "        index = self._index = {}\n"),),
+        (suite("document::TestSharing::test_it_is_true_whenever_others_run"),),
+    ),
+    Mutant(
+        "index-outlives-new-keys",
+        "Where keys are is passed on to a document that has more of them, which are then taken for absent.",
+        Promise.LOST,
+        (Edit("_document", "        if same_keys and not new and all(", "        if same_keys and all("),),
+        (suite("document::TestWork::test_a_key_added_to_a_searched_document_is_found"),),
+    ),
+    Mutant(
+        "never-indexed",
+        "Every key that is asked for is searched for in all pages.",
+        Promise.LOOP,
+        (Edit("_document", "            if self._passes > _PASSES_BEFORE_INDEX:\n", "            if False:\n"),),
+        (suite("document::TestWork::test_asking_for_key_after_key_is_linear"),),
+    ),
+    Mutant(
+        "grown-pages-never-split",
+        "Values that grow one by one make a page as long as the file.",
+        Promise.LOOP,
+        (Edit("_document", "            if len(page.text) <= 2 * PAGE_BYTES:\n", "            if True:\n"),),
+        (suite("document::TestWork::test_pages_that_grow_are_split"),),
+    ),
+    Mutant(
+        "shrunken-pages-never-joined",
+        "A file of few keys that had many is kept in as many pages as ever.",
+        Promise.LOOP,
+        (Edit("_document", "        if some and length + len(page.text) > PAGE_BYTES:\n", "        if some:\n"),),
+        (suite("document::TestWork::test_pages_that_shrink_are_joined"),),
+    ),
+    Mutant(
+        "moved-keys-stay",
+        "A key that was deleted and set again keeps its old place in the file.",
+        Promise.MEMORY,
+        (Edit("_document", " if key in new and key not in going}", " if key in new}"),),
+        (suite("document::TestDocuments::test_moved_keys_stand_at_the_end_in_the_order_of_the_changes"),),
+    ),
+    Mutant(
+        "comma-too-many-beside-known-pages",
+        "A file with a comma too many is accepted by those who knew the rest of it.",
+        Promise.CLOBBERED,
+        (Edit("_parse", "    return (pages, keys) if pages else None\n", "    return pages, keys\n"),),
+        (suite("document::TestStrictness::test_pages_that_are_gone_leave_nothing_behind"),),
+    ),
+    Mutant(
+        "repair-not-believed",
+        "A large file that was repaired is taken to repeat keys for ever, and copied aside again.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "_parse",
+                "    if not middle and not gone and not known.repeats:\n",
+                "    if not middle and not gone:\n",
+            ),
+        ),
+        (suite("document::TestStrictness::test_a_file_that_was_repaired_repeats_no_keys_any_more"),),
+    ),
+    Mutant(
+        "deep-on-short-lines-accepted",
+        "Nesting that is too deep is accepted where its lines are short, and written back as a corrupt file.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "_values",
+                "    if entries is None or any(map(_too_deep, map(bytes, entries.values()))):\n",
+                "    if entries is None:\n",
+            ),
+        ),
+        (suite("document::TestStrictness::test_nesting_is_limited_in_every_layout"),),
+    ),
+    Mutant(
+        "long-numbers-with-short-exponents-unchecked",
+        "A number out of the range of floats is accepted, and raises when it is looked at.",
+        Promise.FAILURE,
+        (Edit("_values", '_LONG_NUMBER: Final = b"0" * 200', '_LONG_NUMBER: Final = b"0" * 300'),),
+        (suite("bad_documents::TestOneBadLineInALargeFile::test_load_moves_the_whole_file_aside"),),
+    ),
+    Mutant(
+        "long-integers-taken-for-corruption",
+        "A valid file is moved aside by a process that reads fewer digits than the one that wrote it.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "_values", "    except TooManyDigitsError:\n        raise\n    except (msgspec", "    except (msgspec"
+            ),
+            Edit("_parse", "    except TooManyDigitsError:\n        raise\n", ""),
+        ),
+        (suite("bad_documents::TestAnIntegerThatIsTooLong::test_it_is_found_where_the_rest_is_known"),),
+    ),
+    Mutant(
+        "long-integers-written",
+        "A process that converts more digits than others writes what they cannot read.",
+        Promise.CLOBBERED,
+        (Edit("_values", "        if not _has_too_many_digits(text):\n", "        if True:\n"),),
+        (suite("bad_values::TestTheLimitOfDigits::test_what_a_default_python_cannot_read_is_not_written"),),
+    ),
+    Mutant(
+        "keys-kept-as-they-came",
+        "A key of a class of the caller's goes on into memory and into the cycle, with methods of its own.",
+        Promise.FAILURE,
+        (Edit("_values", "    return str.__str__(key)\n", "    return key\n"),),
+        (suite("bad_values::TestKeysOfClassesOfTheirOwn"),),
+    ),
+    Mutant(
+        "errors-of-broken-classes-escape",
+        "What a method of a value raises comes out of the call as it is, instead of the error that names the place.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_values",
+                "    except Exception:  # noqa: BLE001, S110 - whatever",
+                "    except (TypeError, ValueError, msgspec.MsgspecError):  # whatever",
+            ),
+        ),
+        (suite("bad_values::TestClassesThatRaise::test_a_broken_value_is_refused_and_fails_its_own_call_only"),),
+    ),
+)
