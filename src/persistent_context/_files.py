@@ -124,6 +124,10 @@ def make_directories(path: str) -> None:
 
     Whoever finds a directory can rely on it that all above it survive a power loss: each is synced before there is
     anything in it. Whether it does itself is for :func:`sync_name` to make sure.
+
+    Raises:
+        FileExistsError: another process was faster in making one of them; try again.
+        OSError: as the system says.
     """
     missing = []
     while not os.path.isdir(path) and path != os.path.dirname(path):
@@ -131,8 +135,7 @@ def make_directories(path: str) -> None:
         path = os.path.dirname(path)
     for directory in reversed(missing):
         _sync_parent(os.path.dirname(directory))
-        with contextlib.suppress(FileExistsError):  # made by another process meanwhile; a file there fails below
-            os.mkdir(directory)
+        os.mkdir(directory)
 
 
 def sync_name(path: str, *, new_directory: bool) -> None:
@@ -247,8 +250,10 @@ def share_access(path: str, fd: int, mask: int = 0o7777) -> None:
         return
     try:
         model = os.stat(path)
-    except FileNotFoundError:
-        return
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return
+        raise
     mode = stat.S_IMODE(model.st_mode) & mask
     status = os.fstat(fd)
     if (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (mode, model.st_uid, model.st_gid) and not _has_acl(

@@ -36,7 +36,7 @@ _logger = logging.getLogger("persistent_context")
 _MAGIC: Final = b'{"persistent_context":'
 _STAMP_BYTES: Final = 512
 _LONGEST_NAME: Final = 64
-_ATTEMPTS: Final = 10
+_ATTEMPTS: Final = 100
 _DEAD: Final = ("Z", "X")  # a zombie holds no lock, and only waits for its parent to notice
 _LOOKS: Final = (0, 0.001, 0.002, 0.004, 0.008, 0.016)
 """Seconds before each look for the stamp of who holds the lock: it is written a moment after the lock was taken."""
