@@ -459,7 +459,7 @@ class TestRights:
     def test_a_directory_below_one_that_may_only_be_passed_through(
         self, public_directory: Path, as_stranger: Callable[..., list[Any]]
     ) -> None:
-        """A directory above that may not be opened need not be synced: no process of this user has made the one in it."""
+        """A directory above that may not be opened is not synced: no process of this user has made the one in it."""
         needs_root("to have two users")
         directory = public_directory / "home"
         directory.mkdir()
