@@ -488,6 +488,46 @@ class TestReading:
         assert [1, 1, 1, 2, 2, 3] == warnings
 
 
+class TestWaitingInVain:
+    def test_an_abandoned_begin_makes_room_for_another_one(self, path, hold):
+        """Behind a holder whose lock file was deleted, a thread gives up its place for one under the new lock file."""
+        store = JsonFileStore(str(path))
+        ended = []
+        waiting = threading.Thread(target=lambda: ended.append(store.begin("first", wait=True)))
+        with hold(path):
+            waiting.start()
+            tick = threading.Event()
+            while not store._lock.waited:
+                tick.wait(0.001)
+            path.with_name("state.json.lock").unlink()
+            while not (in_vain := store.is_waiting_in_vain()):  # it may be just about to wait
+                tick.wait(0.001)
+            abandoned = store.abandon_wait()
+            session = store.begin("second", wait=True)
+            session.commit(session.read().changed({"n": b"1"}), durable=False)
+        waiting.join(60)
+        session.close(1)
+
+        assert (True, True, [None], {"n": 1}) == (in_vain, abandoned, ended, stored(path))
+
+
+class TestALook:
+    def test_one_that_fails_is_told(self, path, monkeypatch):
+        """What access rights the file has is not guessed when the disk does not say."""
+        stat = os.stat
+
+        def fail(name, **options):
+            if name == str(path):
+                raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+            return stat(name, **options)
+
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+            patch.setattr(os, "stat", fail)
+            _files.share_access(str(path), 0)
+
+        assert not path.exists()
+
+
 class TestLeftovers:
     def test_one_of_a_holder_that_crashed_is_removed_by_who_has_looked_before(self, path, spawn):
         """A context that has been at work for long removes what others leave who are killed meanwhile."""
