@@ -583,6 +583,8 @@ class TestLinks:
         path.with_name("state.json.lock").symlink_to("elsewhere")
         with pytest.raises(NotARegularFileError, match=r"symbolic link, which is never followed; remove it: .*\.lock"):
             face.do(face.open(path).incr, "n")
+        with pytest.raises(NotARegularFileError, match="symbolic link, which is never followed"):
+            face.do(face.open(path).lock_holder)
 
     def test_one_that_took_the_place_of_the_file(self, path):
         """A link that somebody puts there under a cycle is not replaced by the file."""
