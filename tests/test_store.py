@@ -140,11 +140,9 @@ def broken_disk(monkeypatch):
 NOTHING_TO_WRITE = {
     "save": lambda face, ctx: (ctx.set("a", 1), face.do(ctx.save)),
     "compare_and_set": lambda face, ctx: face.do(ctx.compare_and_set, "a", 1, 1),
-    "compare_and_set in vain": lambda face, ctx: face.do(ctx.compare_and_set, "a", 2, 3),
-    "add in vain": lambda face, ctx: face.do(ctx.add, "a", 2),
     "incr by nothing": lambda face, ctx: face.do(ctx.incr, "a", 0),
     "mutate": lambda face, ctx: face.do(ctx.mutate, "a", lambda value: value),
-    "transaction": lambda face, ctx: face.inside(ctx.transaction, lambda tx: tx["a"]),
+    "transaction": lambda face, ctx: face.inside(ctx.transaction, lambda tx: tx.update(a=1)),
 }
 
 
@@ -185,12 +183,22 @@ class TestADurableCallThatWritesNothing:
 
         assert ([], False) == (synced, path.exists())
 
+    def test_a_session_syncs_the_document_that_it_read(self, unsynced, synced):
+        """Whoever commits the very document that was read, durably, can rely on it."""
+        for durable in (False, True):
+            session = JsonFileStore(str(unsynced)).begin("test", wait=False)
+            session.commit(session.read(), durable=durable)
+            session.close(1)
+
+        assert [str(unsynced), str(unsynced.parent), str(unsynced.parent.parent)] == synced
+
     def test_a_file_that_is_gone_by_then_needs_none(self, unsynced, synced):
         """Somebody who takes no lock may remove the file after it was read."""
-        ctx = SyncPersistentContext(unsynced)
-        with ctx.transaction() as tx:
-            assert 1 == tx["a"]
-            unsynced.unlink()
+        session = JsonFileStore(str(unsynced)).begin("test", wait=False)
+        document = session.read()
+        unsynced.unlink()
+        session.commit(document, durable=True)
+        session.close(1)
 
         assert [] == synced
 
