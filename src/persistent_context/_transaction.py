@@ -142,7 +142,7 @@ class Transaction(MutableMapping[str, Any]):
         key = plain_key(key)
         if key in self._operation.looked_at or not is_key(key):
             return key
-        theirs = self._committed.base(key) if self._committed else self._document.find([key]).get(key, MISSING)
+        theirs = self._theirs(key)
         pending = self._touch_memory(self._operation, key)
         merged = merge(pending, {key: theirs}, self._policy)
         if merged:
@@ -156,3 +156,8 @@ class Transaction(MutableMapping[str, Any]):
         elif self._keys is not None:
             self._keys[key] = None
         return key
+
+    def _theirs(self, key: str) -> MaybeText:
+        if self._committed is None:
+            return self._document.find([key]).get(key, MISSING)
+        return self._committed.base(key)
