@@ -32,13 +32,13 @@ def directory(tmp_path):
 @pytest.fixture
 def programs(request):
     """How many random programs a test runs."""
-    return 900 if request.config.getoption("--thorough") else 100
+    return 150 if request.config.getoption("--thorough") else 30
 
 
 @pytest.fixture
 def schedules(request):
     """How many schedules of a program a test runs, if it has so many."""
-    return 2000 if request.config.getoption("--thorough") else 200
+    return 500 if request.config.getoption("--thorough") else 100
 
 
 PROGRAMS = {
