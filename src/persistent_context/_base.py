@@ -15,11 +15,12 @@ from typing import Any, Final, NamedTuple, TypedDict
 from . import _operations as operations
 from ._document import Document
 from ._errors import PersistentContextError
-from ._group import CommitQueue, Request, queue_of
+from ._group import CommitQueue, queue_of
 from ._memory import LiveDict, Memory, Reading
 from ._merge import OnConflict, Unsaved, check_policy
 from ._operations import Reload, Save, Update, Write
 from ._parse import CorruptDocumentError
+from ._request import Request
 from ._transaction import Transaction
 from ._types import Statistics
 from ._values import MISSING, MaybeText, check_key
