@@ -51,6 +51,9 @@ sys.stdin.readline()
 """
 
 
+WATCHDOG = "import faulthandler; faulthandler.dump_traceback_later(15, exit=True)\n"
+
+
 class Child:
     """A real Python process that speaks in lines over its standard streams."""
 
@@ -231,6 +234,12 @@ def spawn(tmp_path):
     yield start
     for child in children:
         child.discard()
+
+
+@pytest.fixture
+def run(spawn):
+    """Run Python code as a process of its own, and return what it printed; a hang fails, with all stacks."""
+    return lambda code, *arguments: spawn(WATCHDOG + code, *arguments).finish()
 
 
 @pytest.fixture

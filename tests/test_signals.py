@@ -1,0 +1,613 @@
+"""A signal, an exception out of nowhere or the garbage collector strikes in a blocking call: nothing hangs."""
+
+from __future__ import annotations
+
+import pytest
+
+START = """
+import contextlib, ctypes, gc, json, logging, os, signal, sys, threading, time, weakref
+import filelock
+from persistent_context import LockTimeoutError, PersistentContext, PersistentContextError, SyncPersistentContext
+
+path = sys.argv[1]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born ignoring it
+
+def stored(path=path):
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+def assert_free(path=path):
+    with filelock.FileLock(f"{path}.lock", timeout=3):
+        pass
+
+class SoftTimeLimit(Exception):
+    pass
+
+def soft_time_limit(*_):
+    raise SoftTimeLimit
+
+def opened(path):
+    found = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found += os.readlink(f"/proc/self/fd/{descriptor}") == os.path.realpath(path + ".lock")
+    return found
+"""
+
+
+# ---------------------------------------- Ctrl-C while a call is carried out
+
+AT_THE_END = (
+    START
+    + """
+real = os.fsync
+
+def interrupting(descriptor):
+    os.fsync = real
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.3)  # long enough for the main thread to be woken by the signal
+    return real(descriptor)
+
+calls = {"incr": lambda ctx: ctx.incr("n"), "save": lambda ctx: (ctx.set("n", 1), ctx.save())}
+
+for number in range(3):
+    ctx = SyncPersistentContext(f"{path}-{number}", lock_timeout=5)
+    os.fsync = interrupting
+    try:
+        if sys.argv[2] == "transaction":
+            with ctx.transaction() as tx:
+                tx["n"] = 1
+        else:
+            calls[sys.argv[2]](ctx)
+        print("not interrupted")
+    except KeyboardInterrupt:
+        ctx["stopped"] = True
+        ctx.save()
+    assert stored(ctx.filepath) == {"n": 1, "stopped": True}, stored(ctx.filepath)
+    assert_free(ctx.filepath)
+print("saved")
+"""
+)
+
+AT_ANY_MOMENT = (
+    START
+    + """
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+interrupted = 0
+SyncPersistentContext(path, durable=False).incr("n", 0)
+for number in range(300):
+    ctx = SyncPersistentContext(path, lock_timeout=5, durable=False)
+    before = stored()["n"]
+    try:
+        signal.setitimer(signal.ITIMER_REAL, number * 0.00002 + 0.00001)
+        with ctx.transaction() as tx:
+            tx["n"] += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        interrupted += 1
+        ctx["stopped"] = number
+        ctx.save()
+        assert stored()["stopped"] == number
+        assert stored()["n"] - before in (0, 1)
+    assert_free()
+assert interrupted
+print("saved")
+"""
+)
+
+
+class TestAnInterruptWhileACallIsCarriedOut:
+    @pytest.mark.parametrize("call", ["transaction", "incr", "save"])
+    def test_the_handler_of_the_interrupt_can_save(self, path, run, call):
+        """Ctrl-C during a commit comes out when the commit is over, and who catches it can save at once."""
+        assert ["saved"] == run(AT_THE_END, path, call)
+
+    def test_at_any_moment_of_a_transaction(self, path, run):
+        """Whenever Ctrl-C comes, the transaction is over, whole or not at all, and who catches it can save."""
+        assert ["saved"] == run(AT_ANY_MOMENT, path)
+
+
+# ---------------------------------------- an exception while a call waits
+
+WHILE_WAITING = (
+    START
+    + """
+call, holder = sys.argv[2:4]
+signal.signal(signal.SIGALRM, soft_time_limit)
+held, let_go = threading.Event(), threading.Event()
+
+def hold():
+    if holder == "program":
+        with filelock.FileLock(path + ".lock"):
+            held.set()
+            let_go.wait()
+    else:
+        with SyncPersistentContext(path).transaction():
+            held.set()
+            let_go.wait()
+
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+ctx = SyncPersistentContext(path, lock_timeout=60)
+ctx["mine"] = 1
+try:
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    if call == "incr":
+        ctx.incr("n")
+    elif call == "save":
+        ctx.save()
+    elif call == "mutate":
+        ctx.mutate("n", lambda value: 1)
+    else:
+        with ctx.transaction() as tx:
+            tx["n"] = 1
+    print("not interrupted")
+except SoftTimeLimit:
+    print("ended")
+let_go.set()
+thread.join()
+fresh = SyncPersistentContext(path, lock_timeout=5)
+fresh.incr("probe")
+fresh.incr("probe")
+assert_free()
+print(stored())
+ctx.save()
+print(stored())
+"""
+)
+
+FROM_ANOTHER_THREAD = (
+    START
+    + """
+call = sys.argv[2]
+for number in range(3):
+    file = f"{path}-{number}"
+    lock = filelock.FileLock(file + ".lock", thread_local=False)
+    lock.acquire()
+    ctx = SyncPersistentContext(file, lock_timeout=60)
+    outcome = []
+
+    def work():
+        try:
+            if call == "incr":
+                ctx.incr("n")
+            else:
+                with ctx.transaction() as tx:
+                    tx["n"] = 1
+            outcome.append("done")
+        except SoftTimeLimit:
+            outcome.append("raised")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while opened(file) < 2:
+        time.sleep(0.001)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SoftTimeLimit))
+    thread.join(4)  # it comes as soon as the thread runs, for which it need not wait until the lock is free
+    in_time = not thread.is_alive()
+    lock.release()
+    thread.join(4)
+    assert not thread.is_alive(), "the thread hangs"
+    fresh = SyncPersistentContext(file, lock_timeout=3)
+    fresh.incr("probe")
+    fresh.incr("probe")
+    assert_free(file)
+    if in_time:
+        assert outcome == ["raised"], outcome
+        assert stored(file) == {"probe": 2}, stored(file)
+    else:
+        assert stored(file) in ({"probe": 2}, {"n": 1, "probe": 2}), stored(file)
+    assert ctx.incr("probe") == 3
+print("all ended")
+"""
+)
+
+
+class TestAnExceptionWhileACallWaits:
+    @pytest.mark.parametrize("holder", ["program", "thread"])
+    @pytest.mark.parametrize("call", ["incr", "save", "mutate", "transaction"])
+    def test_a_handler_that_raises_withdraws_the_call(self, path, run, call, holder):
+        """A signal handler's exception ends a waiting call, which has no effect later and is granted no lock."""
+        assert ["ended", "{'probe': 2}", "{'probe': 2, 'mine': 1}"] == run(WHILE_WAITING, path, call, holder)
+
+    @pytest.mark.parametrize("call", ["incr", "transaction"])
+    def test_an_exception_that_another_thread_sets(self, path, run, call):
+        """An exception set from outside withdraws the call of a waiting thread, or comes when the call is over."""
+        assert ["all ended"] == run(FROM_ANOTHER_THREAD, path, call)
+
+
+# ---------------------------------------- a handler that calls
+
+SAVING_HANDLER = (
+    START
+    + """
+what, calls = sys.argv[2:4]
+ctx = SyncPersistentContext(path, lock_timeout=60, durable=False)
+other = SyncPersistentContext(path, lock_timeout=60, durable=False) if calls == "another" else ctx
+handled = refused = 0
+handling = False
+
+def terminate(*_):
+    global handled, refused, handling
+    if handling:
+        return
+    handling = True
+    handled += 1
+    try:
+        other["stopped"] = handled
+        other.save()
+    except PersistentContextError as error:
+        assert not isinstance(error, LockTimeoutError), error
+        refused += 1
+    else:
+        assert stored()["stopped"] == handled
+    handling = False
+
+def send():
+    while sending:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.002)
+
+signal.signal(signal.SIGTERM, terminate)
+ctx.save()
+sending = True
+thread = threading.Thread(target=send, daemon=True)
+thread.start()
+until = time.monotonic() + 3
+number = 0
+while time.monotonic() < until:
+    number += 1
+    if what == "set":
+        ctx["n"] = number
+    elif what == "save":
+        ctx["n"] = number
+        ctx.save()
+    elif what == "incr":
+        assert ctx.incr("n") == number
+    elif what == "transaction":
+        try:
+            with ctx.transaction() as tx:
+                tx["n"] = number
+        except PersistentContextError as error:
+            assert not isinstance(error, LockTimeoutError), error
+    else:
+        ctx["n"] = number
+        assert ctx.get_all_data()["n"] == number
+        assert "n" in ctx.unsaved_keys()
+        del ctx["n"]
+sending = False
+thread.join()
+ctx["last"] = True
+ctx.save()
+assert_free()
+assert stored()["last"]
+if what != "memory":
+    assert stored()["n"] == number, stored()
+assert handled > 10
+print("ended")
+"""
+)
+
+WATCHING = (
+    START
+    + """
+ctx = SyncPersistentContext.create(path, lock_timeout=60, durable=False)
+handled = 0
+handling = False
+enough = threading.Event()
+
+def write():
+    other = SyncPersistentContext(path, lock_timeout=60, durable=False)
+    while not enough.is_set():
+        other.incr("n")
+
+def send():
+    while not enough.wait(0.002):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def terminate(*_):
+    global handled, handling
+    if handling:
+        return
+    handling = True
+    with contextlib.suppress(PersistentContextError):
+        handled += 1
+        ctx["stopped"] = handled
+        ctx.save()
+    handling = False
+
+signal.signal(signal.SIGTERM, terminate)
+threads = [threading.Thread(target=one, daemon=True) for one in (write, send)]
+for thread in threads:
+    thread.start()
+until = time.monotonic() + 4
+for changes in ctx.watch("n"):
+    if time.monotonic() > until:
+        break
+enough.set()
+for thread in threads:
+    thread.join()
+ctx["last"] = True
+ctx.save()
+assert_free()
+assert stored()["last"]
+print("ended")
+"""
+)
+
+ON_A_LOOP = (
+    START
+    + """
+import asyncio
+
+blocking = SyncPersistentContext(path, lock_timeout=60, durable=False)
+handled = 0
+handling = False
+
+def terminate(*_):
+    global handled, handling
+    if handling:
+        return
+    handling = True
+    handled += 1
+    try:
+        blocking["stopped"] = handled
+        blocking.save()
+    except PersistentContextError as error:
+        assert not isinstance(error, LockTimeoutError), error
+    handling = False
+
+def send():
+    while not enough.wait(0.002):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+async def main():
+    ctx = PersistentContext(path, lock_timeout=60, durable=False)
+    until = time.monotonic() + 3
+    done = 0
+    while time.monotonic() < until:
+        await ctx.incr("n")
+        async with ctx.transaction() as tx:
+            tx["n"] += 1
+        done += 2
+    enough.set()
+    thread.join()
+    assert await ctx.incr("n", 0) == done
+
+signal.signal(signal.SIGTERM, terminate)
+enough = threading.Event()
+thread = threading.Thread(target=send, daemon=True)
+thread.start()
+asyncio.run(main())
+assert handled > 10
+assert_free()
+print("ended")
+"""
+)
+
+
+class TestAHandlerThatCalls:
+    @pytest.mark.parametrize("calls", ["the same", "another"])
+    @pytest.mark.parametrize("what", ["set", "save", "incr", "transaction", "memory"])
+    def test_a_handler_that_saves_works_or_is_refused(self, path, run, what, calls):
+        """A SIGTERM handler that saves, whatever it interrupts, works or is refused at once; nothing ever hangs."""
+        assert ["ended"] == run(SAVING_HANDLER, path, what, calls)
+
+    def test_a_handler_that_saves_while_the_main_thread_watches(self, path, run):
+        """A blocking watch leaves a handler's save, and all other writers, free to go on."""
+        assert ["ended"] == run(WATCHING, path)
+
+    def test_a_blocking_save_in_a_handler_of_a_program_with_a_loop(self, path, run):
+        """A handler's blocking save beside the loop's own calls works or is refused at once; the loop goes on."""
+        assert ["ended"] == run(ON_A_LOOP, path)
+
+
+# ---------------------------------------- the garbage collector that calls
+
+COLLECTED = (
+    START
+    + """
+how = sys.argv[2]
+ctx = SyncPersistentContext(path, lock_timeout=60, durable=False)
+called = slow = 0
+errors = set()
+
+def call(*_):
+    global called, slow
+    called += 1
+    began = time.monotonic()
+    try:
+        ctx.incr("collected")
+    except PersistentContextError as error:
+        errors.add(type(error))
+    slow = max(slow, time.monotonic() - began)
+
+class Node:
+    def __init__(self):
+        self.me = self
+        if how == "weakref":
+            weakrefs.append(weakref.ref(self, call))
+    if how == "del":
+        def __del__(self):
+            call()
+
+weakrefs = []
+ctx.incr("n", 0)
+gc.set_threshold(20)
+until, number = time.monotonic() + 3, 0
+while time.monotonic() < until:
+    Node()
+    number += 1
+    ctx["k"] = number
+    ctx.get_all_data()
+    assert ctx.incr("n") == number
+    ctx.save()
+    with ctx.transaction() as tx:
+        tx["t"] = number
+gc.set_threshold(0)
+assert called > 10
+assert LockTimeoutError not in errors
+assert slow < 10
+ctx.save()
+assert_free()
+assert stored()["n"] == number
+print("ended")
+"""
+)
+
+IN_THE_CYCLES_THREAD = (
+    START
+    + """
+how, face = sys.argv[2:4]
+import asyncio
+outcome = []
+
+def call():
+    began = time.monotonic()
+    try:
+        SyncPersistentContext(path, lock_timeout=12).incr("inner")
+    except PersistentContextError as error:
+        outcome.append(type(error).__name__)
+    outcome.append(time.monotonic() - began < 6)
+
+class Dying:
+    def __del__(self):
+        call()
+
+class Calling(logging.Handler):
+    def emit(self, record):
+        if not outcome:
+            call()
+
+def count(value):
+    if how == "del":
+        Dying()
+    return value + 1
+
+if how == "logging":
+    logging.getLogger().addHandler(Calling())
+    with open(path, "w") as file:
+        file.write("{ corrupt")
+
+async def on_a_loop():
+    return await PersistentContext(path, lock_timeout=60).mutate("n", count, default=0)
+
+if face == "async":
+    assert asyncio.run(on_a_loop()) == 1
+else:
+    assert SyncPersistentContext(path, lock_timeout=60).mutate("n", count, default=0) == 1
+assert outcome[-1], "the inner call hung until its timeout"
+assert "LockTimeoutError" not in outcome
+assert SyncPersistentContext(path, lock_timeout=3).incr("n") == 2
+assert_free()
+print("ended")
+"""
+)
+
+
+class TestTheGarbageCollectorCalls:
+    @pytest.mark.parametrize("how", ["del", "weakref"])
+    def test_a_finaliser_that_calls_works_or_is_refused(self, path, run, how):
+        """A ``__del__`` or weakref callback that calls, in whichever thread, works or is refused; nothing hangs."""
+        assert ["ended"] == run(COLLECTED, path, how)
+
+    @pytest.mark.parametrize("face_name", ["async", "sync"])
+    @pytest.mark.parametrize("how", ["del", "logging"])
+    def test_in_the_thread_of_the_cycle(self, path, run, how, face_name):
+        """What calls the same file out of the thread that holds its lock is refused at once, or works."""
+        assert ["ended"] == run(IN_THE_CYCLES_THREAD, path, how, face_name)
+
+
+# ---------------------------------------- an exception at every line
+
+AT_EVERY_LINE = (
+    START
+    + """
+import persistent_context
+
+grain, stride, offset = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+home = os.path.dirname(persistent_context.__file__)
+
+class Strike:
+    def __init__(self, at):
+        self.left = at
+        self.place = None
+
+    def trace(self, frame, event, argument):
+        if not frame.f_code.co_filename.startswith(home):
+            return None
+        frame.f_trace_opcodes = grain == "opcode"
+        frame.f_trace_lines = grain == "line"
+        return self.within
+
+    def within(self, frame, event, argument):
+        if event == grain:
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                self.place = f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_name})"
+                raise KeyboardInterrupt
+        return self.within
+
+def transact(ctx):
+    with ctx.transaction() as tx:
+        tx["n"] = 1
+
+def wedged(file, ctx):
+    found = stored(file) if os.path.exists(file) else {}
+    if found not in ({}, {"n": 1}):
+        return f"the file holds {found}"
+    try:
+        assert_free(file)
+    except filelock.Timeout:
+        return "the lock stays held"
+    try:
+        ctx.incr("probe")
+    except PersistentContextError as error:
+        return f"the same context: {error!r}"
+    try:
+        SyncPersistentContext(file, lock_timeout=1, durable=False).incr("probe")
+    except PersistentContextError as error:
+        return f"another context: {error!r}"
+    return stored(file) not in ({"probe": 2}, {"n": 1, "probe": 2}) and f"then the file holds {stored(file)}"
+
+transact(SyncPersistentContext(path, durable=False))
+number, bad = offset, []
+began = time.monotonic()
+while len(bad) < 3:
+    file = f"{path}-{number}"
+    ctx = SyncPersistentContext(file, lock_timeout=1, durable=False)
+    strike = Strike(number)
+    try:
+        sys.settrace(strike.trace)
+        transact(ctx)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    if strike.place is None:
+        break
+    problem = wedged(file, ctx)
+    if problem:
+        bad.append(f"{strike.place}: {problem}")
+    number += stride
+assert not bad, "\\n".join(bad)
+print("ended")
+"""
+)
+
+
+class TestAnExceptionAtEveryPlace:
+    @pytest.mark.parametrize("offset", [1, 2, 3])
+    def test_at_every_line_of_a_transaction(self, path, run, offset):
+        """Whatever line of the calling thread an interrupt strikes, the lock comes free and the file goes on."""
+        assert ["ended"] == run(AT_EVERY_LINE, path, "line", 3, offset)
+
+    @pytest.mark.parametrize("offset", [1, 5, 11])
+    def test_at_opcodes_of_a_transaction(self, path, run, offset):
+        """The same between any two opcodes, where no line begins."""
+        assert ["ended"] == run(AT_EVERY_LINE, path, "opcode", 17, offset)
