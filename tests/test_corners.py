@@ -46,7 +46,7 @@ class TestLoading:
         monkeypatch.setattr(ctx, "_lock", _Free())
         await ctx.load()
 
-        assert ({"a": 3}, {"a": 3}) == (dict(ctx), json.loads(path.read_text(encoding="utf-8")))
+        assert ({"a": 1}, {"a": 1}) == (dict(ctx), json.loads(path.read_text(encoding="utf-8")))
 
     async def test_a_load_that_an_increment_overtakes_keeps_its_result(self, tmp_path, monkeypatch):
         """What an atomic call returned is not undone in memory by a reading from before it."""

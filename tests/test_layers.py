@@ -14,7 +14,8 @@ STOREYS = [
     ["_errors"],
     ["_values"],
     ["_merge", "_document"],
-    ["_operations", "_parse"],
+    ["_live", "_tracking", "_parse"],
+    ["_operations"],
     ["_memory"],
     ["_transaction"],
     ["_flock", "_worker", "_cancelling", "_request"],
@@ -66,7 +67,7 @@ class TestLayers:
 
         assert {door} == importing
 
-    @pytest.mark.parametrize("module", [m for storey in STOREYS[:8] for m in storey])
+    @pytest.mark.parametrize("module", [m for storey in STOREYS[:9] for m in storey])
     def test_the_pure_storeys_touch_no_file_and_no_loop(self, module):
         """Keys, texts, drafts and memory know neither files nor event loops."""
         assert set() == {"asyncio", "threading", "pathlib", "socket"} & set(imports(module))

@@ -321,6 +321,7 @@ class Contexts(RuleBasedStateMachine):
         self.path = self.directory / "state.json"
         self.runner = asyncio.Runner()
         self.contexts = []
+        self.deleted = set()  # what was, and is set again, may stand at the end
 
     @initialize(policies=st.tuples(policies, policies, policies), durable=st.sampled_from([False] * 7 + [True]))
     def make(self, policies, durable):
@@ -342,6 +343,7 @@ class Contexts(RuleBasedStateMachine):
 
     def call(self, number, call):
         """Make a call, and compare what it returns or raises."""
+        self.note_deletions(call)
         if number == 2:
             try:
                 outcome = canonical(begin(self.contexts[number], call))
@@ -353,6 +355,11 @@ class Contexts(RuleBasedStateMachine):
 
         assert expected == outcome
         self.all_is_as_in_the_model()
+
+    def note_deletions(self, call):
+        """Note what a transaction deletes, and may set again."""
+        if call.name == "transaction":
+            self.deleted |= {key for step, key, _ in call.arguments[0] if step == "pop"}
 
     # Memory
 
@@ -378,6 +385,7 @@ class Contexts(RuleBasedStateMachine):
             ctx.set(key, copy.deepcopy(value))
             memory[key] = canonical(value)
         elif key in memory:
+            self.deleted.add(key)
             del ctx[key]
             del memory[key]
         else:
@@ -387,6 +395,7 @@ class Contexts(RuleBasedStateMachine):
     @rule(number=who, key=keys, default=values)
     def pop(self, number, key, default):
         """Pop a key that may be absent."""
+        self.deleted.add(key)
         popped = self.contexts[number].pop(key, default)
 
         assert canonical(value_of(self.model.views[number].memory.pop(key, None), default)) == canonical(popped)
@@ -407,6 +416,7 @@ class Contexts(RuleBasedStateMachine):
     @rule(number=who)
     def clear(self, number):
         """Delete all keys."""
+        self.deleted |= self.model.views[number].memory.keys()
         self.contexts[number].clear()
         self.model.views[number].memory.clear()
 
@@ -485,6 +495,7 @@ class Contexts(RuleBasedStateMachine):
 
         assert issubclass(outcome[0], UnserializableValueError)
         assert key in ctx.unsaved_keys()
+        self.deleted.add(key)
         del ctx[key]
         memory.pop(key, None)
 
@@ -515,6 +526,7 @@ class Contexts(RuleBasedStateMachine):
             await asyncio.wait([task])
             return None if task.cancelled() else task.result()
 
+        self.note_deletions(call)
         outcome = self.runner.run(cancelled())
         expected, after = self.model.run(number, call)
 
@@ -600,10 +612,10 @@ class Contexts(RuleBasedStateMachine):
         else:
             text = identity[2].decode()
             order = list(json.loads(text))
-            kept = [key for key in self.order if key in order]
+            stay = [key for key in self.order if key in order and key not in self.deleted]
             lines = text.removeprefix("{\n").removesuffix("\n}\n").split(",\n") if order else []
 
-            assert kept == order[: len(kept)]
+            assert stay == [key for key in order if key not in self.deleted][: len(stay)]
             assert text == ("{\n" + ",\n".join(lines) + "\n}\n" if order else "{}\n")
             assert not any("\n" in line for line in lines)
             assert [[key] for key in order] == [list(json.loads(f"{{{line}}}")) for line in lines]

@@ -17,6 +17,7 @@ from persistent_context import (
     PersistentContext,
     SyncPersistentContext,
     _files,
+    _store,
     _watch,
 )
 
@@ -54,6 +55,11 @@ def other(path):
 
 def alarms():
     return [thread for thread in threading.enumerate() if thread.name.startswith("watch ")]
+
+
+async def next_of(watch):
+    """Return the next changes."""
+    return await anext(watch)
 
 
 async def quiet_until_closed(watch):
@@ -378,29 +384,153 @@ class TestLooks:
             assert {} == observer.take_changes()
         assert {"a": Change(1, 2)} == observer.take_changes()
 
-    def test_an_own_write_that_is_under_way_is_waited_for(self, path, monkeypatch):
-        """Between replacing the file and knowing that this was us, nothing is looked at."""
+    def test_an_own_write_that_is_under_way_is_not_told_and_not_waited_for(self, path, monkeypatch):
+        """Between replacing the file and knowing that this was us, a look finds nothing, and holds up nobody."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer([])
-        replaced, looking, done = threading.Event(), threading.Event(), []
+        replaced, go_on = threading.Event(), threading.Event()
+        real = _files.sync_directory
 
         def hold_on(directory):
             replaced.set()
-            looking.wait(60)
+            go_on.wait(60)
+            real(directory)
 
         monkeypatch.setattr(_files, "sync_directory", hold_on)
         writer = threading.Thread(target=ctx.incr, args=["a"])
         writer.start()
         replaced.wait(60)
-        looker = threading.Thread(target=lambda: done.append(observer.look()))
-        looker.start()
-        looker.join(0.2)
-        early = list(done)
-        looking.set()
-        looker.join(60)
+        observer.look()
+        early = observer.take_changes()
+        go_on.set()
         writer.join(60)
+        observer.look()
 
-        assert ([], [None], {}) == (early, done, observer.take_changes())
+        assert ({}, {}, 2) == (early, observer.take_changes(), json.loads(path.read_text(encoding="utf-8"))["a"])
+
+    def test_a_commit_does_not_wait_for_a_slow_look(self, path, other, monkeypatch):
+        """While a watch reads a file, however long that takes, calls go on, and none of them is told as another's."""
+        ctx = SyncPersistentContext.create(path)
+        observer = ctx._observer([])
+        reading, go_on = threading.Event(), threading.Event()
+        read = _store.JsonFileStore.read
+
+        def slow(self):
+            document = read(self)
+            if threading.current_thread() is looker:
+                reading.set()
+                go_on.wait(60)
+            return document
+
+        monkeypatch.setattr(_store.JsonFileStore, "read", slow)
+        looker = threading.Thread(target=observer.look)
+        looker.start()
+        reading.wait(60)
+        numbers = [ctx.incr("a"), other.incr("n"), ctx.incr("a")]
+        go_on.set()
+        looker.join(60)
+        observer.look()
+
+        assert ([2, 1, 3], {"n": Change(MISSING, 1)}) == (numbers, observer.take_changes())
+
+    def test_a_failed_add_makes_nobody_elses_value_ones_own(self, path, other):
+        """What a call found in the file, and left there, is told as what another writer wrote."""
+        ctx = SyncPersistentContext.create(path)
+        observer = ctx._observer([])
+        other.add("leader", "other")
+        added = ctx.add("leader", "mine")
+        observer.look()
+
+        assert (False, {"leader": Change(MISSING, "other")}) == (added, observer.take_changes())
+
+    def test_news_that_the_context_has_overwritten_is_dropped(self, path, other):
+        """After a look that nobody took from, what the context wrote over the news is not told from an old value."""
+        ctx = SyncPersistentContext.create(path)
+        observer = ctx._observer(["a"])
+        other.incr("a")
+        observer.look()
+        ctx.incr("a")
+        observer.look()
+        dropped = observer.take_changes()
+        other.incr("a")
+        observer.look()
+
+        assert ({}, {"a": Change(3, 4)}) == (dropped, observer.take_changes())
+
+    async def test_an_own_write_whose_outcome_has_not_arrived_is_no_news(self, path):
+        """A watch that begins between a commit and its arrival in memory knows that the commit was our own."""
+        written, go_on = threading.Event(), threading.Event()
+
+        class Slow(PersistentContext):
+            def _deliver(self, requests):
+                written.set()
+                go_on.wait(60)
+                super()._deliver(requests)
+
+        ctx = await Slow.create(path)
+        call = asyncio.create_task(ctx.incr("n"))
+        await asyncio.to_thread(written.wait, 60)
+        observer = ctx._observer([])
+        go_on.set()
+        await call
+        await asyncio.to_thread(observer.look)
+
+        assert {} == observer.take_changes()
+
+    def test_own_writes_that_nobody_looks_at_take_no_room(self, path):
+        """A watch that is left alone remembers what stands in the file, and not every key that came and went."""
+        ctx = SyncPersistentContext.create(path, durable=False)
+        observer = ctx._observer([])
+        for number in range(1500):
+            ctx.add(f"job-{number}", number)
+            ctx.compare_and_set(f"job-{number}", number, MISSING)
+        kept = sum(len(texts) for _, texts in observer._notes)
+        observer.look()
+
+        assert (True, {}) == (kept < 1200, observer.take_changes())
+
+    def test_an_alarm_that_fails_ends_the_wait_with_its_error(self, path, monkeypatch):
+        """Whoever waits for changes is told when nothing will ever wake it up again."""
+
+        def broken(*_):
+            raise MemoryError
+
+        monkeypatch.setattr(_watch, "_ticks", broken)
+        monkeypatch.setattr(_watch, "_events", broken)
+        with pytest.raises(MemoryError), SyncPersistentContext.create(path).watch() as watch:
+            next(watch)
+
+    def test_one_loop_at_a_time(self, path, other):
+        """A watch is refused to a second loop while the first is open, and goes on there when that one is closed."""
+
+        async def begin():
+            context = await PersistentContext.create(path)
+            watch = context.watch("a")
+            other.incr("a")
+            return watch, await anext(watch)
+
+        first = asyncio.new_event_loop()
+        watch, told = first.run_until_complete(begin())
+        with pytest.raises(ContextUsageError, match="another event loop"):
+            asyncio.run(next_of(watch))
+        first.close()
+        other.incr("a")
+
+        assert ({"a": Change(1, 2)}, {"a": Change(2, 3)}) == (told, asyncio.run(next_of(watch)))
+
+    def test_a_directory_whose_name_is_not_utf_8_is_watched(self, tmp_path):
+        """Where the file system's events are not available for a name, the file is looked at by the clock."""
+        directory = os.fsencode(tmp_path) + b"/\xff"
+        try:
+            os.mkdir(directory)
+        except OSError:
+            pytest.skip("this file system takes only names that are UTF-8")
+        path = os.path.join(os.fsdecode(directory), "state.json")
+        ctx = SyncPersistentContext.create(path)
+        with ctx.watch() as watch:
+            SyncPersistentContext(path).incr("n")
+
+            assert {"n": Change(MISSING, 1)} == next(watch)
 
 
 class TestTheAlarm:
@@ -408,7 +538,7 @@ class TestTheAlarm:
         """Where there was no directory it rings by the clock for a while, and then looks whether there is one."""
         monkeypatch.setattr(_watch, "_TICKS", 2)
         monkeypatch.setattr(_watch, "_TICK_SECONDS", 0.001)
-        tries, tried = [], threading.Event()
+        tries, tried, errors = [], threading.Event(), []
         real = os.path.realpath
 
         def count(path):
@@ -418,7 +548,7 @@ class TestTheAlarm:
             return real(path)
 
         monkeypatch.setattr(os.path, "realpath", count)
-        alarm = _watch.Alarm(str(tmp_path / "none" / "state.json"), lambda: True)
+        alarm = _watch.Alarm(str(tmp_path / "none" / "state.json"), lambda: True, errors.append)
 
         assert tried.wait(60)
         alarm.silence()
@@ -440,7 +570,7 @@ class TestTheAlarm:
                 turned.set()
             return True
 
-        alarm = _watch.Alarm(str(link), ring)
+        alarm = _watch.Alarm(str(link), ring, print)
         while not turned.wait(0.05):
             path.write_text("{}", encoding="utf-8")
         while not rung.wait(0.05):
@@ -452,7 +582,7 @@ class TestTheAlarm:
     def test_one_that_nobody_hears_ends(self, tmp_path, monkeypatch):
         """A thread whose rings are for an event loop that is closed is not left behind."""
         monkeypatch.setattr(_watch, "_TICK_SECONDS", 0.001)
-        _watch.Alarm(str(tmp_path / "none" / "deaf.json"), lambda: False)
+        _watch.Alarm(str(tmp_path / "none" / "deaf.json"), lambda: False, print)
         while any(thread.name == "watch deaf.json" for thread in threading.enumerate()):
             pass
 
@@ -467,7 +597,7 @@ class TestTheAlarm:
             rung.set()
             return True
 
-        alarm = _watch.Alarm(str(path), ring)
+        alarm = _watch.Alarm(str(path), ring, print)
         while not rung.wait(0.1):  # it may not be watching yet
             path.write_text("{}", encoding="utf-8")
         while rung.wait(0.3):

@@ -10,6 +10,7 @@ from ._errors import (
     NotARegularFileError,
     PersistentContextError,
     ReentrantTransactionError,
+    TooManyDigitsError,
     UnserializableValueError,
 )
 from ._sync import SyncPersistentContext
@@ -32,6 +33,7 @@ __all__ = [
     "ReentrantTransactionError",
     "Statistics",
     "SyncPersistentContext",
+    "TooManyDigitsError",
     "Transaction",
     "UnserializableValueError",
 ]

@@ -7,18 +7,20 @@ import inspect
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections import deque
+from collections.abc import Callable, ItemsView, Iterable, Iterator, MutableMapping, Sequence, ValuesView
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypedDict
+from typing import Any, Final, NamedTuple, NoReturn, TypedDict
 
 from . import _operations as operations
 from ._document import Document
-from ._errors import PersistentContextError
+from ._errors import ContextUsageError, PersistentContextError
 from ._group import CommitQueue, queue_of
-from ._memory import LiveDict, Memory, Reading
-from ._merge import OnConflict, Unsaved, check_policy
-from ._operations import Reload, Save, Update, Write
+from ._live import Items, LiveDict, Values
+from ._memory import Arrival, Memory
+from ._merge import OnConflict, check_policy
+from ._operations import Commit, Operation, Reload, Save, Update, Write
 from ._parse import CorruptDocumentError
 from ._request import Request
 from ._transaction import Transaction
@@ -26,6 +28,8 @@ from ._types import Statistics
 from ._values import MISSING, MaybeText, check_key
 from ._watch import Observer
 
+_LOCK_FREE_READINGS: Final = 3
+_REQUIRED: Final = object()
 TRY_ONLY_SECONDS: Final = 0.01
 """A shorter timeout is over before the lock could be tried; it means one try, which a free lock always passes."""
 
@@ -38,23 +42,20 @@ class Options(TypedDict, total=False):
     on_conflict: OnConflict
 
 
-class Arrival(NamedTuple):
-    """What a cycle made known to a context."""
+class Reading(NamedTuple):
+    """What was read without the lock, and after which cycle."""
 
+    position: int
     document: Document
-    final: dict[str, MaybeText]
-    writes: Sequence[Write]
-    save: Save | None
-    """The last save among the calls, after which memory has seen the whole document."""
-    written: int
-    """The mark of the last own write."""
+    live: LiveDict
 
 
 class BaseContext(MutableMapping[str, Any]):
     """A dictionary bound to one plain JSON file; see the two faces for how it is loaded and saved.
 
     Args:
-        filepath: the JSON file: a ``str`` or path object. A relative one is taken from the current directory now.
+        filepath: the JSON file: a ``str`` or path object. A relative one is taken from the current directory now, and a
+            leading ``~`` is the user's home directory (``./~`` is a directory of that name).
         durable: whether what is acknowledged is to survive a power loss, and not only the death of processes.
         lock_timeout: how long a call waits for its turn, in seconds; 0 (or less than 0.01) only tries, ``math.inf``
             waits for ever.
@@ -77,26 +78,33 @@ class BaseContext(MutableMapping[str, Any]):
     ) -> None:
         path = os.fspath(filepath)
         if not isinstance(path, str):
-            msg = f"filepath is a str or a path object, not {type(path).__name__}"
+            msg = f"filepath must be a str or a path object, not {type(path).__name__}"
             raise TypeError(msg)
         if not path or "\0" in path:
-            msg = f"filepath is no path of a file: {path!r}"
+            msg = f"filepath must be the path of a file, not {path!r}"
             raise ValueError(msg)
         self._given_path: Final = path
-        self._path: Final = os.path.abspath(path)
+        self._path: Final = os.path.abspath(os.path.expanduser(path))
         self._durable: Final = durable
         self._lock_timeout: Final = check_timeout(lock_timeout, "lock_timeout")
         self._on_conflict: Final = check_policy(on_conflict)
         self._memory = Memory()
         self._guard = (os.getpid(), threading.RLock())
+        self._inbox: deque[Arrival] = deque()  # what cycles have made known, and memory has not taken over yet
         self._queue: CommitQueue | None = None
         self._prepare()
 
     def _guarded(self) -> AbstractContextManager[object]:
-        """Return the lock of memory; a thread of the parent may have held the one that a forked child inherited."""
+        """Return the lock of memory, which the thread of a cycle never takes: an interrupt may wait for that thread."""
         if self._guard[0] != os.getpid():
-            self._guard = (os.getpid(), threading.RLock())
+            self._start_anew_after_fork()
         return self._guard[1]
+
+    def _start_anew_after_fork(self) -> None:
+        """Forget, in a forked child, the calls of its parent's threads, one of which may have held the lock."""
+        self._guard = (os.getpid(), threading.RLock())
+        self._inbox.clear()
+        self._memory.forget_calls()
 
     def _prepare(self) -> None:
         """Make what one face has and the other has not."""
@@ -160,13 +168,65 @@ class BaseContext(MutableMapping[str, Any]):
         return key in self._memory.data
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._memory.data)
+        """Iterate over the keys that are there now, whatever is set or taken over meanwhile."""
+        with self._guarded():
+            return iter(list(self._memory.data))
+
+    def __reversed__(self) -> Iterator[str]:
+        with self._guarded():
+            return iter(list(reversed(self._memory.data)))
 
     def __len__(self) -> int:
         return len(self._memory.data)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self._given_path!r}: {len(self)} keys in memory>"
+
+    def __copy__(self) -> NoReturn:
+        msg = f"a {type(self).__name__} cannot be copied; get_all_data() copies its values"
+        raise TypeError(msg)
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        self.__copy__()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return a view of the keys and values; iterating leaves out what another thread deletes meanwhile."""
+        return Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        """Return a view of the values; iterating leaves out what another thread deletes meanwhile."""
+        return Values(self)
+
+    def pop(self, key: str, default: Any = _REQUIRED) -> Any:
+        """Delete a key in memory and return its value, or the default. Does not suspend.
+
+        Raises:
+            KeyError: there is no such key, and no default.
+        """
+        with self._guarded():
+            return self._memory.data.pop(key, *(() if default is _REQUIRED else (default,)))
+
+    def popitem(self) -> tuple[str, Any]:
+        """Delete the last key in memory, and return it and its value. Does not suspend.
+
+        Raises:
+            KeyError: there are no keys.
+        """
+        with self._guarded():
+            return self._memory.data.popitem()
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the live value of a key in memory, which is set to the default if it is missing. Does not suspend."""
+        with self._about_file(), self._guarded():
+            return self._memory.data.setdefault(key, default)
+
+    def update(self, *others: Any, **more: Any) -> None:
+        """Set keys in memory, as :meth:`dict.update` does: all of them, or none if one is refused. Does not suspend."""
+        changes = dict(*others, **more)
+        with self._about_file(), self._guarded():
+            for key in changes:
+                check_key(key)
+            self._memory.data.update(changes)
 
     def clear(self) -> None:
         """Delete all keys in memory. Does not suspend."""
@@ -182,13 +242,32 @@ class BaseContext(MutableMapping[str, Any]):
         """Return the queue, if it is known and of this process."""
         return self._queue if self._queue is not None and self._queue.pid == os.getpid() else None
 
-    def _read(self) -> tuple[Document, LiveDict] | None:
-        """Read the file without a lock; None stands for a corrupt one, which wants a look under the lock."""
+    def _read(self) -> Reading | None:
+        """Read the file without a lock; None stands for a reading under the lock, which is wanted.
+
+        That is where the file is corrupt, and where calls of this context keep changing it, so that whether a reading
+        is older or newer than their outcome cannot be told.
+        """
+        store = self._attach().store
         try:
-            document = self._attach().store.read()
+            reading = self._memory.tracker.read_between(_LOCK_FREE_READINGS, store.read)
         except CorruptDocumentError:
             return None
-        return document, LiveDict.of(document)
+        if reading is None:
+            return None
+        position, document = reading
+        return Reading(position, document, LiveDict.of(document))
+
+    def _take_over(self, reading: Reading | None) -> bool:
+        """Have memory become what was read; return whether it could be."""
+        if reading is None:
+            return False
+        with self._guarded():
+            return self._memory.load(*reading)
+
+    def _reload(self) -> Reload:
+        with self._guarded():
+            return self._memory.reload()
 
     def _save(self) -> Save:
         with self._guarded(), self._about_file():
@@ -207,85 +286,73 @@ class BaseContext(MutableMapping[str, Any]):
         return self._update("mutate", key, operations.mutate, fn, default)
 
     def _update(self, purpose: str, key: str, make: Callable[..., operations.Function], *args: Any) -> Update:
-        try:
-            function = make(check_key(key), *args)
+        with self._about_file():
+            key = check_key(key)
+            function = make(key, *args)
             with self._guarded():
-                change = self._memory.send(key)
-                origin = self._memory.origin()
-        except PersistentContextError as error:
-            error.about(self._path)
-            raise
-        unsaved = {key: change} if change else {}
-        return Update(purpose, key, function, unsaved=unsaved, policy=self._on_conflict, origin=origin)
+                return self._memory.update(purpose, key, function, self._on_conflict)
 
     def _transaction(self, document: Document) -> Transaction:
-        return Transaction(document, self._send, self._on_conflict, self._memory.origin(), self._path)
-
-    def _send(self, key: str) -> Unsaved | None:
         with self._guarded():
-            return self._memory.send(key)
+            commit = self._memory.transaction()
+        return Transaction(document, commit, self._memory, self._guarded, self._on_conflict, self._path)
+
+    def _over(self, operation: Operation) -> None:
+        """Note that a call has ended, with whatever outcome."""
+        with self._guarded():
+            self._memory.is_over(operation)
 
     def _observer(self, keys: Iterable[str]) -> Observer:
         with self._guarded(), self._about_file():
-            return Observer(self._path, keys, self._memory.known(), self._memory.origin().writes)
+            return Observer(self._path, keys, self._memory.known(), self._memory.tracker, self._memory.position)
 
     def _about_file(self) -> AbstractContextManager[None]:
         return _AboutFile(self._path)
 
-    def _work_out(self, requests: Sequence[Request]) -> Arrival | None:
-        """Work out what calls that are over made known; runs in the thread of the cycle, and fails only these calls."""
+    def _receive(self, requests: Sequence[Request]) -> None:
+        """Put by what calls that are over made known; in the thread of the cycle, which waits for nobody here.
+
+        If that fails, these calls fail, and no others.
+        """
         try:
-            for request in requests:
-                if isinstance(request.operation, Reload) and request.document is not None:
-                    request.result = LiveDict.of(request.document)
-            return self._arrival(requests)
+            arrival = self._arrival(requests)
         except Exception as error:  # noqa: BLE001 - MemoryError, for one
             for request in requests:
                 request.error = request.error or error
-            return None
+            return
+        if arrival is not None:
+            self._inbox.append(arrival)
 
     def _arrival(self, requests: Sequence[Request]) -> Arrival | None:
-        """Work out, in the thread of the cycle, what its calls made known."""
-        document: Document | None = None
-        written = 0
-        writes: list[Write] = []
-        keys: dict[str, None] = {}
-        save: Save | None = None
-        for request in requests:
-            operation = request.operation
-            if request.document is not None and isinstance(operation, Write):
-                document, written = request.document, request.written
-                writes.append(operation)
-                keys.update(dict.fromkeys(operation.keys))
-                if isinstance(operation, Save):
-                    save = operation
-        if document is None:
+        """Work out what the calls of a cycle made known."""
+        over = [request for request in requests if request.document is not None and request.operation.origin]
+        if not over:
             return None
-        found = document.find(keys)
-        final: dict[str, MaybeText] = {key: found.get(key, MISSING) for key in keys}
-        if save:
-            final = {**document.differences(save.seen), **final}
-        return Arrival(document, final, writes, save, written)
+        document, position = over[-1].document, over[-1].position
+        assert document is not None, "of a call that is over"
+        calls: dict[str, Write] = {}
+        save: Save | None = None
+        live: LiveDict | None = None
+        for request in over:
+            operation = request.operation
+            if isinstance(operation, Write):
+                calls.update(dict.fromkeys(operation.keys, operation))
+            else:
+                live = live or LiveDict.of(document)
+            if isinstance(operation, Save):
+                save = operation
+        found = document.find(calls)
+        texts: dict[str, MaybeText] = {key: found.get(key, MISSING) for key in calls}
+        differences = document.differences(save.seen) if save else {}
+        return Arrival(position, document, calls, texts, save, differences, live)
 
-    def _absorb(self, arrival: Arrival | None, requests: Sequence[Request]) -> None:
-        """Take over what became known."""
-        with self._guarded():
-            sent = self._memory.texts_sent(arrival.writes) if arrival else {}
-            if arrival and arrival.save:
-                self._memory.absorb_save(arrival.save.seen, arrival.document, arrival.final, sent)
-            elif arrival:
-                self._memory.absorb(arrival.final, sent)
-            if arrival:
-                self._memory.knows_writes(arrival.written)
-            for request in requests:
-                if request.operation.unsaved:
-                    self._memory.is_over(request.operation.unsaved)
-                if isinstance(request.operation, Reload) and request.document is not None:
-                    self._memory.load(self._memory.begin_reading(), request.document, request.result)
-
-    def _take_over(self, reading: Reading, loaded: tuple[Document, LiveDict]) -> bool:
-        with self._guarded():
-            return self._memory.load(reading, *loaded)
+    def _drain(self) -> None:
+        """Take over what became known, in its order; not from within memory, which an interrupt may have cut in two."""
+        with BaseContext._guarded(self):
+            if self._guard[1]._recursion_count() > 1:  # type: ignore
+                return
+            while self._inbox:
+                self._memory.absorb(self._inbox.popleft())
 
 
 class _AboutFile(AbstractContextManager[None]):

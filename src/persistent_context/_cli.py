@@ -18,7 +18,7 @@ from rich.text import Text
 
 from . import _demo, _doctor
 from ._errors import LockTimeoutError, PersistentContextError
-from ._memory import LiveDict
+from ._live import LiveDict
 from ._parse import CorruptDocumentError
 from ._printable import printable
 from ._store import JsonFileStore

@@ -12,13 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Self, TypeVar, Unpack
 
-from ._base import TRY_ONLY_SECONDS, Arrival, BaseContext, Options, check_timeout, describe
+from ._base import TRY_ONLY_SECONDS, BaseContext, Options, Reading, check_timeout, describe
 from ._cancelling import shielded
-from ._document import Document
 from ._errors import ContextUsageError, LockTimeoutError, ReentrantTransactionError
 from ._group import CommitQueue, Turn, own_copy
-from ._memory import LiveDict
-from ._operations import Operation, Reload
+from ._operations import Operation
 from ._request import Begin, Owner, Request
 from ._transaction import Transaction
 from ._types import Change, Holder
@@ -27,7 +25,6 @@ from ._worker import run_in_pool
 
 T = TypeVar("T")
 
-_LOCK_FREE_READINGS: Final = 3
 _SOON_SECONDS: Final = 0.05
 """When the default executor has to have begun a job, before it is done in a thread of the pool."""
 
@@ -89,15 +86,10 @@ class PersistentContext(BaseContext):
             OSError: the file cannot be read, or not be moved aside.
         """
         loop = self._enter_loop()
-        for _ in range(_LOCK_FREE_READINGS):
-            async with self._lock:
-                reading = self._memory.begin_reading()
-                loaded = await self._in_executor(loop, self._sync_load_internal)
-            if loaded is None:
-                break
-            if self._take_over(reading, loaded):
-                return
-        await self._perform(Reload("load"))
+        async with self._lock:
+            reading = await self._in_executor(loop, self._sync_load_internal)
+        if not self._take_over(reading):
+            await self._perform(self._reload())
 
     async def save(self) -> None:
         """Merge what is unsaved, as it is at this call, into the file, and take over what others changed. Suspends.
@@ -230,7 +222,7 @@ class PersistentContext(BaseContext):
         self._enter_loop()
         return await run_in_pool(self._sync_lock_holder)
 
-    def _sync_load_internal(self) -> tuple[Document, LiveDict] | None:
+    def _sync_load_internal(self) -> Reading | None:
         """Read and split the file; runs in the default executor."""
         return self._read()
 
@@ -275,12 +267,21 @@ class PersistentContext(BaseContext):
         goes on.
         """
         loop = self._enter_loop()
-        queue = None if self._unattached else self._queue_here()
-        if queue is None:
-            queue = await self._attached()
-        patience = self._lock_timeout if patience is None else patience
-        request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
-        await self._submit(queue, request)
+        try:
+            queue = None if self._unattached else self._queue_here()
+            if queue is None:
+                queue = await self._attached()
+            patience = self._lock_timeout if patience is None else patience
+            request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
+            await self._submit(queue, request)
+            return await self._outcome(loop, queue, request, patience)
+        finally:
+            self._over(operation)
+
+    async def _outcome(
+        self, loop: asyncio.AbstractEventLoop, queue: CommitQueue, request: Request, patience: float
+    ) -> Any:
+        """Wait for a call that is queued, and return its result."""
         began = loop.time()
         self._watch(loop, request, began + patience if request.patient else math.inf)
         if queue.needs_running() or not request.patient:
@@ -441,17 +442,17 @@ class PersistentContext(BaseContext):
         loops = dict.fromkeys(request.waiter.get_loop() for request in requests)
         for loop in loops:
             calls = [request for request in requests if request.waiter.get_loop() is loop]
-            arrival = self._work_out(calls)
+            self._receive(calls)
             try:
-                loop.call_soon_threadsafe(self._arrive, calls, arrival)
+                loop.call_soon_threadsafe(self._arrive, calls)
             except RuntimeError:  # the loop was closed, and nobody waits any more
                 for request in calls:
                     if isinstance(request.result, Turn):
                         request.result.abandon()
 
-    def _arrive(self, requests: Sequence[Request], arrival: Arrival | None) -> None:
+    def _arrive(self, requests: Sequence[Request]) -> None:
         try:
-            self._absorb(arrival, requests)
+            self._drain()
         finally:
             for request in requests:
                 self._tell(request)
@@ -483,11 +484,13 @@ class AsyncTransaction:
             if error is None:
                 operation = transaction._commit()  # noqa: SLF001
         finally:
-            transaction._finish()  # noqa: SLF001
-            if isinstance(error, GeneratorExit):  # the task was thrown away: nothing can be awaited any more
-                turn.abandon()
-            else:
-                await self._context._end(turn, operation)  # noqa: SLF001
+            try:
+                if isinstance(error, GeneratorExit):  # the task was thrown away: nothing can be awaited any more
+                    turn.abandon()
+                else:
+                    await self._context._end(turn, operation)  # noqa: SLF001
+            finally:
+                self._context._over(transaction._finish())  # noqa: SLF001
 
 
 class AsyncWatch(Watch):

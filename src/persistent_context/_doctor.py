@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from ._errors import PersistentContextError
 from ._files import leftovers, moved_aside
-from ._memory import LiveDict
+from ._live import LiveDict
 from ._parse import CorruptDocumentError
 from ._store import JsonFileStore
 from ._sync import SyncPersistentContext

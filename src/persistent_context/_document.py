@@ -3,19 +3,24 @@
 A page holds about 64 kB of lines, one entry a line. A document is immutable; a changed one shares the pages that did
 not change with the one it came from. So a re-read of an unchanged part costs a comparison of bytes, a change costs one
 page, and no step holds the interpreter for longer than a page takes.
+
+Threads share documents without a lock. What a document or a page finds out about itself (how it splits, where its keys
+are) is worked out aside and put in place by one assignment, so that it is whole whenever another thread sees it.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
-from ._values import MISSING, MaybeText, Raw, Text, key_texts, split
+from ._values import MISSING, MaybeText, Raw, Text, is_key, key_texts, split
 
 PAGE_BYTES: Final = 64 * 1024
 _SPLIT_INSTEAD_OF_SEARCH: Final = 16
+_PASSES_BEFORE_INDEX: Final = 16
 _SPLICED_SHARE: Final = 20
 _OFFER_SECONDS: Final = 0.002
 _PAGE_ENTRIES: Final = 4096
@@ -70,42 +75,74 @@ class Page:
 
     def entries(self) -> dict[str, Raw]:
         """Return the texts by key (do not change it)."""
-        if self._entries is None:
+        entries = self._entries  # looked at once: another thread may have the page forget them
+        if entries is None:
             entries = split(self.text)
             assert entries is not None, "a page is valid from its making"
-            return entries
-        return self._entries
+        return entries
 
     def keep_entries(self, *, keep: bool) -> None:
         """Decide between speed and memory: whether the page remembers how it splits."""
         self._entries = self.entries() if keep else None
 
-    def spliced(self, changes: Mapping[str, Text], entries: dict[str, Raw]) -> Page:
-        """Return the page with other texts of some of its keys; much cheaper than writing all of it down again."""
-        text = self.text
-        for key, key_text in zip(changes, key_texts(changes), strict=True):
-            begin = 1 if text.startswith(key_text, 1) else text.index(b"\n" + key_text) + 1
-            start = begin + len(key_text)
-            text = text[:start] + changes[key] + text[start + len(bytes(entries[key])) :]
-        return Page(text, entries | {key: Raw(new) for key, new in changes.items()})
+    def find(self, keys: AbstractSet[str]) -> dict[str, Text]:
+        """Return the texts of those of the keys that are here."""
+        entries = self._entries
+        if entries is None and len(keys) > _SPLIT_INSTEAD_OF_SEARCH:
+            entries = self.entries()
+        if entries is not None:
+            return {key: bytes(entries[key]) for key in entries.keys() & keys}
+        wanted = [key for key in keys if is_key(key)]
+        texts = zip(wanted, map(self._line, key_texts(wanted)), strict=True)
+        return {key: text for key, text in texts if text is not None}
 
-    def has(self, needle: bytes) -> bool:
-        """Whether an entry begins with this text."""
-        return self.text.startswith(needle, 1) or b"\n" + needle in self.text
+    def changed(self, texts: Mapping[str, Text], removed: Collection[str]) -> list[Page]:
+        """Return the pages that this one becomes with other texts of some of its keys, and without some of them."""
+        entries = self.entries()
+        if not removed and _SPLICED_SHARE * len(texts) <= len(entries):
+            page = self._spliced(texts, entries)
+            if len(page.text) <= 2 * PAGE_BYTES:
+                return [page]
+        return pages_of({**{key: text for key, text in entries.items() if key not in removed}, **texts})
+
+    def _spliced(self, texts: Mapping[str, Text], entries: dict[str, Raw]) -> Page:
+        """Return the page with other texts of some keys; much cheaper than writing all of it down again."""
+        text = self.text
+        for key, key_text in zip(texts, key_texts(texts), strict=True):
+            start = self._start(text, key_text)
+            text = text[:start] + texts[key] + text[start + len(bytes(entries[key])) :]
+        return Page(text, entries | {key: Raw(new) for key, new in texts.items()})
+
+    def _line(self, key_text: bytes) -> Text | None:
+        """Return what stands behind a key, up to the end of its line."""
+        start = self._start(self.text, key_text)
+        if start < 0:
+            return None
+        end = self.text.find(BETWEEN, start)
+        return self.text[start:end]  # the last line ends with the brace
+
+    @staticmethod
+    def _start(text: bytes, key_text: bytes) -> int:
+        """Return where the text behind a key starts, or a negative number: an entry begins a line, and only there."""
+        if text.startswith(key_text, 1):
+            return 1 + len(key_text)
+        found = text.find(b"\n" + key_text)
+        return found if found < 0 else found + 1 + len(key_text)
 
 
 class Document:
     """An immutable JSON object, from key to text, in order."""
 
-    __slots__ = ("_places", "pages", "present", "repeats")
+    __slots__ = ("_index", "_passes", "pages", "present", "repeats")
 
     def __init__(self, pages: Iterable[Page] = (), *, present: bool = True, repeats: bool = False) -> None:
-        self.pages: Final = tuple(pages)
+        self.pages: Final = tuple(_gathered(pages))
         self.present: Final = present
         """Whether it was read from a file; False stands for a file that is missing or was moved aside."""
         self.repeats: Final = repeats
         """Whether a key stood in the file more than once, so that writing this document would lose something."""
-        self._places: dict[str, int | None] = {}  # in which page keys were found
+        self._index: Mapping[str, int] | None = None  # the number of every key's page; never changed once it is here
+        self._passes = 0  # how often all pages were gone through for some keys
         for page in self.pages:
             page.keep_entries(keep=len(self.pages) == 1)
 
@@ -116,44 +153,35 @@ class Document:
             self._let_others_run()
 
     def find(self, keys: Iterable[str]) -> dict[str, Text]:
-        """Return the texts of those of the keys that are here."""
-        if len(self.pages) == 1:
-            entries = self.pages[0].entries()
-            return {key: bytes(entries[key]) for key in keys if key in entries}
-        wanted = set(keys)
+        """Return the texts of those of the keys that are here; asking for one after another is no slower than that."""
         found: dict[str, Text] = {}
-        for _, entries in self._pages_with(wanted):
-            found.update((key, bytes(entries[key])) for key in wanted & entries.keys())
+        for _, texts in self._find(keys):
+            found.update(texts)
         return found
 
-    def changed(self, changes: Mapping[str, MaybeText]) -> Document:
-        """Return the document with texts replaced, appended or (MISSING) removed."""
-        pages = [[page] for page in self.pages]
+    def changed(self, changes: Mapping[str, MaybeText], moved: Collection[str] = ()) -> Document:
+        """Return the document with texts replaced, appended or (MISSING) removed.
+
+        Args:
+            changes: the new texts.
+            moved: those of the changed keys that go to the end, in the order of the changes, even if they are here.
+        """
+        going = frozenset(moved)
+        groups = [[page] for page in self.pages]
         new = {key: text for key, text in changes.items() if text is not MISSING}
-        for index, known in self._pages_with(set(changes)):
-            here = {key: new[key] for key in changes.keys() & known.keys() if key in new}
-            if len(here) == len(changes.keys() & known.keys()) and _SPLICED_SHARE * len(here) <= len(known):
-                pages[index] = [self.pages[index].spliced(here, known)]
-                for key in here:
-                    del new[key]
-                continue
-            entries: dict[str, Text | Raw] = dict(known)
-            for key in changes.keys() & known.keys():
-                if key in new:
-                    entries[key] = new.pop(key)
-                else:
-                    del entries[key]
-            pages[index] = pages_of(entries)
-        added = bool(new)
+        same_keys = True
+        for number, here in self._find(changes):
+            stay = {key: new.pop(key) for key in here if key in new and key not in going}
+            leave = here.keys() - stay
+            groups[number] = self.pages[number].changed(stay, leave)
+            same_keys = same_keys and not leave
+        pages = [page for group in groups for page in group]
         if new:
-            last = pages.pop() if pages else []
-            tail = last.pop() if last else None
-            # In the order of the changes, behind all that is there.
-            pages += [last, pages_of({**(tail.entries() if tail else {}), **{k: new[k] for k in changes if k in new}})]
-        changed = Document(page for group in pages for page in group)
-        if not added and all(len(group) == 1 for group in pages):
-            removed = {key for key, text in changes.items() if text is MISSING}
-            changed._places.update((key, place) for key, place in self._places.items() if key not in removed)
+            tail = pages.pop().entries() if pages else {}
+            pages += pages_of({**tail, **new})
+        changed = Document(pages)
+        if same_keys and not new and all(len(group) == 1 for group in groups) and len(changed.pages) == len(groups):
+            changed._index = self._index
         return changed
 
     def differences(self, older: Document) -> dict[str, MaybeText]:
@@ -181,36 +209,41 @@ class Document:
             before = BETWEEN
         yield CLOSE
 
-    def _pages_with(self, keys: set[str]) -> Iterator[tuple[int, dict[str, Raw]]]:
-        """Yield the number and the entries of every page that may hold one of the keys."""
-        if not keys:
-            return
-        if len(keys) > _SPLIT_INSTEAD_OF_SEARCH or len(self.pages) == 1:
-            candidates: Iterable[int] = range(len(self.pages))
-        else:
-            self._search(keys - self._places.keys())
-            candidates = sorted({place for key in keys if (place := self._places[key]) is not None})
-        for index in candidates:
-            entries = self.pages[index].entries()
-            if not keys.isdisjoint(entries):
-                yield index, entries
+    def _find(self, keys: Iterable[str]) -> Iterator[tuple[int, dict[str, Text]]]:
+        """Yield the number of every page that holds some of the keys, and their texts."""
+        missing = set(keys)
+        for number, wanted in self._pages_for(missing):
+            if texts := self.pages[number].find(wanted):
+                missing -= texts.keys()
+                yield number, texts
+            if not missing:
+                break
             self._let_others_run()
 
-    def _search(self, keys: set[str]) -> None:
-        """Find out in which pages keys are."""
-        self._places.update(dict.fromkeys(keys))
-        needles = key_texts(keys)
-        for index, page in enumerate(self.pages if keys else ()):
-            if any(map(page.has, needles)):
-                self._places.update(dict.fromkeys(keys & page.entries().keys(), index))
-            self._let_others_run()
+    def _pages_for(self, keys: AbstractSet[str]) -> Iterable[tuple[int, AbstractSet[str]]]:
+        """Return the numbers of the pages to look for some keys in, in order, and which ones to look for in each."""
+        if self._index is None and len(self.pages) > 1 and keys:
+            self._passes += 1
+            if self._passes > _PASSES_BEFORE_INDEX:
+                self._index = self._make_index()
+        index = self._index
+        if index is None:
+            return ((number, keys) for number in range(len(self.pages)))
+        wanted: dict[int, set[str]] = {}
+        for key in keys & index.keys():
+            wanted.setdefault(index[key], set()).add(key)
+        return sorted(wanted.items())
+
+    def _make_index(self) -> Mapping[str, int]:
+        """Find out where all keys are, in no more time than a few passes take."""
+        index: dict[str, int] = {}
+        for number, entries in enumerate(self.entries()):
+            index.update(dict.fromkeys(entries, number))
+        return index
 
     def _let_others_run(self) -> None:
         if len(self.pages) > 1:
             let_others_run()
-
-
-EMPTY: Final = Document(present=False)
 
 
 def pages_of(entries: Mapping[str, Text | Raw]) -> list[Page]:
@@ -229,6 +262,24 @@ def pages_of(entries: Mapping[str, Text | Raw]) -> list[Page]:
         pages += pages_of(some)
         let_others_run()
     return pages
+
+
+def _gathered(pages: Iterable[Page]) -> Iterator[Page]:
+    """Join neighbours that fit on one page: what shrank, or came in small parts, must not stay in crumbs."""
+    some: list[Page] = []
+    length = 0
+    for page in pages:
+        if some and length + len(page.text) > PAGE_BYTES:
+            yield _joined(some)
+            some, length = [], 0
+        some.append(page)
+        length += len(page.text)
+    if some:
+        yield _joined(some)
+
+
+def _joined(pages: list[Page]) -> Page:
+    return pages[0] if len(pages) == 1 else Page(b"{" + BETWEEN.join(page.body for page in pages) + b"}")
 
 
 def _common_start(one: bytes, other: bytes) -> int:
@@ -271,3 +322,5 @@ def let_others_run() -> None:
 
 
 _offered = 0.0
+
+EMPTY: Final = Document(present=False)

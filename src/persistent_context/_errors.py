@@ -108,6 +108,28 @@ class UnserializableContentError(UnserializableValueError, ValueError):
     """An :class:`UnserializableValueError` whose type is right."""
 
 
+class TooManyDigitsError(PersistentContextError, ValueError):
+    """The file holds an integer that is too long to be read here; it is valid JSON, and is left as it is.
+
+    Raised by every call that reads the file, and where a value is looked at.
+
+    Attributes:
+        digits: how many digits the integer has.
+        limit: how many can be read: 4,300, or less after ``sys.set_int_max_str_digits()``.
+    """
+
+    def __init__(self, digits: int, limit: int) -> None:
+        super().__init__(
+            f"an integer of {digits:,} digits cannot be read, the limit is {limit:,} (the default of "
+            f"sys.set_int_max_str_digits() is 4,300, and no more are supported); the file was left as it is"
+        )
+        self.digits = digits
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.digits, self.limit), self.__dict__
+
+
 class DurabilityUnknownError(PersistentContextError, OSError):
     """The file was replaced, but a later step failed: the change is visible, and may not survive a power loss."""
 

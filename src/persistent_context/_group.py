@@ -22,7 +22,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final
 
@@ -118,7 +117,6 @@ class CommitQueue:
         self._cycle_thread: int | None = None
         self._waiting_since: float | None = None  # a thread waits for the lock
         self._holder: Owner | None = None  # of the open transaction
-        self._committing = threading.Lock()
 
     def submit(self, request: Request) -> None:
         """Queue a call; it needs somebody to run the queue.
@@ -187,10 +185,6 @@ class CommitQueue:
         error = LockTimeoutError(waited, holder).about(self.name)
         _logger.debug("%s", error)
         return error
-
-    def between_commits(self) -> AbstractContextManager[object]:
-        """Return what keeps this process from committing meanwhile, and from noting what it has committed."""
-        return self._committing
 
     def disown(self) -> None:
         """Let go of everything, in a forked child."""
@@ -309,19 +303,21 @@ class CommitQueue:
 
     def _commit(self, batch: Sequence[Request], session: Session) -> Sequence[Request]:
         """Read, apply in order, and write once."""
-        draft = Draft(session.read(), (key for request in batch for key in request.operation.keys))
-        applied = [request for request in batch if self._apply(request, draft)]
-        document = draft.document()
+        draft = Draft(session.read(), (request.operation for request in batch))
         try:
-            self._write(document, draft, session, durable=any(request.durable for request in applied))
+            applied = [request for request in batch if self._apply(request, draft)]
+            document = draft.document()
+            draft.commit(document, session.commit, durable=any(request.durable for request in applied))
         except DurabilityUnknownError as error:  # it is written all the same
             self._failed(applied, error)
         except LockLostError:
             if not all(request.operation.repeatable for request in applied):
                 raise
             return [request for request in batch if request.error is not None] + self._queue_again(applied)
+        finally:
+            draft.end()
         for request in applied:
-            request.document, request.written = document, request.operation.written
+            request.document, request.position = document, draft.position
         return batch
 
     def _apply(self, request: Request, draft: Draft) -> bool:
@@ -333,16 +329,6 @@ class CommitQueue:
             if isinstance(error, PersistentContextError):
                 error.about(self.name)
         return request.error is None
-
-    def _write(self, document: Document, draft: Draft, session: Session, *, durable: bool) -> None:
-        """Commit, and note in one go that it was us: who watches the file tells own changes from others' by that."""
-        with self._committing:
-            try:
-                session.commit(document, durable=durable)
-            except DurabilityUnknownError:
-                draft.note_own_writes()
-                raise
-            draft.note_own_writes()
 
     # -------------------------------- the end of a cycle: nothing here raises, whatever fails
 

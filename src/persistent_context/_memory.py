@@ -1,330 +1,300 @@
-"""A context's memory: the live dictionary, and by key what the file held when it was last read or written."""
+"""A context's memory: the live dictionary, and what of it is unsaved, under way to the file, or known of the file.
+
+Memory is changed by those who use the context, and by the outcome of its calls, which arrives when their cycle is long
+over: meanwhile keys were set again, other calls were made, the file was read. Three numbers keep this in order. Every
+cycle of the lock has a *position*; memory stands at one, and takes over nothing from before it. Every change and every
+call has a *moment*: an outcome does not undo what was set after its call was made.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+import itertools
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, Self
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeVar
 
 from ._document import EMPTY, Document
-from ._errors import UnserializableValueError
-from ._merge import OnConflict, OwnWrites, Unsaved
-from ._operations import Origin, Save, Write, whole_memory
-from ._values import MISSING, MaybeText, Raw, check_key, decode, encode, is_scalar, same
+from ._live import LiveDict
+from ._merge import OnConflict, Unsaved
+from ._operations import Commit, Function, Operation, Origin, Reload, Save, Update, Write, still_unsaved, whole_memory
+from ._tracking import Tracker
+from ._values import MISSING, MaybeText, Raw, decode, same
+
+_COPY_ATTEMPTS: Final = 100
+W = TypeVar("W", bound=Write)
 
 
-class _Touched(NamedTuple):
-    base: MaybeText
-    """The text that the file held."""
-    seen: object
-    """The value decoded from it, while it is in memory."""
-    change: object
-    """Tells one setting of the key from the next one."""
+class Arrival(NamedTuple):
+    """The outcome of a cycle for one context."""
+
+    position: int
+    document: Document
+    calls: Mapping[str, Write]
+    """By key, the last call that it was about."""
+    texts: Mapping[str, MaybeText]
+    """What the file holds of these keys."""
+    save: Save | None = None
+    """The last save among the calls, after which memory has seen the whole document."""
+    differences: Mapping[str, MaybeText] = MappingProxyType({})
+    """Between the document that memory had seen when the save was called, and this one."""
+    live: LiveDict | None = None
+    """The whole document, if it was loaded."""
 
 
-class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
-    """A dictionary that decodes a value when it is first asked for, and knows the texts that it came from.
+class _Flight:
+    """The calls on one key that are under way."""
 
-    A key that was not touched holds the undecoded text, which is its base as well; the base of every other key
-    (looked at, set, deleted) is in ``touched``. So what may be unsaved is found without looking at all keys.
-    """
-
-    __slots__ = ("touched",)
+    __slots__ = ("last", "since", "writes")
 
     def __init__(self) -> None:
-        super().__init__()
-        self.touched: dict[str, _Touched] = {}
-
-    @classmethod
-    def of(cls, document: Document) -> LiveDict:
-        """Make one for a document, without decoding it."""
-        live = cls()
-        for entries in document.entries():
-            dict.update(live, entries)
-        return live
-
-    def take_over(self, key: str, text: MaybeText) -> None:
-        """Set a key and its base to what the file holds."""
-        self.touched.pop(key, None)
-        if text is MISSING:
-            dict.pop(self, key, None)
-        else:
-            dict.__setitem__(self, key, Raw(text))
-
-    def take_along(self, key: str, base: MaybeText, text: MaybeText) -> None:
-        """Set a key to a text that is not the one of the file."""
-        self.touched[key] = _Touched(base, MISSING, object())
-        if text is MISSING:
-            dict.pop(self, key, None)
-        else:
-            dict.__setitem__(self, key, decode(text))
-
-    def _untouched(self, key: str) -> MaybeText:
-        """Return what the file held for a key that was not touched."""
-        raw = dict[str, Any].get(self, key)
-        return MISSING if raw is None else bytes(raw)
-
-    def text(self, key: str) -> MaybeText:
-        """Return the text of the value as it is now, or MISSING for a key that is not here.
-
-        Raises:
-            UnserializableValueError: JSON cannot hold it.
-        """
-        if key not in self:
-            return MISSING
-        value = dict.__getitem__(self, key)
-        touched = self.touched.get(key)
-        if touched is None:
-            return self._untouched(key)
-        if value is touched.seen and is_scalar(value) and touched.base is not MISSING:
-            return touched.base
-        return encode(value, key)
-
-    def _touch(self, key: str) -> None:
-        touched = self.touched.get(key)
-        base = touched.base if touched else self._untouched(key)
-        if key not in self:  # it was deleted, and stands at the end from now on
-            self.touched.pop(key, None)
-        self.touched[key] = _Touched(base, MISSING, object())
-
-    def __getitem__(self, key: str) -> Any:
-        value = dict.__getitem__(self, key)
-        if type(value) is Raw and key not in self.touched:
-            text = bytes(value)
-            value = decode(text)
-            self.touched[key] = _Touched(text, value, object())
-            dict.__setitem__(self, key, value)
-        return value
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        check_key(key)
-        self._touch(key)
-        dict.__setitem__(self, key, value)
-
-    def __delitem__(self, key: str) -> None:
-        if key not in self:
-            raise KeyError(key)
-        self._touch(key)
-        dict.__delitem__(self, key)
-
-    # What C code copies goes through __iter__ where it is overridden: dict(live) has values, not texts.
-    def __iter__(self) -> Iterator[str]:
-        return super().__iter__()
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default  # noqa: SIM401
-
-    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
-        return ItemsView(self)
-
-    def values(self) -> ValuesView[Any]:  # type: ignore[override]
-        return ValuesView(self)
-
-    def clear(self) -> None:
-        for key in list(self):
-            del self[key]
-
-    pop = MutableMapping.pop
-    popitem = MutableMapping.popitem
-    setdefault = MutableMapping.setdefault
-    update = MutableMapping.update
-
-    def copy(self) -> dict[str, Any]:
-        return dict[str, Any](self)
-
-    def __eq__(self, other: object) -> bool:
-        return dict(self) == (dict(other) if isinstance(other, LiveDict) else other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
-        return dict[str, Any](self) | dict[str, Any](other)
-
-    def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
-        return dict[str, Any](other) | self.copy()
-
-    def __ior__(self, other: Any) -> Self:  # type: ignore[override]
-        self.update(other)
-        return self
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
-
-
-class Reading(NamedTuple):
-    """A reading of the file on its way into memory, marked with when it began."""
-
-    mark: int
-    saves: int
+        self.writes: dict[Write, int] = {}
+        """The calls, and at which moment each looked at the key."""
+        self.last: Unsaved | None = None
+        """The last unsaved change that one of them takes along."""
+        self.since = 0
+        """The moment when memory last took over the key."""
 
 
 class Memory:
     """The live dictionary with the document that it was read from, and what became known since.
 
-    ``seen`` is the document that memory was last brought up to as a whole, and ``ahead`` the texts of single keys that
-    are newer (from atomic operations and transactions): together they are the base of all keys.
+    ``seen`` is the document that memory was last brought up to as a whole. Of the keys in ``_ahead`` more is known since
+    (from atomic operations and transactions): it keeps what ``seen`` holds of them.
     """
 
     def __init__(self) -> None:
-        self.data = LiveDict()
+        self._moments = itertools.count(1)
+        self.data = LiveDict(self._moments)
         self.seen: Document = EMPTY
-        self._ahead: dict[str, tuple[int, MaybeText]] = {}
-        self._clock = 0
-        self._saves = 0
-        self._own_writes = OwnWrites()
-        self._loads = 0
-        self._moment = 0
-        self._written = 0  # the mark of the last own write that is known here
-        self._sent: dict[str, Unsaved] = {}  # the last change of each key that a call took along, until that is over
+        self.tracker = Tracker()
+        self._ahead: dict[str, MaybeText] = {}
+        self.position = 0
+        """Of the last cycle whose outcome is known here."""
+        self._loaded = 0  # the moment of the last load
+        self._writes: dict[Operation, dict[str, None]] = {}  # the calls under way, in their order, and their keys
+        self._flights: dict[str, _Flight] = {}
 
-    def begin_reading(self) -> Reading:
-        """Note that a reading begins now."""
-        return Reading(self._clock, self._saves)
+    def load(self, position: int, document: Document, live: LiveDict) -> bool:
+        """Take over a whole document, read at a position, and drop what is unsaved.
 
-    def load(self, reading: Reading, document: Document, live: LiveDict) -> bool:
-        """Take over a whole document, and drop what is unsaved.
-
-        Returns False, and does nothing, if a save came to an end since the reading began: which is newer is unknown.
+        Returns False, and does nothing, if memory knows of a later cycle: it may be newer than what was read.
         """
-        if reading.saves != self._saves:
+        if position < self.position:
             return False
-        self.data, self.seen = live, document
-        self._loads += 1
-        self._sent.clear()
-        self._ahead = {key: ahead for key, ahead in self._ahead.items() if ahead[0] > reading.mark}
-        for key, (_, text) in self._ahead.items():
-            live.take_over(key, text)
+        live.moments = self._moments
+        self.data, self.seen, self._ahead = live, document, {}
+        self._stand_at(position)
+        self._loaded = next(self._moments)
         return True
 
     def known(self) -> Document:
         """Return what the file holds, as far as is known here."""
-        return self.seen.changed({key: text for key, (_, text) in self._ahead.items()})
+        return self.seen.changed({key: self.data.base(key) for key in list(self._ahead)})
 
     def unsaved_keys(self) -> set[str]:
         """Return the keys whose value is not the one of the file, as far as is known here."""
-        return {key for key in self.data.touched if self._differs(key)}
+        return {key for key in list(self.data.touched) if self._differs(key)}
 
     def send(self, key: str) -> Unsaved | None:
-        """Return what a call has to take along of a key, if there is something.
+        """Return what a call has to take along of a key, if there is something: an unsaved change.
 
-        That is an unsaved change. While another call with a change of the key is on its way, it is what memory makes
-        of the key even if that is what the file held before: it is the last word.
+        While another call on the key is under way, that is what memory makes of it even if the file held the same
+        before: it was set after that call, or set back, and is the last word.
         """
         touched = self.data.touched.get(key)
         if touched is None:
             return None
         mine = self.data.text(key)
-        if key not in self._sent and same(mine, touched.base):
+        if same(mine, touched.base) and not self._is_last_word(key, mine, touched.moment):
             return None
-        last = self._sent.get(key)
-        if last and last.change is touched.change and last.mine == mine:
-            moment = last.moment
-        else:
-            moment = self._moment = self._moment + 1
-        change = self._sent[key] = Unsaved(touched.base, mine, touched.change, moment)
-        return change
+        flight = self._flights.get(key)
+        last = flight.last if flight else None
+        is_known = last is not None and last.set_at == touched.moment and last.mine == mine
+        moment = last.moment if last is not None and is_known else next(self._moments)
+        return Unsaved(touched.base, mine, moment, touched.moment, key in self.data.moved)
 
     def save(self, policy: OnConflict) -> Save:
         """Return the saving of memory as it is now."""
-        unsaved = {key: change for key in self.data.touched if (change := self.send(key))}
-        ahead = {key: text for key, (_, text) in self._ahead.items()}
+        data = self.data
+        appended = {key: None for key in list(data.appended)}
+        keys = [key for key in list(data.touched) if key not in appended]
+        unsaved = {key: change for key in (*keys, *appended) if (change := self.send(key))}
         mine = {key: change.mine for key, change in unsaved.items()}
-        return Save(unsaved, policy, partial(whole_memory, self.seen, ahead, mine), self.seen, self.origin())
+        texts = {key: data.base(key) for key in list(self._ahead)} | mine
+        changes = {key: texts[key] for key in texts if key not in appended}
+        changes |= {key: texts[key] for key in appended if key in texts}
+        memory = partial(whole_memory, self.seen, changes, appended)
+        return self._begun(Save(unsaved, policy, memory, self.seen, self.origin()))
+
+    def update(self, purpose: str, key: str, function: Function, policy: OnConflict) -> Update:
+        """Return an atomic operation on one key."""
+        change = self.send(key)
+        unsaved = {key: change} if change else {}
+        return self._begun(
+            Update(purpose, key, function, unsaved=unsaved, policy=policy, origin=self.origin()),
+        )
+
+    def transaction(self) -> Commit:
+        """Return the commit of a transaction that begins now."""
+        return self._begun(Commit(self.origin()))
+
+    def touch(self, commit: Commit, key: str) -> dict[str, Unsaved]:
+        """Return the unsaved change of a key, if there is one, for a transaction that takes it along."""
+        change = self.send(key)
+        self._take_off(commit, key, change)
+        return still_unsaved({key: change}, commit.origin, self.tracker.own) if change else {}
+
+    def reload(self) -> Reload:
+        """Return a loading under the lock."""
+        return Reload(self.origin())
 
     def origin(self) -> Origin:
         """Return what says that an operation comes from here, and from now."""
-        return Origin(self._own_writes, self._written, self._loads)
+        return Origin(self.tracker, self.position, next(self._moments))
 
-    def texts_sent(self, writes: Iterable[Write]) -> dict[str, MaybeText]:
-        """Return the texts that calls took along, but for what a load has dropped from memory since."""
-        return {
-            key: change.mine
-            for write in writes
-            if write.unsaved and write.origin.loads == self._loads
-            for key, change in write.unsaved.items()
-        }
+    def is_over(self, operation: Operation) -> None:
+        """Note that nothing will become of a call any more, or that its outcome has arrived."""
+        for key in self._writes.pop(operation, ()):
+            flight = self._flights[key]
+            del flight.writes[operation]
+            if not flight.writes:
+                del self._flights[key]
+                self._bury(key)
+        self._see_horizon()
 
-    def knows_writes(self, mark: int) -> None:
-        """Note that own writes up to a mark are known now."""
-        self._written = max(self._written, mark)
-
-    def is_over(self, unsaved: Mapping[str, Unsaved]) -> None:
-        """Note that a call is over that took changes along."""
-        for key, change in unsaved.items():
-            if self._sent.get(key) is change:
-                del self._sent[key]
-
-    def absorb(self, final: Mapping[str, MaybeText], sent: Mapping[str, MaybeText]) -> None:
-        """Take over what single keys are in the file by now, but for those changed here meanwhile.
-
-        Args:
-            final: the texts in the file.
-            sent: the unsaved texts that were taken along.
-        """
-        self._clock += 1
-        for key, text in final.items():
-            self._ahead[key] = (self._clock, text)
-            self._settle(key, text, sent)
-
-    def absorb_save(
-        self, since: Document, document: Document, final: Mapping[str, MaybeText], sent: Mapping[str, MaybeText]
-    ) -> None:
-        """Take over a whole document that a save has written or found.
-
-        Args:
-            since: what memory had seen when the save was called.
-            document: the document.
-            final: the differences between the two, and the texts in the document of all keys that were sent.
-            sent: the unsaved texts that were saved.
-        """
-        if self.seen is not since:  # another save or load came in between: what is newer is known by key only
-            self.absorb(final, sent)
-        else:
-            newer = document.find(self._ahead.keys() - final.keys())
-            known = {**{key: newer.get(key, MISSING) for key in self._ahead if key not in final}, **final}
-            for key, text in known.items():
-                self._settle(key, text, sent)
-            self.seen, self._ahead = document, {}
-        self._saves += 1
+    def absorb(self, arrival: Arrival) -> None:
+        """Take over what a cycle has made known, but for what was changed here meanwhile."""
+        if arrival.live is not None:
+            self.load(arrival.position, arrival.document, arrival.live)
+            return
+        if arrival.position <= self.position:
+            return  # memory was loaded since
+        texts = arrival.texts
+        if arrival.save:
+            since_seen = (
+                arrival.differences
+                if arrival.save.seen is self.seen
+                else arrival.document.differences(self.seen)  # another save or load came in between
+            )
+            texts = {**self._ahead, **since_seen, **texts}
+        for key, text in texts.items():
+            base = self.data.base(key)
+            if not arrival.save and self._ahead.setdefault(key, base) == text:
+                del self._ahead[key]
+            self._settle(key, text, arrival.calls.get(key), arrival.save)
+        if arrival.save:
+            self.seen, self._ahead = arrival.document, {}
+            for key in [key for key in self.data.appended if self.data.base(key) is not MISSING]:
+                self.data.appended.pop(key, None)
+        self._stand_at(arrival.position)
 
     def copy(self) -> dict[str, Any]:
         """Return all values, sharing nothing that can change."""
         data = self.data
         return {
-            key: decode(value) if type(value) is Raw and key not in data.touched else copy.deepcopy(value)
-            for key, value in dict.items(data)
+            key: decode(value) if type(value) is Raw and key not in data.touched else _own_copy(value)
+            for key, value in list(dict.items(data))
         }
+
+    def forget_calls(self) -> None:
+        """Let go of calls of which nobody will hear again: of another event loop, or of a process forked from."""
+        for operation in list(self._writes):
+            self.is_over(operation)
+        self.tracker.is_writing = False
+
+    def _begun(self, operation: W) -> W:
+        self._writes[operation] = {}
+        for key in operation.keys:
+            self._take_off(operation, key, operation.unsaved.get(key))
+        return operation
+
+    def _take_off(self, write: Write, key: str, change: Unsaved | None) -> None:
+        self._writes[write][key] = None
+        flight = self._flights.setdefault(key, _Flight())
+        flight.writes[write] = next(self._moments)
+        flight.last = change or flight.last
+
+    def _reference(self, key: str, write: Write | None) -> Unsaved | None:
+        """Return the change that a call takes along, unless memory has taken over the key since."""
+        change = write.unsaved.get(key) if write else None
+        flight = self._flights.get(key)
+        since = max(self._loaded, flight.since if flight else 0)
+        return change if change and change.moment > since else None
+
+    def _is_last_word(self, key: str, mine: MaybeText, set_at: int) -> bool:
+        """Whether memory was set to what the file held after a call on the key was made that is under way."""
+        flight = self._flights.get(key)
+        for write, looked in list(flight.writes.items()) if flight else ():
+            change = self._reference(key, write)
+            if set_at > (change.set_at if change else looked):
+                return True
+            if change and not same(change.mine, mine):
+                return True
+        return False
+
+    def _was_changed_since(self, key: str, mine: MaybeText, write: Write | None, save: Save | None) -> bool:
+        """Whether memory was changed since the last call that took the key along, or looked at it."""
+        touched = self.data.touched[key]
+        if change := self._reference(key, write):
+            return touched.moment > change.set_at or not same(mine, change.mine)
+        flight = self._flights.get(key)
+        looked = flight.writes.get(write, 0) if flight and write else 0
+        return touched.moment > max(looked, save.origin.moment if save else 0) or not same(mine, touched.base)
+
+    def _settle(self, key: str, text: MaybeText, write: Write | None, save: Save | None) -> None:
+        """Take over what the file holds of a key, unless memory was changed since the calls on it were made."""
+        data = self.data
+        if key not in data.touched:
+            if text is MISSING or dict.get(data, key) != Raw(text):
+                self._take_over(key, text)
+            return
+        try:
+            mine = data.text(key)
+        except Exception:  # noqa: BLE001 - JSON cannot hold it: it stays, and whoever saves it is told
+            data.rebase(key, text, agrees=False)
+            return
+        if same(mine, text):
+            data.rebase(key, text, agrees=True)  # the very object stays
+            self._bury(key)
+        elif self._was_changed_since(key, mine, write, save):
+            data.rebase(key, text, agrees=False)
+        else:
+            self._take_over(key, text)
+
+    def _take_over(self, key: str, text: MaybeText) -> None:
+        self.data.take_over(key, text)
+        if flight := self._flights.get(key):
+            flight.last, flight.since = None, next(self._moments)
+
+    def _bury(self, key: str) -> None:
+        """Forget a key that is neither here nor in the file, once no call on it is under way."""
+        touched = self.data.touched.get(key)
+        if touched and touched.base is MISSING and key not in self.data and key not in self._flights:
+            del self.data.touched[key]
+
+    def _stand_at(self, position: int) -> None:
+        self.position = position
+        self._see_horizon()
+
+    def _see_horizon(self) -> None:
+        oldest = next(iter(self._writes), None)
+        self.tracker.horizon = oldest.origin.mark if oldest and oldest.origin else self.position
 
     def _differs(self, key: str) -> bool:
         try:
-            return not same(self.data.text(key), self.data.touched[key].base)
-        except UnserializableValueError:
+            return not same(self.data.text(key), self.data.base(key))
+        except Exception:  # noqa: BLE001 - JSON cannot hold it
             return True
 
-    def _settle(self, key: str, text: MaybeText, sent: Mapping[str, MaybeText]) -> None:
-        data = self.data
-        touched = data.touched.get(key)
-        if touched is not None:
-            try:
-                mine = data.text(key)
-            except UnserializableValueError:
-                data.touched[key] = _Touched(text, MISSING, touched.change)
-                return
-            if same(mine, text):  # the very object stays
-                value = dict.get(data, key, MISSING)
-                if value is MISSING:
-                    del data.touched[key]
-                else:
-                    data.touched[key] = _Touched(text, value, touched.change)
-                return
-            if not same(mine, sent.get(key, touched.base)):  # changed since the call
-                data.touched[key] = _Touched(text, MISSING, touched.change)
-                return
-        elif text is not MISSING and dict.get(data, key) == Raw(text):
-            return
-        data.take_over(key, text)
+
+def _own_copy(value: Any) -> Any:
+    for _ in range(_COPY_ATTEMPTS):
+        try:
+            return copy.deepcopy(value)
+        except RecursionError:
+            raise
+        except RuntimeError:  # another thread is just changing its size
+            continue
+    return copy.deepcopy(value)

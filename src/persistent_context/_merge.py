@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from ._errors import ConflictError
@@ -20,42 +20,12 @@ class Unsaved(NamedTuple):
 
     base: MaybeText
     mine: MaybeText
-    change: object
-    """Tells one setting of the key from another, where both are to the same text."""
     moment: int
     """Tells an earlier change from a later one. Several calls may have found the same one unsaved."""
-
-
-class OwnWrites:
-    """What a context itself has put into the file: it is in no conflict with its own calls that came before."""
-
-    def __init__(self) -> None:
-        self._texts: dict[str, tuple[int, MaybeText]] = {}
-        self._taken: dict[str, tuple[int, Unsaved]] = {}
-        self.mark = 0
-        """Tells earlier writes from later ones."""
-
-    def note(self, texts: Mapping[str, MaybeText], taken: Mapping[str, Unsaved]) -> None:
-        """Note that texts were committed, and which unsaved changes were taken along."""
-        self.mark += 1
-        for key, change in taken.items():
-            self._taken[key] = self.mark, change
-        for key, text in texts.items():
-            self._texts[key] = self.mark, text
-
-    def taken_since(self, mark: int, keys: Iterable[str]) -> dict[str, Unsaved]:
-        """Return which unsaved changes of the keys were taken along since a mark, the last one of each."""
-        found = {key: self._taken[key] for key in keys if key in self._taken}
-        return {key: change for key, (written, change) in found.items() if written > mark}
-
-    def keys(self) -> Iterable[str]:
-        """Return all keys that were ever written."""
-        return self._texts.keys()
-
-    def since(self, mark: int, keys: Iterable[str]) -> dict[str, MaybeText]:
-        """Return what was written to the keys since a mark, the last write to each."""
-        writes = {key: self._texts[key] for key in keys if key in self._texts}
-        return {key: text for key, (written, text) in writes.items() if written > mark}
+    set_at: int = 0
+    """When the key was last set or deleted; 0 for a value that was only changed in place."""
+    moved: bool = False
+    """Whether the key was deleted and set again, and so stands at the end."""
 
 
 def check_policy(policy: object) -> OnConflict:
@@ -66,24 +36,8 @@ def check_policy(policy: object) -> OnConflict:
     raise ValueError(msg)
 
 
-def still_unsaved(unsaved: Mapping[str, Unsaved], taken: Mapping[str, Unsaved]) -> dict[str, Unsaved]:
-    """Return those changes that are still to be written, after earlier calls of the context, which it did not know of.
-
-    A call that came first may have taken a later change along: a transaction sees memory as it is when it looks.
-
-    Args:
-        unsaved: what the context makes of keys, also of those that it has set back to what the file held.
-        taken: the changes of them that earlier calls took along.
-    """
-    return {
-        key: change
-        for key, change in unsaved.items()
-        if (change.moment > taken[key].moment if key in taken else not same(change.base, change.mine))
-    }
-
-
 def merge(
-    unsaved: Mapping[str, Unsaved], theirs: Mapping[str, MaybeText], policy: OnConflict, own: Mapping[str, MaybeText]
+    unsaved: Mapping[str, Unsaved], theirs: Mapping[str, MaybeText], policy: OnConflict
 ) -> dict[str, MaybeText]:
     """Return what each of the keys becomes.
 
@@ -91,7 +45,6 @@ def merge(
         unsaved: the changes of this context.
         theirs: the texts in the file now, of those keys that are in it.
         policy: what to do where both sides changed a key, and not to the same value.
-        own: what this context itself has written since it looked: no other side's change.
 
     Raises:
         ConflictError: under ``"raise"``, naming all keys in conflict.
@@ -101,7 +54,7 @@ def merge(
     conflicts = []
     for key, change in unsaved.items():
         their = theirs.get(key, MISSING)
-        if policy == "mine" or any(same(their, text) for text in (change.base, change.mine, own.get(key, change.base))):
+        if policy == "mine" or same(their, change.base) or same(their, change.mine):
             merged[key] = change.mine
         elif policy == "theirs":
             merged[key] = their

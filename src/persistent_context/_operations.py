@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ._document import Document
-from ._merge import OnConflict, OwnWrites, Unsaved, merge, still_unsaved
+from ._errors import DurabilityUnknownError
+from ._merge import OnConflict, Unsaved, merge
 from ._printable import printable
+from ._tracking import Own, Tracker, next_position
 from ._values import MISSING, MaybeText, Missing, Text, decode, encode, same
 
 Function: TypeAlias = Callable[[MaybeText], tuple[MaybeText, Any]]
@@ -17,17 +20,38 @@ Function: TypeAlias = Callable[[MaybeText], tuple[MaybeText, Any]]
 _NUMBERS: Final = frozenset({int, float})
 
 
-class Draft:
-    """The file's committed state with the changes of a cycle over it."""
+class Origin(NamedTuple):
+    """The context that an operation came from, and how much was known to it by then."""
 
-    def __init__(self, document: Document, keys: Iterable[str]) -> None:
+    tracker: Tracker
+    mark: int
+    """The position of the last cycle whose outcome the context knew."""
+    moment: int
+    """When the call was made, on the clock by which the context tells its changes."""
+
+
+class Draft:
+    """The file's committed state with the changes of a cycle over it.
+
+    Args:
+        document: the state.
+        operations: those of the cycle.
+    """
+
+    def __init__(self, document: Document, operations: Iterable[Operation]) -> None:
+        self.position: Final = next_position()
+        operations = tuple(operations)
+        self._trackers: Final = {operation.origin.tracker for operation in operations if operation.origin}
         self._document = document
-        self._texts: dict[str, MaybeText] = dict.fromkeys(keys, MISSING)
+        self._texts: dict[str, MaybeText] = {key: MISSING for operation in operations for key in operation.keys}
         self._texts.update(document.find(self._texts))
         self._before = dict(self._texts)
+        self._moved: set[str] = set()
+        self._own: dict[Tracker, dict[str, Own]] = {}
+        self._written: dict[Tracker, dict[str, MaybeText]] = {}
         self._is_new = not document.present
         self._must_exist = False
-        self._writes: list[_Write] = []
+        self._claims = False
 
     @property
     def is_new(self) -> bool:
@@ -38,32 +62,46 @@ class Draft:
         """Return the text of one of the keys that the draft was made for."""
         return self._texts[key]
 
-    def own_writes(self, origin: Origin, keys: Iterable[str]) -> Mapping[str, MaybeText]:
-        """Return what a context has written to keys since it made an operation, in this cycle or before."""
-        writes = origin.writes.since(origin.mark, keys)
-        for write in self._writes:
-            if write.writes is origin.writes:
-                writes.update(write.changes)
-        return writes
-
     def still_unsaved(self, unsaved: Mapping[str, Unsaved], origin: Origin) -> dict[str, Unsaved]:
-        """Return those changes of a context that are to be written, after what its calls before took along."""
-        if not unsaved:
-            return {}
-        taken = origin.writes.taken_since(origin.mark, unsaved)
-        for write in self._writes:
-            if write.writes is origin.writes:
-                taken.update(write.taken)
-        return still_unsaved(unsaved, taken)
+        """Return those changes of a context that are to be written, after what its calls before wrote and took along."""
+        return still_unsaved(unsaved, origin, partial(self._own_of, origin.tracker)) if unsaved else {}
 
-    def put(self, changes: Mapping[str, MaybeText], taken: Mapping[str, Unsaved], origin: Origin) -> None:
-        """Change texts, on behalf of a context, whose unsaved changes of these keys are taken along by that."""
+    def put(
+        self,
+        changes: Mapping[str, MaybeText],
+        taken: Mapping[str, Unsaved],
+        origin: Origin,
+        moved: Collection[str] = (),
+    ) -> None:
+        """Change texts, on behalf of a context, whose unsaved changes of these keys are taken along by that.
+
+        Args:
+            changes: the new texts.
+            taken: the unsaved changes.
+            origin: the context.
+            moved: keys that are to stand at the end.
+        """
+        self._moved.update(moved)
+        own = self._own.setdefault(origin.tracker, {})
+        written = self._written.setdefault(origin.tracker, {})
         for key, text in changes.items():
-            if self._texts.get(key, MISSING) is MISSING:  # new keys stand in the order in which they came
+            before = self._texts.get(key, MISSING)
+            if before is MISSING:  # new keys stand in the order in which they came
                 self._texts.pop(key, None)
             self._texts[key] = text
-        self._writes.append(_Write(origin.writes, changes, taken))
+            change = taken.get(key)
+            if text != before:
+                written[key] = text
+            if text != before or (change is not None and same(text, change.mine)):
+                known = self._own_of(origin.tracker, key)
+                own[key] = Own(text, self.position, known.moment, known.taken)
+        for key, change in taken.items():
+            known = self._own_of(origin.tracker, key)
+            own[key] = Own(known.text, known.written, change.moment, self.position)
+            if change.moved:
+                self._moved.add(key)
         self._is_new = self._is_new and all(text is MISSING for text in changes.values())
+        self._claims = self._claims or bool(changes or taken)
 
     def create(self) -> None:
         """Have the file written even if it would be empty."""
@@ -74,28 +112,61 @@ class Draft:
         """Return the document to commit: the one that the draft began from, if nothing is to be written."""
         changes = {key: text for key, text in self._texts.items() if not same(text, self._before.get(key, MISSING))}
         if changes or self._must_exist:
-            return self._document.changed(changes)
+            return self._document.changed(changes, self._moved)
         return self._document
 
-    def note_own_writes(self) -> None:
-        """Tell the contexts what was committed on their behalf."""
-        for write in self._writes:
-            write.writes.note(write.changes, write.taken)
+    def commit(self, document: Document, commit: Callable[..., None], *, durable: bool) -> None:
+        """Have the document committed, and note what was done on whose behalf.
+
+        Args:
+            document: what :meth:`document` returned.
+            commit: commits it: ``commit(document, durable=...)``.
+            durable: whether the calls promise that the change survives a power loss. Where they found in the file what
+                they were to write, they promise it of that; where they did not write at all, they promise nothing.
+        """
+        for tracker in self._trackers:
+            tracker.is_writing = True
+        try:
+            commit(document, durable=durable and self._claims)
+        except DurabilityUnknownError:
+            self._note(document)
+            raise
+        self._note(document)
+
+    def end(self) -> None:
+        """Note that the cycle is over, whatever became of it."""
+        for tracker in self._trackers:
+            tracker.done = self.position
+            tracker.is_writing = False
+
+    def _note(self, document: Document) -> None:
+        for tracker, own in self._own.items():
+            tracker.note(self.position, document, own, self._written[tracker])
+
+    def _own_of(self, tracker: Tracker, key: str) -> Own:
+        return self._own.get(tracker, {}).get(key) or tracker.own(key)
 
 
-class _Write(NamedTuple):
-    writes: OwnWrites
-    changes: Mapping[str, MaybeText]
-    taken: Mapping[str, Unsaved]
+def still_unsaved(
+    unsaved: Mapping[str, Unsaved], origin: Origin, own_of: Callable[[str], Own]
+) -> dict[str, Unsaved]:
+    """Return those changes that are still to be written, from what the context itself wrote since it made them.
 
-
-class Origin(NamedTuple):
-    """The context that an operation came from, and how much of what it has written was known to it by then."""
-
-    writes: OwnWrites
-    mark: int
-    loads: int
-    """How often the context had been loaded."""
+    Args:
+        unsaved: what the context makes of keys, also of those that it has set back to what the file held.
+        origin: what it knew when it said so.
+        own_of: what its calls that came first did to a key. One of them may have taken a later change along: a
+            transaction sees memory as it is when it looks.
+    """
+    found = {}
+    for key, change in unsaved.items():
+        own = own_of(key)
+        if own.taken > origin.mark and change.moment <= own.moment:
+            continue
+        base = own.text if own.text is not None and own.written > origin.mark else change.base
+        if not same(base, change.mine):
+            found[key] = change._replace(base=base)
+    return found
 
 
 class Operation:
@@ -111,21 +182,26 @@ class Operation:
     """The unsaved changes that it takes along."""
     repeatable = True
     """Whether it can be applied again to a later state of the file."""
+    origin: Origin | None = None
+    """The context that it is done for."""
 
     def __init__(self, purpose: str) -> None:
         self.purpose: Final = purpose
-
-    @property
-    def written(self) -> int:
-        """The mark of the last own write of the context that it came from."""
-        return 0
 
     def apply(self, draft: Draft) -> Any:
         """Change the draft and return the call's result; if it raises, the draft is as it was."""
 
 
 class Reload(Operation):
-    """Has memory become what the file holds."""
+    """Has memory become what the file holds.
+
+    Args:
+        origin: the context.
+    """
+
+    def __init__(self, origin: Origin) -> None:
+        super().__init__("load")
+        self.origin = origin
 
 
 class Write(Operation):
@@ -138,16 +214,13 @@ class Write(Operation):
         origin: the context.
     """
 
+    origin: Origin
+
     def __init__(self, purpose: str, keys: Collection[str], unsaved: Mapping[str, Unsaved], origin: Origin) -> None:
         super().__init__(purpose)
         self.keys = keys
         self.unsaved = unsaved
-        self.origin: Final = origin
-
-    @property
-    def written(self) -> int:
-        """The mark of the last own write."""
-        return self.origin.writes.mark
+        self.origin = origin
 
 
 class Save(Write):
@@ -182,8 +255,7 @@ class Save(Write):
             draft.put(self._memory(), unsaved, self.origin)
         else:
             theirs = {key: draft.get(key) for key in unsaved}
-            own = draft.own_writes(self.origin, unsaved)
-            draft.put(merge(unsaved, theirs, self._policy, own), unsaved, self.origin)
+            draft.put(merge(unsaved, theirs, self._policy), unsaved, self.origin)
 
 
 class Update(Write):
@@ -215,37 +287,40 @@ class Update(Write):
 
     def apply(self, draft: Draft) -> Any:
         """Compute."""
-        text = draft.get(self._key)
+        found = text = draft.get(self._key)
         unsaved = draft.still_unsaved(self.unsaved, self.origin)
         if unsaved:
-            own = draft.own_writes(self.origin, self.keys)
-            text = merge(unsaved, {self._key: text}, self._policy, own)[self._key]
+            text = merge(unsaved, {self._key: text}, self._policy)[self._key]
         text, result = self._function(text)
-        draft.put({self._key: text}, unsaved, self.origin)
+        if unsaved or text is not found:
+            draft.put({self._key: text}, unsaved, self.origin)
         return result
 
 
 class Commit(Write):
-    """Writes what a transaction changed.
+    """Writes what a transaction changed; made when it begins, and filled by its body.
 
     Args:
-        changes: the new texts.
-        keys: all keys that it looked at.
-        unsaved: the unsaved changes that it takes along.
         origin: the context.
     """
 
     repeatable = False
 
-    def __init__(
-        self, changes: Mapping[str, MaybeText], keys: Collection[str], unsaved: Mapping[str, Unsaved], origin: Origin
-    ) -> None:
-        super().__init__("transaction", keys, unsaved, origin)
-        self._changes = changes
+    def __init__(self, origin: Origin) -> None:
+        self.looked_at: Final[dict[str, MaybeText]] = {}
+        """The keys that it touched, and what the file holds of them."""
+        self.taken: Final[dict[str, Unsaved]] = {}
+        """The unsaved changes that it takes along."""
+        self.changes: Final[dict[str, MaybeText]] = {}
+        """The new texts."""
+        self.moved: Final[set[str]] = set()
+        """The keys that were deleted and set again, and so stand at the end."""
+        super().__init__("transaction", self.looked_at.keys(), self.taken, origin)
 
     def apply(self, draft: Draft) -> None:
         """Change them."""
-        draft.put(self._changes, self.unsaved, self.origin)
+        if self.changes or self.taken:
+            draft.put(self.changes, self.taken, self.origin, self.moved)
 
 
 def incr(key: str, delta: float, default: float) -> Function:
@@ -292,7 +367,9 @@ def _check_number(value: object, what: str, key: str | None = None) -> None:
         raise TypeError(msg)
 
 
-def whole_memory(seen: Document, ahead: Mapping[str, MaybeText], mine: Mapping[str, MaybeText]) -> dict[str, Text]:
+def whole_memory(
+    seen: Document, changes: Mapping[str, MaybeText], appended: Collection[str]
+) -> dict[str, Text]:
     """Put all of a context's memory together, in order, from what it has read and what it changed."""
-    whole = seen.changed({**ahead, **mine})
+    whole = seen.changed(changes, appended)
     return {key: bytes(text) for entries in whole.entries() for key, text in entries.items()}

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from ._document import BETWEEN, CLOSE, EMPTY, OPEN, PAGE_BYTES, Document, Page, let_others_run, pages_of
-from ._errors import UnserializableValueError
-from ._values import MAX_DEPTH, Text, check_key, deeper_than, encode, split_any_layout
+from ._errors import TooManyDigitsError, UnserializableValueError
+from ._values import MAX_DEPTH, Text, check_key, deeper_than, encode, parse_int, split_any_layout
 
 _CUTS_TRIED: Final = 50
 _CUT_CONTEXT: Final = 64
@@ -34,8 +34,11 @@ class CorruptDocumentError(ValueError):
 def parse(read: Read, size: int, known: Document = EMPTY) -> Document:
     """Return the document in a file; what is as in the ``known`` one is shared with it.
 
+    Whether a text is accepted depends on the text alone, never on its layout or on what is known.
+
     Raises:
         CorruptDocumentError: it is no JSON object, or one that cannot be written back.
+        TooManyDigitsError: it holds an integer that cannot be read.
     """
     if size <= PAGE_BYTES:
         text = read(0, size)
@@ -58,57 +61,74 @@ def _parse_pages(read: Read, size: int, known: Document) -> Document | None:
     back, end = _same_at_back(read, start, end, known.pages[len(front) :])
     gone = known.pages[len(front) : len(known.pages) - len(back)]
     middle: list[Page] = []
-    keys: set[str] = set()
-    count = 0
-    while start < end:
-        body = _read_lines(read, start, end)
-        page = None if body is None else Page.parse(body)
-        if body is None or page is None:
+    keys: list[str] = []
+    if start < end or not front:
+        parsed = _parse_lines(read, start + len(BETWEEN) if front else start, end)
+        if parsed is None:
             return None
-        keys.update(page.entries())
-        count += len(page.entries())
-        page.keep_entries(keep=False)
-        middle.append(page)
-        start += len(body) + len(BETWEEN)
-        let_others_run()
-    if not middle and not gone:
+        middle, keys = parsed
+    if not middle and not gone and not known.repeats:
         return known
-    repeats = len(keys) < count
-    for page in gone:
-        keys.difference_update(page.entries())
-    if repeats or ((front or back) and Document(front + back).find(keys)):
+    new = set(keys)
+    if len(new) < len(keys):
         return None
-    return Document(front + middle + back)
+    for page in gone:
+        new.difference_update(page.entries())
+    if known.find(new):
+        return None
+    return Document([*front, *middle, *back])
 
 
 def _same_at_front(read: Read, start: int, end: int, pages: Sequence[Page]) -> tuple[list[Page], int]:
-    """Return the first pages, as far as they stand at the start of a text, and where they end in it."""
+    """Return the first pages, as far as they stand at the start of a text, and where the last of them ends in it.
+
+    What follows, if anything does, is a comma.
+    """
     same: list[Page] = []
+    begin = start
     for page in pages:
-        behind = start + len(page.body)
-        if behind > end or read(start, len(page.body)) != page.body:
+        stop = begin + len(page.body)
+        if stop > end or read(begin, len(page.body)) != page.body:
             break
-        if behind < end and read(behind, len(BETWEEN)) != BETWEEN:
+        if stop < end and read(stop, len(BETWEEN)) != BETWEEN:
             break
         same.append(page)
-        start = behind + len(BETWEEN)
+        start, begin = stop, stop + len(BETWEEN)
         let_others_run()
     return same, start
 
 
 def _same_at_back(read: Read, start: int, end: int, pages: Sequence[Page]) -> tuple[list[Page], int]:
-    """Return the last pages, as far as they stand at the end of a text, and where they begin in it."""
+    """Return the last pages, as far as they stand at the end of a text, and where what is before them ends in it.
+
+    That is in front of a comma: a page that nothing is in front of is none of them.
+    """
     same: list[Page] = []
     for page in reversed(pages):
-        before = end - len(page.body)
-        if before < start or read(before, len(page.body)) != page.body:
-            break
-        if before > start and (before < start + len(BETWEEN) or read(before - len(BETWEEN), len(BETWEEN)) != BETWEEN):
+        before = end - len(page.body) - len(BETWEEN)
+        if before < start or read(before, end - before) != BETWEEN + bytes(page.body):
             break
         same.insert(0, page)
-        end = before - len(BETWEEN)
+        end = before
         let_others_run()
     return same, end
+
+
+def _parse_lines(read: Read, start: int, end: int) -> tuple[list[Page], list[str]] | None:
+    """Parse lines into pages, and return these and all keys, or None if there are none or not such as we write."""
+    pages: list[Page] = []
+    keys: list[str] = []
+    while start < end:
+        body = _read_lines(read, start, end)
+        page = None if body is None else Page.parse(body)
+        if body is None or page is None:
+            return None
+        keys += page.entries()
+        page.keep_entries(keep=False)
+        pages.append(page)
+        start += len(body) + len(BETWEEN)
+        let_others_run()
+    return (pages, keys) if pages else None
 
 
 def _read_lines(read: Read, start: int, end: int) -> bytes | None:
@@ -172,6 +192,20 @@ def _last_cut(text: bytes, start: int, stop: int) -> tuple[int, dict[str, Text] 
 
 def _parse_values(text: bytes) -> Document:
     """Parse an object value by value, so that no step takes longer than one value does."""
+    try:
+        return _scan_values(text.removeprefix(codecs.BOM_UTF8).decode())
+    except TooManyDigitsError:
+        raise
+    except (ValueError, UnserializableValueError) as error:
+        raise CorruptDocumentError(str(error)) from error
+    except RecursionError:
+        if deeper_than(1 + MAX_DEPTH, text):  # the object itself is a level, too
+            msg = f"nested more than {MAX_DEPTH} levels deep"
+            raise CorruptDocumentError(msg) from None
+        raise  # the caller's own stack is the deep one
+
+
+def _scan_values(source: str) -> Document:
     repeats = False
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -184,33 +218,24 @@ def _parse_values(text: bytes) -> Document:
         msg = f"{constant} is no JSON"
         raise CorruptDocumentError(msg)
 
-    scan = json.JSONDecoder(object_pairs_hook=unique, parse_constant=refuse).raw_decode
+    scan = json.JSONDecoder(object_pairs_hook=unique, parse_constant=refuse, parse_int=parse_int).raw_decode
     entries: dict[str, Text] = {}
-    try:
-        source = text.removeprefix(codecs.BOM_UTF8).decode()
-        at = _expect(source, 0, "{")
-        while source[at : at + 1] != "}" or entries:
-            key, at = scan(source, at)
-            if not isinstance(key, str):
-                msg = f"a key that is no string before character {at}"
-                raise CorruptDocumentError(msg)
-            value, at = scan(source, _expect(source, at, ":"))
-            repeats = repeats or key in entries
-            entries[check_key(key)] = encode(value, key)
-            at = _SPACE.match(source, at).end()  # type: ignore[union-attr]
-            if source[at : at + 1] == "}":
-                break
-            at = _expect(source, at, ",")
-        if _SPACE.fullmatch(source, at + 1) is None:
-            msg = f"more text behind the object, at character {at + 1}"
+    at = _expect(source, 0, "{")
+    while source[at : at + 1] != "}" or entries:
+        key, at = scan(source, at)
+        if not isinstance(key, str):
+            msg = f"a key that is no string before character {at}"
             raise CorruptDocumentError(msg)
-    except (ValueError, UnserializableValueError) as error:
-        raise CorruptDocumentError(str(error)) from error
-    except RecursionError:
-        if deeper_than(MAX_DEPTH, text):
-            msg = f"nested more than {MAX_DEPTH} levels deep"
-            raise CorruptDocumentError(msg) from None
-        raise  # the caller's own stack is the deep one
+        value, at = scan(source, _expect(source, at, ":"))
+        repeats = repeats or key in entries
+        entries[check_key(key)] = encode(value, key)
+        at = _SPACE.match(source, at).end()  # type: ignore[union-attr]
+        if source[at : at + 1] == "}":
+            break
+        at = _expect(source, at, ",")
+    if _SPACE.fullmatch(source, at + 1) is None:
+        msg = f"more text behind the object, at character {at + 1}"
+        raise CorruptDocumentError(msg)
     return Document(pages_of(entries), repeats=repeats)
 
 

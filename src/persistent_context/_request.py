@@ -97,9 +97,9 @@ class Request:
         "owner",
         "path",
         "patient",
+        "position",
         "result",
         "waiter",
-        "written",
     )
 
     def __init__(  # noqa: PLR0913 - made in one place of each face
@@ -129,8 +129,8 @@ class Request:
         self.error: BaseException | None = None
         self.document: Document | None = None
         """What the file holds since the cycle, or None if the operation failed."""
-        self.written = 0
-        """The mark of the last own write of the caller's context when the cycle ended."""
+        self.position = 0
+        """Of the cycle that carried it, among all cycles of this process."""
         self._fate: dict[None, _Fate] = {}  # decided once, by whoever is first to set the default
         self._is_unwanted = False
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final, Self, Unpack
 
-from ._base import TRY_ONLY_SECONDS, Arrival, BaseContext, Options, check_timeout, describe
+from ._base import TRY_ONLY_SECONDS, BaseContext, Options, check_timeout, describe
 from ._group import CommitQueue, Turn
-from ._operations import Operation, Reload
+from ._operations import Operation
 from ._request import Begin, Owner, Request, Stay
 from ._transaction import Transaction
 from ._types import Change, Holder
@@ -58,11 +58,8 @@ class SyncPersistentContext(BaseContext):
 
     def load(self) -> None:
         """Make memory what the file holds; see :meth:`PersistentContext.load`. Blocks."""
-        with self._guarded():
-            reading = self._memory.begin_reading()
-        loaded = self._read()
-        if loaded is None or not self._take_over(reading, loaded):
-            self._perform(Reload("load"))
+        if not self._take_over(self._read()):
+            self._perform(self._reload())
 
     def save(self) -> None:
         """Merge what is unsaved into the file; see :meth:`PersistentContext.save`. Blocks."""
@@ -96,6 +93,11 @@ class SyncPersistentContext(BaseContext):
         """Return who holds the lock of the file now, or None. Blocks."""
         return (self._queue_here() or self._attach()).store.holder()
 
+    def _guarded(self) -> AbstractContextManager[object]:
+        """Return the lock of memory, which has taken over by then what became known."""
+        self._drain()
+        return super()._guarded()
+
     def _perform(self, operation: Operation, *, patience: float | None = None, kind: type[Request] = Request) -> Any:
         """Have an operation carried by a cycle in another thread, which no signal interrupts, and return its result.
 
@@ -109,15 +111,15 @@ class SyncPersistentContext(BaseContext):
         try:
             queue.submit(request)
             self._wait(queue, request, began + patience)
+            self._over(operation)
             return _result(queue, request, began)
         except BaseException:
             if not request.withdraw():
                 self._wait_out(request)
                 if isinstance(request.result, Turn):
                     self._end(request.result, Operation("transaction"))
+            self._over(operation)
             raise
-        finally:
-            self._take_in()
 
     def _end(self, turn: Turn, operation: Operation) -> None:
         """End a transaction with an operation, to its end whatever interrupts."""
@@ -130,8 +132,6 @@ class SyncPersistentContext(BaseContext):
             turn.end(request)
             self._wait_out(request)
             raise
-        finally:
-            self._take_in()
         if request.error is not None:
             raise request.error
 
@@ -167,20 +167,11 @@ class SyncPersistentContext(BaseContext):
 
     def _deliver(self, requests: Sequence[Request]) -> None:
         """Put by what calls made known, and wake those who made them; runs in the thread of the cycle."""
-        self._arrivals.append((self._work_out(requests), requests))
+        self._receive(requests)
         for request in requests:
             if not request.arrived:
                 request.arrived = True
                 request.waiter.release()
-
-    def _take_in(self) -> None:
-        """Take over what calls made known, of this thread and of others, in their order."""
-        with self._guarded():
-            while self._arrivals:
-                self._absorb(*self._arrivals.popleft())
-
-    def _prepare(self) -> None:
-        self._arrivals: deque[tuple[Arrival | None, Sequence[Request]]] = deque()
 
 
 class SyncTransaction:
@@ -218,11 +209,11 @@ class SyncTransaction:
                 operation = transaction._commit()  # noqa: SLF001
         finally:
             try:
-                transaction._finish()  # noqa: SLF001
                 self._context._end(turn, operation)  # noqa: SLF001
             finally:
                 turn.abandon()  # if an exception came in between
                 stay.leave()
+                self._context._over(transaction._finish())  # noqa: SLF001
 
 
 class SyncWatch(Watch):

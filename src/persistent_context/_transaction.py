@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, ItemsView, Iterator, MutableMapping, ValuesView
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ._document import Document
 from ._errors import ContextUsageError
-from ._memory import LiveDict
-from ._merge import OnConflict, Unsaved, merge, still_unsaved
-from ._operations import Commit, Origin
+from ._live import Items, LiveDict, Values
+from ._memory import Memory
+from ._merge import OnConflict, merge
+from ._operations import Commit
 from ._values import MISSING, MaybeText, check_key, same
 
 
@@ -24,19 +26,21 @@ class Transaction(MutableMapping[str, Any]):
     def __init__(
         self,
         document: Document,
-        send: Callable[[str], Unsaved | None],
+        commit: Commit,
+        memory: Memory,
+        guarded: Callable[[], AbstractContextManager[object]],
         policy: OnConflict,
-        origin: Origin,
         filepath: str,
     ) -> None:
         self._document = document
-        self._send = send
+        self._operation = commit
+        self._memory = memory
+        self._guarded = guarded
         self._policy = policy
-        self._origin = origin
         self._filepath = filepath
         self._values = LiveDict()
-        self._touched: dict[str, MaybeText] = {}
-        self._taken: dict[str, Unsaved] = {}
+        self._committed: LiveDict | None = None
+        self._keys: dict[str, None] | None = None
         self._pid = os.getpid()
         self._is_over = False
 
@@ -45,12 +49,19 @@ class Transaction(MutableMapping[str, Any]):
         return self._values[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._touch(check_key(key))
+        key = check_key(key)
+        self._touch(key)
+        if key not in self._values and self._operation.looked_at[key] is not MISSING:
+            self._operation.moved.add(key)
         self._values[key] = value
+        if self._keys is not None:
+            self._keys[key] = None
 
     def __delitem__(self, key: str) -> None:
         self._touch(key)
         del self._values[key]
+        if self._keys is not None:
+            del self._keys[key]
 
     def __contains__(self, key: object) -> bool:
         if isinstance(key, str):
@@ -58,14 +69,40 @@ class Transaction(MutableMapping[str, Any]):
         return key in self._values
 
     def __iter__(self) -> Iterator[str]:
-        self._check()
-        committed = [key for entries in self._document.entries() for key in entries]
-        yield from [key for key in committed if key not in self._touched or key in self._values]
-        known = set(committed)
-        yield from [key for key in self._values if key not in known]
+        return iter(list(self._known_keys()))
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self._known_keys()))
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._known_keys())
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return a view of the keys and values; iterating looks at each key, and leaves out what is not here then."""
+        return Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        """Return a view of the values; iterating looks at each key, and leaves out what is not here then."""
+        return Values(self)
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the last key, and return it and its value.
+
+        Raises:
+            KeyError: there are no keys.
+        """
+        keys = self._known_keys()
+        while keys:
+            key = next(reversed(keys))
+            if key in self:
+                return key, self.pop(key)
+        msg = "popitem(): the transaction has no keys"
+        raise KeyError(msg)
+
+    def clear(self) -> None:
+        """Delete all keys."""
+        for key in self:
+            self.pop(key, None)
 
     def __repr__(self) -> str:
         state = "over" if self._is_over else "open"
@@ -79,16 +116,16 @@ class Transaction(MutableMapping[str, Any]):
             ContextUsageError: in a forked child.
         """
         self._check()
-        changes = {}
-        for key, base in self._touched.items():
+        for key, base in self._operation.looked_at.items():
             text = self._values.text(key)
             if not same(text, base):
-                changes[key] = text
-        return Commit(changes, tuple(self._touched), self._taken, self._origin)
+                self._operation.changes[key] = text
+        return self._operation
 
-    def _finish(self) -> None:
-        """Let nothing more be done with it."""
+    def _finish(self) -> Commit:
+        """Let nothing more be done with it, and return the operation that is over."""
         self._is_over = True
+        return self._operation
 
     def _check(self) -> None:
         if self._is_over:
@@ -97,18 +134,33 @@ class Transaction(MutableMapping[str, Any]):
             msg = f"this transaction belongs to process {self._pid}, from which this process was forked"
             raise ContextUsageError(msg).about(self._filepath)
 
+    def _known_keys(self) -> dict[str, None]:
+        """Return the keys in the file and those touched, in order; from the first time on, whole and up to date."""
+        self._check()
+        if self._keys is None:
+            self._committed = LiveDict.of(self._document)
+            touched = self._operation.looked_at
+            self._keys = {key: None for key in self._committed if key not in touched or key in self._values}
+            self._keys |= dict.fromkeys(self._values)
+        return self._keys
+
     def _touch(self, key: str) -> None:
         self._check()
-        if key in self._touched:
+        if key in self._operation.looked_at:
             return
-        theirs = self._document.find([key]).get(key, MISSING)
-        change = self._send(key)
-        sent = {key: change} if change else {}
-        writes, mark, _ = self._origin
-        if unsaved := still_unsaved(sent, writes.taken_since(mark, sent)):
-            own = writes.since(mark, sent)
-            self._values.take_along(key, theirs, merge(unsaved, {key: theirs}, self._policy, own)[key])
-            self._taken.update(unsaved)
+        if self._committed is None:
+            theirs = self._document.find([key]).get(key, MISSING)
+        else:
+            theirs = self._committed.base(key)
+        with self._guarded():
+            unsaved = self._memory.touch(self._operation, key)
+        if unsaved:
+            self._values.take_along(key, theirs, merge(unsaved, {key: theirs}, self._policy)[key])
+            self._operation.taken.update(unsaved)
         else:
             self._values.take_over(key, theirs)
-        self._touched[key] = theirs
+        self._operation.looked_at[key] = theirs
+        if self._keys is not None and key not in self._values:
+            self._keys.pop(key, None)
+        elif self._keys is not None:
+            self._keys[key] = None

@@ -6,13 +6,14 @@ import enum
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Raw as Raw  # noqa: PLC0414 - exported from here
 
-from ._errors import UnserializableContentError, UnserializableValueError
+from ._errors import TooManyDigitsError, UnserializableContentError, UnserializableValueError
 from ._printable import printable
 
 
@@ -39,20 +40,30 @@ MaybeText: TypeAlias = Text | Missing
 MAX_DEPTH: Final = 500
 """The deepest nesting of lists and dictionaries in a value: what every supported Python can decode."""
 
+MAX_DIGITS: Final = 4300
+"""The most digits of an integer: what every Python reads whose ``sys.set_int_max_str_digits`` nobody has called."""
+
 _SCALARS: Final = frozenset({str, int, bool, type(None), float})
+_TOO_BIG: Final = 10**MAX_DIGITS
 
 
 def _plain(value: object) -> object:
-    """Return the plain value of a subclass of JSON's types, for msgspec, which knows them exactly."""
-    for kind in (str, int, float):
-        if isinstance(value, kind):
-            return kind(value)
-    msg = f"no JSON type: {type(value).__name__}"
+    """Return the plain value of a subclass of JSON's types, for msgspec, which knows them exactly.
+
+    None of the subclass's own methods runs: a ``__str__`` of its own says something else.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    msg = f"no JSON type: {_name(type(value))}"
     raise TypeError(msg)
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
-_encode_lines = msgspec.json.Encoder().encode_lines
+_encode_lines = msgspec.json.Encoder(enc_hook=_plain).encode_lines
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _decode = msgspec.json.Decoder().decode
 _split = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -62,6 +73,9 @@ _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _OPENING: Final = ord("[")
 _ONE_BRACKET: Final = bytes.maketrans(b"{}", b"[]")
 _DIGITS_ALIKE: Final = bytes.maketrans(b"123456789E", b"000000000e")
+_LONG_NUMBER: Final = b"0" * 200  # with an exponent of two digits it can be out of the range of floats
+_LONG_EXPONENT: Final = b"0e000"
+_TOO_MANY_DIGITS: Final = b"0" * (MAX_DIGITS + 1)
 
 
 def is_scalar(value: object) -> bool:
@@ -69,13 +83,27 @@ def is_scalar(value: object) -> bool:
     return type(value) in _SCALARS
 
 
+def plain_key(key: Any) -> Any:
+    """Return a key of a subclass of ``str`` as the ``str`` that it is, and any other as it is: to look it up."""
+    return str.__str__(key) if isinstance(key, str) else key
+
+
+def is_key(key: object) -> bool:
+    """Whether this can be the key of a JSON object."""
+    return isinstance(key, str) and (str.isascii(key) or not _has_lone_surrogate(key))
+
+
 def check_key(key: object) -> str:
-    """Return the key if it can be the key of a JSON object, else raise UnserializableValueError."""
+    """Return the key, as a plain ``str``, if it can be the key of a JSON object.
+
+    Raises:
+        UnserializableValueError: it cannot.
+    """
     if not isinstance(key, str):
-        raise UnserializableValueError(printable(repr(key)), f"a key is a str, not {type(key).__name__}")
-    if not key.isascii() and _has_lone_surrogate(key):
-        raise UnserializableContentError(printable(ascii(key)), "a key with a lone surrogate")
-    return key
+        raise UnserializableValueError(_shown(key), f"a key must be a str, not {_name(type(key))}")
+    if not is_key(key):
+        raise UnserializableContentError(printable(ascii(str.__str__(key))), "a key with a lone surrogate")
+    return str.__str__(key)
 
 
 def encode(value: object, key: str) -> Text:
@@ -89,22 +117,59 @@ def encode(value: object, key: str) -> Text:
     """
     try:
         text: bytes = _encode(value)
-        if type(value) in _SCALARS:
-            if text != b"null" or value is None:
-                return text
-        elif not deeper_than(MAX_DEPTH, text) and decode(text) == value:
-            return msgspec.json.format(text, indent=0)
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
-        pass  # named exactly by what follows
+        if not _has_too_many_digits(text):
+            if type(value) in _SCALARS:
+                if text != b"null" or value is None:
+                    return text
+            elif not deeper_than(MAX_DEPTH, text) and decode(text) == value:
+                return msgspec.json.format(text, indent=0)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001, S110 - whatever methods of the caller's own classes raise; named by what follows
+        pass
     raise _explain(value, key)
 
 
 def decode(text: Text | Raw) -> Any:
-    """Return a new value for a text."""
+    """Return a new value for a text.
+
+    Raises:
+        TooManyDigitsError: it holds an integer that this process has forbidden itself to read.
+    """
     try:
         return _decode(text)
     except msgspec.ValidationError:  # it counts the sign of an int among the digits that Python allows
-        return json.loads(bytes(text), parse_float=_finite)
+        return _decode_exactly(bytes(text))
+
+
+def _decode_exactly(text: bytes) -> Any:
+    return json.loads(text, parse_float=_finite, parse_int=parse_int)
+
+
+def parse_int(digits: str) -> int:
+    """Return the integer that these digits are.
+
+    Raises:
+        TooManyDigitsError: there are more than may be written, or than this process reads.
+    """
+    count = len(digits.removeprefix("-"))
+    limit = sys.get_int_max_str_digits()
+    if count > MAX_DIGITS or 0 < limit < count:
+        raise TooManyDigitsError(count, min(limit or MAX_DIGITS, MAX_DIGITS))
+    return int(digits)
+
+
+def _has_too_many_digits(text: bytes) -> bool:
+    """Whether a default Python cannot read an integer of this text, which this process could write."""
+    if len(text) <= MAX_DIGITS or 0 < sys.get_int_max_str_digits() <= MAX_DIGITS:
+        return False
+    if _TOO_MANY_DIGITS not in text.translate(_DIGITS_ALIKE):
+        return False
+    try:
+        _decode_exactly(text)
+    except TooManyDigitsError:
+        return True
+    return False
 
 
 def same(one: MaybeText, other: MaybeText) -> bool:
@@ -121,30 +186,47 @@ def _canonical(text: Text) -> bytes:
 def split(text: bytes) -> dict[str, Raw] | None:
     """Split a JSON object by key without decoding its values; the texts share memory with the argument.
 
-    Returns None for whatever is not a valid object of decodable values. msgspec does not look into values that it
-    skips as closely as into those it decodes: invalid UTF-8, numbers out of range and too deep nesting are looked for
-    here.
+    Returns None for whatever is not a valid object of decodable values, of which each stands on one line. msgspec does
+    not look into values that it skips as closely as into those it decodes: invalid UTF-8, numbers out of range and too
+    deep nesting are looked for here.
+
+    Raises:
+        TooManyDigitsError: it is valid, and holds an integer that cannot be read.
     """
+    entries = _split_any(text)
+    if entries is None or not _has_longer_line(2 * MAX_DEPTH, text):
+        return entries
+    return None if any(map(_too_deep, map(bytes, entries.values()))) else entries
+
+
+def split_any_layout(body: bytes) -> dict[str, Text] | None:
+    """Split the entries of a JSON object, in any layout, into texts on one line each; as :func:`split` otherwise."""
+    entries = _split_any(b"{" + body + b"}")
+    if entries is None or any(map(_too_deep, map(bytes, entries.values()))):
+        return None
+    return {key: msgspec.json.format(_encode(decode(text)), indent=0) for key, text in entries.items()}
+
+
+def _split_any(text: bytes) -> dict[str, Raw] | None:
+    """Split an object in any layout, whatever the depth of its values."""
     try:
         entries: dict[str, Raw] = _split(text)
         if not text.isascii():
             text.decode()
         alike = text.translate(_DIGITS_ALIKE, b"+-")
-        if b"0e000" in alike or b"0" * 300 in alike:
+        if _LONG_EXPONENT in alike or _LONG_NUMBER in alike:
             decode(text)
-        long = map(bytes, entries.values()) if _has_longer_line(2 * MAX_DEPTH, text) else ()
-        too_deep = any(len(value) > 2 * MAX_DEPTH and deeper_than(MAX_DEPTH, value) for value in long)
+            if _TOO_MANY_DIGITS in alike:
+                _decode_exactly(text)
+    except TooManyDigitsError:
+        raise
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    return None if too_deep else entries
+    return entries
 
 
-def split_any_layout(body: bytes) -> dict[str, Text] | None:
-    """Split the entries of a JSON object into texts on one line each, or return None as :func:`split` does."""
-    entries = split(b"{" + body + b"}")
-    if entries is None:
-        return None
-    return {key: msgspec.json.format(_encode(decode(text)), indent=0) for key, text in entries.items()}
+def _too_deep(text: bytes) -> bool:
+    return len(text) > 2 * MAX_DEPTH and deeper_than(MAX_DEPTH, text)
 
 
 def key_texts(keys: Iterable[str]) -> list[bytes]:
@@ -197,6 +279,20 @@ def _has_lone_surrogate(text: str) -> bool:
 
 def _explain(value: object, key: str) -> UnserializableValueError:
     """Find the first place in a refused value that JSON cannot hold."""
+    try:
+        found = _first_fault(value, key)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever methods of the caller's own classes raise
+        return UnserializableValueError(
+            f"[{_quoted(key)}]", f"{_name(type(value))}: cannot be looked into, it raises {_name(type(error))}"
+        )
+    return found or UnserializableValueError(
+        f"[{_quoted(key)}]", f"{_name(type(value))}: does not come back equal from JSON"
+    )
+
+
+def _first_fault(value: object, key: str) -> UnserializableValueError | None:
     stack: list[tuple[object, str, frozenset[int]]] = [(value, f"[{_quoted(key)}]", frozenset())]
     while stack:
         item, place, above = stack.pop()
@@ -209,9 +305,9 @@ def _explain(value: object, key: str) -> UnserializableValueError:
             for name in item:
                 if not isinstance(name, str):
                     return UnserializableValueError(
-                        place, f"the key {printable(repr(name))} is a {type(name).__name__}, not a str"
+                        place, f"the key {_shown(name)} must be a str, not {_name(type(name))}"
                     )
-                if _has_lone_surrogate(name):
+                if not is_key(name):
                     return UnserializableContentError(place, f"the key {printable(ascii(name))} has a lone surrogate")
             stack.extend((part, f"{place}[{_quoted(name)}]", inside) for name, part in reversed(item.items()))
         elif isinstance(item, list):
@@ -219,7 +315,7 @@ def _explain(value: object, key: str) -> UnserializableValueError:
         elif (reason := _scalar_fault(item)) is not None:
             kind = UnserializableContentError if isinstance(item, str | int | float) else UnserializableValueError
             return kind(place, reason)
-    return UnserializableValueError(f"[{_quoted(key)}]", f"{type(value).__name__}: does not come back equal from JSON")
+    return None
 
 
 def _scalar_fault(item: object) -> str | None:
@@ -228,14 +324,30 @@ def _scalar_fault(item: object) -> str | None:
     if isinstance(item, str):
         return "a str with a lone surrogate" if _has_lone_surrogate(item) else None
     if isinstance(item, float):
-        return None if math.isfinite(item) else f"float {item!r} is not finite"
-    if isinstance(item, int):
-        try:
-            str(int(item))
-        except ValueError:
-            return "int with more digits than Python converts (sys.set_int_max_str_digits)"
-        return None
-    return type(item).__name__
+        return None if math.isfinite(item) else f"float {float.__repr__(item)} is not finite"
+    return _int_fault(int.__int__(item)) if isinstance(item, int) else _name(type(item))
+
+
+def _int_fault(number: int) -> str | None:
+    if abs(number) >= _TOO_BIG:
+        return f"int with more than {MAX_DIGITS:,} digits, the most that every Python reads"
+    try:
+        str(number)
+    except ValueError:
+        return "int with more digits than this process converts (sys.set_int_max_str_digits)"
+    return None
+
+
+def _name(kind: type) -> str:
+    """Return the name of a type, with its module: there is more than one ``bool``."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _shown(key: object) -> str:
+    try:
+        return printable(repr(key))
+    except Exception:  # noqa: BLE001 - an int of too many digits, or whatever a class of the caller's raises
+        return f"<{_name(type(key))}>"
 
 
 def _quoted(key: str) -> str:

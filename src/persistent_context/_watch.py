@@ -7,20 +7,25 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from ._document import Document
 from ._errors import ContextUsageError
+from ._flock import fork_gate
 from ._group import queue_of
-from ._merge import OwnWrites
 from ._parse import CorruptDocumentError
+from ._store import Store
+from ._tracking import Tracker
 from ._types import Change
 from ._values import MISSING, MaybeText, check_key, decode, same
 
 _LOOK_ANYWAY_MILLISECONDS: Final = 500
 _STEP_MILLISECONDS: Final = 20
 _GATHER_AT_MOST_MILLISECONDS: Final = 40
+_READINGS: Final = 3
+_NOTES_KEPT: Final = 1000
 _TICK_SECONDS: Final = 0.05
 _TICKS: Final = 40
 
@@ -32,27 +37,57 @@ class Observer:
         path: the file.
         keys: those to look at; none stands for all.
         known: what the file held as far as the context knows.
-        writes: what the context itself writes, which is no news.
+        tracker: tells what the context itself writes, which is no news.
+        position: of the last cycle of the context that is known.
     """
 
-    def __init__(self, path: str, keys: Iterable[str], known: Document, writes: OwnWrites) -> None:
+    def __init__(self, path: str, keys: Iterable[str], known: Document, tracker: Tracker, position: int) -> None:
         self._path = path
         self._keys = frozenset(map(check_key, keys))
         self._seen = known
-        self._writes = writes
-        self._mark = writes.mark
+        self._tracker = tracker
+        self._position = position
+        self._notes: deque[tuple[int, Mapping[str, MaybeText]]] = deque()
+        self._latest = position, known
         self._news: dict[str, tuple[MaybeText, MaybeText]] = {}
         self._changes: dict[str, Change] = {}
         self._guard = threading.Lock()  # a cancelled call leaves a look behind, which goes on beside the next one
+        self._looker: int | None = None
+        self._failure: BaseException | None = None
+        tracker.listen(self)
+        self._notes.append((position, tracker.written_since(position)))
+
+    def note(self, position: int, document: Document, texts: Mapping[str, MaybeText]) -> None:
+        """Note what the context wrote; in the thread of the cycle, which waits for nobody here."""
+        self._notes.append((position, texts))
+        self._latest = position, document
+        if len(self._notes) > _NOTES_KEPT and self._guard.acquire(blocking=False):
+            try:
+                self._fold()
+            finally:
+                self._guard.release()
+
+    def fail(self, error: BaseException) -> None:
+        """Have the next look raise an error."""
+        self._failure = error
 
     def look(self) -> None:
         """Read the file, and gather what is new; in a worker thread.
 
         Raises:
             OSError: the file cannot be read. One that is missing has no keys.
+            ContextUsageError: a signal handler interrupted this thread in the midst of a look.
         """
+        if self._looker == threading.get_ident():
+            raise ContextUsageError("a watch cannot be used while this thread is looking with it").about(self._path)
         with self._guard:
-            self._look()
+            try:
+                self._looker = threading.get_ident()
+                self._look()
+            finally:
+                self._looker = None
+        if self._failure is not None:
+            raise self._failure
 
     def take_changes(self) -> dict[str, Change]:
         """Return what was gathered; it is not returned again. Never waits: an event loop's thread may call it."""
@@ -65,26 +100,59 @@ class Observer:
         return changes
 
     def _look(self) -> None:
-        queue = queue_of(self._path)
-        with queue.between_commits():
-            try:
-                document = queue.store.read()
-            except CorruptDocumentError:  # half-written by somebody who takes no lock, or to be moved aside soon
-                return
-            own = self._writes.since(self._mark, self._writes.keys())
-            self._mark = self._writes.mark
+        try:
+            found = self._read(queue_of(self._path).store)
+        except CorruptDocumentError:  # half-written by somebody who takes no lock, or to be moved aside soon
+            return
+        if found is None:
+            return
+        self._position, document = found
+        own = self._take_notes(self._position)
         now = document.differences(self._seen)
         now |= _texts(document, own.keys() - now.keys())
         before = _texts(self._seen, now) | own
         self._seen = document
         for key, text in now.items():
-            old = self._news[key][0] if key in self._news else before[key]
+            if key in own:
+                self._news.pop(key, None)  # the context itself had the last word
             if not self._keys or key in self._keys:
-                self._news[key] = old, text
+                self._news[key] = self._news.get(key, (before[key],))[0], text
         self._changes = {
             key: Change(_value(old), _value(new)) for key, (old, new) in self._news.items() if not same(old, new)
         }
         self._news = {key: self._news[key] for key in self._changes}
+
+    def _read(self, store: Store) -> tuple[int, Document] | None:
+        """Return what the file holds, and after which of the context's own cycles that is.
+
+        No cycle waits for this. While one is writing, what is read may be from before it or after it: if the context
+        writes all the time, what it wrote last serves as well. None stands for a write that takes long: the change of
+        the file at its end will have us look again.
+        """
+        tracker = self._tracker
+        for _ in range(_READINGS):
+            position = tracker.written
+            if not tracker.is_writing:
+                document = store.read()
+                if not tracker.is_writing and tracker.written == position:
+                    return max(position, self._position), document
+        return self._latest if self._latest[0] > self._position else None
+
+    def _take_notes(self, position: int) -> dict[str, MaybeText]:
+        """Return what the context wrote since the last look, up to a cycle."""
+        own: dict[str, MaybeText] = {}
+        while self._notes and self._notes[0][0] <= position:
+            own.update(self._notes.popleft()[1])
+        return own
+
+    def _fold(self) -> None:
+        """Make one note of all, which holds no keys that came and went."""
+        position = self._latest[0]
+        own = self._take_notes(position)
+        gone = [key for key, text in own.items() if text is MISSING]
+        for key in set(gone) - self._seen.find(gone).keys():
+            del own[key]
+        self._notes.appendleft((position, own))
 
 
 def _texts(document: Document, keys: Iterable[str]) -> dict[str, MaybeText]:
@@ -111,15 +179,19 @@ class Watch:
             msg = f"this watch belongs to process {self._pid}, from which this process was forked"
             raise ContextUsageError(msg).about(self._path)
         if self._alarm is None:
-            self._alarm = Alarm(self._path, ring)
+            self._alarm = Alarm(self._path, ring, self._observer.fail)
             weakref.finalize(self, self._alarm.silence)
         if self._closed:
             self._alarm.silence()
 
     def _close(self) -> None:
         self._closed = True
+        self._silence()
+
+    def _silence(self) -> None:
         if self._alarm is not None:
             self._alarm.silence()
+            self._alarm = None
 
 
 class Alarm:
@@ -132,12 +204,13 @@ class Alarm:
     Args:
         path: the file.
         ring: called in the alarm's thread; returns False if nobody listens any more.
+        fail: called with the error that ends the alarm's thread, before it rings for the last time.
     """
 
-    def __init__(self, path: str, ring: Callable[[], bool]) -> None:
+    def __init__(self, path: str, ring: Callable[[], bool], fail: Callable[[BaseException], None]) -> None:
         self._silenced = threading.Event()
         threading.Thread(
-            target=_sound, args=(path, ring, self._silenced), name=f"watch {os.path.basename(path)}", daemon=True
+            target=_sound, args=(path, ring, fail, self._silenced), name=f"watch {os.path.basename(path)}", daemon=True
         ).start()
 
     def silence(self) -> None:
@@ -145,21 +218,29 @@ class Alarm:
         self._silenced.set()
 
 
-def _sound(path: str, ring: Callable[[], bool], silenced: threading.Event) -> None:
-    while not silenced.is_set():
-        target = os.path.realpath(path)
-        for _ in itertools.chain(_events(target, silenced), _ticks(silenced)):
-            if silenced.is_set() or not ring():
-                return
-            if os.path.realpath(path) != target:
-                break
+def _sound(
+    path: str, ring: Callable[[], bool], fail: Callable[[BaseException], None], silenced: threading.Event
+) -> None:
+    try:
+        while not silenced.is_set():
+            target = os.path.realpath(path)
+            for _ in itertools.chain(_events(target, silenced), _ticks(silenced)):
+                if silenced.is_set() or not ring():
+                    return
+                if os.path.realpath(path) != target:
+                    break
+    except BaseException as error:  # noqa: BLE001 - whoever waits for the alarm is told
+        fail(error)
+        ring()
 
 
 def _events(target: str, silenced: threading.Event) -> Iterator[object]:
     """Yield when the file was replaced or written, and now and then anyway; end where this cannot be watched."""
     directory, name = os.path.split(target)
-    with contextlib.suppress(ImportError, OSError, RuntimeError):  # not there; no directory; too many watches
-        import watchfiles  # noqa: PLC0415
+    # Not installed; no directory; too many watches; a name that is not UTF-8, which watchfiles cannot take.
+    with contextlib.suppress(ImportError, OSError, RuntimeError, UnicodeError):
+        with fork_gate:  # a child forked in the midst of an import would wait for ever to import the same
+            import watchfiles  # noqa: PLC0415
 
         yield from watchfiles.watch(
             directory,

@@ -1,0 +1,221 @@
+"""The live dictionary: values decoded when they are first asked for, and for each key the text that it came from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import ItemsView, Iterator, ValuesView
+from typing import Any, Final, NamedTuple, Self
+
+from ._document import Document
+from ._values import MISSING, MaybeText, Raw, check_key, decode, encode, is_scalar
+
+
+_GONE: Final = object()
+
+
+class Items(ItemsView[str, Any]):
+    """The items of a mapping; iterating leaves out what is deleted meanwhile."""
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        for key in self._mapping:
+            value = self._mapping.get(key, _GONE)
+            if value is not _GONE:
+                yield key, value
+
+    def __reversed__(self) -> Iterator[tuple[str, Any]]:
+        return reversed(list(self))
+
+
+class Values(ValuesView[Any]):
+    """The values of a mapping; iterating leaves out what is deleted meanwhile."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in Items(self._mapping))
+
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(list(self))
+
+
+class Touched(NamedTuple):
+    """What is known of a key that was looked at, set or deleted."""
+
+    base: MaybeText
+    """The text that the file held."""
+    seen: object
+    """The value decoded from it, or found to be the same, while it is in memory."""
+    moment: int = 0
+    """When the key was last set or deleted; 0 if it was only looked at."""
+
+
+class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
+    """A dictionary that decodes a value when it is first asked for, and knows the texts that it came from.
+
+    A key that was not touched holds the undecoded text, which is its base as well; the base of every other key is in
+    ``touched``. So what may be unsaved is found without looking at all keys. Every method leaves a dictionary that a
+    signal handler may work with, at whatever line it is interrupted.
+    """
+
+    __slots__ = ("appended", "moments", "moved", "touched")
+
+    def __init__(self, moments: Iterator[int] | None = None) -> None:
+        super().__init__()
+        self.touched: dict[str, Touched] = {}
+        self.appended: dict[str, None] = {}
+        """The keys that stand behind those of the document, in their order."""
+        self.moved: set[str] = set()
+        """Those keys of the document that were deleted, and set again."""
+        self.moments = moments or itertools.count(1)
+
+    @classmethod
+    def of(cls, document: Document) -> LiveDict:
+        """Make one for a document, without decoding it."""
+        live = cls()
+        for entries in document.entries():
+            dict.update(live, entries)
+        return live
+
+    def base(self, key: str) -> MaybeText:
+        """Return what the file held for a key."""
+        touched = self.touched.get(key)
+        return touched.base if touched else self._untouched(key)
+
+    def take_over(self, key: str, text: MaybeText) -> None:
+        """Set a key and its base to what the file holds."""
+        if text is MISSING:
+            self._remove(key)
+        else:
+            self._place(key, Raw(text))
+        self.touched.pop(key, None)
+        self.moved.discard(key)
+
+    def take_along(self, key: str, base: MaybeText, text: MaybeText) -> None:
+        """Set a key to a text that is not the one of the file."""
+        self.touched[key] = Touched(base, MISSING, next(self.moments))
+        if text is MISSING:
+            self._remove(key)
+        else:
+            self._place(key, decode(text))
+
+    def rebase(self, key: str, base: MaybeText, *, agrees: bool) -> None:
+        """Note what the file holds by now for a key whose value stays; ``agrees`` if that is the same value."""
+        moment = self.touched[key].moment
+        seen = dict.get(self, key, MISSING) if agrees else MISSING
+        self.touched[key] = Touched(base, seen, moment)
+        self.moved.discard(key)
+
+    def text(self, key: str) -> MaybeText:
+        """Return the text of the value as it is now, or MISSING for a key that is not here.
+
+        Raises:
+            UnserializableValueError: JSON cannot hold it.
+        """
+        value = dict.get(self, key, MISSING)
+        if value is MISSING:
+            return MISSING
+        touched = self.touched.get(key)
+        if touched is None:
+            return self._untouched(key)
+        if value is touched.seen and is_scalar(value) and touched.base is not MISSING:
+            return touched.base
+        return bytes(value) if type(value) is Raw else encode(value, key)
+
+    def _untouched(self, key: str) -> MaybeText:
+        raw = dict.get(self, key)
+        return MISSING if raw is None else bytes(raw)
+
+    def _place(self, key: str, value: Any) -> None:
+        if key not in self:
+            self.appended[key] = None
+        dict.__setitem__(self, key, value)
+
+    def _remove(self, key: str) -> None:
+        self.appended.pop(key, None)
+        dict.pop(self, key, None)
+
+    def __getitem__(self, key: str) -> Any:
+        value = dict.__getitem__(self, key)
+        if type(value) is Raw and key not in self.touched:
+            text = bytes(value)
+            value = decode(text)
+            self.touched[key] = Touched(text, value)
+            dict.__setitem__(self, key, value)
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        key = check_key(key)
+        base = self.base(key)
+        if base is not MISSING and key not in self:
+            self.moved.add(key)
+        self.touched[key] = Touched(base, MISSING, next(self.moments))
+        self._place(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self:
+            raise KeyError(key)
+        self.touched[key] = Touched(self.base(key), MISSING, next(self.moments))
+        self._remove(key)
+
+    # What C code copies goes through __iter__ where it is overridden: dict(live) has values, not texts.
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default  # noqa: SIM401
+
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
+        return Items(self)
+
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]
+        return Values(self)
+
+    def pop(self, key: str, *default: Any) -> Any:  # type: ignore[override]
+        if key not in self and default:
+            return default[0]
+        value = self[key]
+        del self[key]
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        if not self:
+            msg = "popitem(): dictionary is empty"
+            raise KeyError(msg)
+        key = next(reversed(self))
+        return key, self.pop(key)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *others: Any, **more: Any) -> None:
+        for key, value in dict(*others, **more).items():
+            self[key] = value
+
+    def clear(self) -> None:
+        for key in list(self):
+            del self[key]
+
+    def copy(self) -> dict[str, Any]:
+        return dict[str, Any](self)
+
+    def __eq__(self, other: object) -> bool:
+        return dict(self) == (dict(other) if isinstance(other, LiveDict) else other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        return dict[str, Any](self) | dict[str, Any](other)
+
+    def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        return dict[str, Any](other) | self.copy()
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override]
+        self.update(other)
+        return self
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)

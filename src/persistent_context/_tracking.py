@@ -1,0 +1,113 @@
+"""What the cycles of the lock have done on behalf of one context, and it may not know yet.
+
+A call is made with what its context knows at that moment, and applied later, when other calls of the same context may
+have come first. What these wrote is no other writer's change, and what they took along is not written once more. The
+thread of the cycle writes it down here as it commits; the context, in its own threads, only reads it. So neither ever
+waits for the other: a signal handler may interrupt either of them at any line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+from ._document import Document
+from ._values import MaybeText
+
+T = TypeVar("T")
+
+next_position: Final = itertools.count(1).__next__
+"""Numbers the cycles of this process, in their order."""
+
+
+class Own(NamedTuple):
+    """What a context's calls have done to one key."""
+
+    text: MaybeText | None = None
+    """The last text that one of them wrote; None if they wrote none."""
+    written: int = 0
+    """The position of the cycle that wrote it."""
+    moment: int = 0
+    """Of the last unsaved change that one of them took along; 0 if they took none."""
+    taken: int = 0
+    """The position of the cycle that took it along."""
+
+
+NOTHING: Final = Own()
+
+
+class Listener(Protocol):
+    """Who wants to know what a context writes itself."""
+
+    def note(self, position: int, document: Document, texts: Mapping[str, MaybeText]) -> None:
+        """Note that texts were written, and the document that the file holds since; must neither wait nor raise."""
+
+
+class Tracker:
+    """The calls of one context, as far as cycles have carried them."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        """The position of the last cycle that carried a call of the context to its end."""
+        self.written = 0
+        """The position of the last one that wrote."""
+        self.is_writing = False
+        """Whether the file is just being replaced."""
+        self.horizon = 0
+        """The position up to which the context, and every call of it that is under way, knows everything."""
+        self._own: dict[str, Own] = {}
+        self._log: deque[tuple[int, tuple[str, ...]]] = deque()
+        self._listeners: tuple[weakref.ref[Listener], ...] = ()
+
+    def own(self, key: str) -> Own:
+        """Return what is known of a key."""
+        return self._own.get(key, NOTHING)
+
+    def written_since(self, position: int) -> dict[str, MaybeText]:
+        """Return the texts that calls have written since a cycle."""
+        return {
+            key: own.text
+            for key, own in list(self._own.items())
+            if own.text is not None and own.written > position
+        }
+
+    def listen(self, listener: Listener) -> None:
+        """Have a listener told of what is written from now on, for as long as it lives."""
+        living = (reference for reference in self._listeners if reference() is not None)
+        self._listeners = (*living, weakref.ref(listener))
+
+    def note(
+        self, position: int, document: Document, own: Mapping[str, Own], written: Mapping[str, MaybeText]
+    ) -> None:
+        """Note what a cycle has done; ``written`` are the texts that its calls changed."""
+        self._own.update(own)
+        self._log.append((position, tuple(own)))
+        while self._log and self._log[0][0] <= self.horizon:
+            passed, keys = self._log.popleft()
+            for key in keys:
+                known = self._own.get(key, NOTHING)
+                if max(known.written, known.taken) <= passed:
+                    self._own.pop(key, None)
+        if written:
+            self.written = position
+            for reference in self._listeners:
+                if (listener := reference()) is not None:
+                    listener.note(position, document, written)
+
+    def read_between(self, attempts: int, read: Callable[[], T]) -> tuple[int, T] | None:
+        """Read the file at a moment that lies between two cycles for this context.
+
+        Returns:
+            The position of the cycle before it, and what was read; None if cycles came in between at every attempt.
+        """
+        for _ in range(attempts):
+            position, written = self.done, self.written
+            if self.is_writing:
+                continue
+            result = read()
+            if not self.is_writing and (position, written) == (self.done, self.written):
+                return position, result
+        return None
