@@ -442,6 +442,34 @@ class TestRights:
         assert {"n": 4, "b": 2} == json.loads(path.read_bytes())
         assert 0o666 == stat.S_IMODE(path.stat().st_mode)
 
+    def test_a_leftover_that_may_not_be_removed(
+        self, public_directory: Path, as_stranger: Callable[..., list[Any]]
+    ) -> None:
+        """In a directory like /tmp, what another user's crashed writer left stays, and hinders nobody."""
+        needs_root("to have two users")
+        public_directory.chmod(0o1777)
+        path = public_directory / "state.json"
+        leftover = public_directory / f".state.json.{'0' * 16}.tmp"
+        leftover.write_bytes(b"{")
+        leftover.chmod(0o666)
+
+        assert [["incr", "ok", 1], ["incr", "ok", 2]] == as_stranger(path, ["incr", "n"], ["incr", "n"])
+        assert {path.name, path.name + ".lock", leftover.name} == names(public_directory)
+
+    def test_a_directory_below_one_that_may_only_be_passed_through(
+        self, public_directory: Path, as_stranger: Callable[..., list[Any]]
+    ) -> None:
+        """A directory above that may not be opened is not synced: no process of this user has made the one in it."""
+        needs_root("to have two users")
+        directory = public_directory / "home"
+        directory.mkdir()
+        os.chown(directory, NOBODY, NOBODY)
+        public_directory.chmod(0o711)
+
+        assert [["incr", "ok", 1], ["incr", "ok", 2]] == as_stranger(
+            directory / "state.json", ["incr", "n"], ["incr", "n"]
+        )
+
     def test_a_private_file_that_another_user_wrote_to(
         self, public_directory: Path, as_stranger: Callable[..., list[Any]]
     ) -> None:

@@ -323,7 +323,7 @@ class TestTheLockFile:
 
     def test_without_proc_a_process_is_asked_for_by_a_signal(self, monkeypatch):
         """Where nothing tells when a process began, a pid that nobody has is dead, and any other one lives."""
-        monkeypatch.setattr(_lock, "_start_of", lambda pid: None)
+        monkeypatch.setattr(_lock, "_process", lambda pid: None)
         monkeypatch.setattr(os.path, "exists", lambda path: False)
 
         def answer(pid, number):

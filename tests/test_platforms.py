@@ -21,8 +21,8 @@ def steps(monkeypatch, tmp_path):
         def recording(*args, **options):
             what = args[0] if isinstance(args[0], int) else str(args[0])
             if isinstance(what, int):
-                what = os.path.basename(os.readlink(f"/proc/self/fd/{what}")) if sys.platform == "linux" else "?"
-            recorded.append((name, "directory" if what == tmp_path.name else os.path.splitext(what)[1]))
+                what = os.readlink(f"/proc/self/fd/{what}") if sys.platform == "linux" else "?"
+            recorded.append((name, what if os.path.isdir(what) else os.path.splitext(what)[1]))
             return function(*args, **options)
 
         return recording
@@ -50,8 +50,10 @@ class TestTheOrderOfTheSteps:
         """Write, fsync, rename, fsync of the directory: in this order, as power loss demands."""
         ctx = SyncPersistentContext.create(tmp_path / "state.json")
         ctx.save()
+        steps.clear()
+        ctx.incr("n")
 
-        assert [("write", ".tmp"), ("fsync", ".tmp"), ("replace", ".tmp"), ("fsync", "directory")] == [
+        assert [("write", ".tmp"), ("fsync", ".tmp"), ("replace", ".tmp"), ("fsync", str(tmp_path))] == [
             step for step in steps if step[1] != ".lock"
         ]
 
@@ -64,15 +66,20 @@ class TestTheOrderOfTheSteps:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
     def test_new_directories_are_durable_too(self, tmp_path, steps):
-        """Each directory that is made is synced in the one above it."""
-        SyncPersistentContext(tmp_path / "a" / "b" / "state.json").save()
+        """A directory is synced before there is anything in it, and the last one before the first acknowledgement."""
+        ctx = SyncPersistentContext(tmp_path / "a" / "b" / "state.json")
+        ctx.save()
+        synced = [what for step, what in steps if step == "fsync"]
+        steps.clear()
+        ctx.incr("n")
 
-        assert [("fsync", "directory"), ("fsync", "")] == [step for step in steps if step[0] == "fsync"][:2]
+        assert [str(tmp_path.parent), str(tmp_path), ".tmp", str(tmp_path / "a" / "b"), str(tmp_path / "a")] == synced
+        assert [".tmp", str(tmp_path / "a" / "b")] == [what for step, what in steps if step == "fsync"]
 
 
 class TestMacOS:
     def test_the_drive_is_told_to_empty_its_cache(self, tmp_path, monkeypatch):
-        """F_FULLFSYNC stands in for fsync, of the file and of the directory."""
+        """F_FULLFSYNC stands in for fsync: of the file, of the directory, and, the first time, of the one above it."""
         import fcntl
 
         on(monkeypatch, "darwin")
@@ -82,7 +89,7 @@ class TestMacOS:
         monkeypatch.setattr(os, "fsync", None)
         SyncPersistentContext(tmp_path / "state.json").save()
 
-        assert [51, 51] == calls
+        assert [51, 51, 51] == calls
 
     @pytest.mark.parametrize("mode", [0o600, 0o640])
     def test_access_lists_are_the_business_of_linux(self, tmp_path, monkeypatch, mode):

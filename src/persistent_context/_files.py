@@ -22,15 +22,48 @@ from typing import Final
 from ._errors import DurabilityUnknownError, NotARegularFileError
 from ._flock import try_lock
 
-CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_BINARY", 0)
+_CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_BINARY", 0)
 NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 NO_WAIT: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # a FIFO would block open() for ever
-_DIRECTORY: Final = os.O_RDONLY | CLOEXEC | getattr(os, "O_DIRECTORY", 0)
+_DIRECTORY: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 _WRITE_BYTES: Final = 1024 * 1024
 _NAME_BYTES: Final = 200  # leaves room for what is appended: a file name has at most 255
 _ACL: Final = "system.posix_acl_access"
+_LAST_STANDARD_STREAM: Final = 2
+_NOT_OURS_TO_SYNC: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL)
+"""What syncing says where only others make directories: no permission, or a file system that is only read."""
+_KINDS: Final = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
 _WINDOWS_RETRIES: Final = 60
 _WINDOWS_BUSY: Final = (5, 32)  # ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION: a reader or a virus scanner has it open
+
+
+def open_fd(path: str, flags: int, mode: int = 0o666) -> int:
+    """Open a file as ``os.open`` does, but never as the standard input, output or error.
+
+    In a process that has closed one of them, the next file that is opened takes its place, and gets what is printed.
+    """
+    fd = os.open(path, flags | _CLOEXEC, mode)
+    if fd > _LAST_STANDARD_STREAM:
+        return fd
+    taken = []
+    try:
+        while fd <= _LAST_STANDARD_STREAM:
+            taken.append(fd)
+            fd = os.dup(fd)
+    finally:
+        for low in taken:
+            os.close(low)
+    if flags & os.O_EXCL:  # it is new: whatever another thread has printed into it meanwhile goes
+        os.ftruncate(fd, 0)
+        os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 def open_to_read(path: str) -> int:
@@ -38,14 +71,16 @@ def open_to_read(path: str) -> int:
 
     Raises:
         FileNotFoundError: there is none.
-        NotARegularFileError: something else is in its place.
+        NotARegularFileError: something else is in its place, or links lead round in a loop.
         OSError: as the system says.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | CLOEXEC | NO_WAIT)
+        fd = open_fd(path, os.O_RDONLY | NO_WAIT)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket
-            raise not_a_regular_file(path) from error
+        if error.errno == errno.ELOOP:
+            raise loop_of_links(path) from error
+        if error.errno == errno.ENXIO:  # a socket, or a device without a driver
+            raise not_a_regular_file(path, os.stat(path).st_mode) from error
         raise
     try:
         check_regular(path, os.fstat(fd))
@@ -61,10 +96,16 @@ def check_regular(path: str, status: os.stat_result) -> None:
         raise not_a_regular_file(path, status.st_mode)
 
 
-def not_a_regular_file(path: str, mode: int = 0) -> NotARegularFileError:
+def not_a_regular_file(path: str, mode: int) -> NotARegularFileError:
     """Return the error that says what stands in the place of a file."""
-    code, what = (errno.EISDIR, "a directory") if stat.S_ISDIR(mode) else (errno.EINVAL, "a FIFO, socket or device")
-    return NotARegularFileError(code, f"{what} stands where a regular file is wanted", path)
+    code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    what = _KINDS.get(stat.S_IFMT(mode), "something unknown")
+    return NotARegularFileError(code, f"{what} stands where a regular file is expected", path)
+
+
+def loop_of_links(path: str) -> NotARegularFileError:
+    """Return the error that says that a path never arrives anywhere."""
+    return NotARegularFileError(errno.ELOOP, "a loop of symbolic links stands where a regular file is expected", path)
 
 
 def read_at(fd: int, offset: int, length: int) -> bytes:
@@ -79,35 +120,81 @@ def read_at(fd: int, offset: int, length: int) -> bytes:
 
 
 def make_directories(path: str) -> None:
-    """Make a directory and its missing parents, each of them durably."""
+    """Make a directory and its missing parents.
+
+    Whoever finds a directory can rely on it that all above it survive a power loss: each is synced before there is
+    anything in it. Whether it does itself is for :func:`sync_name` to make sure.
+
+    Raises:
+        FileExistsError: another process was faster in making one of them; try again.
+        OSError: as the system says.
+    """
     missing = []
-    while path and not os.path.isdir(path):
+    while not os.path.isdir(path) and path != os.path.dirname(path):
         missing.append(path)
         path = os.path.dirname(path)
     for directory in reversed(missing):
-        with contextlib.suppress(FileExistsError):  # made by another process meanwhile; a file there fails below
-            os.mkdir(directory)
-        sync_directory(os.path.dirname(directory))
+        _sync_parent(os.path.dirname(directory))
+        os.mkdir(directory)
+
+
+def sync_name(path: str, *, new_directory: bool) -> None:
+    """Make the name of a file survive a power loss, and that of its directory if this may be new."""
+    directory = os.path.dirname(path)
+    sync_directory(directory)
+    if new_directory:
+        _sync_parent(directory)
 
 
 def sync_directory(path: str) -> None:
     """Make the names in a directory survive a power loss."""
     if sys.platform == "win32":  # has no such call: NTFS journals names
         return
-    fd = os.open(path, _DIRECTORY)
+    fd = open_fd(path, _DIRECTORY)
     try:
         _sync(fd)
     finally:
         os.close(fd)
 
 
-def replace(path: str, pieces: Iterable[bytes | memoryview], *, durable: bool, check: Callable[[], None]) -> int:
+def make_durable(path: str, *, new_directory: bool) -> None:
+    """Make sure that a file survives a power loss as it is, whoever wrote it; one that is gone does not matter.
+
+    Args:
+        path: the file.
+        new_directory: whether the directory may be so new that it would not survive.
+
+    Raises:
+        DurabilityUnknownError: this failed.
+    """
+    try:
+        fd = open_fd(path, NO_WAIT | (os.O_RDWR if sys.platform == "win32" else os.O_RDONLY))
+        try:
+            _sync(fd)
+        finally:
+            os.close(fd)
+        sync_name(path, new_directory=new_directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _durability_unknown(path, "there was nothing to write", error) from error
+
+
+def replace(
+    path: str,
+    pieces: Iterable[bytes | memoryview],
+    *,
+    durable: bool,
+    new_directory: bool,
+    check: Callable[[], None],
+) -> int:
     """Replace a file, or make it: whoever opens it sees all of the old content or all of the new.
 
     Args:
         path: the file, no symlink.
         pieces: the new content.
         durable: whether it is to survive a power loss when this returns.
+        new_directory: whether the directory may be so new that it would not survive.
         check: called last before the replacing; it stops it by raising.
 
     Returns:
@@ -122,7 +209,7 @@ def replace(path: str, pieces: Iterable[bytes | memoryview], *, durable: bool, c
         check_regular(path, os.lstat(path))
         mode = 0o600  # widened by share_access()
     temporary = _temporary_name(path)
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | CLOEXEC | NO_FOLLOW, mode)
+    fd = open_fd(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW, mode)
     replaced = False
     try:
         try_lock(fd)  # says that a living writer owns it, see remove_leftovers()
@@ -137,7 +224,7 @@ def replace(path: str, pieces: Iterable[bytes | memoryview], *, durable: bool, c
         _rename(temporary, path)
         replaced = True
         if durable:
-            sync_directory(os.path.dirname(path))
+            sync_name(path, new_directory=new_directory)
         if fd >= 0:
             closing, fd = fd, -1
             os.close(closing)
@@ -150,9 +237,7 @@ def replace(path: str, pieces: Iterable[bytes | memoryview], *, durable: bool, c
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        number, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or repr(error)
-        message = f"the file was replaced, but whether this survives a power loss is unknown: {reason}"
-        raise DurabilityUnknownError(number, message, path) from error
+        raise _durability_unknown(path, "the file was replaced", error) from error
     return written
 
 
@@ -165,8 +250,10 @@ def share_access(path: str, fd: int, mask: int = 0o7777) -> None:
         return
     try:
         model = os.stat(path)
-    except FileNotFoundError:
-        return
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return
+        raise
     mode = stat.S_IMODE(model.st_mode) & mask
     status = os.fstat(fd)
     if (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (mode, model.st_uid, model.st_gid) and not _has_acl(
@@ -223,7 +310,7 @@ def leftovers(path: str) -> Iterator[str]:
     start = f".{_shortened(os.path.basename(path))}."
     for temporary in _beside(path, re.compile(rf"{re.escape(start)}[0-9a-f]{{16}}\.tmp")):
         with contextlib.suppress(OSError):  # gone, a link, or another user's
-            fd = os.open(temporary, os.O_RDWR | CLOEXEC | NO_FOLLOW | NO_WAIT)
+            fd = open_fd(temporary, os.O_RDWR | NO_FOLLOW | NO_WAIT)
             try:
                 if stat.S_ISREG(os.fstat(fd).st_mode) and try_lock(fd):
                     yield temporary
@@ -246,6 +333,21 @@ def moved_aside(path: str) -> list[str]:
     """Return what was moved aside from a file's place, or kept, the oldest first."""
     start = f"{_shortened(os.path.basename(path))}.corrupt-"
     return sorted(_beside(path, re.compile(rf"{re.escape(start)}\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}}")))
+
+
+def _sync_parent(directory: str) -> None:
+    """Make the name of a directory survive a power loss, if it could be one of ours that had made it."""
+    try:
+        sync_directory(os.path.dirname(directory))
+    except OSError as error:
+        if error.errno not in _NOT_OURS_TO_SYNC:
+            raise
+
+
+def _durability_unknown(path: str, what: str, error: BaseException) -> DurabilityUnknownError:
+    number, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or repr(error)
+    message = f"{what}, but it is unknown whether the file would now survive a power loss: {reason}"
+    return DurabilityUnknownError(number, message, path)
 
 
 def _write(fd: int, pieces: Iterable[bytes | memoryview]) -> int:
@@ -314,7 +416,7 @@ def _temporary_start(path: str) -> str:
 def _beside(path: str, pattern: re.Pattern[str]) -> list[str]:
     directory = os.path.dirname(path)
     names: list[str] = []
-    with contextlib.suppress(PermissionError):  # a directory may be written, and not be listed
+    with contextlib.suppress(PermissionError, FileNotFoundError):  # it may be written and not be listed, or be gone
         names = os.listdir(directory)
     return [os.path.join(directory, name) for name in names if pattern.fullmatch(name)]
 

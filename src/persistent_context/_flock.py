@@ -18,8 +18,11 @@ if sys.platform != "win32":  # pragma: no branch - Windows has no fcntl
 
 _POLL_SECONDS: Final = 0.005
 
-fork_gate: Final = threading.Lock()
-"""Held for moments that must not be cut in two by a fork in another thread."""
+fork_gate: Final = threading.RLock()
+"""Held for moments that must not be cut in two by a fork in another thread.
+
+A signal handler, or a finalizer, may come in such a moment and lock another file, or fork, in the same thread.
+"""
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(before=fork_gate.acquire, after_in_parent=fork_gate.release, after_in_child=fork_gate.release)

@@ -13,11 +13,21 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
 from typing import Any, Final
 
 from ._errors import LockLostError, NotARegularFileError
-from ._files import CLOEXEC, NO_FOLLOW, NO_WAIT, check_regular, share_access
+from ._files import (
+    NO_FOLLOW,
+    NO_WAIT,
+    check_regular,
+    loop_of_links,
+    make_directories,
+    not_a_regular_file,
+    open_fd,
+    share_access,
+)
 from ._flock import fork_gate, try_lock, unlock, wait_for_lock
 from ._printable import printable
 from ._types import Holder
@@ -26,8 +36,27 @@ _logger = logging.getLogger("persistent_context")
 _MAGIC: Final = b'{"persistent_context":'
 _STAMP_BYTES: Final = 512
 _LONGEST_NAME: Final = 64
+_ATTEMPTS: Final = 100
+_DEAD: Final = ("Z", "X")  # a zombie holds no lock, and only waits for its parent to notice
 _LOOKS: Final = (0, 0.001, 0.002, 0.004, 0.008, 0.016)
 """Seconds before each look for the stamp of who holds the lock: it is written a moment after the lock was taken."""
+
+
+class _Wait:
+    """A thread's wait in the kernel's queue. Whoever settles it decides how it ended: granted, or abandoned."""
+
+    def __init__(self, status: os.stat_result) -> None:
+        self.status: Final = status
+        """Of the file whose lock is waited for."""
+        self._settled = threading.Lock()  # locked once, by the first to try: an atomic flag
+
+    @property
+    def is_over(self) -> bool:
+        return self._settled.locked()
+
+    def settle(self) -> bool:
+        """Return whether the caller is the first to settle it."""
+        return self._settled.acquire(blocking=False)
 
 
 class FileLock:
@@ -36,18 +65,27 @@ class FileLock:
     def __init__(self, path: str, data_path: str) -> None:
         self.path: Final = path
         self._data_path = data_path
-        self._fd: int | None = None
+        self._fd: int | None = None  # of the lock that is held
+        self._open_fds: set[int] = set()  # that one, and those that are waited with
+        self._wait: _Wait | None = None  # the last one
         self._stamped = False
         self.waited = False
         self.holder_crashed = False
         """Whether the stamp showed, when the lock was last taken, that the holder before died with it."""
+        self.in_new_directory = True
+        """Whether the directory may not survive a power loss: no holder has said in the file that it made sure."""
 
     def acquire(self, purpose: str, *, wait: bool) -> bool:
         """Take the lock and stamp it; whether it had to be waited for is in ``waited`` afterwards.
 
+        A missing lock file is made, and so is its directory.
+
         Args:
             purpose: what for, for the stamp.
             wait: wait in the kernel's queue, for ever; else return False if somebody has it.
+
+        Returns:
+            Whether the lock is held. It is not after a wait that was abandoned: then others may be using this object.
 
         Raises:
             OSError: the lock file cannot be opened or locked, or is a link.
@@ -56,26 +94,42 @@ class FileLock:
         while True:
             fd = self._open()
             try:
-                if not try_lock(fd):
-                    if not wait:
-                        self._close()
-                        return False
-                    self.waited = True
-                    if _logger.isEnabledFor(logging.DEBUG):
-                        holder = _holder_of(_read_start(fd))
-                        _logger.debug("%s: waiting for the lock, held by %s", printable(self._data_path), holder)
-                    wait_for_lock(fd)
-                status = os.fstat(fd)
-                if self._is_at_path(status):
+                granted = try_lock(fd) or (wait and self._wait_in_queue(fd))
+                if granted and self._is_at_path(status := os.fstat(fd)):
                     ours = status.st_nlink == 1  # else it is somebody's file under another name
                     if ours:
                         share_access(self._data_path, fd, mask=0o666)
                     self._stamp(fd, purpose, may_write=ours)
+                    self._fd = fd
                     return True
             except BaseException:
-                self._close()
+                self._let_go(fd)
                 raise
-            self._close()  # somebody deleted the file meanwhile: it excludes nobody any more
+            self._let_go(fd)
+            if not granted:
+                return False
+            # Somebody deleted the file meanwhile: it excludes nobody any more.
+
+    def is_waiting_in_vain(self) -> bool:
+        """Whether a thread waits for a lock file that was deleted or replaced, while others may lock its successor.
+
+        It would wait until the former holder, which may be stopped, goes on or dies. May be called in another thread.
+        """
+        wait = self._wait
+        if wait is None or wait.is_over:
+            return False
+        with contextlib.suppress(OSError):  # where nobody may look, nothing is known to be in vain
+            return not self._is_at_path(wait.status)
+        return False
+
+    def abandon_wait(self) -> bool:
+        """End a wait without the lock; return False if there is none, or the lock has just been granted.
+
+        The thread that waits cannot be woken. Whenever the kernel grants it the lock, it releases that at once, and its
+        ``acquire`` returns False. Meanwhile this object is free for another thread to acquire.
+        """
+        wait = self._wait
+        return wait is not None and wait.settle()
 
     def check(self) -> None:
         """Raise LockLostError if the lock file is not the one that was locked: others may hold its successor."""
@@ -86,19 +140,22 @@ class FileLock:
 
     def release(self) -> None:
         """Erase the stamp and release the lock; does nothing if it is not held."""
-        if (fd := self._fd) is None:
+        fd, self._fd = self._fd, None
+        if fd is None:
             return
-        if self._stamped:
-            with contextlib.suppress(OSError):  # a stamp that stays makes the next holder look for leftovers, no more
-                _write_at_start(fd, _EMPTY_STAMP)
-        with contextlib.suppress(OSError):  # closing releases it as well, unless a child has inherited the descriptor
-            unlock(fd)
-        with contextlib.suppress(OSError):  # what close(2) says, the descriptor is gone
-            self._close()
+        try:
+            if self._stamped:
+                with contextlib.suppress(OSError):  # one that stays makes the next holder look for leftovers, no more
+                    _write_at_start(fd, _NEW_STAMP if self.in_new_directory else _EMPTY_STAMP)
+        finally:
+            self._let_go(fd)
 
     def forget_after_fork(self) -> None:
-        """Close the descriptor that a forked child inherited: its parent's lock is not released by that."""
-        self._close()
+        """Close the descriptors that a forked child inherited: its parent's lock is not released by that."""
+        for fd in self._open_fds:
+            os.close(fd)
+        self._open_fds.clear()
+        self._fd = self._wait = None
 
     def holder(self, *, probe: bool) -> Holder | None:
         """Return who holds the lock now, or None.
@@ -108,7 +165,7 @@ class FileLock:
                 lock at the same moment is turned away.
         """
         try:
-            fd = os.open(self.path, os.O_RDONLY | CLOEXEC | NO_FOLLOW | NO_WAIT)
+            fd = open_fd(self.path, os.O_RDONLY | NO_FOLLOW | NO_WAIT)
         except FileNotFoundError:
             return None
         try:
@@ -126,48 +183,83 @@ class FileLock:
             os.close(fd)
 
     def _open(self) -> int:
-        flags = os.O_RDWR | CLOEXEC | NO_FOLLOW | NO_WAIT
         try:
-            with fork_gate:  # a child must know of every descriptor that it inherits
-                try:
-                    self._fd = os.open(self.path, flags)
-                except FileNotFoundError:
-                    mode = 0o600 if os.path.exists(self._data_path) else 0o666  # widened by share_access()
-                    with contextlib.suppress(FileExistsError):
-                        self._fd = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, mode)
-                    if self._fd is None:  # another process was faster
-                        self._fd = os.open(self.path, flags)
+            fd = self._open_or_make()
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EMLINK):
-                message = "the lock file is a symbolic link, which is never followed; remove it"
-                raise NotARegularFileError(error.errno, message, self.path) from error
-            if error.errno in (errno.EISDIR, errno.ENXIO):
-                raise NotARegularFileError(
-                    error.errno, "something else stands in the place of the lock file", self.path
-                ) from error
+            if explained := self._explained(error):
+                raise explained from error
             raise
         try:
-            check_regular(self.path, os.fstat(self._fd))
+            check_regular(self.path, os.fstat(fd))
         except BaseException:
-            self._close()
+            self._let_go(fd)
             raise
-        return self._fd
+        return fd
 
-    def _close(self) -> None:
-        fd, self._fd, self._stamped = self._fd, None, False
-        if fd is not None:
-            os.close(fd)
+    def _open_or_make(self) -> int:
+        """Open the lock file, and make it if it is missing."""
+        flags = os.O_RDWR | NO_FOLLOW | NO_WAIT
+        for _ in range(_ATTEMPTS):  # others may make it at the same moment, or remove the directory
+            with contextlib.suppress(FileNotFoundError):
+                return self._open_fd(flags)
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                make_directories(os.path.dirname(self.path))
+                mode = 0o600 if os.path.exists(self._data_path) else 0o666  # widened by share_access()
+                return self._open_fd(flags | os.O_CREAT | os.O_EXCL, mode)
+        return self._open_fd(flags)
+
+    def _open_fd(self, flags: int, mode: int = 0o666) -> int:
+        with fork_gate:  # a child must know of every descriptor that it inherits
+            fd = open_fd(self.path, flags, mode)
+            self._open_fds.add(fd)
+        return fd
+
+    def _explained(self, error: OSError) -> NotARegularFileError | None:
+        """Return the error that tells what stands in the place of the lock file, if this is what is wrong."""
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            if not os.path.islink(self.path):
+                return loop_of_links(self.path)
+            message = "the lock file is a symbolic link, which is never followed; remove it"
+            return NotARegularFileError(error.errno, message, self.path)
+        if error.errno in (errno.EISDIR, errno.ENXIO):
+            return not_a_regular_file(self.path, os.lstat(self.path).st_mode)
+        return None
+
+    def _wait_in_queue(self, fd: int) -> bool:
+        """Wait in the kernel's queue; return whether the lock was granted, and not the wait abandoned."""
+        self.waited = True
+        if _logger.isEnabledFor(logging.DEBUG):
+            holder = _holder_of(_read_start(fd))
+            _logger.debug("%s: waiting for the lock, held by %s", printable(self._data_path), holder)
+        wait = self._wait = _Wait(os.fstat(fd))
+        try:
+            wait_for_lock(fd)
+        except BaseException as error:
+            if wait.settle() or not isinstance(error, OSError):  # an abandoned wait has nobody to tell of an OSError
+                raise
+        return wait.settle()
+
+    def _let_go(self, fd: int) -> None:
+        """Unlock and close the file, whatever fails."""
+        try:
+            with contextlib.suppress(OSError):  # closing unlocks it as well, unless a child has inherited it
+                unlock(fd)
+        finally:
+            with fork_gate, contextlib.suppress(OSError):  # what close(2) says, the descriptor is gone
+                self._open_fds.discard(fd)
+                os.close(fd)
 
     def _is_at_path(self, status: os.stat_result) -> bool:
         try:
             return os.path.samestat(os.lstat(self.path), status)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def _stamp(self, fd: int, purpose: str, *, may_write: bool) -> None:
         before = _read_start(fd)
         self._stamped = may_write and (not before or before.startswith(_MAGIC))  # else its content is not ours
-        self.holder_crashed = self._stamped and bool(before) and before != _EMPTY_STAMP
+        self.holder_crashed = self._stamped and before not in (b"", _EMPTY_STAMP, _NEW_STAMP)
+        self.in_new_directory = before != _EMPTY_STAMP
         if self._stamped:
             _write_at_start(
                 fd, _padded(b'%s, "since": %.6f, "for": "%s"}' % (_me(os.getpid()), time.time(), purpose.encode()))
@@ -179,6 +271,8 @@ def _padded(content: bytes) -> bytes:
 
 
 _EMPTY_STAMP: Final = _padded(b"null")
+_NEW_STAMP: Final = _padded(b'"new"')
+"""The empty stamp as long as nobody has made sure that the directory survives a power loss."""
 
 
 def _write_at_start(fd: int, data: bytes) -> None:
@@ -194,7 +288,13 @@ def _read_start(fd: int) -> bytes:
 @functools.lru_cache(maxsize=1)
 def _myself(pid: int) -> dict[str, Any]:
     """Return what a stamp says of a process: a pid alone means nothing in another container, or after a reboot."""
-    return {"pid": pid, "start": _start_of(pid), "host": socket.gethostname()[:_LONGEST_NAME], "space": _pid_space()}
+    process = _process(pid)
+    return {
+        "pid": pid,
+        "start": process and process[1],
+        "host": socket.gethostname()[:_LONGEST_NAME],
+        "space": _pid_space(),
+    }
 
 
 @functools.lru_cache(maxsize=1)
@@ -212,11 +312,12 @@ def _pid_space() -> str | None:
         return None
 
 
-def _start_of(pid: int) -> int | None:
-    """Return when a process was started, in ticks since boot, or None if it is not there or nobody can say."""
+def _process(pid: int) -> tuple[str, int] | None:
+    """Return the state of a process and when it was started, in ticks since boot, or None if nobody can say."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return int(file.read().rpartition(")")[2].split()[19])
+            fields = file.read().rpartition(")")[2].split()
+        return fields[0], int(fields[19])
     except (OSError, ValueError, IndexError):
         return None
 
@@ -248,12 +349,14 @@ def _holder_of(stamp: bytes) -> Holder:
 
 
 def _is_alive(pid: int, start: object) -> bool:
-    if (now := _start_of(pid)) is not None:
-        return now == start
+    if process := _process(pid):
+        return process[0] not in _DEAD and process[1] == start
+    if os.name == "nt":  # where signal 0 is Ctrl-C
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return os.name != "nt" and not os.path.exists("/proc/self/stat")
+    return not os.path.exists("/proc/self/stat")

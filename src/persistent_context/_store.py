@@ -15,7 +15,7 @@ from collections import Counter
 from typing import Final, Protocol
 
 from ._document import EMPTY, Document
-from ._files import make_directories, move_aside, open_to_read, read_at, remove_leftovers, replace
+from ._files import make_durable, move_aside, open_to_read, read_at, remove_leftovers, replace
 from ._lock import FileLock
 from ._parse import CorruptDocumentError, parse
 from ._printable import printable
@@ -34,7 +34,10 @@ class Session(Protocol):
         """Return the document; what cannot be read is moved out of the way."""
 
     def commit(self, document: Document, *, durable: bool) -> None:
-        """Make this the document, durably or not."""
+        """Make this the document, durably or not.
+
+        If it is the very document that was read, nothing is written; durable means then that it survives as it is.
+        """
 
     def close(self, operations: int) -> None:
         """End the session, in which so many operations came to an end; what was not committed has not happened."""
@@ -50,7 +53,16 @@ class Store(Protocol):
         """Return the document as somebody committed it last; takes no lock."""
 
     def begin(self, purpose: str, *, wait: bool) -> Session | None:
-        """Begin a session, or return None if another process has one and ``wait`` is false."""
+        """Begin a session; return None if another process has one and ``wait`` is false, or the wait was abandoned."""
+
+    def is_waiting_in_vain(self) -> bool:
+        """Whether a ``begin`` in another thread waits for what can no longer be had."""
+
+    def abandon_wait(self) -> bool:
+        """Have a waiting ``begin`` return None, sooner or later, and allow another one at once.
+
+        Returns False if there is none, or its session has just begun.
+        """
 
     def holder(self, *, probe: bool = True) -> Holder | None:
         """Return who has a session; with ``probe`` without trusting what it says itself."""
@@ -74,10 +86,11 @@ class JsonFileStore:
         self._lock = FileLock(f"{path}.lock", path)
         self._known = EMPTY
         self._looked_for_leftovers = False
+        self._warned_of: int | None = None
         self.had_to_wait = False
         """Whether the lock was held by another process when it was last taken."""
         self._counts: Counter[str] = Counter()
-        self._counts_guard = threading.Lock()
+        self._counts_guard = threading.RLock()  # a signal handler may count in the midst of counting
 
     def read(self) -> Document:
         """Return the document in the file, or EMPTY if there is none.
@@ -93,11 +106,11 @@ class JsonFileStore:
         try:
             size = os.fstat(fd).st_size
             document = parse(functools.partial(read_at, fd), size, self._known)
+            if document.repeats:
+                self._warn_of_repeats(hash(read_at(fd, 0, size)))
         finally:
             os.close(fd)
         self._count(bytes_read=size)
-        if document.repeats:
-            _logger.warning("%s repeats keys, of which the last ones are taken", printable(self.path))
         self._known = document
         return document
 
@@ -108,11 +121,14 @@ class JsonFileStore:
             purpose: what the lock is held for.
             wait: whether to wait for it, without a limit.
 
+        Returns:
+            The session; None if another process holds the lock and ``wait`` is false, or the wait was abandoned.
+
         Raises:
-            OSError: the lock cannot be had.
+            OSError: the lock could not be acquired.
         """
         began = time.monotonic()
-        if not self._acquire(purpose, wait=wait):
+        if not self._lock.acquire(purpose, wait=wait):
             return None
         self.had_to_wait = self._lock.waited
         session = JsonFileSession(self, purpose, time.monotonic() - began if self.had_to_wait else 0.0)
@@ -125,6 +141,20 @@ class JsonFileStore:
             self._lock.release()
             raise
         return session
+
+    def is_waiting_in_vain(self) -> bool:
+        """Whether a thread waits for a lock file that was deleted, while others may lock its successor."""
+        return self._lock.is_waiting_in_vain()
+
+    def abandon_wait(self) -> bool:
+        """Give up the wait of another thread, whose ``begin`` returns None whenever it wakes.
+
+        Another thread may begin at once.
+
+        Returns:
+            False if nobody waits, or the lock has just been granted.
+        """
+        return self._lock.abandon_wait()
 
     def holder(self, *, probe: bool = True) -> Holder | None:
         """Return who holds the lock."""
@@ -139,13 +169,6 @@ class JsonFileStore:
         """Close the lock file's descriptor in a forked child, which leaves the lock with its parent."""
         self._lock.forget_after_fork()
 
-    def _acquire(self, purpose: str, *, wait: bool) -> bool:
-        try:
-            return self._lock.acquire(purpose, wait=wait)
-        except FileNotFoundError:
-            make_directories(os.path.dirname(self.path))
-            return self._lock.acquire(purpose, wait=wait)
-
     def read_or_move_aside(self) -> Document:
         """Read what the file holds, within a session; a corrupt file is moved aside."""
         for _ in range(_SECOND_LOOKS):
@@ -156,7 +179,10 @@ class JsonFileStore:
         try:
             return self.read()
         except CorruptDocumentError as error:
-            aside = move_aside(self.path, durable=True)
+            try:
+                aside = move_aside(self.path, durable=True)
+            except FileNotFoundError:  # somebody has removed it meanwhile, maybe with its directory
+                return EMPTY
             _logger.warning(
                 "%s is no JSON object (%s): moved aside to %s", printable(self.path), error, printable(aside)
             )
@@ -164,17 +190,28 @@ class JsonFileStore:
 
     def commit(self, document: Document, old: Document, *, durable: bool) -> int:
         """Replace the file, within a session, and return its new size."""
-        if old.repeats:
-            aside = move_aside(self.path, durable=durable, keep=True)
-            _logger.warning(
-                "%s repeated keys: as it was, it is kept in %s",
-                printable(self.path),
-                printable(aside),
+        try:
+            if old.repeats:
+                self._keep(durable=durable)
+            written = replace(
+                self.path,
+                document.pieces(),
+                durable=durable,
+                new_directory=self._lock.in_new_directory,
+                check=self._lock.check,
             )
-        written = replace(self.path, document.pieces(), durable=durable, check=self._lock.check)
+        except FileNotFoundError:
+            self._wait_for_the_lock_file_to_go()
+            raise
         self._known = document
+        self._lock.in_new_directory &= not durable
         self._count(commits=1, bytes_written=written)
         return written
+
+    def make_durable(self) -> None:
+        """Make sure that the file survives a power loss as it is."""
+        make_durable(self.path, new_directory=self._lock.in_new_directory)
+        self._lock.in_new_directory = False
 
     def release(self) -> None:
         """Release the lock, at the end of a session."""
@@ -190,6 +227,22 @@ class JsonFileStore:
             hold_seconds=cycle.held,
         )
         report(cycle)
+
+    def _warn_of_repeats(self, content: int) -> None:
+        """Warn once of the same content: a watcher reads it many times a second."""
+        if content != self._warned_of:
+            _logger.warning("%s repeats keys, of which the last ones are taken", printable(self.path))
+            self._warned_of = content
+
+    def _keep(self, *, durable: bool) -> None:
+        aside = move_aside(self.path, durable=durable, keep=True)
+        _logger.warning("%s repeated keys: as it was, it is kept in %s", printable(self.path), printable(aside))
+
+    def _wait_for_the_lock_file_to_go(self) -> None:
+        """Raise LockLostError if the directory is being removed: its files go one by one, the lock file among them."""
+        for _ in range(_SECOND_LOOKS):
+            self._lock.check()
+            time.sleep(_SECOND_LOOK_SECONDS)
 
     def _count(self, **more: float) -> None:
         with self._counts_guard:
@@ -219,15 +272,20 @@ class JsonFileSession:
         return self._document
 
     def commit(self, document: Document, *, durable: bool) -> None:
-        """Replace the file, if there is a change.
+        """Replace the file, if there is a change; if there is none, and it is to be durable, sync it as it is.
+
+        What was found may have been written by somebody who did not sync it, and is acknowledged to our caller now.
 
         Raises:
             LockLostError: the lock file was deleted; nothing was written.
-            DurabilityUnknownError: the file was replaced, and a later step failed.
+            DurabilityUnknownError: the file holds the document, but syncing failed.
             OSError: nothing was written.
         """
-        if document is not self.read():
-            self._bytes_written = self._store.commit(document, self.read(), durable=durable)
+        old = self.read()
+        if document is not old:
+            self._bytes_written = self._store.commit(document, old, durable=durable)
+        elif durable and document.present:
+            self._store.make_durable()
 
     def close(self, operations: int) -> None:
         """Release the lock, and report the cycle."""

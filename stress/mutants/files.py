@@ -23,7 +23,7 @@ FILES: Final = (
         "no-directory-fsync",
         "The directory is not synced after the replacing, so the old name may come back.",
         Promise.LOST,
-        (Edit("_files", "        if durable:\n            sync_directory(os.path.dirname(path))\n", ""),),
+        (Edit("_files", "        if durable:\n            sync_name(path, new_directory=new_directory)\n", ""),),
         (_STEPS, _POWER),
     ),
     Mutant(
@@ -34,8 +34,8 @@ FILES: Final = (
             Edit("_files", _SYNC_THE_FILE, "        check()"),
             Edit(
                 "_files",
-                "        if durable:\n            sync_dir",
-                "        if durable:\n            _sync(fd)\n            sync_dir",
+                "        if durable:\n            sync_name(",
+                "        if durable:\n            _sync(fd)\n            sync_name(",
             ),
         ),
         (_STEPS,),
@@ -44,7 +44,7 @@ FILES: Final = (
         "new-directories-unsynced",
         "A directory that was made for the file may be gone after a power loss.",
         Promise.LOST,
-        (Edit("_files", "        sync_directory(os.path.dirname(directory))\n", ""),),
+        (Edit("_files", "        _sync_parent(os.path.dirname(directory))\n", ""),),
         (_STEPS,),
     ),
     Mutant(
@@ -164,8 +164,8 @@ FILES: Final = (
         (
             Edit(
                 "_files",
-                "os.O_CREAT | os.O_EXCL | CLOEXEC | NO_FOLLOW, mode)",
-                "os.O_CREAT | CLOEXEC | NO_FOLLOW, mode)",
+                "os.O_CREAT | os.O_EXCL | NO_FOLLOW, mode)",
+                "os.O_CREAT | NO_FOLLOW, mode)",
             ),
         ),
         (suite("moments::TestTemporaries::test_one_that_somebody_planted_is_not_used"),),
@@ -197,7 +197,9 @@ FILES: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_files", "        raise DurabilityUnknownError(number, message, path) from error\n", "        raise\n"
+                "_files",
+                '        raise _durability_unknown(path, "the file was replaced", error) from error\n',
+                "        raise\n",
             ),
         ),
         (suite(_BROKEN_DISK + "test_an_unsynced_directory_leaves_durability_unknown"),),

@@ -11,7 +11,6 @@ _HAMMER = stress(
     " --seed 1 --quiet"
 )
 _INCREMENTS = suite("processes::TestNothingIsLost::test_increments")
-_REPLACE = "        written = replace(self.path, document.pieces(), durable=durable, check=self._lock.check)\n"
 
 LOCKS: Final = (
     Mutant(
@@ -28,9 +27,10 @@ LOCKS: Final = (
         (
             Edit(
                 "_store",
-                _REPLACE,
-                f"        self._lock.release()\n{_REPLACE.replace('self._lock.check', 'lambda: None')}",
+                "            written = replace(\n",
+                "            self._lock.release()\n            written = replace(\n",
             ),
+            Edit("_store", "check=self._lock.check", "check=lambda: None"),
         ),
         (_INCREMENTS, _HAMMER),
     ),
@@ -41,8 +41,8 @@ LOCKS: Final = (
         (
             Edit(
                 "_lock",
-                "            unlock(fd)\n        with",
-                "            unlock(fd)\n            os.unlink(self.path)\n        with",
+                "                unlock(fd)\n        finally",
+                "                unlock(fd)\n                os.unlink(self.path)\n        finally",
             ),
         ),
         (suite("processes::TestForeignLocks::test_the_lock_file_is_never_deleted"),),
@@ -51,7 +51,13 @@ LOCKS: Final = (
         "deleted-lock-file-taken-for-the-lock",
         "A lock counts though its file was deleted while it was waited for.",
         Promise.LOST,
-        (Edit("_lock", "                if self._is_at_path(status):\n", "                if True:\n"),),
+        (
+            Edit(
+                "_lock",
+                "if granted and self._is_at_path(status := os.fstat(fd)):",
+                "if granted and (status := os.fstat(fd)):",
+            ),
+        ),
         (suite("moments::TestTheLockFile::test_a_deleted_one_that_was_waited_for_is_no_lock"),),
     ),
     Mutant(
@@ -72,7 +78,7 @@ LOCKS: Final = (
         "forked-child-unlocks",
         "A forked child lets go of what it inherited by unlocking, which unlocks its parent's lock.",
         Promise.LOST,
-        (Edit("_lock", "        self._close()\n\n    def holder", "        self.release()\n\n    def holder"),),
+        (Edit("_lock", "        for fd in self._open_fds:\n            os.close(fd)\n", "        self.release()\n"),),
         (suite("processes::TestForks::test_a_child_cannot_release_its_parents_lock"),),
     ),
     Mutant(
@@ -109,8 +115,8 @@ LOCKS: Final = (
         (
             Edit(
                 "_lock",
-                "        if self._stamped:\n            with contextlib",
-                "        if False:\n            with contextlib",
+                "            if self._stamped:\n                with contextlib",
+                "            if False:\n                with contextlib",
             ),
         ),
         (suite("processes::TestTheHolder::test_a_former_holder_is_not_shown_for_a_holder_without_a_stamp"),),
@@ -136,8 +142,8 @@ LOCKS: Final = (
         (
             Edit(
                 "_lock",
-                "        flags = os.O_RDWR | CLOEXEC | NO_FOLLOW | NO_WAIT\n",
-                "        flags = os.O_RDWR | CLOEXEC | NO_WAIT\n",
+                "        flags = os.O_RDWR | NO_FOLLOW | NO_WAIT\n",
+                "        flags = os.O_RDWR | NO_WAIT\n",
             ),
         ),
         (suite("bad_places::TestTheKindOfTheLockFile::test_a_link_is_never_followed[async-a file-incr]", limit=10),),

@@ -11,7 +11,8 @@ from stress.mutants.memory import MEMORY
 from stress.mutants.model import Mutant
 from stress.mutants.once import ONCE
 from stress.mutants.queue import QUEUE
+from stress.mutants.store import STORE
 from stress.mutants.watch import WATCH
 
-ALL: Final = (*FILES, *LOCKS, *QUEUE, *FACES, *MEMORY, *WATCH, *ONCE)
+ALL: Final = (*FILES, *LOCKS, *QUEUE, *FACES, *MEMORY, *WATCH, *ONCE, *STORE)
 MUTANTS: Final[dict[str, Mutant]] = {mutant.name: mutant for mutant in ALL}

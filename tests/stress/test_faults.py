@@ -65,8 +65,8 @@ BROKEN = {
     ),
     "the directory is not synced": (
         "_files.py",
-        "    fd = os.open(path, _DIRECTORY)\n    try:\n        _sync(fd)\n",
-        "    fd = os.open(path, _DIRECTORY)\n    try:\n        pass\n",
+        "    fd = open_fd(path, _DIRECTORY)\n    try:\n        _sync(fd)\n",
+        "    fd = open_fd(path, _DIRECTORY)\n    try:\n        pass\n",
         [
             "lossy:save:async acknowledged:1",
             "power:xfs:save:async acknowledged:1",
@@ -76,8 +76,8 @@ BROKEN = {
     ),
     "a new directory is not synced": (
         "_files.py",
-        "        sync_directory(os.path.dirname(directory))\n",
-        "",
+        "        _sync_parent(directory)\n",
+        "        pass\n",
         ["lossy:create:sync acknowledged:1"],
         "the call said done, and the file holds no file",
     ),
@@ -132,15 +132,15 @@ BROKEN = {
     ),
     "a late error does not say that the file is replaced": (
         "_files.py",
-        "        number, reason = getattr(error,",
-        "        raise\n        number, reason = getattr(error,",
+        '        raise _durability_unknown(path, "the file was replaced", error) from error\n',
+        "        raise\n",
         ["error:save:sync fsync=EIO:2"],
         "the call said refused, and the file holds",
     ),
     "a dead holder keeps the lock": (
         "_lock.py",
         "                    if ours:\n",
-        "                    assert _read_start(fd) in (b'', _EMPTY_STAMP)\n                    if ours:\n",
+        "                    assert _read_start(fd) in (b'', _EMPTY_STAMP, _NEW_STAMP)\n                    if ours:\n",
         ["kill:save:async rename:1", "kill:commit:sync fsync:2"],
         "another process could not go on",
     ),

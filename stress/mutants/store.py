@@ -1,0 +1,260 @@
+"""Builds in which a call returns before what it says is durable, or the place of the file is not what it was."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stress.mutants.model import Edit, Mutant, Promise, suite
+
+_NOTHING_TO_WRITE = "store::TestADurableCallThatWritesNothing::"
+_NEW_DIRECTORY = "store::TestANewDirectory::"
+_REMOVED = "store::TestTheDirectoryIsRemoved::"
+_ABANDONED = "lock::TestAnAbandonedWait::"
+
+STORE: Final = (
+    Mutant(
+        "nothing-to-write-unsynced",
+        "A durable call that finds nothing to write is acknowledged though others have not synced what it found.",
+        Promise.LOST,
+        (Edit("_store", "        elif durable and document.present:\n", "        elif False:\n"),),
+        (suite(_NOTHING_TO_WRITE + "test_it_syncs_what_it_found"),),
+    ),
+    Mutant(
+        "nothing-to-write-name-unsynced",
+        "A durable call that finds nothing to write syncs the file that it found, and not its name.",
+        Promise.LOST,
+        (
+            Edit(
+                "_files",
+                "        sync_name(path, new_directory=new_directory)\n    except FileNotFoundError:\n",
+                "    except FileNotFoundError:\n",
+            ),
+        ),
+        (suite(_NOTHING_TO_WRITE + "test_it_syncs_what_it_found"),),
+    ),
+    Mutant(
+        "nothing-to-write-failure-swallowed",
+        "That what was found could not be synced is told to nobody.",
+        Promise.LOST,
+        (
+            Edit(
+                "_files",
+                '        raise _durability_unknown(path, "there was nothing to write", error) from error\n',
+                "        return\n",
+            ),
+        ),
+        (suite(_NOTHING_TO_WRITE + "test_a_failure_leaves_durability_unknown"),),
+    ),
+    Mutant(
+        "new-directory-of-another-unsynced",
+        "A directory that somebody else has just made is taken for durable.",
+        Promise.LOST,
+        (Edit("_files", "    if new_directory:\n", "    if False:\n"),),
+        (suite(_NEW_DIRECTORY + "test_one_whose_maker_was_killed_is_synced_by_the_next"),),
+    ),
+    Mutant(
+        "careless-call-vouches-for-the-directory",
+        "A call that is not to be durable, and syncs nothing, marks the directory as durable.",
+        Promise.LOST,
+        (
+            Edit(
+                "_store",
+                "        self._lock.in_new_directory &= not durable\n",
+                "        self._lock.in_new_directory = False\n",
+            ),
+        ),
+        (suite(_NEW_DIRECTORY + "test_one_whose_maker_does_not_care_is_synced_by_who_does"),),
+    ),
+    Mutant(
+        "directory-never-vouched-for",
+        "Every durable call syncs the directory above, as if each were the first.",
+        Promise.LOOP,
+        (
+            Edit(
+                "_lock",
+                "_write_at_start(fd, _NEW_STAMP if self.in_new_directory else _EMPTY_STAMP)",
+                "_write_at_start(fd, _NEW_STAMP)",
+            ),
+        ),
+        (suite(_NEW_DIRECTORY + "test_one_whose_maker_does_not_care_is_synced_by_who_does"),),
+    ),
+    Mutant(
+        "made-by-another-fails",
+        "Of two processes that make the same directory, the slower one fails.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_lock",
+                "contextlib.suppress(FileExistsError, FileNotFoundError)",
+                "contextlib.suppress(FileNotFoundError)",
+            ),
+        ),
+        (suite(_NEW_DIRECTORY + "test_one_that_another_process_makes_at_the_same_moment_will_do"),),
+    ),
+    Mutant(
+        "removed-directory-fails-the-cycle",
+        "A directory that is removed under a cycle fails its calls, which could be repeated.",
+        Promise.FAILURE,
+        (Edit("_store", "            self._wait_for_the_lock_file_to_go()\n", ""),),
+        (suite(_REMOVED + "test_under_a_cycle"),),
+    ),
+    Mutant(
+        "half-removed-directory-fails-the-cycle",
+        "A directory that is just being removed fails the calls of a cycle, which could be repeated.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_store",
+                "            time.sleep(_SECOND_LOOK_SECONDS)\n\n    def _count",
+                "            return\n\n    def _count",
+            ),
+        ),
+        (suite(_REMOVED + "test_file_by_file"),),
+    ),
+    Mutant(
+        "standard-stream-taken",
+        "A file of ours becomes the standard output of a process that has closed its own.",
+        Promise.TORN,
+        (Edit("_files", "    if fd > _LAST_STANDARD_STREAM:\n", "    if True:\n"),),
+        (suite("store::TestClosedStreams::test_what_is_printed_lands_in_no_file"),),
+    ),
+    Mutant(
+        "printed-meanwhile-stays",
+        "What is printed while a temporary is the standard output for a moment stays in it.",
+        Promise.TORN,
+        (Edit("_files", "    if flags & os.O_EXCL:  #", "    if False:  #"),),
+        (suite("store::TestClosedStreams::test_nor_what_is_printed_between"),),
+    ),
+    Mutant(
+        "repeats-warned-of-at-each-look",
+        "The log is filled with the same warning for as long as a watch looks at a file that repeats keys.",
+        Promise.FAILURE,
+        (Edit("_store", "        if content != self._warned_of:\n", "        if True:\n"),),
+        (suite("store::TestReading::test_repeated_keys_are_warned_of_once_a_content"),),
+    ),
+    Mutant(
+        "leftovers-of-later-crashes-stay",
+        "A context that has looked for leftovers once never looks again, though a holder has died since.",
+        Promise.CLOBBERED,
+        (Edit("_store", "            if self._lock.holder_crashed or not", "            if not"),),
+        (suite("store::TestLeftovers"),),
+    ),
+    Mutant(
+        "leftover-of-another-user-fails",
+        "A leftover that may not be removed fails the call that found it.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_files",
+                "        with contextlib.suppress(OSError):  # gone, or another user's to remove\n",
+                "        with contextlib.nullcontext():\n",
+            ),
+        ),
+        (suite("bad_places::TestRights::test_a_leftover_that_may_not_be_removed"),),
+    ),
+    Mutant(
+        "moved-aside-unsynced",
+        "What was moved aside may be gone after a power loss, when its place has been taken.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "_files", "    if durable:\n        sync_directory(directory)\n    return aside\n", "    return aside\n"
+            ),
+        ),
+        (suite("store::TestMovingAside"),),
+    ),
+    Mutant(
+        "every-cycle-counted-as-a-wait",
+        "A cycle that found the lock free is counted as one that waited.",
+        Promise.FAILURE,
+        (Edit("_store", "waits=cycle.waited > 0,", "waits=cycle.waited >= 0,"),),
+        (suite("lock::TestWaiting"),),
+    ),
+    Mutant(
+        "waited-once-waited-always",
+        "A cycle that found the lock free is said to have waited if one before it did.",
+        Promise.FAILURE,
+        (Edit("_lock", "        self.waited = False\n        while True:\n", "        while True:\n"),),
+        (suite("lock::TestWaiting"),),
+    ),
+    Mutant(
+        "failed-unlock-fails-the-call",
+        "A call whose change is in the file is told that it failed.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_lock",
+                "            with contextlib.suppress(OSError):  # closing unlocks it as well",
+                "            with contextlib.nullcontext():  # closing unlocks it as well",
+            ),
+        ),
+        (suite("lock::TestReleasing::test_an_unlock_that_fails_is_made_up_for_by_closing"),),
+    ),
+    Mutant(
+        "failed-release-keeps-the-lock",
+        "An error while the stamp is erased leaves the lock held for as long as the process lives.",
+        Promise.STARVES,
+        (
+            Edit(
+                "_lock",
+                "        finally:\n            self._let_go(fd)\n",
+                "        except KeyError:\n            pass\n        else:\n            self._let_go(fd)\n",
+            ),
+        ),
+        (suite("lock::TestReleasing::test_no_error_keeps_the_lock"),),
+    ),
+    Mutant(
+        "handler-waits-for-its-own-thread",
+        "A signal handler that comes while a lock file is opened, and locks another file, waits for ever.",
+        Promise.CANCELLING,
+        (Edit("_flock", "fork_gate: Final = threading.RLock()", "fork_gate: Final = threading.Lock()"),),
+        (suite("lock::TestASignalHandler", limit=10),),
+    ),
+    Mutant(
+        "vain-wait-unnoticed",
+        "A wait for a lock file that was deleted under a stopped holder is taken for one like any other.",
+        Promise.STARVES,
+        (Edit("_lock", "            return not self._is_at_path(wait.status)\n", "            return False\n"),),
+        (suite("lock::TestAWaitInVain"),),
+    ),
+    Mutant(
+        "abandoned-wait-takes-the-lock",
+        "A wait that was abandoned ends with the lock all the same, which nobody will release.",
+        Promise.STARVES,
+        (
+            Edit(
+                "_lock",
+                "                raise\n        return wait.settle()\n",
+                "                raise\n        return True\n",
+            ),
+        ),
+        (suite(_ABANDONED + "test_it_keeps_no_lock_when_it_is_granted_one"),),
+    ),
+    Mutant(
+        "abandoned-wait-not-unlocked",
+        "A wait that was abandoned closes its lock without unlocking it, so that a forked child keeps it.",
+        Promise.STARVES,
+        (Edit("_lock", "                unlock(fd)\n        finally", "                pass\n        finally"),),
+        (suite(_ABANDONED + "test_it_keeps_no_lock_when_it_is_granted_one"),),
+    ),
+    Mutant(
+        "abandoned-wait-unknown-to-children",
+        "A forked child inherits the descriptors of abandoned waits, and keeps them open.",
+        Promise.STARVES,
+        (Edit("_lock", "            self._open_fds.add(fd)\n", "            self._open_fds = {fd}\n"),),
+        (suite(_ABANDONED + "test_a_forked_child_keeps_none_of_its_descriptors"),),
+    ),
+    Mutant(
+        "zombie-shown",
+        "A process that is dead, and of which its parent has not taken notice, is shown as the holder.",
+        Promise.STARVES,
+        (
+            Edit(
+                "_lock",
+                "        return process[0] not in _DEAD and process[1] == start\n",
+                "        return process[1] == start\n",
+            ),
+        ),
+        (suite("lock::TestAZombie::test_it_is_not_shown_for_the_holder"),),
+    ),
+)

@@ -1,0 +1,335 @@
+"""The lock between processes, from within: how a wait ends, what survives an error, and who counts as alive."""
+
+import errno
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+from persistent_context import LockTimeoutError, SyncPersistentContext, _lock
+from persistent_context._lock import FileLock
+
+CHECK_DESCRIPTORS_IN_A_CHILD = """
+import os, sys, threading, time
+from persistent_context import _flock
+from persistent_context._lock import FileLock
+
+path = sys.argv[1]
+lock = FileLock(path + ".lock", path)
+threading.Thread(target=lock.acquire, args=["test"], kwargs={"wait": True}, daemon=True).start()
+while not lock.waited:
+    time.sleep(0.001)
+lock.abandon_wait()
+threading.Thread(target=lock.acquire, args=["test"], kwargs={"wait": True}, daemon=True).start()
+
+def open_locks():
+    names = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            names.append(os.readlink("/proc/self/fd/" + fd))
+        except OSError:
+            pass
+    return sum(name == path + ".lock" for name in names)
+
+while open_locks() < 2:
+    time.sleep(0.001)
+if (pid := os.fork()) == 0:
+    lock.forget_after_fork()
+    print(open_locks(), lock.is_waiting_in_vain(), lock.abandon_wait(), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+print(open_locks(), flush=True)
+"""
+
+
+@pytest.fixture
+def lock(path):
+    """The lock of the test's file."""
+    one = FileLock(f"{path}.lock", str(path))
+    yield one
+    one.release()
+
+
+@pytest.fixture
+def wait_for(lock):
+    """Have a thread wait for the lock; return the thread, and the list in which it puts how that ended."""
+    started = []
+
+    def wait():
+        ended = []
+
+        def acquire():
+            try:
+                ended.append(lock.acquire("test", wait=True))
+            except OSError as error:
+                ended.append(error.errno)
+
+        before = lock._wait
+        thread = threading.Thread(target=acquire)
+        started.append(thread)
+        thread.start()
+        tick = threading.Event()
+        while lock._wait is before:
+            tick.wait(0.001)
+        return thread, ended
+
+    yield wait
+    for thread in started:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def is_free(path):
+    """Whether somebody else could take the lock."""
+    other = FileLock(f"{path}.lock", str(path))
+    taken = other.acquire("test", wait=False)
+    other.release()
+    return taken
+
+
+class TestAWaitInVain:
+    def test_one_for_the_file_at_its_path_is_not(self, path, lock, hold, wait_for):
+        """Who waits for the lock file that all others see waits for good reason."""
+        before = lock.is_waiting_in_vain()
+        with hold(path):
+            waiting, ended = wait_for()
+            during = lock.is_waiting_in_vain()
+        waiting.join(60)
+
+        assert (False, False, [True], False) == (before, during, ended, lock.is_waiting_in_vain())
+
+    @pytest.mark.parametrize("how", ["deleted", "replaced", "gone with its directory"])
+    def test_one_for_a_file_that_is_no_longer_there_is(self, path, lock, hold, wait_for, how):
+        """Once the lock file is another one, or none, others may be locking its successor."""
+        file = path.with_name("state.json.lock")
+        with hold(path):
+            wait_for()
+            if how == "replaced":
+                path.write_bytes(b"")
+                path.replace(file)
+            else:
+                file.unlink()
+            if how == "gone with its directory":
+                path.parent.rmdir()
+                path.parent.write_bytes(b"")
+            seen = lock.is_waiting_in_vain()
+            if how == "gone with its directory":
+                path.parent.unlink()
+
+        assert seen
+
+    def test_where_nobody_may_look_it_is_not_known(self, lock, path, hold, wait_for, monkeypatch):
+        """A directory that may not be entered any more is no proof."""
+        with hold(path), monkeypatch.context() as patch:
+            wait_for()
+
+            def refuse(name):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+
+            patch.setattr(os, "lstat", refuse)
+            seen = lock.is_waiting_in_vain()
+
+        assert not seen
+
+
+class TestAnAbandonedWait:
+    def test_another_thread_may_lock_the_successor_at_once(self, path, lock, hold, wait_for):
+        """Behind a stopped holder whose lock file was deleted, a new wait finds the new lock file free."""
+        held = hold(path)
+        os.kill(held.pid, signal.SIGSTOP)
+        waiting, ended = wait_for()
+        path.with_name("state.json.lock").unlink()
+        abandoned = lock.abandon_wait()
+        taken = lock.acquire("test", wait=False)
+        free_meanwhile, ended_meanwhile = is_free(path), list(ended)
+        os.kill(held.pid, signal.SIGCONT)
+        held.release()
+        waiting.join(60)
+
+        assert (True, True, False, []) == (abandoned, taken, free_meanwhile, ended_meanwhile)
+        assert ([False], False) == (ended, is_free(path))
+        lock.check()
+
+    def test_it_keeps_no_lock_when_it_is_granted_one(self, path, lock, hold, wait_for):
+        """Granted after all, it is released at once, though a forked child may have inherited the descriptor."""
+        with hold(path):
+            waiting, ended = wait_for()
+            inherited = [os.dup(fd) for fd in lock._open_fds]
+            abandoned = lock.abandon_wait()
+        waiting.join(60)
+        free = is_free(path)
+        for fd in inherited:
+            os.close(fd)
+
+        assert (True, [False], True, set()) == (abandoned, ended, free, lock._open_fds)
+
+    def test_one_that_is_over_cannot_be_abandoned(self, path, lock, hold, wait_for):
+        """Who has been granted the lock has it."""
+        never = lock.abandon_wait()
+        with hold(path):
+            waiting, ended = wait_for()
+        waiting.join(60)
+
+        assert (False, [True], False, False) == (never, ended, lock.abandon_wait(), is_free(path))
+
+    def test_it_ends_one_way_or_the_other(self, path, lock, hold, wait_for):
+        """However close a grant and an abandoning are, either one holds the lock or nobody does."""
+        outcomes = []
+        for _ in range(20):
+            held = hold(path)
+            waiting, ended = wait_for()
+            held.child.say()
+            abandoned = lock.abandon_wait()
+            waiting.join(60)
+            outcomes.append((abandoned, *ended) in ((True, False), (False, True)))
+            lock.release()
+            outcomes.append(is_free(path))
+
+        assert {True} == set(outcomes)
+
+    @pytest.mark.parametrize("abandoned", [False, True])
+    def test_its_error_has_nobody_to_be_told_to(self, path, lock, hold, wait_for, monkeypatch, abandoned):
+        """An error of the kernel ends a wait with that error, and an abandoned one as abandoned."""
+        go_on = threading.Event()
+
+        def fail(fd):
+            go_on.wait(60)
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        monkeypatch.setattr(_lock, "wait_for_lock", fail)
+        with hold(path):
+            waiting, ended = wait_for()
+            if abandoned:
+                lock.abandon_wait()
+            go_on.set()
+            waiting.join(60)
+
+        assert ([False if abandoned else errno.ENOLCK], set(), False) == (ended, lock._open_fds, lock.abandon_wait())
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
+    def test_a_forked_child_keeps_none_of_its_descriptors(self, path, hold, spawn):
+        """A child knows of every descriptor that it inherits, also of those of abandoned waits."""
+        with hold(path):
+            said = spawn(CHECK_DESCRIPTORS_IN_A_CHILD, path).finish()
+
+        assert ["0 False False", "2"] == said
+
+
+class TestWaiting:
+    def test_it_is_told_of_the_cycle_that_waited(self, path, hold):
+        """A cycle that finds the lock free did not wait, whatever those before it did."""
+        ctx = SyncPersistentContext.create(path)
+        ctx.incr("n")
+        counts = [ctx.statistics().waits]
+        caller = threading.Thread(target=ctx.incr, args=["n"])
+        with hold(path):
+            caller.start()
+            tick = threading.Event()
+            while not ctx._attach().store._lock.waited:
+                tick.wait(0.001)
+        caller.join(60)
+        counts.append(ctx.statistics().waits)
+        for _ in range(3):
+            ctx.incr("n")
+        counts.append(ctx.statistics().waits)
+
+        assert [0, 1, 1] == counts
+
+
+class TestReleasing:
+    def test_an_unlock_that_fails_is_made_up_for_by_closing(self, path, monkeypatch):
+        """The lock is free all the same, and the call has done what it was to do."""
+
+        def fail(fd):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        ctx = SyncPersistentContext.create(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(_lock, "unlock", fail)
+            number = ctx.incr("n")
+
+        assert (1, True) == (number, is_free(path))
+
+    @pytest.mark.parametrize("step", ["_write_at_start", "unlock"])
+    def test_no_error_keeps_the_lock(self, path, lock, monkeypatch, step):
+        """Whatever fails at the end, be it that there is no memory, the lock is free afterwards."""
+
+        def fail(*_):
+            raise MemoryError
+
+        lock.acquire("test", wait=False)
+        with monkeypatch.context() as patch, pytest.raises(MemoryError):
+            patch.setattr(_lock, step, fail)
+            lock.release()
+
+        assert (set(), True) == (lock._open_fds, is_free(path))
+
+
+class TestASignalHandler:
+    def test_it_may_lock_another_file_while_one_is_being_locked(self, path, lock):
+        """A handler that comes in the moment in which a lock file is opened does not wait for its own thread."""
+        other = FileLock(f"{path.with_name('other.json')}.lock", str(path))
+        taken, armed = [], True
+
+        def handle(number, frame):
+            taken.append(other.acquire("test", wait=False))
+            other.release()
+
+        def interrupt(event, arguments):
+            nonlocal armed
+            if armed and event == "open" and arguments[0] == lock.path:
+                armed = False
+                signal.raise_signal(signal.SIGUSR1)
+
+        before = signal.signal(signal.SIGUSR1, handle)
+        try:
+            sys.addaudithook(interrupt)  # stays, and does nothing any more
+            taken.append(lock.acquire("test", wait=False))
+        finally:
+            armed = False
+            signal.signal(signal.SIGUSR1, before)
+
+        assert [True, True] == taken
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="/proc tells a zombie from the living")
+class TestAZombie:
+    @pytest.fixture
+    def zombie(self, path, hold_transaction):
+        """A process that was killed while it held the lock, and that its parent has not noticed yet."""
+        held = hold_transaction(path)
+        os.kill(held.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, held.pid, os.WEXITED | os.WNOWAIT)
+        return held.pid
+
+    def test_it_is_not_shown_for_the_holder(self, path, zombie, hold):
+        """What a zombie left in the lock file says nothing of who has the lock now."""
+        ctx = SyncPersistentContext.create(path, lock_timeout=0)
+        with hold(path):
+            holder = ctx.lock_holder()
+            with pytest.raises(LockTimeoutError) as caught:
+                ctx.incr("n")
+
+        assert (None, None) == (holder.pid, caught.value.holder.pid)
+
+    def test_one_of_another_user_is_dead_too(self, zombie, monkeypatch):
+        """Not even a process that may not be sent a signal is taken for alive."""
+
+        def refuse(pid, number):
+            raise PermissionError
+
+        monkeypatch.setattr(os, "kill", refuse)
+
+        assert not _lock._is_alive(zombie, _lock._process(zombie)[1])
+
+
+class TestWindows:
+    def test_no_process_is_sent_a_signal(self, monkeypatch):
+        """Signal 0, which only asks elsewhere, is Ctrl-C there."""
+        monkeypatch.setattr(_lock, "_process", lambda pid: None)
+        monkeypatch.setattr(os, "kill", None)
+        monkeypatch.setattr(os, "name", "nt")
+
+        assert not _lock._is_alive(os.getpid(), None)

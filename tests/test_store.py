@@ -1,0 +1,577 @@
+"""The store on one JSON file: what is durable when a call returns, and what may happen to the place meanwhile."""
+
+import errno
+import json
+import logging
+import os
+import shutil
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from persistent_context import (
+    DurabilityUnknownError,
+    LockLostError,
+    NotARegularFileError,
+    SyncPersistentContext,
+    _files,
+    _store,
+)
+from persistent_context._store import JsonFileStore
+
+STOP_AT_THE_FIRST_SYNC_IN_A_NEW_DIRECTORY = """
+import os, sys
+from persistent_context import SyncPersistentContext
+
+path, sync = sys.argv[1], os.fsync
+
+def stop(fd):
+    if os.path.isdir(os.path.dirname(path)):
+        print("made", flush=True)
+        sys.stdin.readline()
+    sync(fd)
+
+os.fsync = stop
+SyncPersistentContext(path).incr("n")
+"""
+
+DIE_BEFORE_THE_RENAME = """
+import os, signal, sys
+from persistent_context import SyncPersistentContext
+
+sys.addaudithook(lambda event, arguments: event == "os.rename" and os.kill(os.getpid(), signal.SIGKILL))
+SyncPersistentContext(sys.argv[1]).incr("n")
+"""
+
+PRINT_WITH_CLOSED_STREAMS = """
+import os, sys
+from persistent_context import SyncPersistentContext
+
+def print_to_all(event, arguments):
+    if event == "os.rename":
+        for stream in closed:
+            try:
+                os.write(stream, b"printed")
+            except OSError:
+                pass
+
+path, closed = sys.argv[1], [int(number) for number in sys.argv[2].split(",")]
+ctx = SyncPersistentContext.create(path)
+for stream in closed:
+    os.close(stream)
+sys.addaudithook(print_to_all)
+with ctx.transaction() as tx:
+    print_to_all("os.rename", ())
+    tx["n"] = 1
+ctx.incr("n")
+os._exit(0)
+"""
+
+PRINT_BETWEEN = """
+import os, sys
+from persistent_context import SyncPersistentContext
+
+real = os.dup
+
+def print_first(fd):
+    if os.readlink(f"/proc/self/fd/{fd}").endswith(".tmp"):
+        os.write(fd, b"printed by another thread")
+    return real(fd)
+
+os.close(1)
+os.dup = print_first
+SyncPersistentContext(sys.argv[1]).incr("n")
+"""
+
+INCREMENT = """
+import sys
+from persistent_context import DurabilityUnknownError, SyncPersistentContext
+
+ctx = SyncPersistentContext.create(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(100):
+    try:
+        ctx.incr("n")
+    except DurabilityUnknownError:
+        pass  # the directory went between the replacing and the sync
+print("done", flush=True)
+"""
+
+
+def stored(path):
+    """What any other program reads in the file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def temporaries(path):
+    """The names of all files beside the file and its lock."""
+    return sorted(set(os.listdir(path.parent)) - {path.name, f"{path.name}.lock"})
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """The names of the files and directories that this process syncs, in their order."""
+    if sys.platform != "linux":
+        pytest.skip("looks descriptors up in /proc: run on Linux")
+    names, real = [], os.fsync
+
+    def sync(fd):
+        real(fd)
+        names.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    return names
+
+
+@pytest.fixture
+def broken_disk(monkeypatch):
+    """A disk that cannot sync any more."""
+
+    def fail(fd):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+NOTHING_TO_WRITE = {
+    "save": lambda face, ctx: (ctx.set("a", 1), face.do(ctx.save)),
+    "compare_and_set": lambda face, ctx: face.do(ctx.compare_and_set, "a", 1, 1),
+    "compare_and_set in vain": lambda face, ctx: face.do(ctx.compare_and_set, "a", 2, 3),
+    "add in vain": lambda face, ctx: face.do(ctx.add, "a", 2),
+    "incr by nothing": lambda face, ctx: face.do(ctx.incr, "a", 0),
+    "mutate": lambda face, ctx: face.do(ctx.mutate, "a", lambda value: value),
+    "transaction": lambda face, ctx: face.inside(ctx.transaction, lambda tx: tx["a"]),
+}
+
+
+class TestADurableCallThatWritesNothing:
+    @pytest.fixture
+    def unsynced(self, path):
+        """A file that another process has written without a sync, in a directory that is not synced either."""
+        SyncPersistentContext(path, durable=False).incr("a")
+        return path
+
+    @pytest.mark.parametrize("call", NOTHING_TO_WRITE)
+    def test_it_syncs_what_it_found(self, face, unsynced, synced, call):
+        """What a call acknowledges survives a power loss, also if somebody else has written it without a sync."""
+        ctx, before = face.open(unsynced), unsynced.stat()
+        NOTHING_TO_WRITE[call](face, ctx)
+        first = synced.copy()
+        synced.clear()
+        NOTHING_TO_WRITE[call](face, ctx)
+        directory = unsynced.parent
+
+        assert ([str(unsynced), str(directory), str(directory.parent)], [str(unsynced), str(directory)]) == (
+            first,
+            synced,
+        )
+        assert os.path.samestat(before, unsynced.stat())
+
+    @pytest.mark.parametrize("call", NOTHING_TO_WRITE)
+    def test_one_that_is_not_to_be_durable_syncs_nothing(self, face, unsynced, synced, call):
+        """``durable=False`` leaves this out as well."""
+        NOTHING_TO_WRITE[call](face, face.open(unsynced, durable=False))
+
+        assert [] == synced
+
+    def test_a_missing_file_needs_no_sync(self, face, path, synced):
+        """Where nothing was found, nothing can be lost."""
+        ctx = face.open(path)
+        face.do(ctx.compare_and_set, "a", 1, 2)
+
+        assert ([], False) == (synced, path.exists())
+
+    def test_a_file_that_is_gone_by_then_needs_none(self, unsynced, synced):
+        """Somebody who takes no lock may remove the file after it was read."""
+        ctx = SyncPersistentContext(unsynced)
+        with ctx.transaction() as tx:
+            assert 1 == tx["a"]
+            unsynced.unlink()
+
+        assert [] == synced
+
+    def test_a_failure_leaves_durability_unknown(self, face, unsynced, broken_disk):
+        """The caller is told that what the file holds may not survive, and memory holds it."""
+        ctx = face.open(unsynced)
+        ctx.set("a", 1)
+        with pytest.raises(DurabilityUnknownError, match=r"nothing to write.*unknown.*Input/output error") as caught:
+            face.do(ctx.save)
+
+        assert (errno.EIO, str(unsynced)) == (caught.value.errno, caught.value.filename)
+        assert ({"a": 1}, set(), {"a": 1}) == (dict(ctx), ctx.unsaved_keys(), stored(unsynced))
+
+    def test_windows_syncs_only_what_it_may_write(self, path, monkeypatch):
+        """There, a file is opened for writing to be synced."""
+        flags, real = [], os.open
+        SyncPersistentContext(path).save()
+        monkeypatch.setattr(_files, "sys", SimpleNamespace(platform="win32"))
+
+        def recording(name, how, mode=0o777):
+            flags.append(how & (os.O_RDWR | os.O_CREAT))
+            return real(name, how, mode)
+
+        monkeypatch.setattr(os, "open", recording)
+        _files.make_durable(str(path), new_directory=True)
+
+        assert [os.O_RDWR] == flags
+
+
+class TestANewDirectory:
+    def test_one_whose_maker_was_killed_is_synced_by_the_next(self, tmp_path, spawn, synced):
+        """Nothing is acknowledged before the directory's own name is durable, whoever made the directory."""
+        path = tmp_path / "new" / "state.json"
+        maker = spawn(STOP_AT_THE_FIRST_SYNC_IN_A_NEW_DIRECTORY, path)
+        assert "made" == maker.hear()
+        maker.kill()
+        number = SyncPersistentContext(path).incr("n")
+
+        assert (1, True) == (number, str(tmp_path) in synced)
+
+    def test_one_whose_maker_does_not_care_is_synced_by_who_does(self, tmp_path, synced):
+        """After ``durable=False`` nothing is taken for durable, and after a durable call all is."""
+        path = tmp_path / "new" / "state.json"
+        careless, careful = (SyncPersistentContext(path, durable=durable) for durable in (False, True))
+        counts = []
+        for ctx in (careless, careless, careful, careful, careless, careful):
+            before = synced.count(str(tmp_path))
+            ctx.incr("n")
+            counts.append(synced.count(str(tmp_path)) - before)
+
+        assert [0, 0, 1, 0, 0, 0] == counts
+
+    def test_it_is_synced_before_there_is_another_one_in_it(self, tmp_path, synced, monkeypatch):
+        """Whoever finds a directory of ours can rely on those above it, though their makers be slow."""
+        made, real = [], os.mkdir
+
+        def make(name, *arguments):
+            made.append(os.path.dirname(os.path.dirname(name)) in synced)
+            real(name, *arguments)
+
+        monkeypatch.setattr(os, "mkdir", make)
+        SyncPersistentContext(tmp_path / "a" / "b" / "c" / "state.json", durable=False).incr("n")
+
+        assert [True, True, True] == made
+
+    def test_one_that_another_process_makes_at_the_same_moment_will_do(self, tmp_path, monkeypatch):
+        """Of two processes that find no directory, both use the one that the faster of them made."""
+        path, real = tmp_path / "a" / "b" / "state.json", os.mkdir
+
+        def too_late(name, *arguments):
+            real(name, *arguments)
+            real(name, *arguments)
+
+        monkeypatch.setattr(os, "mkdir", too_late)
+
+        assert 1 == SyncPersistentContext(path).incr("n")
+
+    @pytest.mark.parametrize("code", [errno.EACCES, errno.EINVAL, errno.EROFS])
+    def test_where_no_directory_can_be_made_none_is_synced(self, path, monkeypatch, code):
+        """The directory above may be on a file system that is only read, or belong to somebody else."""
+        real = os.fsync
+
+        def refuse(fd):
+            if os.path.samestat(os.fstat(fd), path.parent.parent.stat()):
+                raise OSError(code, os.strerror(code))
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", refuse)
+
+        assert (1, 2) == tuple(SyncPersistentContext(path).incr("n") for _ in range(2))
+
+    def test_one_that_cannot_be_synced_leaves_durability_unknown(self, path, monkeypatch):
+        """Until it could be synced no call says that it is durable, but the change is there."""
+        real, broken = os.fsync, True
+
+        def fail(fd):
+            if broken and os.path.samestat(os.fstat(fd), path.parent.parent.stat()):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", fail)
+        ctx = SyncPersistentContext(path)
+        for _ in range(2):
+            with pytest.raises(DurabilityUnknownError):
+                ctx.incr("n")
+        broken = False
+
+        assert (3, {"n": 3}) == (ctx.incr("n"), stored(path))
+
+
+class TestTheDirectoryIsRemoved:
+    def test_under_a_cycle(self, face, path):
+        """The cycle starts again, and makes the directory anew."""
+        calls = []
+
+        def remove_once(value):
+            if not calls:
+                shutil.rmtree(path.parent)
+            calls.append(value)
+            return "there"
+
+        ctx = face.open(path)
+        face.do(ctx.add, "before", 1)
+
+        assert "there" == face.do(ctx.mutate, "n", remove_once)
+        assert ({"n": "there"}, [None, None]) == (stored(path), calls)
+
+    def test_under_a_transaction(self, face, path):
+        """It cannot be repeated, and so it is told that its lock was lost."""
+        ctx = face.open(path)
+
+        def remove(tx):
+            tx["a"] = 1
+            shutil.rmtree(path.parent)
+
+        with pytest.raises(LockLostError):
+            face.inside(ctx.transaction, remove)
+
+        assert not path.parent.exists()
+
+    def test_file_by_file(self, path, monkeypatch):
+        """A removal that has come to the temporary, and not to the lock file yet, is waited for."""
+        ctx, replace = SyncPersistentContext.create(path), os.replace
+
+        def removed_meanwhile(source, target):
+            monkeypatch.setattr(os, "replace", replace)
+            os.unlink(source)
+            replace(source, target)
+
+        def go_on(_seconds):
+            path.with_name("state.json.lock").unlink(missing_ok=True)
+
+        monkeypatch.setattr(os, "replace", removed_meanwhile)
+        monkeypatch.setattr(_store, "time", SimpleNamespace(sleep=go_on, monotonic=time.monotonic))
+
+        assert (1, {"n": 1}) == (ctx.incr("n"), stored(path))
+
+    def test_a_temporary_that_is_removed_alone_is_an_error(self, path, monkeypatch):
+        """The lock is held all the same, and so nothing is to be repeated."""
+        ctx, replace = SyncPersistentContext.create(path), os.replace
+
+        def removed_meanwhile(source, target):
+            os.unlink(source)
+            replace(source, target)
+
+        with monkeypatch.context() as patch, pytest.raises(FileNotFoundError):
+            patch.setattr(os, "replace", removed_meanwhile)
+            ctx.incr("n")
+
+        assert (1, []) == (ctx.incr("n"), temporaries(path))
+
+    def test_before_what_is_corrupt_in_it_could_be_moved_aside(self, path, monkeypatch):
+        """A corrupt file that goes between two looks is a missing one."""
+        path.write_text("corrupt", encoding="utf-8")
+        rename = os.rename
+
+        def removed_meanwhile(source, target):
+            shutil.rmtree(path.parent)
+            rename(source, target)
+
+        monkeypatch.setattr(os, "rename", removed_meanwhile)
+        number = SyncPersistentContext(path).incr("n")
+
+        assert (1, {"n": 1}) == (number, stored(path))
+
+    def test_just_after_the_lock_was_taken(self, path, monkeypatch):
+        """Where there is no directory there are no leftovers; the cycle starts again."""
+        listdir = os.listdir
+
+        def removed_meanwhile(directory):
+            monkeypatch.setattr(os, "listdir", listdir)
+            shutil.rmtree(directory)
+            return listdir(directory)
+
+        monkeypatch.setattr(os, "listdir", removed_meanwhile)
+        number = SyncPersistentContext(path).incr("n")
+
+        assert (1, {"n": 1}) == (number, stored(path))
+
+    def test_just_before_the_lock_file_is_made(self, tmp_path, monkeypatch):
+        """As often as it goes it is made again, up to a bound."""
+        path, exists = tmp_path / "data" / "state.json", os.path.exists
+        removals = 3
+
+        def removed_meanwhile(name):
+            nonlocal removals
+            if str(name) == str(path) and removals:
+                removals -= 1
+                path.parent.rmdir()
+            return exists(name)
+
+        monkeypatch.setattr(os.path, "exists", removed_meanwhile)
+        number = SyncPersistentContext(path).incr("n")
+        shutil.rmtree(path.parent)
+        removals = 1_000
+        with pytest.raises(FileNotFoundError, match=r"state\.json\.lock"):
+            SyncPersistentContext(path).incr("n")
+
+        assert 1 == number
+
+    def test_again_and_again(self, path, spawn):
+        """Writers whose directory is removed all the time go on, each call in the directory that is there then."""
+        children = [spawn(INCREMENT, path) for _ in range(2)]
+        for child in children:
+            child.hear()
+        for child in children:
+            child.say()
+        heard = []
+        listeners = [threading.Thread(target=lambda child=child: heard.append(child.hear())) for child in children]
+        for listener in listeners:
+            listener.start()
+        while any(listener.is_alive() for listener in listeners):
+            shutil.rmtree(path.parent, ignore_errors=True)
+            listeners[0].join(0.002)
+        for child in children:
+            child.finish()
+
+        assert ["done", "done"] == heard
+
+
+class TestClosedStreams:
+    @pytest.mark.parametrize("closed", ["0", "1", "2", "0,1,2"])
+    def test_what_is_printed_lands_in_no_file(self, path, spawn, closed):
+        """No file of ours becomes the standard output of a process that has closed its own."""
+        spawn(PRINT_WITH_CLOSED_STREAMS, path, closed).finish()
+        lock = path.with_name("state.json.lock").read_bytes()
+
+        assert ('{\n"n": 2\n}\n', False, []) == (path.read_text(), b"printed" in lock, temporaries(path))
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
+    def test_nor_what_is_printed_between(self, path, spawn):
+        """What another thread prints in the very moment in which a temporary is opened is thrown away."""
+        spawn(PRINT_BETWEEN, path).finish()
+
+        assert '{\n"n": 1\n}\n' == path.read_text()
+
+
+class TestReading:
+    def test_it_keeps_nobody_from_committing(self, path, monkeypatch):
+        """While a slow reader of this process is in the midst of the file, calls are carried out."""
+        store = JsonFileStore(str(path))
+        reading, go_on, read_at = threading.Event(), threading.Event(), _store.read_at
+
+        def slow(fd, offset, length):
+            if threading.current_thread() is reader:
+                reading.set()
+                go_on.wait(60)
+            return read_at(fd, offset, length)
+
+        path.write_text('{\n"n": 1\n}\n', encoding="utf-8")
+        monkeypatch.setattr(_store, "read_at", slow)
+        read = []
+        reader = threading.Thread(target=lambda: read.append(store.read().find(["n"])))
+        reader.start()
+        reading.wait(60)
+        session = store.begin("test", wait=False)
+        session.commit(session.read().changed({"n": b"2"}), durable=True)
+        session.close(1)
+        written = stored(path)
+        go_on.set()
+        reader.join(60)
+
+        assert ({"n": 2}, [{"n": b"1"}]) == (written, read)
+
+    @pytest.mark.parametrize("rest", ["", ", " + ", ".join(f'"{n}": "{"x" * 100}"' for n in range(1000))])
+    def test_repeated_keys_are_warned_of_once_a_content(self, path, caplog, rest):
+        """However often a watch looks at a file that repeats keys, the log says so once, until the file changes."""
+        store = JsonFileStore(str(path))
+        warnings = []
+        for content in (1, 1, 1, 2, 2, 3):
+            path.write_text(f'{{"a": {content}, "a": 0{rest}}}', encoding="utf-8")
+            store.read()
+            warnings.append(len([record for record in caplog.records if record.levelno == logging.WARNING]))
+
+        assert [1, 1, 1, 2, 2, 3] == warnings
+
+
+class TestLeftovers:
+    def test_one_of_a_holder_that_crashed_is_removed_by_who_has_looked_before(self, path, spawn):
+        """A context that has been at work for long removes what others leave who are killed meanwhile."""
+        ctx = SyncPersistentContext.create(path)
+        ctx.incr("n")
+        child = spawn(DIE_BEFORE_THE_RENAME, path)
+        child.process.wait()
+        left = temporaries(path)
+        ctx.incr("n")
+
+        assert (1, [], {"n": 2}) == (len(left), temporaries(path), stored(path))
+
+
+class TestMovingAside:
+    @pytest.mark.parametrize(
+        ("content", "durable"), [("corrupt", True), ("corrupt", False), ('{"a": 1, "a": 2}', True)]
+    )
+    def test_the_new_name_is_durable_before_the_old_one_is_gone(self, path, synced, monkeypatch, content, durable):
+        """What was moved aside, or kept, survives a power loss after the file was replaced."""
+        path.write_text(content, encoding="utf-8")
+        replace, before = os.replace, []
+
+        def replacing(source, target):
+            before.append((str(path.parent) in synced, len(list(path.parent.glob("*.corrupt-*")))))
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", replacing)
+        SyncPersistentContext(path, durable=durable).incr("n")
+
+        assert [(True, 1)] == before
+
+
+class TestLinks:
+    def test_a_loop_in_the_place_of_the_file(self, face, path):
+        """It is told as what it is."""
+        path.symlink_to(path.name)
+        for call in (lambda: face.open(path), lambda: face.do(face.cls(path).incr, "n")):
+            with pytest.raises(NotARegularFileError, match="a loop of symbolic links stands") as caught:
+                call()
+
+            assert errno.ELOOP == caught.value.errno
+
+    def test_a_loop_on_the_way(self, face, path):
+        """Nobody is told to remove a lock file that is not there."""
+        loop = path.with_name("loop")
+        loop.symlink_to("loop")
+        for call in (lambda: face.open(loop / "state.json"), lambda: face.do(face.cls(loop / "state.json").incr, "n")):
+            with pytest.raises(NotARegularFileError, match="a loop of symbolic links stands"):
+                call()
+
+    def test_a_link_in_the_place_of_the_lock_file(self, face, path):
+        """The message says what to do about it."""
+        path.with_name("state.json.lock").symlink_to("elsewhere")
+        with pytest.raises(NotARegularFileError, match=r"symbolic link, which is never followed; remove it: .*\.lock"):
+            face.do(face.open(path).incr, "n")
+
+    def test_one_that_took_the_place_of_the_file(self, path):
+        """A link that somebody puts there under a cycle is not replaced by the file."""
+        store = JsonFileStore(str(path))
+        session = store.begin("test", wait=False)
+        document = session.read().changed({"n": b"1"})
+        path.symlink_to("elsewhere")
+        with pytest.raises(NotARegularFileError, match="a symbolic link stands"):
+            session.commit(document, durable=True)
+        session.close(1)
+
+        assert (True, []) == (path.is_symlink(), temporaries(path))
+
+
+@pytest.mark.parametrize("place", ["state.json", "state.json.lock"])
+class TestWhatStandsThere:
+    @pytest.mark.parametrize(("make", "what"), [(os.mkdir, "a directory"), (os.mkfifo, "a FIFO")])
+    def test_it_is_named(self, path, place, make, what):
+        """The message says what was found, and where."""
+        make(path.with_name(place))
+        with pytest.raises(NotARegularFileError, match=rf"{what} stands .*{place}'?$"):
+            SyncPersistentContext(path).incr("n")
+
+    def test_a_socket_is_named(self, path, place, monkeypatch):
+        """Opening one fails in a way of its own."""
+        import socket
+
+        monkeypatch.chdir(path.parent)
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(place)
+            with pytest.raises(NotARegularFileError, match=rf"a socket stands .*{place}'?$"):
+                SyncPersistentContext(path).incr("n")
