@@ -191,12 +191,14 @@ class CommitQueue:
         self.store.forget_after_fork()
 
     def _check_reentrancy(self, owner: Owner) -> None:
-        before = [request for request in self._waiting.copy() if isinstance(request, Begin)] if owner.blocks else ()
+        coming = [request.owner for request in self._beginnings()] if owner.blocks else ()
         holder = self._holder
         if self._cycle_thread == owner.thread:
             what = "a callable that runs in a cycle of this file called for another one"
-        elif any(owner.would_hold_up(request.owner) and not request.is_withdrawn for request in before):
+        elif any(map(owner.would_hold_up, coming)):
             what = "this call would block its thread's event loop, in which a transaction on the same file waits first"
+        elif any(map(owner.is_inside, coming)):
+            what = "this call interrupts its thread, which waits for a transaction on the same file"
         elif holder is None:
             return
         elif owner.is_inside(holder):
@@ -207,6 +209,10 @@ class CommitQueue:
         else:
             return
         raise ReentrantTransactionError(what).about(self.name)
+
+    def _beginnings(self) -> list[Begin]:
+        waiting = self._waiting.copy()
+        return [request for request in waiting if isinstance(request, Begin) and not request.is_withdrawn]
 
     # -------------------------------- running cycles
 
@@ -250,7 +256,7 @@ class CommitQueue:
         except IndexError:  # it was ended
             return
         self._cycle_thread = threading.get_ident()
-        self._end_cycle(self._committed(batch, session), session)
+        self._end_cycle(self._committed([request for request in batch if request.begin()], session), session)
         self._cycle_thread = None
         self._busy.release()
         go_on()

@@ -157,8 +157,10 @@ class Memory:
     def is_over(self, operation: Operation) -> None:
         """Note that nothing will become of a call any more, or that its outcome has arrived."""
         for key in self._writes.pop(operation, ()):
-            flight = self._flights[key]
-            del flight.writes[operation]
+            flight = self._flights.get(key)
+            if flight is None:  # an interrupt came before it was noted
+                continue
+            flight.writes.pop(operation, None)
             if not flight.writes:
                 del self._flights[key]
                 self._bury(key)
