@@ -46,8 +46,6 @@ _logger = logging.getLogger("persistent_context")
 _IN_VAIN_SECONDS: Final = 1.0
 """How long a thread has waited for the lock when the lock file is first looked at again."""
 
-_GUARD_SECONDS: Final = 0.1
-
 
 class _Outcome(enum.Enum):
     """How an attempt to run a cycle ended."""
@@ -76,6 +74,11 @@ class Turn:
         """Whether it belongs to the process from which this one was forked."""
         return os.getpid() != self._queue.pid
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has begun to end it."""
+        return bool(self._sessions)
+
     def end(self, request: Request) -> None:
         """Apply the request's operation, release the lock, and deliver the request; does not wait for it.
 
@@ -91,7 +94,7 @@ class Turn:
 
     def abandon(self) -> None:
         """Release the lock with nothing written, unless it was ended; does not wait for it."""
-        if self._sessions and not self.is_inherited:
+        if self.is_open and not self.is_inherited:
             self._queue.end(self._sessions, [])
 
     def __del__(self) -> None:
@@ -433,30 +436,34 @@ def own_copy(error: BaseException) -> BaseException:
     return twin
 
 
-_queues: weakref.WeakValueDictionary[str, CommitQueue] = weakref.WeakValueDictionary()
-_queues_guard = threading.Lock()
+_queues: Final[dict[str, weakref.ref[CommitQueue]]] = {}
 
 
 def queue_of(path: str) -> CommitQueue:
     """Return this process's queue for a file, by its real path; all contexts on the file share it."""
     real = os.path.realpath(path)
-    queue = _queues.get(real)
-    if queue is not None:
-        return queue
-    # The very thread that holds the guard may have been interrupted by a handler that calls: that is not waited for.
-    guarded = _queues_guard.acquire(timeout=_GUARD_SECONDS)
-    try:
-        return _queues.setdefault(real, CommitQueue(JsonFileStore(real), real))
-    finally:
-        if guarded:
-            _queues_guard.release()
+    while True:
+        known = _queues.get(real)
+        queue = known and known()
+        if queue:
+            return queue
+        if known is not None:
+            _forget(real, known)
+        queue = CommitQueue(JsonFileStore(real), real)
+        if _queues.setdefault(real, weakref.ref(queue, partial(_forget, real)))() is queue:
+            return queue
+
+
+def _forget(real: str, dead: weakref.ref[CommitQueue]) -> None:
+    if _queues.get(real) is dead:
+        _queues.pop(real, None)
 
 
 def _after_fork_in_child() -> None:
-    global _queues, _queues_guard
-    for queue in list(_queues.values()):
-        queue.disown()
-    _queues, _queues_guard = weakref.WeakValueDictionary(), threading.Lock()
+    for known in list(_queues.values()):
+        if queue := known():
+            queue.disown()
+    _queues.clear()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork

@@ -117,9 +117,14 @@ class SyncPersistentContext(BaseContext):
             if not request.withdraw():
                 self._wait_out(request)
                 if isinstance(request.result, Turn):
-                    self._end(request.result, Operation("transaction"))
+                    self._give_back(request.result)
             self._over(operation)
             raise
+
+    def _give_back(self, turn: Turn) -> None:
+        """End a transaction with nothing written, unless it was ended."""
+        if turn.is_open and not turn.is_inherited:
+            self._end(turn, Operation("transaction"))
 
     def _end(self, turn: Turn, operation: Operation) -> None:
         """End a transaction with an operation, to its end whatever interrupts."""
@@ -193,7 +198,7 @@ class SyncTransaction:
         except BaseException:
             stay.leave()
             if turn is not None:
-                turn.abandon()
+                self._context._give_back(turn)  # noqa: SLF001
             raise
         return transaction
 
@@ -211,8 +216,8 @@ class SyncTransaction:
             try:
                 self._context._end(turn, operation)  # noqa: SLF001
             finally:
-                turn.abandon()  # if an exception came in between
                 stay.leave()
+                self._context._give_back(turn)  # noqa: SLF001 - if an exception came in between
                 self._context._over(transaction._finish())  # noqa: SLF001
 
 
