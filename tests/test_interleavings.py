@@ -96,6 +96,11 @@ FOUND_BEFORE = {
     "a key deleted during an increment": ("a.swap k 1 -; a.incr k; a.del k", "ask"),
     "a save does not undo a transaction that saw more": ("a.tx k; a.set k 40; a.save; a.set k 1", "mine"),
     "an increment does not undo a transaction that saw more": ("a.set k 20; a.tx k; a.incr k; a.set k 1", "theirs"),
+    "a save does not undo a mutation that saw the same": ("a.add k 30; a.set k 1; a.mutate k; a.save", "ask"),
+    "a swap does not undo an increment that saw the same": (
+        "a.swap k 1 20; a.set k 1; a.incr k; a.swap k 1 50",
+        "raise",
+    ),
     "a load is newer than what a transaction tells late": ("a.tx k; edit k 40; a.load", "mine"),
     "a load is newer than what a failed swap tells late": ("a.tx l; a.swap k 5 6; edit k 50; a.load", "mine"),
     "a load is newer than what another's call made known": ("b.tx k; a.swap k 1 40; edit k 50; b.load", "mine"),

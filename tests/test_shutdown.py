@@ -498,11 +498,7 @@ class TestAForkedChildEnds:
     @pytest.mark.parametrize("kind", ["transaction", "context"])
     def test_inside_its_parents_block(self, path, spawn, kind):
         """A child that exits inside a block that its parent entered exits with its own status; the parent goes on."""
-<<<<<<< HEAD
-        assert ["3"] == spawn(FORKED, path, kind).finish()  # by an alarm: a child of faulthandler's watchdog never ends
-=======
         assert ["3"] == spawn(FORKED, path, kind).finish()
->>>>>>> tests
 
 
 # ---------------------------------------- what the tests rely on

@@ -15,11 +15,11 @@ from typing import Any, Final, NamedTuple, NoReturn, TypedDict
 
 from . import _operations as operations
 from ._document import Document
-from ._errors import ContextUsageError, PersistentContextError
+from ._errors import PersistentContextError
 from ._group import CommitQueue, queue_of
 from ._live import Items, LiveDict, Values
 from ._memory import Arrival, Memory
-from ._merge import OnConflict, check_policy
+from ._merge import OnConflict, Unsaved, check_policy
 from ._operations import Commit, Operation, Reload, Save, Update, Write
 from ._parse import CorruptDocumentError
 from ._request import Request
@@ -295,7 +295,11 @@ class BaseContext(MutableMapping[str, Any]):
     def _transaction(self, document: Document) -> Transaction:
         with self._guarded():
             commit = self._memory.transaction()
-        return Transaction(document, commit, self._memory, self._guarded, self._on_conflict, self._path)
+        return Transaction(document, commit, self._touch, self._on_conflict, self._path)
+
+    def _touch(self, commit: Commit, key: str) -> dict[str, Unsaved]:
+        with self._guarded():
+            return self._memory.touch(commit, key)
 
     def _over(self, operation: Operation) -> None:
         """Note that a call has ended, with whatever outcome."""
@@ -348,9 +352,10 @@ class BaseContext(MutableMapping[str, Any]):
 
     def _drain(self) -> None:
         """Take over what became known, in its order; not from within memory, which an interrupt may have cut in two."""
-        with BaseContext._guarded(self):
-            if self._guard[1]._recursion_count() > 1:  # type: ignore
-                return
+        BaseContext._guarded(self)  # a forked child forgets the inbox
+        if not self._inbox or self._guard[1]._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition does
+            return
+        with self._guard[1]:
             while self._inbox:
                 self._memory.absorb(self._inbox.popleft())
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import ItemsView, Iterator, ValuesView
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import Any, Final, NamedTuple, Self
 
 from ._document import Document
 from ._values import MISSING, MaybeText, Raw, check_key, decode, encode, is_scalar
-
 
 _GONE: Final = object()
 
@@ -16,24 +15,32 @@ _GONE: Final = object()
 class Items(ItemsView[str, Any]):
     """The items of a mapping; iterating leaves out what is deleted meanwhile."""
 
+    def __init__(self, mapping: Mapping[str, Any]) -> None:
+        super().__init__(mapping)
+        self._of: Final = mapping
+
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        for key in self._mapping:
-            value = self._mapping.get(key, _GONE)
+        for key in self._of:
+            value = self._of.get(key, _GONE)
             if value is not _GONE:
                 yield key, value
 
     def __reversed__(self) -> Iterator[tuple[str, Any]]:
-        return reversed(list(self))
+        return iter(list(self)[::-1])
 
 
 class Values(ValuesView[Any]):
     """The values of a mapping; iterating leaves out what is deleted meanwhile."""
 
+    def __init__(self, mapping: Mapping[str, Any]) -> None:
+        super().__init__(mapping)
+        self._of: Final = mapping
+
     def __iter__(self) -> Iterator[Any]:
-        return (value for _, value in Items(self._mapping))
+        return (value for _, value in Items(self._of))
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(list(self))
+        return iter(list(self)[::-1])
 
 
 class Touched(NamedTuple):
@@ -109,7 +116,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         Raises:
             UnserializableValueError: JSON cannot hold it.
         """
-        value = dict.get(self, key, MISSING)
+        value: Any = dict.get(self, key, MISSING)
         if value is MISSING:
             return MISSING
         touched = self.touched.get(key)
@@ -117,7 +124,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
             return self._untouched(key)
         if value is touched.seen and is_scalar(value) and touched.base is not MISSING:
             return touched.base
-        return bytes(value) if type(value) is Raw else encode(value, key)
+        return bytes(value) if isinstance(value, Raw) else encode(value, key)
 
     def _untouched(self, key: str) -> MaybeText:
         raw = dict.get(self, key)

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from ._document import EMPTY, Document
 from ._live import LiveDict
 from ._merge import OnConflict, Unsaved
-from ._operations import Commit, Function, Operation, Origin, Reload, Save, Update, Write, still_unsaved, whole_memory
+from ._operations import Commit, Function, Operation, Origin, Reload, Save, Update, Write, pending, whole_memory
 from ._tracking import Tracker
 from ._values import MISSING, MaybeText, Raw, decode, same
 
@@ -60,8 +60,8 @@ class _Flight:
 class Memory:
     """The live dictionary with the document that it was read from, and what became known since.
 
-    ``seen`` is the document that memory was last brought up to as a whole. Of the keys in ``_ahead`` more is known since
-    (from atomic operations and transactions): it keeps what ``seen`` holds of them.
+    ``seen`` is the document that memory was last brought up to as a whole. Of the keys in ``_ahead`` newer texts are
+    known, from atomic operations and transactions: it keeps what ``seen`` holds of them.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Memory:
         self.position = 0
         """Of the last cycle whose outcome is known here."""
         self._loaded = 0  # the moment of the last load
-        self._writes: dict[Operation, dict[str, None]] = {}  # the calls under way, in their order, and their keys
+        self._writes: dict[Write, dict[str, None]] = {}  # the calls under way, in their order, and their keys
         self._flights: dict[str, _Flight] = {}
 
     def load(self, position: int, document: Document, live: LiveDict) -> bool:
@@ -118,7 +118,7 @@ class Memory:
     def save(self, policy: OnConflict) -> Save:
         """Return the saving of memory as it is now."""
         data = self.data
-        appended = {key: None for key in list(data.appended)}
+        appended = dict.fromkeys(list(data.appended))
         keys = [key for key in list(data.touched) if key not in appended]
         unsaved = {key: change for key in (*keys, *appended) if (change := self.send(key))}
         mine = {key: change.mine for key, change in unsaved.items()}
@@ -144,7 +144,7 @@ class Memory:
         """Return the unsaved change of a key, if there is one, for a transaction that takes it along."""
         change = self.send(key)
         self._take_off(commit, key, change)
-        return still_unsaved({key: change}, commit.origin, self.tracker.own) if change else {}
+        return pending({key: change}, commit.origin, self.tracker.own) if change else {}
 
     def reload(self) -> Reload:
         """Return a loading under the lock."""
@@ -156,6 +156,8 @@ class Memory:
 
     def is_over(self, operation: Operation) -> None:
         """Note that nothing will become of a call any more, or that its outcome has arrived."""
+        if not isinstance(operation, Write):
+            return
         for key in self._writes.pop(operation, ()):
             flight = self._flights.get(key)
             if flight is None:  # an interrupt came before it was noted
@@ -282,7 +284,7 @@ class Memory:
 
     def _see_horizon(self) -> None:
         oldest = next(iter(self._writes), None)
-        self.tracker.horizon = oldest.origin.mark if oldest and oldest.origin else self.position
+        self.tracker.horizon = oldest.origin.mark if oldest else self.position
 
     def _differs(self, key: str) -> bool:
         try:

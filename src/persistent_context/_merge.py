@@ -36,10 +36,8 @@ def check_policy(policy: object) -> OnConflict:
     raise ValueError(msg)
 
 
-def merge(
-    unsaved: Mapping[str, Unsaved], theirs: Mapping[str, MaybeText], policy: OnConflict
-) -> dict[str, MaybeText]:
-    """Return what each of the keys becomes.
+def merge(unsaved: Mapping[str, Unsaved], theirs: Mapping[str, MaybeText], policy: OnConflict) -> dict[str, MaybeText]:
+    """Return what each of the keys becomes; a change that is none, as it is its own base, is left out.
 
     Args:
         unsaved: the changes of this context.
@@ -53,6 +51,8 @@ def merge(
     merged: dict[str, MaybeText] = {}
     conflicts = []
     for key, change in unsaved.items():
+        if same(change.base, change.mine):
+            continue
         their = theirs.get(key, MISSING)
         if policy == "mine" or same(their, change.base) or same(their, change.mine):
             merged[key] = change.mine

@@ -62,9 +62,9 @@ class Draft:
         """Return the text of one of the keys that the draft was made for."""
         return self._texts[key]
 
-    def still_unsaved(self, unsaved: Mapping[str, Unsaved], origin: Origin) -> dict[str, Unsaved]:
-        """Return those changes of a context that are to be written, after what its calls before wrote and took along."""
-        return still_unsaved(unsaved, origin, partial(self._own_of, origin.tracker)) if unsaved else {}
+    def pending(self, unsaved: Mapping[str, Unsaved], origin: Origin) -> dict[str, Unsaved]:
+        """Return those changes of a context that none of its earlier calls has taken along, against their base now."""
+        return pending(unsaved, origin, partial(self._own_of, origin.tracker)) if unsaved else {}
 
     def put(
         self,
@@ -101,7 +101,7 @@ class Draft:
             if change.moved:
                 self._moved.add(key)
         self._is_new = self._is_new and all(text is MISSING for text in changes.values())
-        self._claims = self._claims or bool(changes or taken)
+        self._claims = self._claims or bool(changes)
 
     def create(self) -> None:
         """Have the file written even if it would be empty."""
@@ -147,10 +147,8 @@ class Draft:
         return self._own.get(tracker, {}).get(key) or tracker.own(key)
 
 
-def still_unsaved(
-    unsaved: Mapping[str, Unsaved], origin: Origin, own_of: Callable[[str], Own]
-) -> dict[str, Unsaved]:
-    """Return those changes that are still to be written, from what the context itself wrote since it made them.
+def pending(unsaved: Mapping[str, Unsaved], origin: Origin, own_of: Callable[[str], Own]) -> dict[str, Unsaved]:
+    """Return those changes that no earlier call of the context has taken along, against their base by now.
 
     Args:
         unsaved: what the context makes of keys, also of those that it has set back to what the file held.
@@ -164,8 +162,7 @@ def still_unsaved(
         if own.taken > origin.mark and change.moment <= own.moment:
             continue
         base = own.text if own.text is not None and own.written > origin.mark else change.base
-        if not same(base, change.mine):
-            found[key] = change._replace(base=base)
+        found[key] = change._replace(base=base)
     return found
 
 
@@ -249,13 +246,13 @@ class Save(Write):
 
     def apply(self, draft: Draft) -> None:
         """Merge."""
-        unsaved = draft.still_unsaved(self.unsaved, self.origin)
+        pending = draft.pending(self.unsaved, self.origin)
         if draft.is_new:
             draft.create()
-            draft.put(self._memory(), unsaved, self.origin)
+            draft.put(self._memory(), pending, self.origin)
         else:
-            theirs = {key: draft.get(key) for key in unsaved}
-            draft.put(merge(unsaved, theirs, self._policy), unsaved, self.origin)
+            theirs = {key: draft.get(key) for key in pending}
+            draft.put(merge(pending, theirs, self._policy), pending, self.origin)
 
 
 class Update(Write):
@@ -288,12 +285,10 @@ class Update(Write):
     def apply(self, draft: Draft) -> Any:
         """Compute."""
         found = text = draft.get(self._key)
-        unsaved = draft.still_unsaved(self.unsaved, self.origin)
-        if unsaved:
-            text = merge(unsaved, {self._key: text}, self._policy)[self._key]
+        pending = draft.pending(self.unsaved, self.origin)
+        text = merge(pending, {self._key: text}, self._policy).get(self._key, text)
         text, result = self._function(text)
-        if unsaved or text is not found:
-            draft.put({self._key: text}, unsaved, self.origin)
+        draft.put({} if text is found else {self._key: text}, pending, self.origin)
         return result
 
 
@@ -367,9 +362,7 @@ def _check_number(value: object, what: str, key: str | None = None) -> None:
         raise TypeError(msg)
 
 
-def whole_memory(
-    seen: Document, changes: Mapping[str, MaybeText], appended: Collection[str]
-) -> dict[str, Text]:
+def whole_memory(seen: Document, changes: Mapping[str, MaybeText], appended: Collection[str]) -> dict[str, Text]:
     """Put all of a context's memory together, in order, from what it has read and what it changed."""
     whole = seen.changed(changes, appended)
     return {key: bytes(text) for entries in whole.entries() for key, text in entries.items()}

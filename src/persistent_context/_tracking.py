@@ -69,9 +69,7 @@ class Tracker:
     def written_since(self, position: int) -> dict[str, MaybeText]:
         """Return the texts that calls have written since a cycle."""
         return {
-            key: own.text
-            for key, own in list(self._own.items())
-            if own.text is not None and own.written > position
+            key: own.text for key, own in list(self._own.items()) if own.text is not None and own.written > position
         }
 
     def listen(self, listener: Listener) -> None:
@@ -79,9 +77,7 @@ class Tracker:
         living = (reference for reference in self._listeners if reference() is not None)
         self._listeners = (*living, weakref.ref(listener))
 
-    def note(
-        self, position: int, document: Document, own: Mapping[str, Own], written: Mapping[str, MaybeText]
-    ) -> None:
+    def note(self, position: int, document: Document, own: Mapping[str, Own], written: Mapping[str, MaybeText]) -> None:
         """Note what a cycle has done; ``written`` are the texts that its calls changed."""
         self._own.update(own)
         self._log.append((position, tuple(own)))

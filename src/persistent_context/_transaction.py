@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, ItemsView, Iterator, MutableMapping, ValuesView
-from contextlib import AbstractContextManager
 from typing import Any
 
 from ._document import Document
 from ._errors import ContextUsageError
 from ._live import Items, LiveDict, Values
-from ._memory import Memory
-from ._merge import OnConflict, merge
+from ._merge import OnConflict, Unsaved, merge
 from ._operations import Commit
-from ._values import MISSING, MaybeText, check_key, same
+from ._values import MISSING, check_key, same
 
 
 class Transaction(MutableMapping[str, Any]):
@@ -27,15 +25,13 @@ class Transaction(MutableMapping[str, Any]):
         self,
         document: Document,
         commit: Commit,
-        memory: Memory,
-        guarded: Callable[[], AbstractContextManager[object]],
+        touch: Callable[[Commit, str], dict[str, Unsaved]],
         policy: OnConflict,
         filepath: str,
     ) -> None:
         self._document = document
         self._operation = commit
-        self._memory = memory
-        self._guarded = guarded
+        self._touch_memory = touch
         self._policy = policy
         self._filepath = filepath
         self._values = LiveDict()
@@ -148,17 +144,14 @@ class Transaction(MutableMapping[str, Any]):
         self._check()
         if key in self._operation.looked_at:
             return
-        if self._committed is None:
-            theirs = self._document.find([key]).get(key, MISSING)
-        else:
-            theirs = self._committed.base(key)
-        with self._guarded():
-            unsaved = self._memory.touch(self._operation, key)
-        if unsaved:
-            self._values.take_along(key, theirs, merge(unsaved, {key: theirs}, self._policy)[key])
-            self._operation.taken.update(unsaved)
+        theirs = self._committed.base(key) if self._committed else self._document.find([key]).get(key, MISSING)
+        pending = self._touch_memory(self._operation, key)
+        merged = merge(pending, {key: theirs}, self._policy)
+        if merged:
+            self._values.take_along(key, theirs, merged[key])
         else:
             self._values.take_over(key, theirs)
+        self._operation.taken.update(pending)
         self._operation.looked_at[key] = theirs
         if self._keys is not None and key not in self._values:
             self._keys.pop(key, None)

@@ -20,7 +20,8 @@ For each context and key:
 
 What is free: how many calls a cycle carries; whether a cancelled call has its whole effect or none; whether a change
 that makes a key what the context believes to be in the file is one, unless a call has taken another change of the key
-and is not over; whether what arrives beside an unsaved change becomes its base.
+and is not over; whether a call that meets such a change, and leaves the key as it is, has taken it; whether what
+arrives beside an unsaved change becomes its base.
 
 So there are several *worlds* that may be the case. Each observation (the file after a job, the result of a call, memory
 at rest) leaves those that agree with it, and it is a violation if none is left.
@@ -339,6 +340,11 @@ class Specification:
                 yield _with(world, "results", call, f"raised {error}")
                 continue
             yield self._applied(world, call, step, changes, took, mine, result)
+            left = {key for key in took if changes.get(key, world.file.get(key)) == world.file.get(key)}
+            none = {key for key, base in zip(took, bases, strict=True) if mine[key] == base and key in left}
+            if none and call.touched is None:
+                others = {key: number for key, number in took.items() if key not in none}
+                yield self._applied(world, call, step, changes, others, mine, result)
 
     def _applied(self, world, call, step, changes, took, mine, result):
         who = call.action.context

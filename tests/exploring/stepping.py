@@ -18,10 +18,12 @@ from persistent_context import _worker
 def threads_are_jobs() -> Iterator[None]:
     """Have what the library would run in threads of its own become jobs of the stepped loop: the one seam inside it."""
 
-    def submit(_worker: object, job: Callable[[], None]) -> None:
+    def submit(_threads: object, job: Callable[[], object], _name: str = "") -> bool:
         SteppedLoop.current.add_job(job, "thread")
+        return True
 
-    with mock.patch.object(_worker.DaemonWorker, "submit", submit):
+    threads = getattr(_worker, "DaemonPool", None) or _worker.DaemonWorker
+    with mock.patch.object(threads, "submit", submit):
         yield
 
 
