@@ -16,12 +16,13 @@ from typing import Any, Final, NamedTuple, NoReturn, TypedDict
 from . import _operations as operations
 from ._document import Document
 from ._errors import PersistentContextError
-from ._group import CommitQueue, Request, queue_of
+from ._group import CommitQueue, queue_of
 from ._live import Items, LiveDict, Values
 from ._memory import Arrival, Memory
 from ._merge import OnConflict, Unsaved, check_policy
 from ._operations import Commit, Operation, Reload, Save, Update, Write
 from ._parse import CorruptDocumentError
+from ._request import Request
 from ._transaction import Transaction
 from ._types import Statistics
 from ._values import MISSING, MaybeText, check_key

@@ -6,21 +6,37 @@ import asyncio
 import contextlib
 import math
 import os
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final, Self, Unpack
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from ._base import TRY_ONLY_SECONDS, BaseContext, Options, Reading, check_timeout, describe
-from ._cancelling import run_in_other_thread, shielded
-from ._errors import ContextUsageError
-from ._group import Begin, CommitQueue, Owner, Request, Turn
+from ._cancelling import shielded
+from ._errors import ContextUsageError, LockTimeoutError, ReentrantTransactionError
+from ._group import CommitQueue, Turn, own_copy
 from ._operations import Operation
+from ._request import Begin, Owner, Request
 from ._transaction import Transaction
 from ._types import Change, Holder
 from ._watch import Watch
+from ._worker import run_in_pool
 
-_OVERDUE_SECONDS: Final = 1.0
+T = TypeVar("T")
+
+_SOON_SECONDS: Final = 0.05
+"""When the default executor has to have begun a job, before it is done in a thread of the pool."""
+
+_TICK_SECONDS: Final = 0.5
+"""How often somebody looks whether the queue is run while calls wait."""
+
+_SHORTEST_TICK_SECONDS: Final = 0.005
+_FIND_HOLDER_SECONDS: Final = 0.5
+"""How long the error of a timeout may wait itself to find out who holds the lock."""
+
+_TURNS: Final = 3
+"""Turns of the loop in which it closes an asynchronous generator that was abandoned with a transaction open."""
 
 
 class PersistentContext(BaseContext):
@@ -71,7 +87,7 @@ class PersistentContext(BaseContext):
         """
         loop = self._enter_loop()
         async with self._lock:
-            reading = await loop.run_in_executor(None, self._sync_load_internal)
+            reading = await self._in_executor(loop, self._sync_load_internal)
         if not self._take_over(reading):
             await self._perform(self._reload())
 
@@ -204,7 +220,7 @@ class PersistentContext(BaseContext):
             OSError: the lock file cannot be read.
         """
         self._enter_loop()
-        return await run_in_other_thread(self._sync_lock_holder)
+        return await run_in_pool(self._sync_lock_holder)
 
     def _sync_load_internal(self) -> Reading | None:
         """Read and split the file; runs in the default executor."""
@@ -224,9 +240,12 @@ class PersistentContext(BaseContext):
         self._lock = asyncio.Lock()
         self._loop = loop
         self._pid = os.getpid()
+        self._attaching = asyncio.Lock()
+        self._unattached = 0
         self._driver: asyncio.Task[None] | None = None
+        self._unstarted: asyncio.Future[Any] | None = None
         self._in_flight: dict[Request, float] = {}
-        self._watchdog: asyncio.TimerHandle | None = None
+        self._clock: asyncio.TimerHandle | None = None
 
     def _enter_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
@@ -248,32 +267,39 @@ class PersistentContext(BaseContext):
         goes on.
         """
         loop = self._enter_loop()
-        queue = self._queue_here()
-        if queue is None:
-            queue = await loop.run_in_executor(None, self._attach)
-        patience = self._lock_timeout if patience is None else patience
-        request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
-        queue.submit(request)
-        began = loop.time()
-        self._watch(request, began + patience)
-        if self._driver is None:
-            self._driver = loop.create_task(self._drive(queue))
         try:
-            await request.waiter
-        except asyncio.CancelledError:
-            if request.withdraw():
-                self._in_flight.pop(request, None)
-            else:
-                await self._wait_out(request)
-                if isinstance(request, Begin) and request.error is None:
-                    await self._end(request.result, Operation("transaction"))
-            raise
+            queue = None if self._unattached else self._queue_here()
+            if queue is None:
+                queue = await self._attached()
+            patience = self._lock_timeout if patience is None else patience
+            request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
+            await self._submit(queue, request)
+            return await self._outcome(loop, queue, request, patience)
         finally:
             self._over(operation)
+
+    async def _outcome(
+        self, loop: asyncio.AbstractEventLoop, queue: CommitQueue, request: Request, patience: float
+    ) -> Any:
+        """Wait for a call that is queued, and return its result."""
+        began = loop.time()
+        self._watch(loop, request, began + patience if request.patient else math.inf)
+        if queue.needs_running() or not request.patient:
+            self._drive(loop, queue)
+        try:
+            await request.waiter
+        except BaseException as error:
+            withdrawn = request.withdraw()
+            self._in_flight.pop(request, None)
+            if isinstance(error, asyncio.CancelledError) and not withdrawn:
+                await self._wait_out(request)
+                if isinstance(request.result, Turn):
+                    await self._end(request.result, Operation("transaction"))
+            raise
         if request.error is not None:
             raise request.error
-        if not request.has_begun:
-            raise await run_in_other_thread(queue.timed_out, loop.time() - began)
+        if request.is_withdrawn:
+            raise await self._timed_out(queue, loop.time() - began)
         return request.result
 
     async def _end(self, turn: Turn, operation: Operation) -> None:
@@ -289,56 +315,117 @@ class PersistentContext(BaseContext):
             raise request.error
 
     def _request(self, operation: Operation, kind: type[Request], *, patient: bool) -> Request:
-        owner = Owner(threading.get_ident(), asyncio.current_task(), blocks=False)
+        owner = Owner.current(blocks=False)
         request = kind(self._path, operation, owner, self._deliver, durable=self._durable, patient=patient)
         request.waiter = asyncio.get_running_loop().create_future()
         return request
 
+    async def _attached(self) -> CommitQueue:
+        """Find the queue of the file; calls that wait for that go on in their order, and none overtakes them."""
+        self._unattached += 1
+        try:
+            async with self._attaching:
+                queue = self._queue_here()
+                return queue if queue is not None else await run_in_pool(self._attach)
+        finally:
+            self._unattached -= 1
+
+    async def _submit(self, queue: CommitQueue, request: Request) -> None:
+        """Queue a call; one inside its own transaction is refused, unless the loop is about to end that."""
+        for _ in range(_TURNS):
+            try:
+                return queue.submit(request)
+            except ReentrantTransactionError:
+                await asyncio.sleep(0)
+        return queue.submit(request)
+
+    async def _timed_out(self, queue: CommitQueue, waited: float) -> LockTimeoutError:
+        """Return the error of a call that waited too long, and do not wait too long for it."""
+        finding = asyncio.ensure_future(run_in_pool(queue.timed_out, waited))
+        await asyncio.wait((finding,), timeout=_FIND_HOLDER_SECONDS)
+        if finding.done():
+            return finding.result()
+        finding.cancel()
+        return LockTimeoutError(waited, Holder()).about(self._path)
+
     async def _wait_out(self, request: Request) -> None:
         """Wait for a call that has begun, whoever cancels: a task, a timeout, or a cancel scope again and again."""
         with shielded():
-            while not request.arrived and not request.withdraw():
+            while not request.arrived:
                 request.waiter = asyncio.get_running_loop().create_future()
                 with contextlib.suppress(asyncio.CancelledError):
                     await request.waiter
 
-    async def _drive(self, queue: CommitQueue) -> None:
-        """Run the queue in the default executor, for as long as calls wait and no thread runs it."""
-        try:
-            while queue.needs_running():
-                tried = set(self._in_flight)
-                async with self._lock:
-                    await asyncio.get_running_loop().run_in_executor(None, self._sync_save_internal)
-                self._give_up(lambda request: not request.patient and request in tried and request.withdraw())  # noqa: B023
-            self._give_up(lambda request: not request.patient and request.withdraw())
-        except Exception as error:  # noqa: BLE001 - of an executor that is shut down, or of an override
-            failure = error
-            self._give_up(lambda request: request.fail(failure))
-        finally:
-            self._driver = None
-            queue.run_elsewhere()  # if this loop is being shut down, the calls of others still wait
+    def _drive(self, loop: asyncio.AbstractEventLoop, queue: CommitQueue) -> None:
+        """See to it that a task of this context runs the queue."""
+        if self._driver is None or self._driver.done():
+            self._driver = loop.create_task(self._run(loop, queue))
+            self._driver.add_done_callback(partial(self._driven, queue))
 
-    def _watch(self, request: Request, deadline: float) -> None:
+    async def _run(self, loop: asyncio.AbstractEventLoop, queue: CommitQueue) -> None:
+        """Run the queue in the default executor, for as long as calls wait and no thread runs it."""
+        while True:
+            async with self._lock:
+                await self._in_executor(loop, self._sync_save_internal)
+            if not queue.needs_running():
+                return
+
+    def _driven(self, queue: CommitQueue, driver: asyncio.Task[None]) -> None:
+        """Leave the queue to the pool, whatever ended the driver; it may have been cancelled before its first step."""
+        failure = None if driver.cancelled() else driver.exception()
+        if failure is not None:  # of an executor that is shut down, or of an override
+            self._give_up(lambda request: request.fail(own_copy(failure)))
+        if self._in_flight:
+            queue.run_elsewhere(even_if_busy=self._has_impatient())
+
+    async def _in_executor(self, loop: asyncio.AbstractEventLoop, function: Callable[[], T]) -> T:
+        """Run a function in the default executor, or in the pool if that one does not begin with it soon."""
+        if self._unstarted is not None and not self._unstarted.done():
+            return await run_in_pool(function)
+        once: deque[Callable[[], T]] = deque([function])
+        try:
+            job = loop.run_in_executor(None, _run_once, once)
+        except RuntimeError:
+            if _executors_work():  # but this one was shut down
+                raise
+            return function()
+        try:
+            await asyncio.wait((job,), timeout=_SOON_SECONDS)
+        except asyncio.CancelledError:
+            job.cancel()
+            raise
+        if not once:
+            return await job  # type: ignore[return-value]  # it took the function
+        once.clear()
+        self._unstarted = job
+        return await run_in_pool(function)
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, request: Request, deadline: float) -> None:
         """Note when a request times out; there is one timer for all, as most of them never do."""
         self._in_flight[request] = deadline
-        if request.patient and (self._watchdog is None or deadline < self._watchdog.when()):
-            self._set_watchdog(deadline)
+        self._set_clock(loop, min(deadline, loop.time() + _TICK_SECONDS))
 
-    def _set_watchdog(self, deadline: float) -> None:
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-        self._watchdog = (
-            None if math.isinf(deadline) else asyncio.get_running_loop().call_at(deadline, self._look_at_the_time)
-        )
+    def _set_clock(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        if self._clock is not None:
+            if self._clock.when() <= when:
+                return
+            self._clock.cancel()
+        self._clock = loop.call_at(when, self._look_at_the_time, loop)
 
-    def _look_at_the_time(self) -> None:
-        now = asyncio.get_running_loop().time()
-        self._watchdog = None
-        self._give_up(lambda request: request.patient and self._in_flight[request] <= now and request.withdraw())
-        # One that has begun is over soon, unless the lock was lost and it has to wait anew.
-        self._set_watchdog(
-            min((max(deadline, now + _OVERDUE_SECONDS) for deadline in self._in_flight.values()), default=math.inf)
-        )
+    def _look_at_the_time(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        self._clock = None
+        self._give_up(lambda request: self._in_flight[request] <= now and request.withdraw())
+        if not self._in_flight:
+            return
+        if (queue := self._queue_here()) is not None:
+            queue.look_after(even_if_busy=self._has_impatient())
+        # One that has begun is over soon, and told so if its cycle has to be repeated.
+        coming = min((deadline for deadline in self._in_flight.values() if deadline > now), default=math.inf)
+        self._set_clock(loop, min(max(coming, now + _SHORTEST_TICK_SECONDS), now + _TICK_SECONDS))
+
+    def _has_impatient(self) -> bool:
+        return not all(request.patient for request in self._in_flight)
 
     def _give_up(self, withdrawn: Callable[[Request], bool]) -> None:
         for request in [request for request in self._in_flight if withdrawn(request)]:
@@ -351,20 +438,24 @@ class PersistentContext(BaseContext):
             request.waiter.set_result(None)
 
     def _deliver(self, requests: Sequence[Request]) -> None:
-        """Bring calls that are over to their event loop; runs in the thread of the cycle."""
-        self._receive(requests)
-        loop: asyncio.AbstractEventLoop = requests[0].waiter.get_loop()
-        try:
-            loop.call_soon_threadsafe(self._arrive, requests)
-        except RuntimeError:  # the loop was closed, and nobody waits any more
-            for request in requests:
-                if isinstance(request, Begin) and request.error is None:
-                    request.result.end(Request(request.path, Operation("transaction"), request.owner, _to_nobody))
+        """Bring calls that are over to their event loops; runs in the thread of the cycle."""
+        loops = dict.fromkeys(request.waiter.get_loop() for request in requests)
+        for loop in loops:
+            calls = [request for request in requests if request.waiter.get_loop() is loop]
+            self._receive(calls)
+            try:
+                loop.call_soon_threadsafe(self._arrive, calls)
+            except RuntimeError:  # the loop was closed, and nobody waits any more
+                for request in calls:
+                    if isinstance(request.result, Turn):
+                        request.result.abandon()
 
     def _arrive(self, requests: Sequence[Request]) -> None:
-        self._drain()
-        for request in requests:
-            self._tell(request)
+        try:
+            self._drain()
+        finally:
+            for request in requests:
+                self._tell(request)
 
 
 class AsyncTransaction:
@@ -386,13 +477,18 @@ class AsyncTransaction:
         """Commit, or after an exception discard."""
         assert self._open is not None, "entered"
         turn, transaction = self._open
+        if error is not None and turn.is_inherited:
+            return  # the transaction is the parent's to end, and the exception goes on
         operation = Operation("transaction")
         try:
             if error is None:
                 operation = transaction._commit()  # noqa: SLF001
         finally:
             try:
-                await self._context._end(turn, operation)  # noqa: SLF001
+                if isinstance(error, GeneratorExit):  # the task was thrown away: nothing can be awaited any more
+                    turn.abandon()
+                else:
+                    await self._context._end(turn, operation)  # noqa: SLF001
             finally:
                 self._context._over(transaction._finish())  # noqa: SLF001
 
@@ -403,30 +499,20 @@ class AsyncWatch(Watch):
     def __init__(self, context: PersistentContext, keys: Iterable[str]) -> None:
         super().__init__(context._path, context._observer(keys))  # noqa: SLF001
         self._rung = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> dict[str, Change]:
         """Wait for the next changes."""
-        self._enter_loop(asyncio.get_running_loop())
+        self._set_alarm(partial(_ring, asyncio.get_running_loop(), self._rung))
         while not self._closed:
             self._rung.clear()
-            await run_in_other_thread(self._observer.look)
+            await run_in_pool(self._observer.look)
             if changes := self._observer.take_changes():
                 return changes
             await self._rung.wait()
         raise StopAsyncIteration
-
-    def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._loop is not loop:
-            if self._loop is not None and not self._loop.is_closed():
-                msg = "this watch belongs to another event loop, which is still open; make one watch for each loop"
-                raise ContextUsageError(msg).about(self._path)
-            self._loop, self._rung = loop, asyncio.Event()
-            self._silence()
-        self._set_alarm(partial(_ring, loop, self._rung))
 
     async def aclose(self) -> None:
         """End the iteration, also for a task that waits for changes. Does not suspend."""
@@ -449,5 +535,20 @@ def _ring(loop: asyncio.AbstractEventLoop, rung: asyncio.Event) -> bool:
     return True
 
 
-def _to_nobody(requests: Sequence[Request]) -> None:
-    """Deliver to a caller that is gone."""
+def _run_once(once: deque[Callable[[], T]]) -> T | None:
+    """Run a function, unless another thread has taken it."""
+    try:
+        function = once.pop()
+    except IndexError:
+        return None
+    return function()
+
+
+def _executors_work() -> bool:
+    """Whether a new executor would take a job; not at the interpreter's exit, nor where no thread can be started."""
+    try:
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(int)
+    except RuntimeError:
+        return False
+    return True

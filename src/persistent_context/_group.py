@@ -1,24 +1,29 @@
 """Group commit: all calls of this process that wait for the same file are carried by one cycle of its lock.
 
 A cycle is lock, read, apply in order, write, unlock; then each call gets its own result or its own error. It runs in
-the thread that asks for it while the lock is free, and otherwise in the file's own daemon thread, which waits for the
-lock: who waits holds no thread of an executor, and a hung holder keeps no interpreter from exiting. A transaction is a
-call whose cycle stays open until its body has ended.
+the thread that asks for it while the lock is free, and otherwise in a daemon thread of the process's pool, which waits
+for the lock: waiting calls never occupy a thread of an executor, and a hung holder keeps no interpreter from exiting. A
+transaction is a call whose cycle stays open until its body has ended.
 
-Lock order: a context's ``asyncio.Lock``, then the file lock. The mutex in here is held for moments only.
+Lock order: a context's ``asyncio.Lock``, then the file lock. Nothing that a caller's thread does in here waits for a
+lock, since the thread may be interrupted anywhere by a signal handler or a finalizer that calls as well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import enum
 import logging
 import os
+import sys
 import threading
+import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Final
 
 from ._document import Document
 from ._errors import (
@@ -29,29 +34,17 @@ from ._errors import (
     PersistentContextError,
     ReentrantTransactionError,
 )
-from ._operations import Draft, Operation
+from ._operations import Draft
 from ._printable import printable
+from ._request import Begin, Deliver, Owner, Request
 from ._store import JsonFileStore, Session, Store
-from ._worker import DaemonWorker
-
-Deliver: TypeAlias = "Callable[[Sequence[Request]], None]"
+from ._types import Holder
+from ._worker import pool
 
 _logger = logging.getLogger("persistent_context")
 
-
-class _State(enum.Enum):
-    WAITING = enum.auto()
-    BEGUN = enum.auto()
-    WITHDRAWN = enum.auto()
-
-
-class Owner(NamedTuple):
-    """Who makes a call: a thread, and the asyncio task that runs in it, if any."""
-
-    thread: int
-    task: object | None
-    blocks: bool
-    """Whether the thread stands still until the call is over."""
+_IN_VAIN_SECONDS: Final = 1.0
+"""How long a thread has waited for the lock when the lock file is first looked at again."""
 
 
 class _Outcome(enum.Enum):
@@ -61,101 +54,52 @@ class _Outcome(enum.Enum):
     DONE = enum.auto()
     GRANTED = enum.auto()
     """A transaction is open, and its end takes care of what waits."""
+    ABANDONED = enum.auto()
+    """The wait was in vain, and another thread takes care of what waits."""
 
 
-class Request:
-    """One call on its way through a cycle."""
+class Turn:
+    """A transaction's turn: the lock is held until it is ended. One that nobody refers to any more ends itself."""
 
-    __slots__ = (
-        "_queue",
-        "_state",
-        "arrived",
-        "deliver",
-        "document",
-        "durable",
-        "error",
-        "operation",
-        "owner",
-        "path",
-        "patient",
-        "position",
-        "result",
-        "waiter",
-    )
+    __slots__ = ("__weakref__", "_queue", "_sessions", "document")
 
-    def __init__(  # noqa: PLR0913 - made in one place of each face
-        self,
-        path: str,
-        operation: Operation,
-        owner: Owner,
-        deliver: Deliver,
-        *,
-        durable: bool = True,
-        patient: bool = True,
-    ) -> None:
-        self.path: Final = path
-        """Of the file, as the caller knows it: a symlink may lead elsewhere by now."""
-        self.operation: Final = operation
-        self.owner: Final = owner
-        self.deliver: Final = deliver
-        """Gets those requests of a cycle that are over, in their order, in the thread of the cycle."""
-        self.durable: Final = durable
-        self.patient: Final = patient
-        """Whether it waits for the lock, and does not only try."""
-        self.waiter: Any = None
-        """What the caller waits with; nothing in here looks at it."""
-        self.arrived = False
-        """Whether the caller has been told that the call is over."""
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.document: Document | None = None
-        """What the file holds since the cycle, or None if the operation failed."""
-        self.position = 0
-        """Of the cycle that carried it, among all cycles of this process."""
-        self._state = _State.WAITING
-        self._queue: CommitQueue | None = None
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether a cycle has taken the call, so that it cannot be withdrawn any more."""
-        return self._state is _State.BEGUN
-
-    def withdraw(self) -> bool:
-        """Take back a call that has not begun, so that it never takes effect; return whether this was so."""
-        return self._queue is not None and self._queue.change_state(self, _State.WAITING, _State.WITHDRAWN)
-
-    def fail(self, error: Exception) -> bool:
-        """Take back a call that has not begun, with an error; return whether this was so."""
-        if not self.withdraw():
-            return False
-        self.error = error
-        return True
-
-
-class Begin(Request):
-    """The beginning of a transaction; the result is the :class:`Turn`."""
-
-    __slots__ = ()
-
-
-class Turn(NamedTuple):
-    """A transaction's turn: the lock is held until it is ended."""
-
-    queue: CommitQueue
-    session: Session
-
-    @property
-    def document(self) -> Document:
+    def __init__(self, queue: CommitQueue, session: Session, document: Document) -> None:
+        self.document: Final = document
         """What the file holds."""
-        return self.session.read()
+        self._queue = queue
+        self._sessions = deque([session])  # whoever takes it out ends it
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it belongs to the process from which this one was forked."""
+        return os.getpid() != self._queue.pid
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has begun to end it."""
+        return bool(self._sessions)
 
     def end(self, request: Request) -> None:
         """Apply the request's operation, release the lock, and deliver the request; does not wait for it.
 
+        Called once more with the same request, it does nothing.
+
         Raises:
             ContextUsageError: in a forked child; the lock stays with the parent.
         """
-        self.queue.end(self.session, request)
+        if self.is_inherited:
+            msg = f"this transaction belongs to process {self._queue.pid}, from which this process was forked"
+            raise ContextUsageError(msg).about(self._queue.name)
+        self._queue.end(self._sessions, [request])
+
+    def abandon(self) -> None:
+        """Release the lock with nothing written, unless it was ended; does not wait for it."""
+        if self.is_open and not self.is_inherited:
+            self._queue.end(self._sessions, [])
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self.abandon()
 
 
 class CommitQueue:
@@ -170,13 +114,12 @@ class CommitQueue:
         self.store: Final = store
         self.name: Final = name
         self.pid: Final = os.getpid()
-        self._mutex = threading.Lock()
-        self._waiting: deque[Request] = deque()
-        self._busy = False  # a thread runs cycles or waits for the lock, or a transaction is open
+        self._thread_name = f"persistent_context {os.path.basename(name)}"
+        self._waiting: deque[Request] = deque()  # only whoever holds _busy takes out
+        self._busy = threading.Lock()  # never waited for: a thread runs a cycle, or a transaction is open
         self._cycle_thread: int | None = None
+        self._waiting_since: float | None = None  # a thread waits for the lock
         self._holder: Owner | None = None  # of the open transaction
-        self._delivery = threading.Lock()  # has calls delivered in the order of their cycles
-        self._worker = DaemonWorker(f"persistent_context {os.path.basename(name)}")
 
     def submit(self, request: Request) -> None:
         """Queue a call; it needs somebody to run the queue.
@@ -185,50 +128,64 @@ class CommitQueue:
             ReentrantTransactionError: the call would wait for its own task or thread.
         """
         self._check_reentrancy(request.owner)
-        self.accept(request)
-
-    def accept(self, request: Request) -> None:
-        """Queue a call that another queue had."""
-        request._queue = self  # noqa: SLF001 - of this module
-        with self._mutex:
-            self._waiting.append(request)
+        self._waiting.append(request)
 
     def needs_running(self) -> bool:
         """Whether calls wait and no thread takes care of them."""
-        with self._mutex:
-            return not self._busy and self._has_waiting()
+        return bool(self._waiting) and not self._busy.locked()
 
     def run(self) -> None:
-        """Run one cycle here if the lock is free, and leave all else to the file's own thread; waits for no lock."""
-        if self._become_busy() and (self._is_crowded() or self._cycle(wait=False) is _Outcome.NO_LOCK):
-            self._pass_on(patient=True)
+        """Run one cycle here if the lock is free, and leave all else to a thread of the pool; waits for no lock.
 
-    def run_elsewhere(self) -> None:
-        """Have the file's own thread run the queue."""
-        if self._become_busy():
-            self._worker.submit(self._wait_and_run)
-
-    def change_state(self, request: Request, old: _State, new: _State) -> bool:
-        """Change the state of a request if it is the old one."""
-        with self._mutex:
-            if request._state is not old:  # noqa: SLF001 - of this module
-                return False
-            request._state = new  # noqa: SLF001
-            return True
-
-    def end(self, session: Session, request: Request) -> None:
-        """End a transaction: apply the request's operation, and release the lock.
-
-        It is done in the file's own thread, so that a full executor cannot keep the lock held.
+        Calls that only try have had their try by that.
         """
-        if os.getpid() != self.pid:
-            msg = f"this transaction belongs to process {self.pid}, from which this process was forked"
-            raise ContextUsageError(msg).about(self.name)
-        self._worker.submit(lambda: self._end_cycle([request], session))
+        self._try()
+        self.run_elsewhere()
+
+    def run_elsewhere(self, *, even_if_busy: bool = False) -> bool:
+        """Have a thread of the pool run the queue, and where there is none, try here; waits for no lock.
+
+        Args:
+            even_if_busy: also while another thread runs it: for a call that only tries.
+
+        Returns:
+            Whether a thread takes care of the queue. If not, it is worth another call soon.
+        """
+        if not self._waiting or (self._busy.locked() and not even_if_busy):
+            return True
+        if pool.submit(self._run_all, self._thread_name):
+            return True
+        self._try()
+        return False
+
+    def look_after(self, *, even_if_busy: bool = False) -> bool:
+        """Do what a call does that has waited for a while: see to it that somebody runs the queue, and not in vain."""
+        since = self._waiting_since
+        if since is not None and time.monotonic() - since > _IN_VAIN_SECONDS:
+            pool.submit(self._abandon_wait, self._thread_name)
+        return self.run_elsewhere(even_if_busy=even_if_busy)
+
+    def end(self, sessions: deque[Session], batch: Sequence[Request]) -> None:
+        """End a transaction: apply the operation, and release the lock.
+
+        It is done in a thread of the pool, so that a full executor cannot keep the lock held.
+
+        Args:
+            sessions: what holds the session of the transaction, unless it was ended.
+            batch: the request with its operation, if there is something to do.
+        """
+        if sessions:
+            self._holder = None  # at once: its task may call again, and waits for its turn
+        if not pool.submit(partial(self._end_turn, sessions, batch, self._run_all), self._thread_name):
+            self._end_turn(sessions, batch, self.run_elsewhere)
 
     def timed_out(self, waited: float) -> LockTimeoutError:
         """Return the error of a call that waited too long. It looks who holds the lock: not for a loop's thread."""
-        error = LockTimeoutError(waited, self.store.holder(probe=False)).about(self.name)
+        try:
+            holder = self.store.holder(probe=False)
+        except OSError:  # too many open files, for one: who it is cannot be found out
+            holder = Holder()
+        error = LockTimeoutError(waited, holder).about(self.name)
         _logger.debug("%s", error)
         return error
 
@@ -237,237 +194,276 @@ class CommitQueue:
         self.store.forget_after_fork()
 
     def _check_reentrancy(self, owner: Owner) -> None:
+        coming = [request.owner for request in self._beginnings()] if owner.blocks else ()
         holder = self._holder
         if self._cycle_thread == owner.thread:
             what = "a callable that runs in a cycle of this file called for another one"
+        elif any(map(owner.would_hold_up, coming)):
+            what = "this call would block its thread's event loop, in which a transaction on the same file waits first"
+        elif any(map(owner.is_inside, coming)):
+            what = "this call interrupts its thread, which waits for a transaction on the same file"
         elif holder is None:
             return
-        elif holder.task is not None and holder.task is owner.task:
-            what = "this task is inside a transaction on the same file; use the transaction, or leave it first"
-        elif holder.thread == owner.thread and (owner.blocks or holder.task is None):
+        elif owner.is_inside(holder):
+            who = "thread" if holder.task is None else "task"
+            what = f"this {who} is inside a transaction on the same file; use the transaction, or leave it first"
+        elif holder.thread == owner.thread and holder.task is not None and owner.blocks:
             what = "this thread is inside a transaction on the same file, which could not end while it waited"
         else:
             return
         raise ReentrantTransactionError(what).about(self.name)
 
-    def _become_busy(self) -> bool:
-        with self._mutex:
-            if self._busy or not self._has_waiting():
-                return False
-            self._busy = True
-            return True
+    def _beginnings(self) -> list[Begin]:
+        waiting = self._waiting.copy()
+        return [request for request in waiting if isinstance(request, Begin) and not request.is_withdrawn]
 
-    def _is_crowded(self) -> bool:
-        """Whether a try would be in vain: the lock had to be waited for the last time. Who only tries gets a try."""
-        with self._mutex:
-            return self.store.had_to_wait and all(request.patient for request in self._waiting)
+    # -------------------------------- running cycles
 
-    def _pass_on(self, *, patient: bool = False) -> None:
-        """Leave what waits to the file's own thread; with ``patient`` only if somebody would wait for the lock."""
-        with self._mutex:
-            self._busy = self._has_waiting(patient=patient)
-            if self._busy:
-                self._worker.submit(self._wait_and_run)
+    def _run_all(self) -> None:
+        """Run cycles for as long as calls wait, and wait for the lock where one of them does."""
+        self._try()
+        while self._turn(wait=True):
+            pass
 
-    def _has_waiting(self, *, patient: bool = False) -> bool:
-        while self._waiting and self._waiting[0]._state is _State.WITHDRAWN:  # noqa: SLF001 - of this module
+    def _try(self) -> None:
+        """Run one cycle if the lock is free, and turn away those who only try, and were not carried."""
+        trying = [request for request in self._waiting.copy() if not request.patient]
+        if trying or not self.store.had_to_wait:  # else a try would be in vain, most likely
+            self._turn(wait=False)
+        self._settle([request for request in trying if request.withdraw()])
+
+    def _turn(self, *, wait: bool) -> bool:
+        """Run one cycle if calls wait, and no other thread is at it; return whether it was run to its end.
+
+        What comes meanwhile is for the caller to look after: it was not seen by those who found this thread busy.
+        """
+        return bool(self._waiting) and self._busy.acquire(blocking=False) and self._carry_on(wait=wait)
+
+    def _carry_on(self, *, wait: bool) -> bool:
+        while self._waiting and self._waiting[0].is_withdrawn:
             self._waiting.popleft()
-        return any(request.patient or not patient for request in self._waiting)
+        outcome = self._cycle(wait=wait) if self._waiting else _Outcome.DONE
+        if outcome in {_Outcome.NO_LOCK, _Outcome.DONE}:
+            self._cycle_thread = None
+            self._busy.release()
+        return outcome is _Outcome.DONE
 
-    def _wait_and_run(self) -> None:
-        self._cycle(wait=True)
+    def _abandon_wait(self) -> None:
+        """Wait for the lock file that stands at the path, if another one is waited for, which somebody has deleted."""
+        if self.store.is_waiting_in_vain() and self.store.abandon_wait() and self._carry_on(wait=True):
+            self._run_all()
+
+    def _end_turn(self, sessions: deque[Session], batch: Sequence[Request], go_on: Callable[[], object]) -> None:
+        try:
+            session = sessions.pop()
+        except IndexError:  # it was ended
+            return
+        self._cycle_thread = threading.get_ident()
+        self._end_cycle(self._committed([request for request in batch if request.begin()], session), session)
+        self._cycle_thread = None
+        self._busy.release()
+        go_on()
+
+    # -------------------------------- one cycle
 
     def _cycle(self, *, wait: bool) -> _Outcome:
-        """Run one cycle: lock, read, apply, write, unlock."""
+        """Run one cycle: lock, read, apply, write, unlock; whatever is raised, every call is told."""
+        self._cycle_thread = threading.get_ident()
+        batch: list[Request] = []
+        session: Session | None = None
         try:
-            session = self.store.begin(self._purpose(), wait=wait)
+            session = self._begin(wait=wait)
+            if session is None:
+                return _Outcome.ABANDONED if wait else _Outcome.NO_LOCK
+            self._take(batch)
+            if batch and isinstance(batch[0], Begin):
+                return self._grant(batch[0], session)
         except BaseException as error:  # noqa: BLE001 - it is the calls' error
-            calls = self._take_all()
-            for request in calls:
-                request.error = _own_copy(error)
-            self._finish(calls)
-            return _Outcome.DONE
-        if session is None:
-            return _Outcome.NO_LOCK
-        batch = self._send_on(self._take_batch())
-        # It may be empty by now: then nothing is done, not even a corrupt file moved.
-        if batch and isinstance(batch[0], Begin):
-            return self._grant(batch[0], session)
-        self._end_cycle(batch, session)
+            over = self._failed(batch if session else self._take_all(), error)
+        else:
+            over = self._committed(batch, session)
+        self._end_cycle(over, session)
         return _Outcome.DONE
 
-    def _send_on(self, batch: Sequence[Request]) -> Sequence[Request]:
-        """Send on calls whose symlink was turned to another file, and return the others."""
-        paths = {request.path for request in batch} - {self.name}
-        turned = {path for path in paths if os.path.realpath(path) != self.name}
-        if not turned:
-            return batch
-        for request in batch:
-            if request.path in turned:
-                request._state = _State.WAITING  # noqa: SLF001 - of this module
-                queue = queue_of(request.path)
-                queue.accept(request)
-                queue.run_elsewhere()
-        return [request for request in batch if request.path not in turned]
+    def _begin(self, *, wait: bool) -> Session | None:
+        purpose = self._waiting[0].operation.purpose
+        if not wait:
+            return self.store.begin(purpose, wait=False)
+        self._waiting_since = time.monotonic()
+        session = self.store.begin(purpose, wait=True)
+        if session is not None:  # else it is another thread's
+            self._waiting_since = None
+        return session
 
-    def _end_cycle(self, batch: Sequence[Request], session: Session) -> None:
-        """Commit, unlock, deliver: the end of every cycle and of every transaction."""
-        over: Sequence[Request] = ()
-        try:
-            over = self._commit(batch, session)
-        finally:
-            self._close(session, len(over))
-        self._holder = None
-        self._finish(over)
-
-    def _close(self, session: Session, operations: int) -> None:
-        """Unlock; who listens to metrics is told, and must not wait for this thread."""
-        self._cycle_thread = threading.get_ident()
-        session.close(operations)
-        self._cycle_thread = None
-
-    def _finish(self, over: Sequence[Request]) -> None:
-        with self._delivery:
-            self._pass_on()
-            self._settle(over)
-
-    def _commit(self, batch: Sequence[Request], session: Session) -> Sequence[Request]:
-        """Read, apply, and write once; note in each request what became of it, and return those that are over."""
-        if not batch:
-            return batch
-        applied = batch
-        failure: BaseException | None = None
-        draft: Draft | None = None
-        try:
-            draft = Draft(session.read(), (request.operation for request in batch))
-            applied = self._apply_in_order(batch, draft)
-            document = draft.document()
-            draft.commit(document, session.commit, durable=any(request.durable for request in applied))
-        except DurabilityUnknownError as error:
-            failure = error
-        except LockLostError as error:
-            if all(request.operation.repeatable for request in applied):
-                self._queue_again(applied)
-                return [request for request in batch if request.error is not None]
-            failure = error
-        except BaseException as error:  # noqa: BLE001 - it is the error of all calls of the cycle
-            failure = error
-        finally:
-            if draft is not None:
-                draft.end()
-        if draft is not None and (failure is None or isinstance(failure, DurabilityUnknownError)):
-            for request in applied:
-                request.document, request.position = document, draft.position
-        for request in applied:
-            request.error = failure and _own_copy(failure)
-        return batch
-
-    def _apply_in_order(self, batch: Sequence[Request], draft: Draft) -> Sequence[Request]:
-        """Apply the operations to a draft; return those that did not fail, and changed it."""
-        self._cycle_thread = threading.get_ident()
-        for request in batch:
-            try:
-                request.result = request.operation.apply(draft)
-            except BaseException as error:  # noqa: BLE001 - it is this call's error alone
-                request.error = error
-        self._cycle_thread = None
-        return [request for request in batch if request.error is None]
-
-    def _grant(self, request: Request, session: Session) -> _Outcome:
-        """Give a transaction its turn, unless the file cannot be read."""
-        try:
-            request.document = session.read()
-        except BaseException as error:  # noqa: BLE001 - it is the transaction's error
-            request.error = _own_copy(error)
-            self._close(session, 1)
-            self._finish([request])
-            return _Outcome.DONE
-        request.result = Turn(self, session)
-        self._holder = request.owner
-        with self._delivery:
-            self._settle([request])
+    def _grant(self, request: Begin, session: Session) -> _Outcome:
+        """Give a transaction its turn."""
+        request.document = session.read()
+        request.result = Turn(self, session, request.document)
+        self._cycle_thread = None  # before its body goes on, which may end in another thread before this one does
+        self._settle([request])
         return _Outcome.GRANTED
 
-    def _settle(self, batch: Sequence[Request]) -> None:
+    def _committed(self, batch: Sequence[Request], session: Session) -> Sequence[Request]:
+        """Commit; note in each request what became of it, and return those that are over."""
+        try:
+            return self._commit(batch, session) if batch else batch
+        except BaseException as error:  # noqa: BLE001 - it is the error of all calls of the cycle
+            return self._failed(batch, error)
+
+    def _commit(self, batch: Sequence[Request], session: Session) -> Sequence[Request]:
+        """Read, apply in order, and write once."""
+        draft = Draft(session.read(), (request.operation for request in batch))
+        try:
+            applied = [request for request in batch if self._apply(request, draft)]
+            document = draft.document()
+            draft.commit(document, session.commit, durable=any(request.durable for request in applied))
+        except DurabilityUnknownError as error:  # it is written all the same
+            self._failed(applied, error)
+        except LockLostError:
+            if not all(request.operation.repeatable for request in applied):
+                raise
+            return [request for request in batch if request.error is not None] + self._queue_again(applied)
+        finally:
+            draft.end()
+        for request in applied:
+            request.document, request.position = document, draft.position
+        return batch
+
+    def _apply(self, request: Request, draft: Draft) -> bool:
+        """Apply an operation to a draft; return whether it did not fail, and changed it."""
+        try:
+            request.result = request.operation.apply(draft)
+        except BaseException as error:  # noqa: BLE001 - it is this call's error alone
+            request.error = error  # as it is: it may be one of the caller's own function
+            if isinstance(error, PersistentContextError):
+                error.about(self.name)
+        return request.error is None
+
+    # -------------------------------- the end of a cycle: nothing here raises, whatever fails
+
+    def _end_cycle(self, over: Sequence[Request], session: Session | None) -> None:
+        """Unlock, and tell the calls that are over: the end of every cycle and of every transaction."""
+        self._holder = None
+        if session is not None:
+            self._close(session, len(over))
+        self._settle(over)
+
+    def _close(self, session: Session, operations: int) -> None:
+        try:
+            session.close(operations)
+        except BaseException:  # memory ran out, or a logging handler raised: what the calls did is done all the same
+            with contextlib.suppress(BaseException):
+                session.close(operations)
+            with contextlib.suppress(BaseException):
+                _logger.exception("%s: the cycle did not end as it should have", printable(self.name))
+
+    def _settle(self, over: Sequence[Request]) -> None:
         """Deliver the calls that are over to those who made them, in their order."""
         groups: dict[Deliver, list[Request]] = {}
-        for request in batch:
-            if request.error is not None:
-                self._name_file(request.error)
+        for request in over:
             groups.setdefault(request.deliver, []).append(request)
         for deliver, requests in groups.items():
             deliver(requests)
 
-    def _name_file(self, error: BaseException) -> None:
+    def _failed(self, batch: Iterable[Request], error: BaseException) -> Sequence[Request]:
+        """Note the error of calls that have begun, and have none of their own; return them."""
+        begun = [request for request in batch if request.has_begun]
+        for request in begun:
+            request.error = request.error or self._named(own_copy(error))
+        return begun
+
+    def _named(self, error: BaseException) -> BaseException:
         if isinstance(error, PersistentContextError):
             error.about(self.name)
-        elif isinstance(error, OSError) and error.filename is None:
-            error.filename = self.name  # the system does not say it of a descriptor
+        elif isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            with contextlib.suppress(Exception):  # of a class that does not let it be set
+                error.filename = self.name  # the system does not say it of a descriptor
+        return error
 
-    def _purpose(self) -> str:
-        with self._mutex:
-            return next((request.operation.purpose for request in self._waiting), "nothing")
+    # -------------------------------- what waits
+
+    def _take(self, batch: list[Request]) -> None:
+        """Begin the operations that come before the next transaction, or that transaction alone.
+
+        Calls whose symlink was turned to another file go there, and can be withdrawn all the while.
+        """
+        turned = {self.name: False}
+        while self._waiting:
+            request = self._waiting[0]
+            if request.path not in turned:
+                turned[request.path] = os.path.realpath(request.path) != self.name
+            is_begin = isinstance(request, Begin) and not turned[request.path]
+            if is_begin and batch:
+                return
+            if turned[request.path]:
+                queue_of(request.path).adopt(request)
+            elif request.begin():
+                batch.append(request)
+                if is_begin:
+                    self._holder = request.owner  # before it leaves the queue, where whoever comes sees it
+            self._waiting.popleft()
+            if is_begin and batch:
+                return
 
     def _take_all(self) -> list[Request]:
-        with self._mutex:
-            batch = [request for request in self._waiting if request._state is _State.WAITING]  # noqa: SLF001
-            self._waiting.clear()
-            for request in batch:
-                request._state = _State.BEGUN  # noqa: SLF001
+        batch = []
+        while self._waiting:
+            request = self._waiting.popleft()
+            if request.begin():
+                batch.append(request)
         return batch
 
-    def _take_batch(self) -> list[Request]:
-        """Take the operations that come before the next transaction, or that transaction alone."""
-        batch: list[Request] = []
-        with self._mutex:
-            while self._waiting:
-                request = self._waiting[0]
-                if request._state is _State.WAITING:  # noqa: SLF001
-                    if isinstance(request, Begin) and batch:
-                        break
-                    request._state = _State.BEGUN  # noqa: SLF001
-                    batch.append(request)
-                self._waiting.popleft()
-                if isinstance(request, Begin) and batch:
-                    break
-        return batch
+    def adopt(self, request: Request) -> None:
+        """Queue and run a call that another queue had."""
+        self._waiting.append(request)
+        self.run_elsewhere(even_if_busy=not request.patient)
 
-    def _queue_again(self, batch: Sequence[Request]) -> None:
-        """Have operations applied once more, under the new lock, before all others."""
+    def _queue_again(self, batch: Sequence[Request]) -> list[Request]:
+        """Have operations applied once more, under the new lock, before all others; return those nobody wants now."""
+        again = [request for request in batch if request.reopen()]
+        self._waiting.extendleft(reversed(again))
         _logger.info("%s: the lock file was deleted; the cycle starts again under the new one", printable(self.name))
-        with self._mutex:
-            for request in reversed(batch):
-                request._state = _State.WAITING  # noqa: SLF001
-                request.result = None
-                self._waiting.appendleft(request)
+        return [request for request in batch if request.is_withdrawn]
 
 
-def _own_copy(error: BaseException) -> BaseException:
-    """Return an error to raise in one more place, which changes an exception."""
-    twin = copy.copy(error).with_traceback(error.__traceback__)
-    twin.__cause__ = error.__cause__
+def own_copy(error: BaseException) -> BaseException:
+    """Return an error to raise in one more place, which changes an exception; the error itself if it has no copy."""
+    try:
+        twin = copy.copy(error).with_traceback(error.__traceback__)
+        twin.__cause__ = error.__cause__
+    except Exception:  # noqa: BLE001 - whatever a class of somebody else's raises there
+        return error
     return twin
 
 
-_queues: weakref.WeakValueDictionary[str, CommitQueue] = weakref.WeakValueDictionary()
-_queues_guard = threading.Lock()
+_queues: Final[dict[str, weakref.ref[CommitQueue]]] = {}
 
 
 def queue_of(path: str) -> CommitQueue:
     """Return this process's queue for a file, by its real path; all contexts on the file share it."""
     real = os.path.realpath(path)
-    with _queues_guard:
-        queue = _queues.get(real)
-        if queue is None:
-            queue = _queues[real] = CommitQueue(JsonFileStore(real), real)
-        return queue
+    while True:
+        known = _queues.get(real)
+        queue = known and known()
+        if queue:
+            return queue
+        if known is not None:
+            _forget(real, known)
+        queue = CommitQueue(JsonFileStore(real), real)
+        if _queues.setdefault(real, weakref.ref(queue, partial(_forget, real)))() is queue:
+            return queue
+
+
+def _forget(real: str, dead: weakref.ref[CommitQueue]) -> None:
+    if _queues.get(real) is dead:
+        _queues.pop(real, None)
 
 
 def _after_fork_in_child() -> None:
-    global _queues, _queues_guard
-    for queue in list(_queues.values()):
-        queue.disown()
-    _queues, _queues_guard = weakref.WeakValueDictionary(), threading.Lock()
+    for known in list(_queues.values()):
+        if queue := known():
+            queue.disown()
+    _queues.clear()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork

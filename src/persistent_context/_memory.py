@@ -159,8 +159,10 @@ class Memory:
         if not isinstance(operation, Write):
             return
         for key in self._writes.pop(operation, ()):
-            flight = self._flights[key]
-            del flight.writes[operation]
+            flight = self._flights.get(key)
+            if flight is None:  # an interrupt came before it was noted
+                continue
+            flight.writes.pop(operation, None)
             if not flight.writes:
                 del self._flights[key]
                 self._bury(key)

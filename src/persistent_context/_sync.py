@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -12,14 +11,18 @@ from functools import partial
 from typing import Any, Final, Self, Unpack
 
 from ._base import TRY_ONLY_SECONDS, BaseContext, Options, check_timeout, describe
-from ._group import Begin, Owner, Request, Turn
+from ._group import CommitQueue, Turn
 from ._operations import Operation
+from ._request import Begin, Owner, Request, Stay
 from ._transaction import Transaction
 from ._types import Change, Holder
 from ._watch import Watch
 
 _NAP_SECONDS: Final = 1.0
 """The longest wait in one piece: a Ctrl-C just before it, and any on Windows, is noticed at its end."""
+
+_POLL_SECONDS: Final = 0.02
+"""The same where no thread can be started, and the caller's own has to look whether the lock is free."""
 
 
 class SyncPersistentContext(BaseContext):
@@ -96,58 +99,84 @@ class SyncPersistentContext(BaseContext):
         return super()._guarded()
 
     def _perform(self, operation: Operation, *, patience: float | None = None, kind: type[Request] = Request) -> Any:
-        """Have an operation carried by a cycle in another thread, which no signal interrupts, and return its result."""
+        """Have an operation carried by a cycle in another thread, which no signal interrupts, and return its result.
+
+        Interrupted before its cycle has begun, it is withdrawn; afterwards it is waited for, and then the exception
+        goes on.
+        """
         queue = self._queue_here() or self._attach()
         patience = self._lock_timeout if patience is None else patience
         request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
         began = time.monotonic()
         try:
             queue.submit(request)
-            if not request.patient:
-                only_try = threading.Thread(target=queue.run)
-                only_try.start()
-                only_try.join()
-            else:
-                queue.run_elsewhere()
-            while True:
-                left = began + patience - time.monotonic()
-                if left <= 0 and request.withdraw():
-                    raise queue.timed_out(time.monotonic() - began)
-                # A call that has begun is over soon, unless the lock was lost and it waits anew.
-                if request.waiter.wait(min(left, _NAP_SECONDS) if left > 0 else _NAP_SECONDS):
-                    break
-        except KeyboardInterrupt:
-            request.withdraw()
-            if request.has_begun:
-                request.waiter.wait()
-                if isinstance(request, Begin) and request.error is None:
-                    self._end(request.result, Operation("transaction"))
-            raise
-        finally:
+            self._wait(queue, request, began + patience)
             self._over(operation)
-        if request.error is not None:
-            raise request.error
-        return request.result
+            return _result(queue, request, began)
+        except BaseException:
+            if not request.withdraw():
+                self._wait_out(request)
+                if isinstance(request.result, Turn):
+                    self._give_back(request.result)
+            self._over(operation)
+            raise
+
+    def _give_back(self, turn: Turn) -> None:
+        """End a transaction with nothing written, unless it was ended."""
+        if turn.is_open and not turn.is_inherited:
+            self._end(turn, Operation("transaction"))
 
     def _end(self, turn: Turn, operation: Operation) -> None:
+        """End a transaction with an operation, to its end whatever interrupts."""
         request = self._request(operation, Request, patient=True)
-        turn.end(request)
-        request.waiter.wait()
+        try:
+            turn.end(request)
+            while not request.arrived:
+                request.waiter.acquire(timeout=_NAP_SECONDS)
+        except BaseException:
+            turn.end(request)
+            self._wait_out(request)
+            raise
         if request.error is not None:
             raise request.error
 
     def _request(self, operation: Operation, kind: type[Request], *, patient: bool) -> Request:
-        owner = Owner(threading.get_ident(), _current_task(), blocks=True)
+        owner = Owner.current(blocks=True)
         request = kind(self._path, operation, owner, self._deliver, durable=self._durable, patient=patient)
-        request.waiter = threading.Event()
+        request.waiter = threading.Lock()  # not an Event, whose own lock a signal handler may find taken
+        request.waiter.acquire()
         return request
+
+    def _wait(self, queue: CommitQueue, request: Request, deadline: float) -> None:
+        """Have the queue run until the call is over, or withdrawn as its time is up."""
+        has_thread = queue.run_elsewhere(even_if_busy=not request.patient)
+        while not request.arrived:
+            left = deadline - time.monotonic()
+            if left <= 0 and request.patient and request.withdraw():
+                return
+            # A call that has begun is over soon, or told so if its cycle has to be repeated.
+            nap = _NAP_SECONDS if has_thread else _POLL_SECONDS
+            if not request.waiter.acquire(timeout=min(left, nap) if left > 0 else nap):
+                has_thread = queue.look_after(even_if_busy=not request.patient)
+
+    def _wait_out(self, request: Request) -> None:
+        """Wait for a call that has begun; whatever interrupts that is raised afterwards."""
+        interrupt: BaseException | None = None
+        while not request.arrived:
+            try:
+                request.waiter.acquire(timeout=_NAP_SECONDS)
+            except BaseException as error:  # noqa: BLE001 - raised below
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
     def _deliver(self, requests: Sequence[Request]) -> None:
         """Put by what calls made known, and wake those who made them; runs in the thread of the cycle."""
         self._receive(requests)
         for request in requests:
-            request.arrived = True
-            request.waiter.set()
+            if not request.arrived:
+                request.arrived = True
+                request.waiter.release()
 
 
 class SyncTransaction:
@@ -156,19 +185,29 @@ class SyncTransaction:
     def __init__(self, context: SyncPersistentContext, timeout: float) -> None:
         self._context = context
         self._timeout = timeout
-        self._open: tuple[Turn, Transaction] | None = None
+        self._open: tuple[Turn, Transaction, Stay] | None = None
 
     def __enter__(self) -> Transaction:
         """Wait for the turn."""
-        turn: Turn = self._context._perform(Operation("transaction"), patience=self._timeout, kind=Begin)  # noqa: SLF001
-        transaction = self._context._transaction(turn.document)  # noqa: SLF001
-        self._open = turn, transaction
+        stay = Stay()
+        turn: Turn | None = None
+        try:
+            turn = self._context._perform(Operation("transaction"), patience=self._timeout, kind=Begin)  # noqa: SLF001
+            transaction = self._context._transaction(turn.document)  # noqa: SLF001
+            self._open = turn, transaction, stay
+        except BaseException:
+            stay.leave()
+            if turn is not None:
+                self._context._give_back(turn)  # noqa: SLF001
+            raise
         return transaction
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Commit, or after an exception discard."""
         assert self._open is not None, "entered"
-        turn, transaction = self._open
+        turn, transaction, stay = self._open
+        if error is not None and turn.is_inherited:
+            return  # the transaction is the parent's to end, and the exception goes on
         operation = Operation("transaction")
         try:
             if error is None:
@@ -177,6 +216,8 @@ class SyncTransaction:
             try:
                 self._context._end(turn, operation)  # noqa: SLF001
             finally:
+                stay.leave()
+                self._context._give_back(turn)  # noqa: SLF001 - if an exception came in between
                 self._context._over(transaction._finish())  # noqa: SLF001
 
 
@@ -219,8 +260,10 @@ def _ring(rung: threading.Event) -> bool:
     return True
 
 
-def _current_task() -> object | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # no event loop runs in this thread
-        return None
+def _result(queue: CommitQueue, request: Request, began: float) -> Any:
+    """Return the result of a call that is over, or raise its error."""
+    if request.error is not None:
+        raise request.error
+    if request.is_withdrawn:
+        raise queue.timed_out(time.monotonic() - began)
+    return request.result

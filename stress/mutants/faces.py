@@ -8,6 +8,7 @@ from stress.mutants.model import Edit, Mutant, Promise, suite
 
 _COMMIT = "    operation = transaction._commit()  # noqa: SLF001\n"
 _COMMIT_UNLESS_ERROR = f"            if error is None:\n            {_COMMIT}"
+_ENDS_ITSELF = "        if not sys.is_finalizing():\n            self.abandon()\n"
 _CHANGING_HANDS = "cancelling::TestBehindAHeldLock::test_the_lock_comes_free_at_that_very_moment"
 
 FACES: Final = (
@@ -18,7 +19,7 @@ FACES: Final = (
         (
             Edit(
                 "_context",
-                "            while not request.arrived and not request.withdraw():\n",
+                "            while not request.arrived:\n",
                 "            while False:\n",
             ),
         ),
@@ -47,6 +48,7 @@ FACES: Final = (
                 '                    await self._end(request.result, Operation("transaction"))\n',
                 "                    pass\n",
             ),
+            Edit("_group", _ENDS_ITSELF, "        pass\n"),
         ),
         (
             suite(
@@ -62,8 +64,8 @@ FACES: Final = (
         (
             Edit(
                 "_context",
-                "        self._watch(request, began + patience)\n",
-                "        self._watch(request, began + 1000)\n",
+                "        self._watch(loop, request, began + patience if",
+                "        self._watch(loop, request, began + 1000 if",
             ),
         ),
         (suite("transactions::TestTimeout::test_it_names_the_holder[async]", limit=15),),
@@ -95,7 +97,7 @@ FACES: Final = (
         (
             Edit(
                 "_context",
-                "await loop.run_in_executor(None, self._sync_load_internal)",
+                "await self._in_executor(loop, self._sync_load_internal)",
                 "self._sync_load_internal()",
             ),
         ),
@@ -108,7 +110,7 @@ FACES: Final = (
         (
             Edit(
                 "_context",
-                "await asyncio.get_running_loop().run_in_executor(None, self._sync_save_internal)",
+                "await self._in_executor(loop, self._sync_save_internal)",
                 "self._sync_save_internal()",
             ),
         ),

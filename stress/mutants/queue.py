@@ -7,8 +7,17 @@ from typing import Final
 from stress.mutants.model import Edit, Mutant, Promise, suite
 
 _DRAWN_UP = "            document = draft.document()\n"
-_APPLIED = "        return [request for request in batch if request.error is None]\n\n    def _grant"
-_DELIVERY = "        with self._delivery:\n            self._pass_on()\n            self._settle(over)\n"
+_APPLIED = "            applied = [request for request in batch if self._apply(request, draft)]\n"
+_ENDED = "        finally:\n            draft.end()\n"
+_ELSEWHERE = """\
+        if not pool.submit(partial(self._end_turn, sessions, batch, self._run_all), self._thread_name):
+            self._end_turn(sessions, batch, self.run_elsewhere)
+"""
+_IN_THE_EXECUTOR = """\
+        import asyncio
+        asyncio.get_event_loop().run_in_executor(None, self._end_turn, sessions, batch, self._run_all)
+"""
+_CLOSED = "            self._close(session, len(over))\n"
 
 QUEUE: Final = (
     Mutant(
@@ -17,9 +26,7 @@ QUEUE: Final = (
         Promise.LOST,
         (
             Edit(
-                "_group",
-                "            if self._busy or not self._has_waiting():",
-                "            if not self._has_waiting():",
+                "_group", "self._busy.acquire(blocking=False) and", "(self._busy.acquire(blocking=False) or True) and"
             ),
             Edit("_flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),
         ),
@@ -29,20 +36,14 @@ QUEUE: Final = (
         "two-cycles-at-once",
         "A second thread begins a cycle while the first one's has not ended, and waits for its own process.",
         Promise.LOST,
-        (
-            Edit(
-                "_group",
-                "            if self._busy or not self._has_waiting():",
-                "            if not self._has_waiting():",
-            ),
-        ),
+        (Edit("_group", "self._busy.acquire(blocking=False) and", "(self._busy.acquire(blocking=False) or True) and"),),
         (suite("moments::TestOneCycleAtATime", limit=15),),
     ),
     Mutant(
         "a-queue-for-each-context",
         "Contexts on the same file do not know of each other, so that a task waits for its own transaction.",
         Promise.FAILURE,
-        (Edit("_group", "        queue = _queues.get(real)\n", "        queue = None\n"),),
+        (Edit("_group", "        queue = known and known()\n", "        queue = None\n"),),
         (
             suite(
                 "transactions::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10
@@ -73,7 +74,7 @@ QUEUE: Final = (
         (
             Edit(
                 "_group",
-                "            request.error = failure and _own_copy(failure)\n",
+                "            request.error = request.error or self._named(own_copy(error))\n",
                 "            request.error = None\n",
             ),
         ),
@@ -87,7 +88,7 @@ QUEUE: Final = (
             Edit(
                 "_group",
                 _APPLIED,
-                "        batch[0].result, batch[-1].result = batch[-1].result, batch[0].result\n" + _APPLIED,
+                _APPLIED + "            batch[0].result, batch[-1].result = batch[-1].result, batch[0].result\n",
             ),
         ),
         (suite("executor::TestGroupCommit::test_every_call_gets_its_own_error"),),
@@ -99,10 +100,9 @@ QUEUE: Final = (
         (
             Edit(
                 "_group",
-                "                request.error = error\n        self._cycle_thread",
-                "                for other in batch:\n"
-                "                    other.error = error\n"
-                "        self._cycle_thread",
+                _APPLIED,
+                _APPLIED + "            for one in batch:\n"
+                "                one.error = next((other.error for other in batch if other.error), None)\n",
             ),
         ),
         (suite("atomic::TestGroups::test_a_function_that_raises_hurts_only_its_own_call"),),
@@ -114,8 +114,9 @@ QUEUE: Final = (
         (
             Edit(
                 "_group",
-                "        if failure is None or isinstance(failure, DurabilityUnknownError):\n",
-                "        if True:\n",
+                _ENDED,
+                _ENDED + "            for request in batch:\n"
+                "                request.document, request.position = draft.document(), draft.position\n",
             ),
         ),
         (suite("errors::TestABrokenDisk::test_an_unsynced_file_does_not_replace_the_old_one"),),
@@ -126,9 +127,9 @@ QUEUE: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "_group",
-                "            request._state = new  # noqa: SLF001\n            return True",
-                "            return True",
+                "_request",
+                "        return self._fate.setdefault(None, _Fate.BEGUN) is _Fate.BEGUN\n",
+                "        self._fate[None] = _Fate.BEGUN\n        return True\n",
             ),
         ),
         (suite("cancelling::TestBehindAHeldLock::test_only_the_cancelled_ones_are_withdrawn"),),
@@ -137,7 +138,13 @@ QUEUE: Final = (
         "delivered-out-of-order",
         "A cycle's results may reach memory after those of a later cycle.",
         Promise.MEMORY,
-        (Edit("_group", _DELIVERY, "        self._pass_on()\n        self._settle(over)\n"),),
+        (
+            Edit(
+                "_group",
+                _CLOSED + "        self._settle(over)\n",
+                _CLOSED + "        threading.Thread(target=self._settle, args=[over], daemon=True).start()\n",
+            ),
+        ),
         (suite("moments::TestDelivery"),),
     ),
     Mutant(
@@ -151,7 +158,7 @@ QUEUE: Final = (
         "waiting-in-the-executor",
         "A thread of the default executor waits for the lock.",
         Promise.LOOP,
-        (Edit("_group", "self._cycle(wait=False) is _Outcome.NO_LOCK", "self._cycle(wait=True) is _Outcome.NO_LOCK"),),
+        (Edit("_group", "            self._turn(wait=False)\n", "            self._turn(wait=True)\n"),),
         (suite("save_and_load::TestWaiting::test_who_waits_holds_no_thread_of_the_executor", limit=15),),
     ),
     Mutant(
@@ -161,9 +168,8 @@ QUEUE: Final = (
         (
             Edit(
                 "_group",
-                "        self._worker.submit(lambda: self._end_cycle([request], session))\n",
-                "        import asyncio\n"
-                "        asyncio.get_event_loop().run_in_executor(None, self._end_cycle, [request], session)\n",
+                _ELSEWHERE,
+                _IN_THE_EXECUTOR,
             ),
         ),
         (
@@ -187,7 +193,7 @@ QUEUE: Final = (
         "turned-link-not-followed",
         "A call goes to where a symbolic link led before.",
         Promise.LOST,
-        (Edit("_group", "batch = self._send_on(self._take_batch())", "batch = self._take_batch()"),),
+        (Edit("_group", "os.path.realpath(request.path) != self.name", "False"),),
         (suite("save_and_load::TestSymlinks::test_a_link_that_was_turned_is_followed_anew"),),
     ),
     Mutant(
@@ -204,8 +210,8 @@ QUEUE: Final = (
         (
             Edit(
                 "_group",
-                "        self._cycle_thread = threading.get_ident()\n        session.close",
-                "        session.close",
+                _CLOSED,
+                "            self._cycle_thread = None\n" + _CLOSED,
             ),
         ),
         (suite("metrics::TestListening::test_a_listener_that_calls_the_same_file_is_told_so", limit=15),),
