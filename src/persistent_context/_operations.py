@@ -103,6 +103,10 @@ class Draft:
         self._is_new = self._is_new and all(text is MISSING for text in changes.values())
         self._claims = self._claims or bool(changes)
 
+    def claim(self) -> None:
+        """Note that a call promises what it found in the file, without a change of its own."""
+        self._claims = True
+
     def create(self) -> None:
         """Have the file written even if it would be empty."""
         self._must_exist = self._is_new
@@ -246,6 +250,7 @@ class Save(Write):
 
     def apply(self, draft: Draft) -> None:
         """Merge."""
+        draft.claim()
         pending = draft.pending(self.unsaved, self.origin)
         if draft.is_new:
             draft.create()
@@ -310,10 +315,14 @@ class Commit(Write):
         """The new texts."""
         self.moved: Final[set[str]] = set()
         """The keys that were deleted and set again, and so stand at the end."""
+        self.has_set = False
+        """Whether it set or deleted a key, maybe to what the file held."""
         super().__init__("transaction", self.looked_at.keys(), self.taken, origin)
 
     def apply(self, draft: Draft) -> None:
         """Change them."""
+        if self.has_set:
+            draft.claim()
         if self.changes or self.taken:
             draft.put(self.changes, self.taken, self.origin, self.moved)
 

@@ -108,6 +108,7 @@ class Transaction(MutableMapping[str, Any]):
             ContextUsageError: in a forked child.
         """
         self._check()
+        self._operation.has_set = any(touched.moment for touched in self._values.touched.values())
         for key, base in self._operation.looked_at.items():
             text = self._values.text(key)
             if not same(text, base):
