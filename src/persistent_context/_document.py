@@ -214,7 +214,7 @@ class Document:
         missing = set(keys)
         for number, wanted in self._pages_for(missing):
             if texts := self.pages[number].find(wanted):
-                missing -= texts.keys()
+                missing.difference_update(texts)
                 yield number, texts
             if not missing:
                 break

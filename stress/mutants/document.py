@@ -54,7 +54,7 @@ DOCUMENT: Final = (
         "A file with a comma too many is accepted by those who knew the rest of it.",
         Promise.CLOBBERED,
         (Edit("_parse", "    return (pages, keys) if pages else None\n", "    return pages, keys\n"),),
-        (suite("document::TestStrictness::test_pages_that_are_gone_leave_nothing_behind"),),
+        (suite("document::TestStrictness::test_a_comma_too_many_is_found_beside_known_pages"),),
     ),
     Mutant(
         "repair-not-believed",
