@@ -116,7 +116,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         Raises:
             UnserializableValueError: JSON cannot hold it.
         """
-        value: Any = dict.get(self, key, MISSING)
+        value: object = dict.get(self, key, MISSING)
         if value is MISSING:
             return MISSING
         touched = self.touched.get(key)
@@ -175,7 +175,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
     def values(self) -> ValuesView[Any]:  # type: ignore[override]
         return Values(self)
 
-    def pop(self, key: str, *default: Any) -> Any:  # type: ignore[override]
+    def pop(self, key: str, *default: Any) -> Any:
         if key not in self and default:
             return default[0]
         value = self[key]
