@@ -140,11 +140,9 @@ def broken_disk(monkeypatch):
 NOTHING_TO_WRITE = {
     "save": lambda face, ctx: (ctx.set("a", 1), face.do(ctx.save)),
     "compare_and_set": lambda face, ctx: face.do(ctx.compare_and_set, "a", 1, 1),
-    "compare_and_set in vain": lambda face, ctx: face.do(ctx.compare_and_set, "a", 2, 3),
-    "add in vain": lambda face, ctx: face.do(ctx.add, "a", 2),
     "incr by nothing": lambda face, ctx: face.do(ctx.incr, "a", 0),
     "mutate": lambda face, ctx: face.do(ctx.mutate, "a", lambda value: value),
-    "transaction": lambda face, ctx: face.inside(ctx.transaction, lambda tx: tx["a"]),
+    "transaction": lambda face, ctx: face.inside(ctx.transaction, lambda tx: tx.update(a=1)),
 }
 
 
@@ -185,12 +183,22 @@ class TestADurableCallThatWritesNothing:
 
         assert ([], False) == (synced, path.exists())
 
+    def test_a_session_syncs_the_document_that_it_read(self, unsynced, synced):
+        """Whoever commits the very document that was read, durably, can rely on it."""
+        for durable in (False, True):
+            session = JsonFileStore(str(unsynced)).begin("test", wait=False)
+            session.commit(session.read(), durable=durable)
+            session.close(1)
+
+        assert [str(unsynced), str(unsynced.parent), str(unsynced.parent.parent)] == synced
+
     def test_a_file_that_is_gone_by_then_needs_none(self, unsynced, synced):
         """Somebody who takes no lock may remove the file after it was read."""
-        ctx = SyncPersistentContext(unsynced)
-        with ctx.transaction() as tx:
-            assert 1 == tx["a"]
-            unsynced.unlink()
+        session = JsonFileStore(str(unsynced)).begin("test", wait=False)
+        document = session.read()
+        unsynced.unlink()
+        session.commit(document, durable=True)
+        session.close(1)
 
         assert [] == synced
 
@@ -488,6 +496,46 @@ class TestReading:
         assert [1, 1, 1, 2, 2, 3] == warnings
 
 
+class TestWaitingInVain:
+    def test_an_abandoned_begin_makes_room_for_another_one(self, path, hold):
+        """Behind a holder whose lock file was deleted, a thread gives up its place for one under the new lock file."""
+        store = JsonFileStore(str(path))
+        ended = []
+        waiting = threading.Thread(target=lambda: ended.append(store.begin("first", wait=True)))
+        with hold(path):
+            waiting.start()
+            tick = threading.Event()
+            while not store._lock.waited:
+                tick.wait(0.001)
+            path.with_name("state.json.lock").unlink()
+            while not (in_vain := store.is_waiting_in_vain()):  # it may be just about to wait
+                tick.wait(0.001)
+            abandoned = store.abandon_wait()
+            session = store.begin("second", wait=True)
+            session.commit(session.read().changed({"n": b"1"}), durable=False)
+        waiting.join(60)
+        session.close(1)
+
+        assert (True, True, [None], {"n": 1}) == (in_vain, abandoned, ended, stored(path))
+
+
+class TestALook:
+    def test_one_that_fails_is_told(self, path, monkeypatch):
+        """What access rights the file has is not guessed when the disk does not say."""
+        stat = os.stat
+
+        def fail(name, **options):
+            if name == str(path):
+                raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+            return stat(name, **options)
+
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+            patch.setattr(os, "stat", fail)
+            _files.share_access(str(path), 0)
+
+        assert not path.exists()
+
+
 class TestLeftovers:
     def test_one_of_a_holder_that_crashed_is_removed_by_who_has_looked_before(self, path, spawn):
         """A context that has been at work for long removes what others leave who are killed meanwhile."""
@@ -543,6 +591,8 @@ class TestLinks:
         path.with_name("state.json.lock").symlink_to("elsewhere")
         with pytest.raises(NotARegularFileError, match=r"symbolic link, which is never followed; remove it: .*\.lock"):
             face.do(face.open(path).incr, "n")
+        with pytest.raises(NotARegularFileError, match="symbolic link, which is never followed"):
+            face.do(face.open(path).lock_holder)
 
     def test_one_that_took_the_place_of_the_file(self, path):
         """A link that somebody puts there under a cycle is not replaced by the file."""

@@ -131,8 +131,8 @@ class TooManyDigitsError(PersistentContextError, ValueError):
 
 
 class DurabilityUnknownError(PersistentContextError, OSError):
-    """The file was replaced, but a later step failed: the change is visible, and may not survive a power loss."""
+    """The file holds what the call was to write, or found there, but syncing it failed: a power loss may undo it."""
 
 
 class NotARegularFileError(PersistentContextError, OSError):
-    """A directory, FIFO, socket or device stands in the place of the JSON file or of its lock file."""
+    """A directory, link, FIFO, socket or device stands in the place of the JSON file or of its lock file."""

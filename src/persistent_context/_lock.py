@@ -15,6 +15,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 from ._errors import LockLostError, NotARegularFileError
@@ -165,7 +166,8 @@ class FileLock:
                 lock at the same moment is turned away.
         """
         try:
-            fd = open_fd(self.path, os.O_RDONLY | NO_FOLLOW | NO_WAIT)
+            with self._explaining():
+                fd = open_fd(self.path, os.O_RDONLY | NO_FOLLOW | NO_WAIT)
         except FileNotFoundError:
             return None
         try:
@@ -183,12 +185,8 @@ class FileLock:
             os.close(fd)
 
     def _open(self) -> int:
-        try:
+        with self._explaining():
             fd = self._open_or_make()
-        except OSError as error:
-            if explained := self._explained(error):
-                raise explained from error
-            raise
         try:
             check_regular(self.path, os.fstat(fd))
         except BaseException:
@@ -214,8 +212,17 @@ class FileLock:
             self._open_fds.add(fd)
         return fd
 
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Say in an error of opening the lock file what stands in its place, if this is what is wrong."""
+        try:
+            yield
+        except OSError as error:
+            if explained := self._explained(error):
+                raise explained from error
+            raise
+
     def _explained(self, error: OSError) -> NotARegularFileError | None:
-        """Return the error that tells what stands in the place of the lock file, if this is what is wrong."""
         if error.errno in (errno.ELOOP, errno.EMLINK):
             if not os.path.islink(self.path):
                 return loop_of_links(self.path)
