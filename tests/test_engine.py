@@ -37,8 +37,8 @@ def deleting(path):
 
 class TestALostCycle:
     async def test_its_calls_are_applied_again_in_their_order(self, path, deleting):
-        """Calls whose cycle starts again under a new lock are applied in the order in which they were made."""
-        contexts = [PersistentContext(path) for _ in range(3)]
+        """Calls whose cycle starts again under a new lock are applied in the order in which they were queued."""
+        contexts = [await PersistentContext.create(path) for _ in range(3)]
 
         def appending(number):
             def function(value):
@@ -56,7 +56,7 @@ class TestALostCycle:
 
     async def test_a_call_that_failed_in_it_is_over(self, path, deleting):
         """A call whose own function raised gets that error, though the cycle of the others starts again."""
-        ctx = PersistentContext(path)
+        ctx = await PersistentContext.create(path)
 
         def failing(value):
             deleting()
@@ -76,7 +76,7 @@ class TestACycleOfSeveral:
         """A durable call that shares its cycle with one that is not is synced all the same."""
         syncs = []
         real = os.fsync
-        contexts = [PersistentContext(path, durable=durable) for durable in order]
+        contexts = [await PersistentContext.create(path, durable=durable) for durable in order]
         with filelock.FileLock(f"{path}.lock"):
             calls = [asyncio.create_task(ctx.incr("n")) for ctx in contexts]
             await queued(path, 2)
