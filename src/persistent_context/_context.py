@@ -249,7 +249,7 @@ class PersistentContext(BaseContext):
 
     def _enter_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
-        if self._loop is not loop or self._pid != os.getpid():
+        if self._loop is not loop:
             if self._loop is not None and self._pid == os.getpid() and not self._loop.is_closed():
                 message = (
                     "this context belongs to another event loop, which is still open; make one context for each loop"

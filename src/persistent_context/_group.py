@@ -244,7 +244,7 @@ class CommitQueue:
             self._waiting.popleft()
         outcome = self._cycle(wait=wait) if self._waiting else _Outcome.DONE
         if outcome in {_Outcome.NO_LOCK, _Outcome.DONE}:
-            self._cycle_thread = None
+            self._cycle_thread = self._waiting_since = None
             self._busy.release()
         return outcome is _Outcome.DONE
 

@@ -29,23 +29,26 @@ class Stay:
     """A blocking transaction, as the context (of ``contextvars``) knows it in which it was entered.
 
     A thread alone does not say who is inside: a web framework enters in one thread of a pool, leaves in another, and
-    runs other requests in the first one meanwhile.
+    runs other requests in the first one meanwhile. Contexts refer to it weakly: the transaction keeps it.
     """
 
-    __slots__ = ("is_over",)
+    __slots__ = ("__weakref__", "is_over")
 
     def __init__(self) -> None:
         self.is_over = False
-        _stays.set((*(stay for stay in _stays.get() if not stay.is_over), self))
+        _stays.set((*_open_stays(), weakref.ref(self)))
 
     def leave(self) -> None:
         """Note that it is over, in whichever context."""
         self.is_over = True
-        if self in (stays := _stays.get()):
-            _stays.set(tuple(stay for stay in stays if stay is not self))
+        _stays.set(_open_stays())
 
 
-_stays: ContextVar[tuple[Stay, ...]] = ContextVar("persistent_context_stays", default=())
+_stays: ContextVar[tuple[weakref.ref[Stay], ...]] = ContextVar("persistent_context_stays", default=())
+
+
+def _open_stays() -> tuple[weakref.ref[Stay], ...]:
+    return tuple(known for known in _stays.get() if (stay := known()) is not None and not stay.is_over)
 
 
 class Owner(NamedTuple):
@@ -58,7 +61,7 @@ class Owner(NamedTuple):
     """The task that runs in it; one that was thrown away is not kept by its transaction."""
     blocks: bool
     """Whether the thread stands still until the call is over."""
-    stays: tuple[Stay, ...]
+    stays: tuple[weakref.ref[Stay], ...]
     """The blocking transactions that it is inside of, the latest one last."""
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from stress.mutants.document import DOCUMENT
+from stress.mutants.engine import ENGINE
 from stress.mutants.faces import FACES
 from stress.mutants.files import FILES
 from stress.mutants.locks import LOCKS
@@ -15,5 +16,16 @@ from stress.mutants.queue import QUEUE
 from stress.mutants.store import STORE
 from stress.mutants.watch import WATCH
 
-ALL: Final = (*FILES, *LOCKS, *QUEUE, *FACES, *MEMORY, *WATCH, *ONCE, *DOCUMENT, *STORE)
+ALL: Final = (
+    *FILES,
+    *LOCKS,
+    *QUEUE,
+    *ENGINE,
+    *FACES,
+    *MEMORY,
+    *WATCH,
+    *ONCE,
+    *DOCUMENT,
+    *STORE,
+)
 MUTANTS: Final[dict[str, Mutant]] = {mutant.name: mutant for mutant in ALL}

@@ -1,0 +1,241 @@
+"""Builds that fail when a call is interrupted, repeated or re-entered, or when threads cannot be had."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stress.mutants.model import Edit, Mutant, Promise, suite
+
+_SETTLES_THE_TRIES = "        self._settle([request for request in trying if request.withdraw()])\n"
+
+ENGINE: Final = (
+    Mutant(
+        "repeated-in-another-order",
+        "Calls whose cycle is repeated under a new lock are applied in the opposite order.",
+        Promise.FAILURE,
+        (Edit("_group", "self._waiting.extendleft(reversed(again))", "self._waiting.extendleft(again)"),),
+        (suite("engine::TestALostCycle::test_its_calls_are_applied_again_in_their_order"),),
+    ),
+    Mutant(
+        "failed-in-a-lost-cycle-untold",
+        "A call that failed in a cycle that is repeated is never told.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_group",
+                "[request for request in batch if request.error is not None] + self._queue_again(applied)",
+                "self._queue_again(applied)",
+            ),
+        ),
+        (suite("engine::TestALostCycle::test_a_call_that_failed_in_it_is_over", limit=20),),
+    ),
+    Mutant(
+        "repeated-though-nobody-waits",
+        "A call whose time is up, or that was interrupted, waits anew when its cycle has to be repeated.",
+        Promise.CANCELLING,
+        (Edit("_request", "        return not (self._is_unwanted and self.withdraw())\n", "        return True\n"),),
+        (suite("waiting::TestTheLockIsTakenAway::test_a_cancelled_call_ends", limit=20),),
+    ),
+    Mutant(
+        "durable-if-all-are",
+        "A durable call that shares its cycle with one that is not durable is not synced.",
+        Promise.LOST,
+        (Edit("_group", "durable=any(request.durable", "durable=all(request.durable"),),
+        (suite("engine::TestACycleOfSeveral::test_it_is_durable_if_one_of_them_is"),),
+    ),
+    Mutant(
+        "file-name-overwritten",
+        "An error that names a file is given another name.",
+        Promise.FAILURE,
+        (Edit("_group", "error.errno is not None and error.filename is None:", "error.errno is not None:"),),
+        (suite("engine::TestACycleOfSeveral::test_an_error_that_names_a_file_keeps_its_name"),),
+    ),
+    Mutant(
+        "no-try-where-others-waited",
+        "A call that only tries is turned away without a try if the lock had to be waited for before.",
+        Promise.STARVES,
+        (Edit("_group", "if trying or not self.store.had_to_wait:", "if not self.store.had_to_wait:"),),
+        (suite("engine::TestWhoOnlyTries::test_it_gets_its_try_though_others_had_to_wait"),),
+    ),
+    Mutant(
+        "who-only-tries-waits",
+        "A call that only tries waits for the lock all the same.",
+        Promise.STARVES,
+        (Edit("_group", _SETTLES_THE_TRIES, ""),),
+        (suite("engine::TestWhoOnlyTries::test_nobody_waits_for_it", limit=20),),
+    ),
+    Mutant(
+        "withdrawn-call-is-kept",
+        "A context keeps the calls that were cancelled.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "_context",
+                "            self._in_flight.pop(request, None)\n            if isinstance",
+                "            if isinstance",
+            ),
+        ),
+        (suite("engine::TestWhatIsLeftBehind::test_a_withdrawn_call_is_not_kept"),),
+    ),
+    Mutant(
+        "told-twice",
+        "A call that is over as it is cancelled is told so twice.",
+        Promise.CANCELLING,
+        (Edit("_context", "if not request.waiter.done():", "if True:"),),
+        (suite("engine::TestWhatIsLeftBehind::test_a_call_is_told_once"),),
+    ),
+    Mutant(
+        "child-counts-on-its-parents-threads",
+        "A forked child hands its jobs to threads that only its parent has.",
+        Promise.FAILURE,
+        (Edit("_worker", "os.register_at_fork(after_in_child=pool.forget)", "pass"),),
+        (suite("engine::TestWhatIsLeftBehind::test_a_forked_child_has_threads_and_a_queue_of_its_own", limit=30),),
+    ),
+    Mutant(
+        "child-has-its-parents-queue",
+        "A forked child waits for a thread that only its parent has.",
+        Promise.FAILURE,
+        (Edit("_group", "    _queues.clear()\n", ""),),
+        (suite("engine::TestWhatIsLeftBehind::test_a_forked_child_has_threads_and_a_queue_of_its_own", limit=30),),
+    ),
+    Mutant(
+        "interrupted-call-takes-effect",
+        "A blocking call that a signal handler's exception ends is carried out later.",
+        Promise.CANCELLING,
+        (Edit("_sync", "            if not request.withdraw():\n", "            if False:\n"),),
+        (suite("signals::TestAnExceptionWhileACallWaits::test_a_handler_that_raises_withdraws_the_call", limit=40),),
+    ),
+    Mutant(
+        "interrupt-ends-the-wait-for-a-commit",
+        "An interrupt at the end of a blocking transaction comes out before the commit is over.",
+        Promise.CANCELLING,
+        (Edit("_sync", "            turn.end(request)\n            self._wait_out(request)\n", ""),),
+        (
+            suite(
+                "signals::TestAnInterruptWhileACallIsCarriedOut::test_the_handler_of_the_interrupt_can_save", limit=40
+            ),
+        ),
+    ),
+    Mutant(
+        "thrown-away-transaction-keeps-the-lock",
+        "A transaction whose task is thrown away with its loop holds the lock for ever.",
+        Promise.CANCELLING,
+        (
+            Edit("_group", "        if not sys.is_finalizing():\n            self.abandon()\n", "        pass\n"),
+            Edit("_context", "                    turn.abandon()\n", "                    pass\n"),
+        ),
+        (suite("shutdown::TestALoopIsThrownAway::test_an_open_transaction_goes_with_its_loop", limit=40),),
+    ),
+    Mutant(
+        "cancelled-driver-runs-the-queue",
+        "A context counts on a task that was cancelled to run the queue.",
+        Promise.CANCELLING,
+        (
+            Edit("_context", "if self._driver is None or self._driver.done():", "if self._driver is None:"),
+            Edit(
+                "_context", "            queue.look_after(even_if_busy=self._has_impatient())\n", "            pass\n"
+            ),
+        ),
+        (suite("shutdown::TestAllTasksAreCancelled::test_a_context_goes_on_after_all_tasks_were_cancelled", limit=40),),
+    ),
+    Mutant(
+        "timeout-by-naps",
+        "A blocking call notices that its time is up only now and then.",
+        Promise.STARVES,
+        (Edit("_sync", "min(left, nap) if left > 0 else nap", "nap"),),
+        (suite("waiting::TestTimeoutsAreExact::test_of_threads", limit=40),),
+    ),
+    Mutant(
+        "one-timeout-is-enough",
+        "When a call has timed out, nobody looks at the time any more.",
+        Promise.STARVES,
+        (Edit("_context", "        self._set_clock(loop, min(max(coming,", "        max(0, min(max(coming,"),),
+        (suite("waiting::TestTimeoutsAreExact::test_beside_calls_that_time_out_earlier", limit=40),),
+    ),
+    Mutant(
+        "full-executor-is-waited-for",
+        "Nothing moves while the default executor is full.",
+        Promise.LOOP,
+        (Edit("_context", "_SOON_SECONDS: Final = 0.05", "_SOON_SECONDS: Final = 1000"),),
+        (suite("waiting::TestTheExecutorIsFullOfThreadsThatCallUs::test_they_are_served", limit=60),),
+    ),
+    Mutant(
+        "no-thread-no-service",
+        "Where no thread can be started, calls are not carried out.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_worker",
+                "            except (RuntimeError, MemoryError):\n                return False\n",
+                "            except ZeroDivisionError:\n                return False\n",
+            ),
+        ),
+        (suite("shutdown::TestNoThreadCanBeStarted::test_the_call_is_served_all_the_same", limit=60),),
+    ),
+    Mutant(
+        "uncopyable-error-ends-the-thread",
+        "An error that cannot be copied ends the thread of the cycle, and its calls are never told.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_group",
+                "    except Exception:  # noqa: BLE001 - whatever",
+                "    except ZeroDivisionError:  # noqa: BLE001 - whatever",
+            ),
+        ),
+        (suite("epilogue::TestALoggingHandlerThatRaises", limit=60),),
+    ),
+    Mutant(
+        "failed-unlock-ends-the-thread",
+        "What is raised as the lock is released is raised in the thread of the cycle, whose calls are never told.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_group",
+                "        except BaseException:  # memory ran out",
+                "        except ZeroDivisionError:  # memory ran out",
+            ),
+        ),
+        (suite("epilogue::TestNoMemoryAtTheEndOfACycle", limit=60),),
+    ),
+    Mutant(
+        "withdrawn-on-its-way-takes-effect",
+        "A call that is withdrawn while its link is turned is carried out in the other file.",
+        Promise.CANCELLING,
+        (
+            Edit(
+                "_group",
+                "                queue_of(request.path).adopt(request)\n",
+                "                request._fate = {}\n                queue_of(request.path).adopt(request)\n",
+            ),
+        ),
+        (suite("epilogue::TestWithdrawnWhileTheLinkIsTurned", limit=60),),
+    ),
+    Mutant(
+        "a-thread-is-inside",
+        "A thread of a pool is taken to be inside a transaction that it entered for somebody else.",
+        Promise.FAILURE,
+        (Edit("_request", "bool(holder.stays) and holder.stays[-1] in self.stays", "True"),),
+        (suite("epilogue::TestEnteredHereLeftThere", limit=60),),
+    ),
+    Mutant(
+        "loop-blocked-behind-its-own-transaction",
+        "A blocking call in a loop's thread waits behind a transaction that only this loop can end.",
+        Promise.LOOP,
+        (
+            Edit(
+                "_request",
+                "        return self.blocks and not other.blocks and",
+                "        return False and not other.blocks and",
+            ),
+        ),
+        (suite("waiting::TestTheLoopIsNotStalled::test_by_a_blocking_call_behind_its_own_transaction", limit=60),),
+    ),
+    Mutant(
+        "deleted-lock-waited-for",
+        "Who waits for a lock file that was deleted under a stopped holder waits for ever.",
+        Promise.STARVES,
+        (Edit("_group", "if self.store.is_waiting_in_vain() and", "if False and"),),
+        (suite("waiting::TestTheLockIsTakenAway::test_one_who_waits_behind_a_stopped_holder_goes_on", limit=60),),
+    ),
+)

@@ -1,0 +1,198 @@
+"""The queue of a file, looked at from within: the order of calls, who gets a try, and what is left behind."""
+
+import asyncio
+import errno
+import os
+import signal
+import threading
+import time
+
+import filelock
+import pytest
+
+from persistent_context import LockTimeoutError, PersistentContext, SyncPersistentContext
+from persistent_context._group import queue_of
+from persistent_context._store import JsonFileStore
+from persistent_context._worker import DaemonPool
+
+
+async def queued(path, number):
+    """Wait until so many calls wait for a file."""
+    while len(queue_of(str(path))._waiting) < number:
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def deleting(path):
+    """A function for ``mutate`` that deletes the lock file when it is first called, under the cycle that it runs in."""
+    left = [1]
+
+    def delete():
+        if left:
+            left.pop()
+            os.unlink(f"{path}.lock")
+
+    return delete
+
+
+class TestALostCycle:
+    async def test_its_calls_are_applied_again_in_their_order(self, path, deleting):
+        """Calls whose cycle starts again under a new lock are applied in the order in which they were queued."""
+        contexts = [await PersistentContext.create(path) for _ in range(3)]
+
+        def appending(number):
+            def function(value):
+                deleting()
+                return [*value, number]
+
+            return function
+
+        with filelock.FileLock(f"{path}.lock"):
+            calls = [asyncio.create_task(ctx.mutate("log", appending(n), [])) for n, ctx in enumerate(contexts)]
+            await queued(path, 3)
+        await asyncio.wait_for(asyncio.gather(*calls), 10)
+
+        assert [0, 1, 2] == (await PersistentContext.create(path))["log"]
+
+    async def test_a_call_that_failed_in_it_is_over(self, path, deleting):
+        """A call whose own function raised gets that error, though the cycle of the others starts again."""
+        ctx = await PersistentContext.create(path)
+
+        def failing(value):
+            deleting()
+            raise ZeroDivisionError
+
+        with filelock.FileLock(f"{path}.lock"):
+            calls = [asyncio.create_task(ctx.mutate("a", failing)), asyncio.create_task(ctx.incr("n"))]
+            await queued(path, 2)
+        failed, number = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
+
+        assert (ZeroDivisionError, 1) == (type(failed), number)
+
+
+class TestACycleOfSeveral:
+    @pytest.mark.parametrize("order", [(True, False), (False, True)])
+    async def test_it_is_durable_if_one_of_them_is(self, path, order, monkeypatch):
+        """A durable call that shares its cycle with one that is not is synced all the same."""
+        syncs = []
+        real = os.fsync
+        contexts = [await PersistentContext.create(path, durable=durable) for durable in order]
+        with filelock.FileLock(f"{path}.lock"):
+            calls = [asyncio.create_task(ctx.incr("n")) for ctx in contexts]
+            await queued(path, 2)
+            monkeypatch.setattr(os, "fsync", lambda fd: (syncs.append(fd), real(fd)))
+        await asyncio.gather(*calls)
+
+        assert (1, True) == (contexts[0].statistics().commits, len(syncs) > 0)
+
+    def test_an_error_that_names_a_file_keeps_its_name(self, path, monkeypatch):
+        """What the system says of which file is left as it is; only an error that names none is given one."""
+        ctx = SyncPersistentContext(path)
+        names = ["/elsewhere", None]
+        monkeypatch.setattr(JsonFileStore, "begin", lambda *_, **__: _raise(OSError(errno.EIO, "broken", names[0])))
+        found = []
+        for names[0] in list(names):
+            with pytest.raises(OSError, match="broken") as caught:
+                ctx.incr("n")
+            found.append(caught.value.filename)
+
+        assert ["/elsewhere", str(path)] == found
+
+
+def _raise(error):
+    raise error
+
+
+class TestWhoOnlyTries:
+    def test_it_gets_its_try_though_others_had_to_wait(self, path):
+        """After a cycle that had to wait, a call that only tries a free lock has it."""
+        patient = SyncPersistentContext(path)
+        with filelock.FileLock(f"{path}.lock"):
+            caller = threading.Thread(target=patient.incr, args=["n"])
+            caller.start()
+            while queue_of(str(path))._waiting_since is None:
+                time.sleep(0.001)
+        caller.join()
+
+        assert queue_of(str(path)).store.had_to_wait
+        assert 2 == SyncPersistentContext(path, lock_timeout=0).incr("n")
+
+    @pytest.mark.parametrize("face_name", ["async", "sync"])
+    def test_nobody_waits_for_it(self, path, face_name):
+        """A call that only tried leaves no thread behind that waits for the lock, and nothing in the queue."""
+        with filelock.FileLock(f"{path}.lock"), pytest.raises(LockTimeoutError):
+            if face_name == "async":
+                asyncio.run(PersistentContext(path, lock_timeout=0).incr("n"))
+            else:
+                SyncPersistentContext(path, lock_timeout=0).incr("n")
+
+        assert queue_of(str(path))._waiting_since is None
+
+
+class TestWhatIsLeftBehind:
+    async def test_a_withdrawn_call_is_not_kept(self, path):
+        """A cancelled call leaves nothing in its context."""
+        ctx = PersistentContext(path)
+        with filelock.FileLock(f"{path}.lock"):
+            call = asyncio.create_task(ctx.incr("n"))
+            await queued(path, 1)
+            call.cancel()
+            await asyncio.wait([call])
+
+            assert {} == ctx._in_flight
+
+    async def test_a_call_is_told_once(self, path):
+        """A call that is over in the very turn in which it is cancelled is not told twice."""
+        ctx = PersistentContext(path)
+        with filelock.FileLock(f"{path}.lock"):
+            call = asyncio.create_task(ctx.incr("n"))
+            await queued(path, 1)
+            (request,) = ctx._in_flight
+            call.cancel()
+            ctx._tell(request)
+            await asyncio.wait([call])
+
+        assert call.cancelled()
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: run on a POSIX system")
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_a_forked_child_has_threads_and_a_queue_of_its_own(self, path):
+        """A child does not count on its parent's idle threads, nor on its parent's queue, even one that was busy."""
+        ctx = SyncPersistentContext(path, lock_timeout=0.9)
+        with ctx.transaction() as tx:
+            tx["n"] = 1
+        queue_of(str(path))._busy.acquire()
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            os._exit(SyncPersistentContext(path, lock_timeout=0.9).incr("n") - 2)
+        queue_of(str(path))._busy.release()
+
+        assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+class TestThePool:
+    def test_a_thread_serves_one_job_after_the_other(self):
+        """An idle thread is used again, under the name of its job."""
+        pool, names, done = DaemonPool(), [], threading.Event()
+        for name in ("a", "b"):
+            done.clear()
+            assert pool.submit(lambda: (names.append(threading.current_thread()), done.set()), name)
+            done.wait(10)
+            while not pool._idle:
+                time.sleep(0.001)
+
+        assert (1, "b") == (len(set(names)), names[0].name)
+
+    def test_a_thread_that_is_counted_on_waits_longer(self, monkeypatch):
+        """A thread whose job is late, since it was chosen at the last moment, does not end before it comes."""
+        monkeypatch.setattr("persistent_context._worker._IDLE_SECONDS", 0.01)
+        pool, done = DaemonPool(), threading.Event()
+        pool.submit(int, "first")
+        while not pool._idle:
+            time.sleep(0.0001)
+        pool._idle.pop()
+        time.sleep(0.05)
+        pool._jobs.put(("late", done.set))
+
+        assert done.wait(10)
