@@ -21,7 +21,7 @@ from stress.scribe import Desk, Scribe
 
 LANES = 100
 """Jobs under way at the same time, which share their cycles."""
-JOBS = 20
+JOBS = 10
 """Of each lane, between one look at the memory and the next."""
 KEPT = 20
 """Jobs that are never taken out again: each lane's first, in so many lanes."""

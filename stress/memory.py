@@ -33,17 +33,26 @@ class Size:
 def measure() -> Size:
     """Count, after everything that nobody refers to has been collected."""
     gc.collect()
-    known = gc.get_objects()
     sizes: dict[int, int] = {}
     longest = 0
-    for one in chain(known, _leaves(known)):
+    known = gc.get_objects()
+    for one in chain(known, _unknown(known)):
         sizes[id(one)] = sys.getsizeof(one) if type(one) in SIZED else 0
         if isinstance(one, dict | list | set | deque):
             longest = max(longest, len(one))
     return Size(len(sizes), sum(sizes.values()), longest)
 
 
-def _leaves(known: list[Any]) -> Iterator[Any]:
-    """Yield what the collector does not know, as it refers to nothing: strings, bytes, numbers."""
+def _unknown(known: list[Any]) -> Iterator[Any]:
+    """Yield what the collector does not know: strings and numbers, and dictionaries and tuples of these alone."""
     for one in known:
-        yield from gc.get_referents(one)
+        for leaf in _referents(one):
+            yield leaf
+            if not gc.is_tracked(leaf):
+                yield from _referents(leaf)
+
+
+def _referents(one: Any) -> list[Any]:
+    """Return what an object refers to. The collector leaves out keys that are strings."""
+    keys = list(dict.keys(one)) if isinstance(one, dict) else []
+    return [*gc.get_referents(one), *keys]
