@@ -13,13 +13,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+SHOW_STACKS = signal.SIGUSR2
+"""Makes a child write down where its threads are. SIGUSR1 is what `signals` hurts its calls with."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """What one child process is to do. It travels as the only command-line argument."""
 
     place: str
-    """The number of a worker, which its successors inherit; or the reader, or a foreign process."""
+    """The number of a worker, which its successors inherit; or the reader, or another kind of child, and its number."""
     incarnation: int
     """How many had the place before."""
     directory: str
@@ -32,6 +35,8 @@ class Assignment:
     """Mean seconds from one cancelled call of this process to the next; 0: none."""
     fork_every: float = 0.0
     """Mean seconds from the end of one forked child to the next one; 0: none."""
+    peers: int = 1
+    """How many children of this kind there are."""
 
     @property
     def name(self) -> str:
@@ -42,6 +47,11 @@ class Assignment:
     def state(self) -> Path:
         """The file that everybody hammers."""
         return Path(self.directory, "state.json")
+
+    @property
+    def own_state(self) -> Path:
+        """The file of those kinds of children that have one to themselves."""
+        return Path(self.directory, f"{self.place.partition('-')[0]}.json")
 
     @property
     def lock(self) -> Path:
@@ -59,7 +69,7 @@ class Assignment:
 
     @property
     def stacks(self) -> Path:
-        """Where the child dumps its threads' stacks when it gets SIGUSR1."""
+        """Where the child dumps its threads' stacks when it gets `SHOW_STACKS`."""
         return Path(self.directory, "logs", f"{self.name}.stacks")
 
     @property
@@ -86,9 +96,7 @@ def prepare(assignment: Assignment) -> threading.Event:
 
     It is to stop when its standard input ends: which it does, too, when the supervisor dies.
     """
-    stacks = os.open(assignment.stacks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    faulthandler.register(signal.SIGUSR1, file=stacks)
-    faulthandler.enable(file=stacks)
+    prepare_stacks(assignment)
     stop = threading.Event()
 
     def wait() -> None:
@@ -97,3 +105,10 @@ def prepare(assignment: Assignment) -> threading.Event:
 
     threading.Thread(target=wait, name="stop", daemon=True).start()
     return stop
+
+
+def prepare_stacks(assignment: Assignment) -> None:
+    """Make this process, and those that it will fork, ready to be asked for their stacks."""
+    stacks = os.open(assignment.stacks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    faulthandler.register(SHOW_STACKS, file=stacks)
+    faulthandler.enable(file=stacks)

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from stress.assignment import Assignment
+from stress.assignment import SHOW_STACKS, Assignment
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,7 +79,7 @@ class Child:
 
     def dump_stacks(self) -> Path:
         """Let it and its forked children write down where their threads are; return the file."""
-        os.killpg(self.pid, signal.SIGUSR1)
+        os.killpg(self.pid, SHOW_STACKS)
         time.sleep(1)  # it writes in its own time
         return self.assignment.stacks
 

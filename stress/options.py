@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stress.run import Plan
+from stress.run import KINDS, Plan
 
-FAULTS = {"kill_every": 0.5, "stop_every": 2.0, "cancel_every": 0.2, "fork_every": 3.0, "foreign": 2}
+FAULTS = {"kill_every": 0.5, "stop_every": 2.0, "cancel_every": 0.2, "fork_every": 3.0}
+OTHERS = {"foreign": 2, "ending": 1, "signals": 1, "watching": 2, "jobs": 1}
 TIERS: dict[str, dict[str, Any]] = {
-    "quick": {"processes": 4, "tasks": 8, "seconds": 20.0, **FAULTS},
-    "run": {"processes": 16, "tasks": 20, "seconds": 300.0, **FAULTS},
-    "soak": {"processes": 16, "tasks": 20, "seconds": 120.0, **FAULTS},
+    "quick": {"processes": 4, "tasks": 8, "seconds": 20.0, **FAULTS, **OTHERS},
+    "run": {"processes": 16, "tasks": 20, "seconds": 300.0, **FAULTS, **OTHERS},
+    "soak": {"processes": 16, "tasks": 20, "seconds": 120.0, **FAULTS, **OTHERS},
 }
 """What is done if nothing else is said. The seconds of a soak are those of one of its rounds."""
 HELP = {
@@ -28,6 +29,10 @@ HELP = {
     "fork_every": "mean seconds between two forked children in each worker",
     "delete_lock_every": "mean seconds between two deletions of the lock file; not with foreign processes",
     "foreign": "processes that know no more than filelock and json",
+    "ending": "processes that start programs which are ended in the middle of everything, and save in that moment",
+    "signals": "processes whose blocking calls are hit by signals",
+    "watching": "processes whose threads and event loops watch a file of many pages",
+    "jobs": "processes whose keys come and go, by the ten thousand",
 }
 
 
@@ -60,7 +65,7 @@ def parse(arguments: list[str] | None = None) -> Options:
         help="quick: well under a minute; run: five minutes; soak: rounds for hours (default: %(default)s)",
     )
     for name, text in HELP.items():
-        number = int if name in ("processes", "tasks", "seed", "foreign") else float
+        number = int if name in ("processes", "tasks", "seed", *KINDS) else float
         defaults = ", ".join(f"{tier} {values[name]:g}" for tier, values in TIERS.items() if name in values)
         parser.add_argument(_flag(name), type=number, help=f"{text} ({defaults})" if defaults else text)
     parser.add_argument("--hours", type=float, help="how long a soak lasts (default: until it is interrupted)")

@@ -86,8 +86,7 @@ class Report:
 
     def _idle(self) -> list[str]:
         """Return the workloads of which no operation was acknowledged."""
-        planned = [name for name in self._counts if name != "foreign" or self._plan.foreign]
-        return [name for name in planned if not self._counts[name][Outcome.OK]]
+        return self._plan.idle({name: counts[Outcome.OK] for name, counts in self._counts.items()})
 
     def _table(self) -> Table:
         """Return one row a workload."""

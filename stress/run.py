@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -15,7 +15,7 @@ from stress.assignment import Assignment
 from stress.chaos import Clock, Stopper, delete_lock
 from stress.child import Child
 from stress.history import History, Kind, Log, read_logs
-from stress.model import opening_document
+from stress.model import opening_document, opening_pages
 
 START_LIMIT = 60.0
 """Seconds in which all children must be at work."""
@@ -24,7 +24,8 @@ STOP_LIMIT = 30.0
 PAUSE = 0.01
 """Seconds that the supervisor sleeps before it looks again: it needs little of the processor."""
 READER = "reader"
-FOREIGN = "foreign"
+KINDS = ("foreign", "ending", "signals", "watching", "jobs")
+"""The children besides the reader and the workers: modules, each with a workload and an option of its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,14 @@ class Plan:
     """Mean seconds from one deletion of the lock file to the next."""
     foreign: int = 0
     """Processes that know no more than `filelock` and `json`."""
+    ending: int = 0
+    """Processes that start programs which end in the middle of everything, after a last save."""
+    signals: int = 0
+    """Processes whose blocking calls are interrupted by signals."""
+    watching: int = 0
+    """Processes whose threads and event loops watch a file of many pages."""
+    jobs: int = 0
+    """Processes whose keys come and go, and whose memory must not grow with them."""
 
     def __str__(self) -> str:
         """Return the command that repeats the run."""
@@ -55,8 +64,13 @@ class Plan:
             f"python -m stress --processes {self.processes} --tasks {self.tasks} --seconds {self.seconds:g}"
             f" --seed {self.seed} --kill-every {self.kill_every:g} --stop-every {self.stop_every:g}"
             f" --cancel-every {self.cancel_every:g} --fork-every {self.fork_every:g}"
-            f" --delete-lock-every {self.delete_lock_every:g} --foreign {self.foreign}"
+            f" --delete-lock-every {self.delete_lock_every:g}"
+            + "".join(f" --{kind} {getattr(self, kind)}" for kind in KINDS)
         )
+
+    def idle(self, acknowledged: Mapping[str, int]) -> list[str]:
+        """Return the workloads that were to be done, of which nothing was acknowledged."""
+        return [name for name, number in acknowledged.items() if not number and getattr(self, name, True)]
 
 
 @dataclass(slots=True)
@@ -89,6 +103,7 @@ class Run:
         (directory / "logs").mkdir()
         self._log = Log(directory / "logs" / "supervisor.jsonl")
         self._assignment(READER).state.write_text(json.dumps(opening_document()), encoding="utf-8")
+        self._assignment("watching").own_state.write_text(json.dumps(opening_pages(), indent=0), encoding="utf-8")
         self._lock_file = self._assignment(READER).lock
         self._stopper = Stopper(Random(f"{plan.seed} stops"), self._lock_file, self._log)
 
@@ -117,16 +132,20 @@ class Run:
         return read_logs(sorted((self._directory / "logs").glob("*.jsonl")))
 
     def final_document(self) -> dict[str, Any]:
-        """Return what the file holds.
+        """Return what the file holds, and what the files of those kinds of children hold that have their own.
 
         Raises:
             OSError: There is none.
             ValueError: It is not valid.
         """
         document: dict[str, Any] = json.loads(self._assignment(READER).state.read_bytes())
+        for kind in KINDS:
+            own = self._assignment(kind).own_state
+            document |= json.loads(own.read_bytes()) if own.exists() else {}
         return document
 
     def _assignment(self, place: str, incarnation: int = 0) -> Assignment:
+        kind = place.partition("-")[0]
         return Assignment(
             place=place,
             incarnation=incarnation,
@@ -137,6 +156,7 @@ class Run:
             seconds=self.plan.seconds,
             cancel_every=self.plan.cancel_every,
             fork_every=self.plan.fork_every,
+            peers=getattr(self.plan, kind) if kind in KINDS else 1,
         )
 
     def _launch(self, assignment: Assignment) -> None:
@@ -146,8 +166,8 @@ class Run:
 
     def _start(self) -> bool:
         """Start all children, and wait until each is at work; return whether that succeeded."""
-        foreign = [f"{FOREIGN}-{number}" for number in range(self.plan.foreign)]
-        for place in (READER, *map(str, range(self.plan.processes)), *foreign):
+        others = [f"{kind}-{number}" for kind in KINDS for number in range(getattr(self.plan, kind))]
+        for place in (READER, *map(str, range(self.plan.processes)), *others):
             self._launch(self._assignment(place))
         deadline = time.monotonic() + START_LIMIT
         while idle := [child for child in self._children.values() if not child.working]:

@@ -15,49 +15,16 @@ from itertools import pairwise
 from typing import Any
 
 from stress.checking.bank import check_bank
+from stress.checking.counters import check_counters
+from stress.checking.ending import check_endings, check_signals
 from stress.checking.evidence import Evidence, Violation
-from stress.checking.growth import Growth, check_gaps, check_growth, seen_in
+from stress.checking.jobs import check_jobs
+from stress.checking.owned import check_owned
 from stress.checking.prefixes import check_prefixes
 from stress.checking.register import check_registers
+from stress.checking.watching import check_watching
 from stress.history import History, Operation, Outcome
-from stress.model import opening_document
-
-_Writers = Mapping[str | None, Operation | None]
-
-
-def check_counters(evidence: Evidence) -> Iterator[Violation]:
-    """Every increment is in the final value exactly once, each gave a value of its own, and none went back in time."""
-    for key, operations in evidence.by_key().items():
-        final = evidence.final.get(key, 0)
-        growths = [Growth(made, made.result) for made in operations if made.result is not None]
-        unknown = [operation for operation in operations if operation.outcome is Outcome.UNKNOWN]
-        sightings = seen_in(key, evidence.reads)
-        yield from check_growth(key, growths, sightings, final)
-        yield from check_gaps(key, growths, sightings, unknown, final)
-
-
-def check_owned(evidence: Evidence) -> Iterator[Violation]:
-    """Each key that only one task writes has the last acknowledged value, or a later one whose outcome is not known."""
-    for key, operations in evidence.by_key().items():
-        possible: dict[str | None, Operation | None] = {None: None}
-        for operation in operations:
-            if operation.name != "read_back":
-                if operation.outcome is Outcome.OK:
-                    possible.clear()
-                # One that failed is possible too: its change stays unsaved, and the context's next save carries it.
-                possible[None if operation.name == "delete" else operation.id] = operation
-            elif operation.outcome is Outcome.OK and operation.result not in possible:
-                yield _impossible(key, operation.result, possible, operation)
-        (final,) = evidence.final.get(key, [None])
-        if final not in possible:
-            yield _impossible(key, final, possible)
-
-
-def _impossible(key: str, seen: str | None, possible: _Writers, *readers: Operation) -> Violation:
-    """Tell that a key has a value that it cannot have."""
-    writers = [operation for operation in possible.values() if operation is not None]
-    expected = " or ".join(repr(value) for value in possible)
-    return Violation("lost", f"{key} has {seen!r} instead of {expected}", [*writers, *readers])
+from stress.model import opening_document, opening_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +120,10 @@ CHECKERS: Mapping[str, Callable[[Evidence], Iterable[Violation]]] = {
     "register": check_registers,
     "prefix": check_prefixes,
     "foreign": check_counters,
+    "ending": check_endings,
+    "signals": check_signals,
+    "watching": check_watching,
+    "jobs": check_jobs,
     "read": check_reads,
 }
 
@@ -161,6 +132,7 @@ def check(history: History, final: Mapping[str, Any]) -> dict[str, list[Violatio
     """Let each checker judge its workload; return what it found, by the workload's name."""
     reads = [read for read in history.of("read") if read.outcome is Outcome.OK]
     found = {name: list(checker(Evidence(history.of(name), final, reads))) for name, checker in CHECKERS.items()}
-    for key in final.keys() - opening_document() - {operation.key for operation in history.operations}:
+    known = {*opening_document(), *opening_pages(), *(operation.key for operation in history.operations)}
+    for key in final.keys() - known:
         found["read"].append(Violation("foreign", f"nobody ever wrote {key}"))
     return found

@@ -41,6 +41,7 @@ class Violation:
     """A promise that was broken, and the operations that show it."""
 
     kind: str
-    """Lost, duplicated, foreign, reordered, stale, torn, missing, not linearizable; or undecided: nothing was shown."""
+    """Lost, duplicated, foreign, reordered, stale, torn, missing, not linearizable; hung, missed, echoed, grown; or
+    undecided: nothing was shown."""
     message: str
     operations: Sequence[Operation] = ()

@@ -10,7 +10,7 @@ from stress.page.html import Html, shortened, tag
 from stress.page.record import Record
 from stress.page.timeline import timeline
 
-SHOWN = 5
+SHOWN = 3
 """Findings of one kind, or of one workload, that are told in full."""
 OPEN = 2
 """Tracebacks that are shown at once: they are long, and often of one cause."""

@@ -94,8 +94,7 @@ class Record:
     @property
     def idle(self) -> list[str]:
         """The workloads that were to be done, of which nothing was acknowledged."""
-        planned = [name for name in self.workloads if name != "foreign" or self.plan.foreign]
-        return [name for name in planned if not self.tally.outcomes(name)[Outcome.OK]]
+        return self.plan.idle({name: self.tally.outcomes(name)[Outcome.OK] for name in self.workloads})
 
     def commits(self) -> list[int]:
         """Return the commits in each slice of time, as far as the logs tell."""

@@ -45,7 +45,7 @@ from stress.model import (
     snapshot,
 )
 from stress.options import parse as parse_command_line
-from stress.run import Plan
+from stress.run import KINDS, Plan
 from stress.workloads import WORKLOADS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,7 +172,7 @@ class TestRun:
 
     def test_workloads_all_have_a_checker(self):
         """Whatever the actors do, somebody judges it."""
-        assert {*WORKLOADS, "foreign", "read"} == set(CHECKERS)
+        assert {*WORKLOADS, *KINDS, "read"} == set(CHECKERS)
 
 
 class TestLogs:

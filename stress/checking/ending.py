@@ -1,0 +1,54 @@
+"""Checks programs that end in the middle of everything, and calls that are hit by signals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from stress.checking.counters import check_counters
+from stress.checking.evidence import Evidence, Violation
+from stress.checking.owned import check_owned
+from stress.history import Operation, Outcome
+from stress.model import PATIENCE
+
+SHOWN = 10
+"""How many of those calls are told that took too long."""
+
+
+def check_endings(evidence: Evidence) -> Iterator[Violation]:
+    """Each program ends by itself and soon, and what its last save was told to have saved is in the file."""
+    programs = [one for one in evidence.operations if _is_program(one)]
+    calls = [one for one in evidence.operations if not _is_program(one)]
+    for program in programs:
+        if program.outcome is Outcome.FAIL:
+            left = [one for one in calls if one.process == program.process and one.outcome is Outcome.UNKNOWN]
+            yield Violation("hung", f"{program.name}: {program.error}", [program, *left])
+    yield from _check_calls(replace(evidence, operations=calls))
+
+
+def check_signals(evidence: Evidence) -> Iterator[Violation]:
+    """A call that a signal interrupts has its whole effect or none, and none if it waited; nobody waits for it."""
+    yield from _check_calls(evidence)
+
+
+def check_waits(operations: Iterable[Operation]) -> Iterator[Violation]:
+    """Check that each call had its turn in time: one that takes very long has waited for something that hung."""
+    late = [one for one in operations if PATIENCE * 1e9 < one.finished - one.invoked < math.inf]
+    if late:
+        late.sort(key=lambda one: one.invoked)
+        yield Violation("hung", f"{len(late)} calls took more than {PATIENCE:g} s, these first", late[:SHOWN])
+
+
+def _check_calls(evidence: Evidence) -> Iterator[Violation]:
+    """Check counters by what they count, and the keys that one task has to itself by what it saved."""
+    counts = [one for one in evidence.operations if one.name.startswith("incr")]
+    saves = [one for one in evidence.operations if not one.name.startswith("incr")]
+    yield from check_counters(replace(evidence, operations=counts))
+    yield from check_owned(replace(evidence, operations=saves))
+    yield from check_waits(evidence.operations)
+
+
+def _is_program(operation: Operation) -> bool:
+    """Whether it is the run of a whole program."""
+    return operation.id.endswith(".end.0")

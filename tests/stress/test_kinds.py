@@ -1,0 +1,370 @@
+"""The children of a stress run that are no workers: each kind finds what it is there to find."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import persistent_context
+from persistent_context import LockTimeoutError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the stress run is not installed
+
+from stress.checking.ending import check_endings, check_signals
+from stress.checking.evidence import Evidence
+from stress.checking.jobs import check_jobs
+from stress.checking.watching import check_watching
+from stress.ending.program import COUNTER
+from stress.history import Log, Operation, Outcome, read_logs
+from stress.memory import measure
+from stress.model import COUNTERS, DONE, LATEST, PATIENCE, filler
+from stress.options import TIERS
+from stress.run import KINDS
+from stress.scribe import Desk, Scribe
+
+ROOT = Path(__file__).resolve().parents[2]
+IMPORT_ROOT = Path(persistent_context.__file__).resolve().parents[1]
+OWN = "ending/ending-0/0/t1"
+LONG = int((PATIENCE + 1) * 1e9)
+LAST = LATEST[0]
+
+BROKEN = {
+    "ending: lost": """
+        import asyncio
+        from persistent_context import PersistentContext
+
+        save = PersistentContext.save
+
+        async def save_unless_cancelled(self):
+            if not asyncio.current_task().cancelling():
+                await save(self)
+
+        PersistentContext.save = save_unless_cancelled
+    """,
+    "ending: hung": """
+        import threading
+        from persistent_context import SyncPersistentContext
+
+        save = SyncPersistentContext.save
+
+        def save_unless_over(self):
+            save(self)
+            if not threading.main_thread().is_alive():
+                threading.Event().wait()
+
+        SyncPersistentContext.save = save_unless_over
+    """,
+    "signals: duplicated": """
+        import threading
+        from persistent_context import SyncPersistentContext
+
+        incr = SyncPersistentContext.incr
+
+        def incr_all_the_same(self, key):
+            try:
+                return incr(self, key)
+            except BaseException:
+                threading.Thread(target=incr, args=(self, key)).start()
+                raise
+
+        SyncPersistentContext.incr = incr_all_the_same
+    """,
+    "watching: missed": """
+        from persistent_context import PersistentContext
+
+        watch = PersistentContext.watch
+
+        async def watch_not_everything(self, *keys):
+            async for changes in watch(self, *keys):
+                yield {key: changes[key] for key in changes if "latest" not in key}
+
+        PersistentContext.watch = watch_not_everything
+    """,
+    "jobs: grown": """
+        from persistent_context import PersistentContext
+
+        compare_and_set, memory = PersistentContext.compare_and_set, []
+
+        async def compare_and_remember(self, key, expected, new):
+            memory.append([[key] for _ in range(20)])
+            return await compare_and_set(self, key, expected, new)
+
+        PersistentContext.compare_and_set = compare_and_remember
+    """,
+}
+
+
+def op(name, key, span, *, by="ending-0.3.t1", outcome=Outcome.OK, result=None, error=""):
+    """Make an operation of the task `by`, from the first to the second moment of `span`."""
+    invoked, finished = span
+    return Operation(
+        id=f"{by}.{invoked}",
+        workload="any",
+        name=name,
+        key=key,
+        invoked=invoked,
+        finished=finished,
+        outcome=outcome,
+        result=result,
+        error=error,
+    )
+
+
+def kinds(checker, operations, final):
+    """Return the kinds of the violations that a checker finds."""
+    return [violation.kind for violation in checker(Evidence(operations, final))]
+
+
+class TestRun:
+    """A run of one kind."""
+
+    def test_has_every_kind_by_default(self):
+        """Whatever the tier, each kind has a process at least."""
+        assert all(tier[kind] > 0 for tier in TIERS.values() for kind in KINDS)
+
+    @pytest.mark.parametrize("found", BROKEN)
+    def test_finds_a_broken_library(self, tmp_path, found):
+        """A library that breaks what a kind is there for is found by it, and by name."""
+        kind = found.partition(":")[0]
+        code = "\n".join(line.removeprefix(" " * 8) for line in BROKEN[found].splitlines())
+        (tmp_path / "sitecustomize.py").write_text(code)
+        counts = [text for one in KINDS for text in (f"--{one}", "1" if one == kind else "0")]
+        done = subprocess.run(
+            [sys.executable, "-m", "stress", "--processes", "1", "--tasks", "1", "--seconds", "4", "--kill-every", "0"]
+            + ["--seed", "3", "--dir", str(tmp_path), *counts],
+            cwd=ROOT,
+            env=dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, (tmp_path, IMPORT_ROOT)))),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+        )
+
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert f"\n{found}" in done.stdout
+
+
+class TestScribes:
+    """Those who log what is done."""
+
+    @pytest.fixture
+    def scribe(self, tmp_path):
+        """Return a scribe whose calls are interrupted by Ctrl-C."""
+        with closing(Log(tmp_path / "log")) as log:
+            yield Scribe(Desk(log, "any", threading.Event()), "0.0.0", interruptions=(KeyboardInterrupt,))
+
+    def logged(self, tmp_path):
+        """Return the history that was logged."""
+        return read_logs([tmp_path / "log"])
+
+    def test_log_what_was_acknowledged_and_what_failed(self, scribe, tmp_path):
+        """A call that returned was acknowledged with its result, and one that timed out had no effect."""
+        with scribe.operation("incr", "n") as entry:
+            entry.result = 7
+        with scribe.operation("incr", "n"):
+            raise LockTimeoutError(1.0, None)
+
+        history = self.logged(tmp_path)
+
+        assert [(one.outcome, one.result) for one in history.operations] == [(Outcome.OK, 7), (Outcome.FAIL, None)]
+        assert not scribe.desk.stop.is_set()
+
+    def test_pass_an_interruption_on(self, scribe, tmp_path):
+        """A call that was interrupted may have had its effect, and who made it learns of it."""
+        with pytest.raises(KeyboardInterrupt), scribe.operation("incr", "n"):
+            raise KeyboardInterrupt
+
+        assert [one.outcome for one in self.logged(tmp_path).operations] == [Outcome.UNKNOWN]
+
+    @pytest.mark.parametrize("error", [AttributeError, asyncio.CancelledError])
+    def test_tell_what_must_not_be_raised(self, scribe, tmp_path, error):
+        """Any other error, also a cancelling that nobody asked for, is a finding and stops the process."""
+        with scribe.operation("incr", "n"):
+            raise error
+
+        assert len(self.logged(tmp_path).crashes) == 1
+        assert scribe.desk.crashed
+        assert scribe.desk.stop.is_set()
+
+
+class TestEndings:
+    """The checker of programs that end."""
+
+    def program(self, error=""):
+        """Return the run of a program."""
+        outcome = Outcome.FAIL if error else Outcome.OK
+        run = op("cancel_all", "ending-0", (1, 100), outcome=outcome, error=error)
+        return replace(run, id="ending-0.3.end.0")
+
+    def test_accepts_what_was_cancelled_and_saved(self):
+        """A right history is accepted: calls cancelled in the middle, and a last save."""
+        operations = [
+            self.program(),
+            op("incr", COUNTER, (2, 3), result=1),
+            op("incr", COUNTER, (4, 5), outcome=Outcome.UNKNOWN),
+            op("save", OWN, (6, 7), outcome=Outcome.UNKNOWN),
+            op("last_save", OWN, (8, 9)),
+        ]
+
+        assert kinds(check_endings, operations, {COUNTER: 1, OWN: ["ending-0.3.t1.8"]}) == []
+        assert kinds(check_endings, operations, {COUNTER: 2, OWN: ["ending-0.3.t1.8"]}) == []
+
+    @pytest.mark.parametrize("final", [{}, {OWN: ["ending-0.3.t1.6"]}], ids=["gone", "older"])
+    def test_finds_a_last_save_that_was_lost(self, final):
+        """What an acknowledged last save said is in the file."""
+        operations = [self.program(), op("save", OWN, (6, 7)), op("last_save", OWN, (8, 9))]
+
+        assert kinds(check_endings, operations, final) == ["lost"]
+
+    def test_finds_a_program_that_does_not_end(self):
+        """A program that had to be killed, or ended with an error, is told with what it was doing."""
+        last_save = op("last_save", OWN, (8, 9), outcome=Outcome.UNKNOWN)
+        (found,) = check_endings(Evidence([self.program("it did not end in 20 s"), last_save], {}))
+
+        assert found.kind == "hung"
+        assert last_save in found.operations
+
+
+class TestSignals:
+    """The checker of calls that are hit by signals."""
+
+    def test_accepts_a_call_that_took_effect_or_did_not(self):
+        """A right history is accepted: an interrupted call counts or not, and one that waited does not."""
+        operations = [
+            op("incr", "signals/counter", (1, 2), result=1),
+            op("incr_exclusively", "signals/counter", (3, 4), outcome=Outcome.UNKNOWN),
+            op("incr_in_vain", "signals/counter", (5, 6), outcome=Outcome.FAIL),
+        ]
+
+        assert kinds(check_signals, operations, {"signals/counter": 1}) == []
+        assert kinds(check_signals, operations, {"signals/counter": 2}) == []
+        assert kinds(check_signals, operations, {"signals/counter": 3}) == ["duplicated"]
+
+    def test_finds_a_call_that_took_effect_although_it_was_withdrawn(self):
+        """A call that was interrupted while it waited for its turn never takes effect."""
+        operations = [op("incr_in_vain", "signals/counter", (5, 6), outcome=Outcome.FAIL)]
+
+        assert kinds(check_signals, operations, {"signals/counter": 1}) == ["duplicated"]
+
+    def test_finds_a_call_that_waited_for_one_that_hung(self):
+        """A call that took longer than any wait for a turn has waited for a lock that outlived its call."""
+        operations = [op("incr", "signals/counter", (1, LONG), result=1)]
+
+        assert kinds(check_signals, operations, {"signals/counter": 1}) == ["hung"]
+
+
+class TestWatching:
+    """The checker of what is seen of a file of many pages."""
+
+    MINE, THEIRS = "watching-0.0.loop0-1", "watching-1.0.loop0-1"
+    WATCHER = "watching-0.0.loop0-watcher"
+
+    def watched(self, *told, outcome=Outcome.OK):
+        """Return what a watcher was told of the key, as values, until all was over."""
+        tellings = [op("told", LAST, (20 + n, 20 + n), by=self.WATCHER, result=value) for n, value in enumerate(told)]
+        return [op("watch", DONE, (0, 90), by=self.WATCHER, outcome=outcome), *tellings]
+
+    def puts(self, *by):
+        """Return how each of these put a value, one after the other."""
+        puts = [op("put", LAST, (n, n), by=who) for n, who in enumerate(by, 1)]
+        return [replace(put, result=put.id) for put in puts]
+
+    def test_accepts_who_is_told_of_the_last_change_of_others(self):
+        """A right history is accepted: values in between may be missed, and one's own are not told."""
+        theirs, mine = self.puts(self.THEIRS, self.MINE), self.puts(self.MINE, self.THEIRS)
+        looks = [op("look", filler(3), (5, 6), result=True)]
+        looks += [op("incr", COUNTERS[0], (7, 8), by=self.MINE, result=1)]
+        end = {filler(3): "-", COUNTERS[0]: 1}
+
+        assert kinds(check_watching, [*theirs, *looks, *self.watched()], {LAST: theirs[-1].id, **end}) == []
+        assert kinds(check_watching, [*mine, *self.watched(mine[-1].id)], {LAST: mine[-1].id}) == []
+
+    @pytest.mark.parametrize("told", [[], ["watching-1.0.loop0-1.1"]], ids=["nothing", "an older one"])
+    def test_finds_a_last_change_that_was_missed(self, told):
+        """A watcher is told of the last change, if it was made through another context."""
+        puts = self.puts(self.THEIRS, self.THEIRS)
+
+        assert kinds(check_watching, [*puts, *self.watched(*told)], {LAST: puts[-1].id}) == ["missed"]
+
+    @pytest.mark.parametrize("outcome", [Outcome.UNKNOWN, Outcome.FAIL])
+    def test_finds_a_watcher_that_waits_for_ever(self, outcome):
+        """A watcher that is never told that all was over has missed that."""
+        assert kinds(check_watching, self.watched(outcome=outcome), {}) == ["missed"]
+
+    def test_finds_a_watcher_that_is_told_of_itself(self):
+        """A watcher is not told of what its own context wrote."""
+        puts = self.puts(self.MINE)
+
+        assert kinds(check_watching, [*puts, *self.watched(puts[0].id)], {LAST: puts[0].id}) == ["echoed"]
+
+    def test_finds_a_key_that_was_not_there(self):
+        """What is there from the beginning is there for everybody, and at the end."""
+        looks = [op(name, filler(3), (5, 6), result=False) for name in ("look", "look_exclusively")]
+
+        assert kinds(check_watching, looks, {filler(3): "-"}) == ["lost", "lost"]
+        assert kinds(check_watching, [op("edit", filler(3), (5, 6))], {}) == ["lost"]
+
+    def test_finds_a_counter_that_started_anew(self):
+        """Counters are exact."""
+        counts = [op("incr", COUNTERS[0], (n, n), result=n) for n in (1, 2)]
+        anew = op("incr", COUNTERS[0], (3, 3), result=1)
+
+        assert "lost" in kinds(check_watching, [*counts, anew], {COUNTERS[0]: 1})
+
+
+class TestJobs:
+    """The checker of jobs that come and go."""
+
+    def look(self, moment, **sizes):
+        """Return a look at the memory."""
+        return op("measure", "memory", (moment, moment), result={"objects": 9_000, "bytes": 10**6, **sizes})
+
+    def test_accepts_jobs_that_came_and_went(self):
+        """A right history is accepted: jobs that were done, one that was kept, and a memory that grows a little."""
+        operations = [
+            op("job", "jobs/1", (1, 2), result=[True, True]),
+            op("keep", "jobs/2", (3, 4)),
+            op("count", "jobs/count", (5, 6), result=1),
+            self.look(7, jobs=1_000),
+            self.look(8, jobs=11_000, objects=9_900, bytes=1_400_000),
+        ]
+
+        assert kinds(check_jobs, operations, {"jobs/2": "ending-0.3.t1.3", "jobs/count": 1}) == []
+
+    @pytest.mark.parametrize("result", [[False, True], [True, False]], ids=["not put", "not there"])
+    def test_finds_a_job_that_got_lost(self, result):
+        """A job is put, and is there to be taken."""
+        assert kinds(check_jobs, [op("job", "jobs/1", (1, 2), result=result)], {}) == ["lost"]
+
+    def test_finds_a_job_that_came_back(self):
+        """A job that was taken stays away, and one that was kept stays."""
+        done, kept = op("job", "jobs/1", (1, 2), result=[True, True]), op("keep", "jobs/2", (3, 4))
+
+        assert kinds(check_jobs, [done], {"jobs/1": "again"}) == ["lost"]
+        assert kinds(check_jobs, [kept], {}) == ["lost"]
+
+    @pytest.mark.parametrize("sizes", [{"objects": 19_000}, {"bytes": 6_000_000}])
+    def test_finds_a_memory_that_grows_with_the_jobs(self, sizes):
+        """Who remembers an object for each job, or its payload, is found."""
+        looks = [self.look(1, jobs=1_000), self.look(2, jobs=11_000, **sizes)]
+
+        assert kinds(check_jobs, looks, {}) == ["grown"]
+
+    def test_measure_what_is_remembered(self):
+        """What a table keeps is counted: the objects, their bytes, and the table's length."""
+        before = measure()
+        table = {f"job {number}": "payload" * 100 + str(number) for number in range(20_000)}
+        owner = [table]  # the collector does not know a dictionary of strings
+        after = measure()
+
+        assert after.objects - before.objects > 2 * len(table) - 1_000
+        assert after.bytes - before.bytes > 700 * len(table)
+        assert after.longest == len(owner[0])
