@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import inspect
 import math
 import os
@@ -91,6 +92,7 @@ class BaseContext(MutableMapping[str, Any]):
         self._memory = Memory()
         self._guard = (os.getpid(), threading.RLock())
         self._inbox: deque[Arrival] = deque()  # what cycles have made known, and memory has not taken over yet
+        self._is_draining = False
         self._queue: CommitQueue | None = None
         self._prepare()
 
@@ -104,6 +106,7 @@ class BaseContext(MutableMapping[str, Any]):
         """Forget, in a forked child, the calls of its parent's threads, one of which may have held the lock."""
         self._guard = (os.getpid(), threading.RLock())
         self._inbox.clear()
+        self._is_draining = False
         self._memory.forget_calls()
 
     def _prepare(self) -> None:
@@ -352,12 +355,42 @@ class BaseContext(MutableMapping[str, Any]):
 
     def _drain(self) -> None:
         """Take over what became known, in its order; not from within memory, which an interrupt may have cut in two."""
-        BaseContext._guarded(self)  # a forked child forgets the inbox
-        if not self._inbox or self._guard[1]._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition does
+        guard = BaseContext._guarded(self)
+        if not self._inbox or self._is_draining or self._is_interrupted():
             return
-        with self._guard[1]:
-            while self._inbox:
-                self._memory.absorb(self._inbox.popleft())
+        with guard:
+            self._is_draining = True
+            try:
+                while self._inbox:
+                    self._memory.absorb(self._inbox[0])
+                    self._inbox.popleft()
+            finally:
+                self._is_draining = False
+
+    def _is_interrupted(self) -> bool:
+        """Whether a signal handler or a finalizer runs in the midst of what this thread does to memory."""
+        return bool(self._guard[1]._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition
+
+    def _released(self) -> AbstractContextManager[object]:
+        """Return what releases the lock of memory while an interrupt waits for a call.
+
+        Another thread of this context may hold the file, and want memory before it lets go.
+        """
+        return _Released(self._guard[1]) if self._is_interrupted() else contextlib.nullcontext()
+
+
+class _Released(AbstractContextManager[None]):
+    """Releases a lock for a while, however often its thread has acquired it; what threading.Condition.wait() does."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self._state: Any = None
+
+    def __enter__(self) -> None:
+        self._state = self._lock._release_save()  # noqa: SLF001
+
+    def __exit__(self, *_: object) -> None:
+        self._lock._acquire_restore(self._state)  # noqa: SLF001
 
 
 class _AboutFile(AbstractContextManager[None]):

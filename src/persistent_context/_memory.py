@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ._document import EMPTY, Document
+from ._errors import UnserializableValueError
 from ._live import LiveDict
 from ._merge import OnConflict, Unsaved
 from ._operations import Commit, Function, Operation, Origin, Reload, Save, Update, Write, pending, whole_memory
@@ -169,7 +170,10 @@ class Memory:
         self._see_horizon()
 
     def absorb(self, arrival: Arrival) -> None:
-        """Take over what a cycle has made known, but for what was changed here meanwhile."""
+        """Take over what a cycle has made known, but for what was changed here meanwhile.
+
+        If an exception interrupts that, it can be done again.
+        """
         if arrival.live is not None:
             self.load(arrival.position, arrival.document, arrival.live)
             return
@@ -184,6 +188,8 @@ class Memory:
             )
             texts = {**self._ahead, **since_seen, **texts}
         for key, text in texts.items():
+            if arrival.position <= self.position:
+                return  # by another thread, while a signal handler had the lock of memory released
             base = self.data.base(key)
             if not arrival.save and self._ahead.setdefault(key, base) == text:
                 del self._ahead[key]
@@ -256,7 +262,7 @@ class Memory:
             return
         try:
             mine = data.text(key)
-        except Exception:  # noqa: BLE001 - JSON cannot hold it: it stays, and whoever saves it is told
+        except UnserializableValueError:  # it stays, and whoever saves it is told
             data.rebase(key, text, agrees=False)
             return
         if same(mine, text):
@@ -289,7 +295,7 @@ class Memory:
     def _differs(self, key: str) -> bool:
         try:
             return not same(self.data.text(key), self.data.base(key))
-        except Exception:  # noqa: BLE001 - JSON cannot hold it
+        except UnserializableValueError:
             return True
 
 

@@ -6,12 +6,13 @@ Its verbs are few, so that another store can stand in: ``read`` a snapshot, ``be
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import Final, Protocol
 
 from ._document import EMPTY, Document
@@ -91,7 +92,8 @@ class JsonFileStore:
         self.had_to_wait = False
         """Whether the lock was held by another process when it was last taken."""
         self._counts: Counter[str] = Counter()
-        self._counts_guard = threading.RLock()  # a signal handler may count in the midst of counting
+        self._uncounted: deque[dict[str, float]] = deque()
+        self._counting = threading.Lock()  # never waited for: a signal handler may have interrupted who holds it
 
     def read(self) -> Document:
         """Return the document in the file, or EMPTY if there is none.
@@ -166,8 +168,8 @@ class JsonFileStore:
 
     def statistics(self) -> Statistics:
         """Return what this process has done to the file."""
-        with self._counts_guard:
-            return Statistics(**self._counts)
+        self._count()
+        return Statistics(**self._counts.copy())
 
     def forget_after_fork(self) -> None:
         """Close the lock file's descriptor in a forked child, which leaves the lock with its parent."""
@@ -249,9 +251,14 @@ class JsonFileStore:
             time.sleep(_SECOND_LOOK_SECONDS)
 
     def _count(self, **more: float) -> None:
-        with self._counts_guard:
-            for name, number in more.items():
-                self._counts[name] += number  # type: ignore[assignment]
+        self._uncounted.append(more)
+        while self._uncounted and self._counting.acquire(blocking=False):
+            try:
+                with contextlib.suppress(IndexError):  # somebody else was faster
+                    for name, number in self._uncounted.popleft().items():
+                        self._counts[name] += number  # type: ignore[assignment]
+            finally:
+                self._counting.release()
 
 
 class JsonFileSession:

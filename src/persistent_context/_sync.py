@@ -110,12 +110,14 @@ class SyncPersistentContext(BaseContext):
         began = time.monotonic()
         try:
             queue.submit(request)
-            self._wait(queue, request, began + patience)
+            with self._released():
+                self._wait(queue, request, began + patience)
             self._over(operation)
             return _result(queue, request, began)
         except BaseException:
             if not request.withdraw():
-                self._wait_out(request)
+                with self._released():
+                    self._wait_out(request)
                 if isinstance(request.result, Turn):
                     self._give_back(request.result)
             self._over(operation)

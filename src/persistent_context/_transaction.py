@@ -11,7 +11,7 @@ from ._errors import ContextUsageError
 from ._live import Items, LiveDict, Values
 from ._merge import OnConflict, Unsaved, merge
 from ._operations import Commit
-from ._values import MISSING, check_key, is_key, plain_key, same
+from ._values import MISSING, MaybeText, check_key, is_key, plain_key, same
 
 
 class Transaction(MutableMapping[str, Any]):

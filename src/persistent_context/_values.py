@@ -44,6 +44,8 @@ MAX_DIGITS: Final = 4300
 """The most digits of an integer: what every Python reads whose ``sys.set_int_max_str_digits`` nobody has called."""
 
 _SHOWN_CHARACTERS: Final = 200
+_ATTEMPTS: Final = 100
+"""How often a value is encoded anew that another thread is just changing."""
 _SCALARS: Final = frozenset({str, int, bool, type(None), float})
 _TOO_BIG: Final = 10**MAX_DIGITS
 
@@ -117,18 +119,35 @@ def encode(value: object, key: str) -> Text:
         UnserializableValueError: it names the place within ``key`` that JSON cannot hold.
     """
     try:
-        text: bytes = _encode(value)
-        if not _has_too_many_digits(text):
-            if type(value) in _SCALARS:
-                if text != b"null" or value is None:
-                    return text
-            elif not deeper_than(MAX_DEPTH, text) and decode(text) == value:
-                return msgspec.json.format(text, indent=0)
+        for _ in range(_ATTEMPTS):
+            text, is_whole = _written(value)
+            if is_whole:
+                return text if type(value) in _SCALARS else msgspec.json.format(text, indent=0)
+            if _encode(value) == text:
+                break  # nobody changed it meanwhile: it would not come back
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001, S110 - whatever methods of the caller's own classes raise; named by what follows
-        pass
+    except Exception:  # whatever methods of the caller's own classes raise, which is named below, or a signal handler
+        if _is_sound(value, key):
+            raise
     raise _explain(value, key)
+
+
+def _written(value: object) -> tuple[Text, bool]:
+    """Return the text of a value, and whether it comes back equal."""
+    text: bytes = _encode(value)
+    if _has_too_many_digits(text):
+        return text, False
+    if type(value) in _SCALARS:
+        return text, text != b"null" or value is None
+    return text, not deeper_than(MAX_DEPTH, text) and decode(text) == value
+
+
+def _is_sound(value: object, key: str) -> bool:
+    try:
+        return _first_fault(value, key) is None and _written(value)[1]
+    except Exception:  # noqa: BLE001 - as before
+        return False
 
 
 def decode(text: Text | Raw) -> Any:
