@@ -28,7 +28,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from persistent_context import MISSING, PersistentContext, SyncPersistentContext, UnserializableValueError
+from persistent_context import (
+    MISSING,
+    PersistentContext,
+    SyncPersistentContext,
+    TooManyDigitsError,
+    UnserializableValueError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -745,6 +751,20 @@ def ascii_type(key: object) -> str:
     return type(key).__name__
 
 
+def test_values_of_classes_of_their_own_are_what_they_hold(path: pathlib.Path) -> None:
+    """A subclass of a scalar is written as its value, whatever it says of itself as a text."""
+
+    def other(_: object) -> str:
+        return "7"
+
+    held = [type("Own", (type(one),), {"__str__": other, "__repr__": other})(one) for one in ("x", 5, 1.5)]
+    ctx = SyncPersistentContext(path)
+    ctx.add("held", held)
+    ctx.add("plain", held[2])
+
+    assert (["x", 5, 1.5], 1.5) == (json.loads(path.read_bytes())["held"], json.loads(path.read_bytes())["plain"])
+
+
 class TestWhatCanBeNoKey:
     @pytest.mark.parametrize("key", [5, None, ("a",), 1.5, b"n", "\ud800", object()], ids=ascii_type)
     def test_it_is_not_there_in_a_transaction(self, face: Any, either: pathlib.Path, key: Any) -> None:
@@ -813,8 +833,9 @@ class TestClassesThatRaise:
         def fail(*_: object) -> Any:
             raise MemoryError
 
-        scarce = {"__eq__": fail, "__iter__": fail, "__hash__": str.__hash__}
-        for value in (type("Scarce", (str,), scarce)("x"), type("Scarce", (dict,), scarce)(a={1})):
+        compared = type("Scarce", (str,), {"__eq__": fail, "__hash__": str.__hash__})
+        looked_into = type("Scarce", (dict,), {"__iter__": fail})
+        for value in (compared("x"), looked_into(a={1})):
             with pytest.raises(MemoryError):
                 SyncPersistentContext(path).add("v", [value])
 
@@ -867,6 +888,16 @@ class TestTheLimitOfDigits:
         limit(4300)
 
         assert {"jobs": wrap(-biggest), "n": 1, "t": "text", "text": ["9" * 10_000]} == json.loads(path.read_bytes())
+
+    def test_what_is_not_written_is_not_read_either(self, path: pathlib.Path, limit: Any) -> None:
+        """A process that converts more digits than others could not write such a file back, and does not take it."""
+        document = b'{"text": "' + b"9" * 5000 + b'", "n": [' + b"9" * 5000 + b"]}"
+        path.write_bytes(document)
+        limit(0)
+        with pytest.raises(TooManyDigitsError):
+            SyncPersistentContext.create(path)
+
+        assert document == path.read_bytes()
 
     def test_what_this_process_cannot_write_is_refused(self, path: pathlib.Path, limit: Any) -> None:
         """A process that converts fewer digits than others says so, of the value at its place."""
