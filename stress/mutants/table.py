@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from stress.mutants.around import AROUND
 from stress.mutants.faces import FACES
 from stress.mutants.files import FILES
 from stress.mutants.locks import LOCKS
@@ -13,5 +14,5 @@ from stress.mutants.once import ONCE
 from stress.mutants.queue import QUEUE
 from stress.mutants.watch import WATCH
 
-ALL: Final = (*FILES, *LOCKS, *QUEUE, *FACES, *MEMORY, *WATCH, *ONCE)
+ALL: Final = (*FILES, *LOCKS, *QUEUE, *FACES, *MEMORY, *WATCH, *ONCE, *AROUND)
 MUTANTS: Final[dict[str, Mutant]] = {mutant.name: mutant for mutant in ALL}
