@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 
 
-def printable(text: str) -> str:
+def printable(text: str, *, keep: str = "") -> str:
     """Escape what is not printable, so that a stranger's text cannot steer a terminal.
 
     That is what Python calls so: control characters, C1 and DEL among them, marks that turn the direction of text,
     separators of lines, and lone surrogates.
+
+    Args:
+        text: what is to be printed.
+        keep: characters that are left as they are all the same.
     """
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 def printable_json(text: str, encoding: str = "utf-8") -> str:

@@ -91,6 +91,19 @@ AROUND: Final = (
         (suite("plugin::TestTeardown::test_an_interruption_while_a_worker_waits_for_the_others"),),
     ),
     Mutant(
+        "value-steers-the-terminal",
+        "What the command line prints of a value may hold sequences that a terminal obeys.",
+        Promise.ACCESS,
+        (
+            Edit(
+                "_cli",
+                "    return printable_json(json.dumps(value, ensure_ascii=False), sys.stdout.encoding)\n",
+                "    return json.dumps(value, ensure_ascii=False)\n",
+            ),
+        ),
+        (suite("cli::TestReading::test_no_terminal_obeys_a_value"),),
+    ),
+    Mutant(
         "async-factory-not-cancelled",
         "An asynchronous factory that hangs is waited for, whatever the user does.",
         Promise.CANCELLING,
