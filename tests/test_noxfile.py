@@ -71,7 +71,10 @@ class TestPythons:
 
     def test_a_single_one_is_enough(self, machine):
         """The Python that runs nox serves, also if the PATH does not know it."""
-        assert THIS in machine.pythons("lint", "tests", "stress", "faults")
+        (python,) = set(machine.pythons("lint", "tests", "stress", "faults"))
+
+        assert [THIS] == machine.pythons(f"tests-{THIS}")
+        assert int(python.removeprefix("3.")) >= sys.version_info.minor  # others may lie beside it
 
     @pytest.mark.parametrize("version", ["3.10", "3.98", "3.99"], ids=["too old", "a shim for nothing", "absent"])
     def test_one_that_cannot_be_used_is_a_failure(self, machine, version):
@@ -96,4 +99,5 @@ class TestPythons:
         done = machine.nox("-s", "tests", "tests-all")  # none of them succeeds, as nothing can be installed
         ran = re.findall(r"Running session (\S+)", done.stderr)
 
-        assert ["tests-3.97", "tests-all", f"tests-{THIS}"] == ran, done.stderr
+        assert (["tests-3.97", "tests-all"], True) == (ran[:2], f"tests-{THIS}" in ran), done.stderr
+        assert len(set(ran)) == len(ran)
