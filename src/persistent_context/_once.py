@@ -126,9 +126,8 @@ class _Awaiting:
             threading.Thread(target=self._run, name="persistent-context once", daemon=True).start()
             self._wait()
         except BaseException:
-            if self._begun.wait(
-                _NAP_SECONDS
-            ):  # else it was interrupted before there was a thread, or none was to be had
+            # Without a beginning it was interrupted before there was a thread, or no thread could be started.
+            if self._begun.wait(_NAP_SECONDS):
                 with contextlib.suppress(RuntimeError):  # the loop has been closed, so it was at its end
                     self._loop.call_soon_threadsafe(self._task.cancel)
                 self._wait()
