@@ -359,7 +359,7 @@ async def factory():
     try:
         await asyncio.sleep(3600)
     finally:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1.1)
         log("cleaned")
 
 def test_it(compute_once):

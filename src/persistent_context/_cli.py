@@ -71,8 +71,8 @@ def _prepare_streams() -> None:
     os.close(null)
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the end
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    assert isinstance(sys.stdout, io.TextIOWrapper), "the process is the command line's own"
+    sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _say(line: str) -> None:

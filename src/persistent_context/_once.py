@@ -126,8 +126,8 @@ class _Awaiting:
             threading.Thread(target=self._run, name="persistent-context once", daemon=True).start()
             self._wait()
         except BaseException:
-            # Without a beginning it was interrupted before there was a thread, or no thread could be started.
-            if self._begun.wait(_NAP_SECONDS):
+            # Else it was interrupted in the few instructions before there is a thread, or none could be started.
+            if self._begun.wait(_NAP_SECONDS):  # pragma: no branch - no test hits these
                 with contextlib.suppress(RuntimeError):  # the loop has been closed, so it was at its end
                     self._loop.call_soon_threadsafe(self._task.cancel)
                 self._wait()
