@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +27,8 @@ _CRASHED: Final = ".crashed"
 _POLL_SECONDS: Final = 0.02
 _REPLACED_WITHIN_SECONDS: Final = 3.0
 """How soon pytest-xdist, if at all, has begun to replace a worker that crashed."""
+_INTERRUPTED_WITHIN_SECONDS: Final = 3.0
+"""How soon workers that are interrupted together have ended their tests, or never will."""
 
 
 class ComputeOnce:
@@ -49,31 +53,34 @@ class ComputeOnce:
         Args:
             key: the value's name, the same in all workers.
             factory: returns the value, one that JSON can hold; it may be ``async``, and runs in a loop of its own then.
-            teardown: called with the value, once, when all workers have done their tests; it may be ``async``. Such a
-                value is never shared with other runs.
+            teardown: called with the value, once, when all workers have done their tests and finalised their fixtures;
+                at once, if JSON cannot hold the value. It may be ``async``. Such a value is never shared with other
+                runs.
 
         Raises:
             Exception: what the factory raised.
             UnserializableValueError: JSON cannot hold the value.
             ReentrantTransactionError: the factory asks for its own key.
         """
-        value = (self._own if teardown else self._shared).value(key, factory)
-        if teardown:
-            self._teardowns.setdefault(key, teardown)
-        return value
+        if not teardown:
+            return self._shared.value(key, factory)
+        try:
+            return self._own.value(key, factory, teardown)
+        finally:
+            self._teardowns.setdefault(key, teardown)  # behind those of what the factory asked for; also if interrupted
 
     @property
     def has_teardowns(self) -> bool:
         """Whether there is something to tear down."""
         return bool(self._teardowns)
 
-    def finish(self) -> list[Exception]:
+    def finish(self) -> list[BaseException]:
         """Tear down, the last value first, what no other worker has torn down; return what the teardowns raised."""
-        failures: list[Exception] = []
+        failures: list[BaseException] = []
         while self._teardowns:
             try:
                 self._own.discard(*self._teardowns.popitem())
-            except Exception as error:  # noqa: BLE001 - told at the end of the run
+            except BaseException as error:  # noqa: BLE001 - pytest.fail() as well; told at the end of the run
                 failures.append(error)
         return failures
 
@@ -150,22 +157,48 @@ def pytest_testnodedown(node: Any) -> None:
     _failures(node.config).extend(output.get(_OUTPUT, ()))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True, trylast=True)  # behind pytest, which finalises what an interruption has left
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     """Tear down what was computed, when the last worker has done its tests; a run fails in which that fails."""
+    try:
+        return (yield)
+    finally:
+        _finish(session)
+
+
+def _finish(session: pytest.Session) -> None:
     config = session.config
     worker = _worker(config)
-    if worker:
-        (_workers(config) / worker).unlink(missing_ok=True)
     function = config.stash.get(_COMPUTE_ONCE, None)
-    if function is not None and function.has_teardowns:
-        while worker and _others_run(config):
-            time.sleep(_POLL_SECONDS)
-        _failures(config).extend("".join(traceback.format_exception(error)) for error in function.finish())
+    with _interruptions_noted(worker) as interruptions:
+        if worker:
+            (_workers(config) / worker).unlink(missing_ok=True)
+        if function is not None and function.has_teardowns:
+            while worker and _others_run(config) and not _long_ago(interruptions):
+                time.sleep(_POLL_SECONDS)
+            _failures(config).extend("".join(traceback.format_exception(error)) for error in function.finish())
     if worker:
         config.workeroutput[_OUTPUT] = _failures(config)  # type: ignore[attr-defined]
     elif _failures(config) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@contextlib.contextmanager
+def _interruptions_noted(worker: str | None) -> Iterator[list[float]]:
+    """Note when a worker is interrupted, and let it go on: its controller, which does so, kills one that hangs."""
+    moments: list[float] = []
+    if worker is None or threading.current_thread() is not threading.main_thread():
+        yield moments
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: moments.append(time.monotonic()))
+    try:
+        yield moments
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _long_ago(moments: list[float]) -> bool:
+    return bool(moments) and time.monotonic() > moments[0] + _INTERRUPTED_WITHIN_SECONDS
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

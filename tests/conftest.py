@@ -301,17 +301,18 @@ def no_leaks(tmp_path):
 
 
 def pytest_addoption(parser):
-    """Offer to run all of the large matrices."""
-    parser.addoption("--thorough", action="store_true", help="run all of the large matrices, not a third of them")
+    """Offer to run less, or to search longer."""
+    parser.addoption("--part", action="store_true", help="run a part of the large matrices and of what takes long")
+    parser.addoption("--thorough", action="store_true", help="let the random searches take ten times as long")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Spread what is long and depends little on the version over the Pythons.
+    """With ``--part``, spread what is long and depends little on the version over the Pythons.
 
-    A third of each large matrix runs on each of them. The files that take long, as they start many programs or write
-    much, run on the newest, where coverage is measured, and an eighth of them on each of the others.
+    A third of each large matrix is run, and an eighth of the files that take long, as they start many programs or write
+    much. Which part that is depends on the Python, so that three of them run all of the matrices.
     """
-    if config.getoption("--thorough"):
+    if not config.getoption("--part"):
         return
     matrices = {}
     for item in items:
@@ -323,8 +324,7 @@ def pytest_collection_modifyitems(config, items):
         for number, item in enumerate(matrix)
         if number % 3 != sys.version_info.minor % 3
     }
-    if sys.version_info < (3, 13):
-        long = [item for item in items if item.path.name in LONG]
-        left_out.update(set(long) - set(long[sys.version_info.minor % 8 :: 8]))
+    long = [item for item in items if item.path.name in LONG]
+    left_out.update(set(long) - set(long[sys.version_info.minor % 8 :: 8]))
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]

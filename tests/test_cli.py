@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import stat
@@ -110,15 +111,74 @@ class TestReading:
         """The error is one line, without a traceback."""
         run("get", path.parent, "a", code=1, errors=f"error: {path.parent}: a directory stands [^\n]*\n")
 
-    def test_output_that_nobody_reads_is_no_crash(self, path):
+    @pytest.mark.parametrize("command", ["show", "doctor", "who", "watch"])
+    def test_output_that_nobody_reads_is_no_crash(self, path, command):
         """As in `show FILE | head`."""
         path.write_text(json.dumps({str(n): "x" * 100 for n in range(5000)}), encoding="utf-8")
         reading, writing = os.pipe()
         os.close(reading)
-        done = subprocess.run([*COMMAND, "show", path], stdout=writing, stderr=subprocess.PIPE, check=False)
-        os.close(writing)
+        with subprocess.Popen([*COMMAND, command, path], stdout=writing, stderr=subprocess.PIPE) as running:
+            os.close(writing)
+            ctx = SyncPersistentContext(path)
+            while command == "watch" and running.poll() is None:
+                ctx.incr("n")  # until it has something to print
+            errors = running.stderr.read()
 
-        assert (1, b"") == (done.returncode, done.stderr)
+        assert (1, b"") == (running.returncode, errors)
+
+    @pytest.mark.parametrize("text", ["\x9b2J", "\x7f", "\u202etxt.exe", "a\u2028b"], ids=ascii)
+    def test_no_terminal_obeys_a_value(self, path, text):
+        """What could steer it is escaped in JSON's own way, in a pipe as well, so scripts have the very value."""
+        path.write_text(json.dumps({"key": [text]}), encoding="utf-8")
+        printed = [run("get", path, "key"), run("show", path).partition("\t")[2], run("show", path, "--json")]
+
+        assert [[text], [text], {"key": [text]}] == [json.loads(one) for one in printed]
+        assert [] == [one for one in printed if not one.rstrip("\n").isprintable()]
+
+    def test_a_string_is_exact_in_a_pipe_and_escaped_on_a_terminal(self, path):
+        """A script gets each character; a terminal shows lines and tabs, and obeys nothing."""
+        path.write_text(json.dumps({"key": "ä\tb\n\x1b[2J\u202e"}), encoding="utf-8")
+        shown, terminal = pty.openpty()
+        subprocess.run([*COMMAND, "get", path, "key"], stdout=terminal, check=True)
+        os.close(terminal)
+        text = os.read(shown, 65536).decode()
+        os.close(shown)
+
+        assert "ä\tb\n\x1b[2J\u202e\n" == run("get", path, "key", encoding="utf-8")
+        assert "ä b\\x1b[2J\\u202e" == " ".join(text.split()).replace("b \\", "b\\")
+
+    def test_an_encoding_that_lacks_characters(self, stored):
+        """JSON is escaped, a message is, too, and a string, which would not be exact, is refused."""
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        told = "error: the encoding of the output, ascii, lacks '.xe4': [^\n]*--json[^\n]*\n"
+        run("get", stored, "name", code=1, errors=told, env=environment)
+        link = stored.with_name("älice.json")
+        link.symlink_to(stored)
+
+        assert '"\\u00e4lice"\n' == run("get", stored, "name", "--json", env=environment)
+        assert 'name\t"\\u00e4lice"\n' in run("show", stored, env=environment)
+        assert "ok" in run("doctor", link, env=environment)
+        assert "Usage" in run("--help", env=environment)
+
+    @pytest.mark.parametrize("command", [["show"], ["get", "name"], ["who"], ["doctor"]], ids=" ".join)
+    def test_a_closed_output_is_no_crash(self, stored, command):
+        """As with /dev/null; and no file gets the number of what was closed, and with it what is printed."""
+        name, *rest = command
+        line = shlex.join([*COMMAND, name, str(stored), *rest])
+        before = stored.read_bytes()
+        done = subprocess.run(["bash", "-c", f"{line} <&- >&- 2>&-"], capture_output=True, check=False)
+
+        assert (0, before) == (done.returncode, stored.read_bytes())
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+    def test_an_output_that_is_full(self, stored):
+        """It is an error of one line."""
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [*COMMAND, "show", stored], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            )
+
+        assert (1, "error: [Errno 28] No space left on device\n") == (done.returncode, done.stderr)
 
 
 class TestWriting:
@@ -148,6 +208,31 @@ class TestWriting:
         run("set", stored, "n", "1", "--json", "--string", code=2, errors=".*exclude.*")
 
         assert before == stored.read_bytes()
+
+    def test_set_needs_an_input_that_is_text(self, stored):
+        """A closed one, and one that is none, are wrong usage, and change nothing."""
+        before = stored.read_bytes()
+        line = shlex.join([*COMMAND, "set", str(stored), "n", "-"])
+        done = subprocess.run(["bash", "-c", f"{line} <&-"], capture_output=True, text=True, check=False)
+        environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+        told = subprocess.run(
+            ["bash", "-c", f"printf '\\377' | {line}"], env=environment, capture_output=True, text=True, check=False
+        )
+
+        assert (2, True) == (done.returncode, "standard input is closed" in done.stderr)
+        assert (2, True) == (told.returncode, "standard input is no text in utf-8" in told.stderr)
+        assert before == stored.read_bytes()
+
+    @pytest.mark.parametrize("value", ["[" * 30_000 + "]" * 30_000, "9" * 5_000], ids=["nesting", "digits"])
+    def test_json_that_cannot_be_stored(self, stored, value):
+        """It is not taken for a string, unless the user says so."""
+        before = stored.read_bytes()
+        run("set", stored, "n", value, code=2, errors=".*VALUE cannot be stored.*")
+        run("incr", stored, "n", value, code=2, errors=".*DELTA is no number.*")
+
+        assert before == stored.read_bytes()
+        run("set", stored, "n", value, "--string")
+        assert value == json.loads(stored.read_text(encoding="utf-8"))["n"]
 
     def test_delete_is_all_or_nothing(self, stored):
         """If one key is missing, the others stay."""
@@ -296,6 +381,61 @@ class TestDoctor:
 
         assert "file" in findings(link, code=1)
         assert f"leads to {os.path.realpath(stored)}" in run("doctor", link, code=1)
+
+    def test_links_that_lead_in_a_circle(self, path):
+        """That is all there is to say, and of the links, not of a lock file."""
+        path.symlink_to(path.with_name("other"))
+        path.with_name("other").symlink_to(path)
+        (found,) = findings(path, code=1).items()
+
+        assert ("link", "problem", True) == (found[0], found[1][0], "circle" in found[1][1])
+        assert {"link"} == findings(path / "state.json", code=1).keys()
+
+    def test_a_directory_that_cannot_be_made(self, stored):
+        """A file stands where a directory is wanted."""
+        level, text, _ = findings(stored / "new" / "state.json", code=1)["directory"]
+
+        assert ("problem", True) == (level, f"{os.path.realpath(stored)} is no directory" in text)
+
+    def test_hard_links(self, stored, tmp_path):
+        """A save would part the names, of which nobody is told otherwise."""
+        os.link(stored, tmp_path / "other.json")
+        level, text, _ = findings(stored)["hard links"]
+
+        assert ("warning", True) == (level, "2 names" in text)
+
+    def test_a_file_that_is_mounted_by_itself(self, stored, tmp_path):
+        """It cannot be replaced, which is told before the first save fails."""
+        point = tmp_path / "mounted.json"
+        point.touch()
+        if subprocess.run(["mount", "--bind", stored, point], capture_output=True, check=False).returncode:
+            pytest.skip("needs the right to mount a file")
+        try:
+            found = findings(point, code=1)
+            with pytest.raises(OSError, match="busy"):
+                SyncPersistentContext(point).incr("n")
+        finally:
+            subprocess.run(["umount", point], check=True)
+
+        assert ("problem", True) == (found["mount"][0], "directory" in found["mount"][2])
+
+    @pytest.mark.parametrize(
+        ("flag", "name", "where"),
+        [("i", "immutable", "file"), ("i", "immutable", "directory"), ("a", "append-only", "directory")],
+    )
+    def test_attributes_that_forbid_to_replace(self, stored, flag, name, where):
+        """They are named, with the command that removes them, and nothing is left behind."""
+        place = stored if where == "file" else stored.parent
+        if not shutil.which("chattr") or subprocess.run(["chattr", f"+{flag}", place], check=False).returncode:
+            pytest.skip("needs root, chattr and a file system that has attributes")
+        try:
+            level, text, advice = findings(stored, code=1)["attributes"]
+            left = os.listdir(stored.parent)
+        finally:
+            subprocess.run(["chattr", f"-{flag}", place], check=True)
+
+        assert ("problem", True, ["state.json"]) == (level, f"is {name}" in text, left)
+        assert f"chattr -{flag} {os.path.realpath(place)}" == advice
 
     def test_what_was_moved_aside(self, path):
         """It is found, with a command that puts it back and works."""

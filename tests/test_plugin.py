@@ -1,17 +1,20 @@
 """The pytest plugin, in real runs of pytest with real workers."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
+
+import persistent_context
 
 pytestmark = pytest.mark.timeout(240)
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "pytest.md").read_text(encoding="utf-8")
 
 LOG = """
-import os, pathlib, pytest, signal, time
+import contextlib, os, pathlib, pytest, signal, time
 LOG = pathlib.Path({log!r})
 
 def log(line):
@@ -24,6 +27,11 @@ def wait_for(line):
     while not LOG.exists() or line not in LOG.read_text().split():
         assert time.monotonic() < until, line
         time.sleep(0.01)
+"""
+
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 """
 
 COMPUTED_ONCE = """
@@ -58,8 +66,9 @@ asyncio_mode = {asyncio_mode}
 asyncio_default_fixture_loop_scope = function
 {ini}
 """)
+        self._pytester.makeconftest(INTERRUPTIBLE)
         self._pytester.makepyfile(test_it=LOG.format(log=str(self._log)) + tests)
-        return self._pytester.runpytest_subprocess(*options)
+        return self._pytester.runpytest_subprocess(*options, timeout=100)
 
     @property
     def log(self):
@@ -71,7 +80,15 @@ def runs(pytester, monkeypatch):
     """Runs of pytest that know nothing of the one around them."""
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
+    paths = [str(Path(persistent_context.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     return Runs(pytester)
+
+
+@pytest.fixture(params=[("--dist", "each", "--tx", "3*popen"), ("-p", "no:xdist")], ids=["each of 3", "alone"])
+def each(request):
+    """Three workers that run all tests each, and a pytest without pytest-xdist."""
+    return request.param
 
 
 @pytest.fixture(params=[("-n", "3"), ("-p", "no:xdist")], ids=" ".join)
@@ -311,15 +328,107 @@ def test_it(worker_id, shared_context, compute_once):
 
         result.assert_outcomes(passed=3)
 
-    def test_a_value_that_json_cannot_hold(self, runs):
-        """The error names the key, and what is wrong."""
-        result = runs.run("""
-def test_it(compute_once):
+    def test_a_value_that_json_cannot_hold(self, runs, each):
+        """The error names the key, and what is wrong; what the factory started is torn down at once, where it was."""
+        result = runs.run(
+            """
+def test_it(compute_once, request):
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    with contextlib.suppress(TypeError):
+        compute_once("key", lambda: log(f"up:{worker}") or {1}, lambda value: log(f"down:{worker}:{value}"))
+    log("test")
     compute_once("the key", lambda: {"when": {1, 2}})
+""",
+            *each,
+        )
+        logged = {worker: [one for one in runs.log if worker in one] for worker in ("None", "gw0", "gw1", "gw2")}
+
+        result.assert_outcomes(failed=runs.log.count("test"))
+        result.stdout.fnmatch_lines(["*UnserializableValueError*when*set*", "*computed for 'the key'*"])
+        assert [] == [one for name, one in logged.items() if one not in ([], [f"up:{name}", f"down:{name}:{{1}}"])]
+        assert 2 * runs.log.count("test") == sum(map(len, logged.values()))
+
+    def test_a_hanging_async_factory_is_interrupted(self, runs):
+        """Ctrl-C cancels it, and waits for what it does at its end."""
+        result = runs.run("""
+import asyncio
+
+async def factory():
+    log("up")
+    os.kill(os.getpid(), signal.SIGINT)
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        await asyncio.sleep(1.1)
+        log("cleaned")
+
+def test_it(compute_once):
+    compute_once("key", factory, lambda value: log("down"))
 """)
 
-        result.assert_outcomes(failed=1)
-        result.stdout.fnmatch_lines(["*UnserializableValueError*when*set*", "*computed for 'the key'*"])
+        assert (pytest.ExitCode.INTERRUPTED, ["up", "cleaned"]) == (result.ret, runs.log)
+
+    def test_an_async_factory_that_is_too_slow(self, runs):
+        """So does a handler of signals that fails the test, as pytest-timeout's; the next test computes."""
+        result = runs.run("""
+import asyncio
+
+async def factory():
+    log("up")
+    if len(LOG.read_text().split()) == 1:
+        os.kill(os.getpid(), signal.SIGALRM)
+        await asyncio.sleep(3600)
+    return 1
+
+signal.signal(signal.SIGALRM, lambda *_: pytest.fail("too slow"))
+
+@pytest.mark.parametrize("number", range(2))
+def test_it(compute_once, number):
+    assert compute_once("key", factory, lambda value: log("down")) == 1
+""")
+
+        result.assert_outcomes(passed=1, failed=1)
+        result.stdout.fnmatch_lines(["*Failed: too slow*"])
+        assert ["up", "up", "down"] == runs.log
+
+    def test_an_async_factory_that_will_not_be_cancelled(self, runs):
+        """A second Ctrl-C does not wait for it."""
+        result = runs.run("""
+import asyncio
+
+async def factory():
+    while True:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            log("up")
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+
+def test_it(compute_once):
+    compute_once("key", factory)
+""")
+
+        assert (pytest.ExitCode.INTERRUPTED, ["up", "up"]) == (result.ret, runs.log)
+
+    def test_an_interruption_when_the_value_is_there(self, runs):
+        """What was started and is not kept is torn down."""
+        result = runs.run("""
+import asyncio
+
+async def factory():
+    log("up")
+    os.kill(os.getpid(), signal.SIGINT)
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        return 1
+
+def test_it(compute_once):
+    compute_once("key", factory, lambda value: log(f"down:{value}"))
+""")
+
+        assert (pytest.ExitCode.INTERRUPTED, ["up", "down:1"]) == (result.ret, runs.log)
 
     def test_a_factory_that_asks_for_its_own_key(self, runs):
         """It is told so, and does not wait for itself."""
@@ -380,26 +489,164 @@ def test_it(number, compute_once):
         result.assert_outcomes(passed=5, failed=1)
         assert ["up", "down"] == runs.log
 
-    def test_one_that_fails(self, runs, workers):
-        """A teardown that raises makes the run fail and says so; the others are run all the same."""
+    @pytest.mark.parametrize("raised", ['ValueError("no way")', 'pytest.fail("no way")', 'pytest.skip("no way")'])
+    def test_one_that_fails(self, runs, each, raised):
+        """Whatever a teardown raises makes the run fail and is told; the others are run all the same, and all once."""
         result = runs.run(
-            """
+            f"""
 def down(value):
-    log("down")
-    raise ValueError("cannot tear down")
+    log("b")
+    raise {raised}
 
 def test_it(compute_once):
-    compute_once("a", int, lambda value: log("fine"))
+    compute_once("a", int, lambda value: log("a"))
     compute_once("b", int, down)
-    compute_once("c", int, lambda value: log("fine"))
+    compute_once("c", int, lambda value: log("c"))
 """,
-            *workers,
+            *each,
         )
 
-        assert ["fine", "down", "fine"] == runs.log
+        assert ["c", "b", "a"] == runs.log
         assert 1 == result.ret
-        result.assert_outcomes(passed=1)
-        result.stdout.fnmatch_lines(["*ERROR in a teardown of compute_once*", "ValueError: cannot tear down"])
+        assert "failed" not in result.parseoutcomes()
+        result.stdout.fnmatch_lines(["*ERROR in a teardown of compute_once*", "*: no way"])
+
+    @pytest.mark.parametrize(
+        ("end", "options"),
+        [('pytest.exit("enough")', ()), ("raise KeyboardInterrupt", ()), ("assert False", ("-x",))],
+        ids=["exit", "Ctrl-C", "-x"],
+    )
+    def test_it_comes_after_the_fixtures_that_use_the_value(self, runs, each, end, options):
+        """However the run ends, a fixture of any worker that uses the value is finalised before."""
+        runs.run(
+            f"""
+@pytest.fixture(scope="session")
+def server(compute_once):
+    return compute_once("server", lambda: log("up") or 1, lambda value: log("down"))
+
+@pytest.fixture(scope="session")
+def client(server):
+    log("open")
+    yield server
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw1":
+        time.sleep(0.5)
+    log("closed")
+
+def test_first(client):
+    while LOG.read_text().count("open") < int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)):
+        time.sleep(0.01)
+
+def test_last():
+    {end}
+
+def test_never(client):
+    pass
+""",
+            *each,
+            *options,
+        )
+        opened = runs.log.count("open")
+
+        assert ["closed"] * opened + ["down"] == runs.log[-opened - 1 :]
+        assert 1 == runs.log.count("up")
+
+    def test_a_fixture_that_cannot_be_finalised(self, runs):
+        """What was computed is torn down all the same."""
+        result = runs.run("""
+@pytest.fixture(scope="session")
+def client(compute_once):
+    yield compute_once("server", lambda: 1, lambda value: log("down"))
+    log("closed")
+    raise ValueError("cannot close")
+
+def test_it(client):
+    pytest.exit("enough")
+""")
+
+        assert ["closed", "down"] == runs.log
+        assert 0 != result.ret
+
+    def test_an_interruption_while_a_worker_waits_for_the_others(self, runs):
+        """It tears down when the others have ended, as if nothing had happened; Ctrl-C reaches all processes."""
+        runs.run(
+            """
+def test_it(worker_id, compute_once):
+    if worker_id == "gw0":
+        compute_once("server", lambda: log(f"pid:{os.getpid()}") or 1, lambda value: log("down"))
+        return
+    while not LOG.exists() or any(file.name == "gw0" for file in LOG.parent.rglob("workers/*")):
+        time.sleep(0.01)
+    other = int(LOG.read_text().split()[0].partition(":")[2])
+    log("waiting")
+    for pid in (other, os.getppid(), os.getpid()):
+        os.kill(pid, signal.SIGINT)
+    time.sleep(60)
+
+@pytest.fixture(scope="session", autouse=True)
+def last():
+    yield
+    log("ended")
+""",
+            "--dist",
+            "each",
+            "--tx",
+            "2*popen",
+            "--basetemp",
+            "temporary",
+        )
+
+        assert ["ended", "waiting", "ended", "down"] == runs.log[1:]
+
+    def test_a_worker_that_will_not_end(self, runs):
+        """After an interruption it is not waited for any longer than a few seconds."""
+        runs.run(
+            """
+def test_it(worker_id, compute_once):
+    if worker_id == "gw0":
+        compute_once("server", lambda: log(f"pid:{os.getpid()}") or 1, lambda value: log("down"))
+        return
+    signal.signal(signal.SIGINT, lambda *_: None)
+    while not LOG.exists() or any(file.name == "gw0" for file in LOG.parent.rglob("workers/*")):
+        time.sleep(0.01)
+    os.kill(int(LOG.read_text().partition(":")[2]), signal.SIGINT)
+    wait_for("down")
+    log("last")
+""",
+            "--dist",
+            "each",
+            "--tx",
+            "2*popen",
+            "--basetemp",
+            "temporary",
+        )
+
+        assert ["down", "last"] == runs.log[1:]
+
+    def test_a_worker_that_crashed_after_a_while(self, runs):
+        """The one that replaces it has its tests to do, however long the crashed one had lived."""
+        result = runs.run(
+            """
+def test_it(worker_id, compute_once):
+    compute_once("server", lambda: log("up") or 1, lambda value: log("down"))
+    if worker_id == "gw0":
+        (present,) = LOG.parent.rglob("workers/gw0")
+        os.utime(present, (0, 0))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def test_more(worker_id):
+    log(worker_id)
+""",
+            "--dist",
+            "each",
+            "--tx",
+            "2*popen",
+            "--basetemp",
+            "temporary",
+        )
+
+        result.assert_outcomes(passed=3, failed=1)
+        assert ["gw1", "gw2", "up"] == sorted(runs.log[:-1])
+        assert "down" == runs.log[-1]
 
 
 class TestTheGuide:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import logging
@@ -20,7 +21,7 @@ from . import _demo, _doctor
 from ._errors import LockTimeoutError, PersistentContextError
 from ._live import LiveDict
 from ._parse import CorruptDocumentError
-from ._printable import printable
+from ._printable import printable, printable_json
 from ._store import JsonFileStore
 from ._sync import SyncPersistentContext
 from ._types import Change
@@ -29,11 +30,14 @@ from ._values import MISSING
 _FAILED: Final = 1
 _TIMED_OUT: Final = 3
 _INTERRUPTED: Final = 130
+_STANDARD_ERROR: Final = 2
+_SHOWN: Final = 60
+"""Characters of a wrong argument."""
 _COLOURS: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 app = typer.Typer(
     help="Look into and change a JSON file that programs share by PersistentContext, as safely as they do.",
-    epilog="Exit codes: 0 done, 1 failed or no such key, 2 wrong usage, 3 the lock was not had in time.",
+    epilog="Exit codes: 0 done, 1 failed or no such key, 2 wrong usage, 3 the lock could not be acquired in time.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -46,6 +50,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for scripts.")
 
 def run() -> None:
     """Run the command line; errors are one line on standard error, and an exit code."""
+    _prepare_streams()
     try:
         app()
     except LockTimeoutError as error:
@@ -56,18 +61,36 @@ def run() -> None:
         _fail(str(error))
 
 
+def _prepare_streams() -> None:
+    """Have all output printed: escaped if its encoding lacks a character, and to nowhere if it was closed.
+
+    The null device takes the numbers of what was closed, else a file that is opened later would, and be written to.
+    """
+    while (null := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass
+    os.close(null)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the end
+    assert isinstance(sys.stdout, io.TextIOWrapper), "the process is the command line's own"
+    sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - typer would choose an encoding of its own
+
+
 def _fail(message: str, code: int = _FAILED) -> NoReturn:
     typer.echo(f"error: {printable(message)}", err=True)
     sys.exit(code)
 
 
 def _refuse(message: str) -> NoReturn:
-    raise typer.BadParameter(message) from None
+    raise typer.BadParameter(printable(message)) from None
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"persistent-context {version('persistent-context')}")
+        _say(f"persistent-context {version('persistent-context')}")
         raise typer.Exit
 
 
@@ -87,25 +110,30 @@ def show(file: File, json_: AsJson = False) -> None:
     """Show all keys and their values, a table on a terminal, else a line each: key, tab, JSON."""
     data = _read(file)
     if json_:
-        typer.echo(_json(dict(data)))
+        _say(_json(dict(data)))
     elif sys.stdout.isatty():
-        table = Table("key", "value", title=printable(file), title_justify="left")
+        table = Table("key", "value", title=Text(printable(file)), title_justify="left")
         for key, value in data.items():
             table.add_row(Text(printable(key)), Text(_json(value), no_wrap=True, overflow="ellipsis"))
         Console().print(table)
     else:
         for key, value in data.items():
-            typer.echo(f"{printable(key)}\t{_json(value)}")
+            _say(f"{printable(key)}\t{_json(value)}")
 
 
 @app.command()
 def get(file: File, key: Key, json_: AsJson = False) -> None:
-    """Print the value of a key: a string as it is, all else as JSON."""
+    """Print the value of a key: a string as it is, but escaped for a terminal; all else as JSON."""
     data = _read(file)
     if key not in data:
         _fail(f"{file} has no key {key!r}")
     value = data[key]
-    typer.echo(value if isinstance(value, str) and not json_ else _json(value))
+    if json_ or not isinstance(value, str):
+        _say(_json(value))
+    elif sys.stdout.isatty():
+        _say(printable(value, keep="\n\t"))
+    else:
+        _say_exactly(value)
 
 
 @app.command("set")
@@ -122,14 +150,16 @@ def set_(
     """Set the value of a key."""
     if json_ and string:
         _refuse("--json and --string exclude each other")
-    text = sys.stdin.read() if value == "-" else value
+    text = _standard_input() if value == "-" else value
     new = text
     if not string:
         try:
-            new = json.loads(text, parse_constant=_no_constant)
-        except ValueError as error:
+            new = _parsed(text)
+        except json.JSONDecodeError as error:
             if json_:
                 _refuse(f"VALUE is no JSON: {error}")
+        except ValueError as error:
+            _refuse(f"VALUE cannot be stored: {error}; --string stores it as a string")
     _context(file, timeout).mutate(key, lambda _: new)
 
 
@@ -156,11 +186,11 @@ def incr(
 ) -> None:
     """Add to a number, 0 if it is missing, and print the new one."""
     try:
-        number = json.loads(delta, parse_constant=_no_constant)
+        number = _parsed(delta)
     except ValueError:
-        _refuse(f"DELTA is no number: {delta}")
+        _refuse(f"DELTA is no number: {delta[:_SHOWN]}")
     try:
-        typer.echo(_json(_context(file, timeout).incr(key, number)))
+        _say(_json(_context(file, timeout).incr(key, number)))
     except PersistentContextError:
         raise
     except TypeError as error:
@@ -181,7 +211,7 @@ def watch(
         changes = (item for changes in news for item in changes.items())
         try:
             for key, change in itertools.islice(changes, count):
-                typer.echo(_json(_fields(key, change)) if json_ else _line(key, change))
+                _say(_json(_fields(key, change)) if json_ else _line(key, change))
         except KeyboardInterrupt:
             raise typer.Exit(_INTERRUPTED) from None
 
@@ -191,9 +221,9 @@ def who(file: File, json_: AsJson = False) -> None:
     """Tell who holds the lock of the file now."""
     holder = JsonFileStore(os.path.realpath(file)).holder()
     if json_:
-        typer.echo(_json(holder and holder._asdict()))
+        _say(_json(holder and holder._asdict()))
     else:
-        typer.echo(f"held by {holder}" if holder else "nobody holds the lock")
+        _say(f"held by {holder}" if holder else "nobody holds the lock")
 
 
 @app.command()
@@ -201,17 +231,16 @@ def doctor(file: File, json_: AsJson = False) -> None:
     """Examine the file, its place and its lock; exits with 1 if there is a problem. Nothing is changed."""
     findings = list(_doctor.examine(file))
     if json_:
-        typer.echo(_json([finding._asdict() for finding in findings]))
+        _say(_json([finding._asdict() for finding in findings]))
     else:
-        console = Console(soft_wrap=True, highlight=False)
+        console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
         for finding in findings:
             console.print(
                 Text(f"{finding.level:8}", style=_COLOURS[finding.level]),
                 f"{finding.subject}: {printable(finding.text)}",
-                markup=False,
             )
             if finding.advice:
-                console.print(f"         {printable(finding.advice)}", markup=False)
+                console.print(f"         {printable(finding.advice)}")
     if any(finding.level is _doctor.Level.PROBLEM for finding in findings):
         raise typer.Exit(_FAILED)
 
@@ -242,12 +271,47 @@ def _read(file: str, *, must_exist: bool = True) -> LiveDict:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    """Return JSON that no terminal obeys, and that the encoding of the output can hold."""
+    return printable_json(json.dumps(value, ensure_ascii=False), sys.stdout.encoding)
+
+
+def _say_exactly(text: str) -> None:
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError as error:
+        _fail(
+            f"the encoding of the output, {sys.stdout.encoding}, lacks {error.object[error.start]!a}: "
+            "print the value as JSON (--json), or set PYTHONUTF8=1"
+        )
+    _say(text)
+
+
+def _standard_input() -> str:
+    if sys.stdin is None:
+        _refuse("VALUE is -, and standard input is closed")
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        _refuse(f"standard input is no text in {error.encoding}: {error.reason} at byte {error.start}")
+
+
+def _parsed(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        JSONDecodeError: it is none.
+        ValueError: it is JSON that Python cannot read.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        msg = "it nests too deep"
+        raise ValueError(msg) from None
 
 
 def _no_constant(name: str) -> NoReturn:
     msg = f"{name} is no JSON"
-    raise ValueError(msg)
+    raise json.JSONDecodeError(msg, name, 0)
 
 
 def _fields(key: str, change: Change) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import enum
+import errno
 import os
 import re
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -25,8 +28,15 @@ from ._store import JsonFileStore
 from ._sync import SyncPersistentContext
 from ._types import Holder
 
+if sys.platform != "win32":  # pragma: no branch - Windows has no fcntl
+    import fcntl
+
 _LARGE_BYTES: Final = 16 * 1024 * 1024
 _LONG_HOLD_SECONDS: Final = 60
+_GET_FLAGS: Final = 0x80006601 | struct.calcsize("l") << 16
+"""FS_IOC_GETFLAGS of Linux; other systems refuse it."""
+_IMMUTABLE: Final = 0x10
+_APPEND_ONLY: Final = 0x20
 _HOLD: Final = """
 import sys
 from persistent_context import SyncPersistentContext
@@ -78,12 +88,21 @@ def examine(filepath: str) -> Iterator[Finding]:
     """
     path = os.path.realpath(filepath)
     directory = os.path.dirname(path)
+    if _leads_in_a_circle(filepath):
+        yield Finding(
+            Level.PROBLEM, "link", f"{path} leads in a circle of links", "namei -l shows it; remove one of them"
+        )
+        return
     if path != os.path.abspath(filepath):
         yield Finding(Level.OK, "link", f"leads to {path}, where the lock file is as well")
     if not os.path.isdir(directory):
-        yield Finding(Level.WARNING, "directory", f"{directory} does not exist; the first writer makes it")
+        yield _missing_directory(directory)
         return
     yield _file(path)
+    yield from _other_names(path)
+    yield from _mount_point(path)
+    attributes = [*_attributes(path, directory)]
+    yield from attributes
     yield _file_system(path)
     yield _access(directory)
     yield _space(path)
@@ -91,7 +110,7 @@ def examine(filepath: str) -> Iterator[Finding]:
     yield from _aside(path)
     yield from _lock_file(f"{path}.lock")
     yield _holder(path)
-    if _may(directory, os.W_OK):  # pragma: no branch - as below
+    if not attributes and _may(directory, os.W_OK):  # what is tried might not be removed again
         yield _trial(directory)
 
 
@@ -124,6 +143,74 @@ def _file(path: str) -> Finding:
     return Finding(Level.OK, "file", text)
 
 
+def _leads_in_a_circle(filepath: str) -> bool:
+    try:
+        os.path.realpath(filepath, strict=True)
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
+def _missing_directory(directory: str) -> Finding:
+    above = directory
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        return Finding(Level.PROBLEM, "directory", f"{directory} cannot be made: {above} is no directory")
+    return Finding(Level.WARNING, "directory", f"{directory} does not exist; the first writer makes it")
+
+
+def _other_names(path: str) -> Iterator[Finding]:
+    """Tell of hard links: a save replaces the file under one name only."""
+    with contextlib.suppress(FileNotFoundError):
+        status = os.stat(path)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+            yield Finding(
+                Level.WARNING,
+                "hard links",
+                f"the file has {status.st_nlink} names; a save replaces one, and leaves the others as they are",
+                f"find -samefile {quote(path)} shows them; make all but one of them symbolic links",
+            )
+
+
+def _mount_point(path: str) -> Iterator[Finding]:
+    if os.fsencode(path) in (point for point, _ in _mounts()):
+        yield Finding(
+            Level.PROBLEM,
+            "mount",
+            f"{path} is mounted by itself, as a file bound into a container is, and cannot be replaced",
+            "mount its directory instead",
+        )
+
+
+def _attributes(path: str, directory: str) -> Iterator[Finding]:
+    """Tell of attributes of Linux's file systems that forbid even root to replace the file; see chattr(1)."""
+    for place in (path, f"{path}.lock", directory):
+        flags = _flags(place)
+        for flag, letter, name in ((_IMMUTABLE, "i", "immutable"), (_APPEND_ONLY, "a", "append-only")):
+            if flags & flag:
+                yield Finding(
+                    Level.PROBLEM,
+                    "attributes",
+                    f"{place} is {name}, so nobody can save",
+                    f"chattr -{letter} {quote(place)}",
+                )
+
+
+def _flags(path: str) -> int:
+    """Return the attributes of a file or directory; 0 where there are none, or they cannot be looked at."""
+    flags = array.array("i", [0])
+    if sys.platform == "win32":  # pragma: no cover - it has no such attributes
+        return 0
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            fcntl.ioctl(fd, _GET_FLAGS, flags)
+        finally:
+            os.close(fd)
+    return flags[0]
+
+
 def _file_system(path: str) -> Finding:
     kind = _kind_of_file_system(os.path.dirname(path))
     level, text, advice = _KNOWN.get(kind, (Level.WARNING, "nothing is known of its locks", "they are tried below"))
@@ -134,13 +221,19 @@ def _kind_of_file_system(directory: str) -> str:
     """Return the type of the file system that is mounted nearest above a real directory; see proc(5), mountinfo."""
     target = os.fsencode(directory)
     kind, longest = "an unknown file system", 0
+    for point, its_kind in _mounts():
+        if len(point) >= longest and os.path.commonpath([point, target]) == point:  # the last one hides the others
+            kind, longest = its_kind, len(point)
+    return kind
+
+
+def _mounts() -> Iterator[tuple[bytes, str]]:
+    """Yield where something is mounted, and the type of its file system."""
     with contextlib.suppress(FileNotFoundError), open("/proc/self/mountinfo", "rb") as lines:  # only on Linux
         for line in lines:
             fields, _, rest = line.partition(b" - ")
             point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), fields.split()[4])
-            if len(point) >= longest and os.path.commonpath([point, target]) == point:  # the last one hides the others
-                kind, longest = rest.split()[0].decode(), len(point)
-    return kind
+            yield point, rest.split()[0].decode()
 
 
 def _access(directory: str) -> Finding:

@@ -9,6 +9,8 @@ from pathlib import Path
 from stress.mutants.model import Edit
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "persistent_context"
+PLUGIN = "pytest_persistent_context"
+"""The one module that stands beside the package."""
 
 
 class InapplicableError(Exception):
@@ -23,7 +25,7 @@ def edited(edits: Iterable[Edit], package: Path = PACKAGE) -> dict[str, str]:
     """
     texts: dict[str, str] = {}
     for edit in edits:
-        file = package / f"{edit.module}.py"
+        file = module_file(package, edit.module)
         if edit.module not in texts:
             if not file.is_file():
                 message = f"there is no module {edit.module}"
@@ -46,6 +48,11 @@ def edited(edits: Iterable[Edit], package: Path = PACKAGE) -> dict[str, str]:
     return texts
 
 
+def module_file(package: Path, module: str) -> Path:
+    """Return the file of a module of the library."""
+    return (package.parent if module == PLUGIN else package) / f"{module}.py"
+
+
 def build(directory: Path, edits: Iterable[Edit] = (), package: Path = PACKAGE) -> Path:
     """Make a copy of the package with the edits applied, and return the directory to import it from.
 
@@ -55,7 +62,13 @@ def build(directory: Path, edits: Iterable[Edit] = (), package: Path = PACKAGE) 
     texts = edited(edits, package)
     root = directory / "build"
     copy = root / package.name
-    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_library(package, copy)
     for module, text in texts.items():
-        (copy / f"{module}.py").write_text(text, encoding="utf-8")
+        module_file(copy, module).write_text(text, encoding="utf-8")
     return root
+
+
+def copy_library(package: Path, copy: Path) -> None:
+    """Copy the package, and the plugin beside it."""
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(module_file(package, PLUGIN), module_file(copy, PLUGIN))

@@ -98,7 +98,7 @@ def _end_of(output: str) -> str:
 def run(catcher: Catcher, build: Path, directory: Path, *, limit: float = LIMIT) -> Run:
     """Run a catcher against a build; what it prints is kept in the directory, which no other run may use."""
     if isinstance(catcher, Suite):
-        command = ["pytest", "-x", "-v", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "--thorough"]
+        command = ["pytest", "-x", "-v", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
         # The child has imported the library, which pytest would have rewritten the assertions of, as it has a plugin.
         command += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         command += ["-o", f"timeout={catcher.limit}", "--basetemp", str(directory / "tests"), *catcher.nodes]

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from stress.mutants import catching
-from stress.mutants.build import PACKAGE, InapplicableError, build, edited
+from stress.mutants.build import PACKAGE, InapplicableError, build, copy_library, edited
 from stress.mutants.catching import LIMIT, Run, Sight
 from stress.mutants.model import Catcher, Edit, Mutant, Suite
 
@@ -63,7 +63,7 @@ class Gate:
 
     def run(self, mutants: Sequence[Mutant], tell: Callable[[str], None] = lambda _: None) -> list[Result]:
         """Put the mutants before their catchers, and return what became of each."""
-        shutil.copytree(self._package, self._source)
+        copy_library(self._package, self._source)
         hopeless = dict(self._inapplicable(mutants))
         results = [
             Result(mutant, catcher, Verdict.NO_PROOF, hopeless[mutant.name])

@@ -11,7 +11,7 @@ ONCE: Final = (
         "computed-by-every-worker",
         "A worker that waited computes the value again.",
         Promise.ONCE,
-        (Edit("_once", "                    if _VALUE not in tx:\n", "                    if True:\n"),),
+        (Edit("_once", "                if _VALUE not in tx:\n", "                if True:\n"),),
         (suite("plugin::TestComputeOnce::test_every_worker_runs_all_tests"),),
     ),
     Mutant(

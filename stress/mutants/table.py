@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from stress.mutants.around import AROUND
 from stress.mutants.document import DOCUMENT
 from stress.mutants.engine import ENGINE
 from stress.mutants.faces import FACES
@@ -27,5 +28,6 @@ ALL: Final = (
     *ONCE,
     *DOCUMENT,
     *STORE,
+    *AROUND,
 )
 MUTANTS: Final[dict[str, Mutant]] = {mutant.name: mutant for mutant in ALL}

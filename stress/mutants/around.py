@@ -1,0 +1,119 @@
+"""Builds whose pytest plugin tears down wrongly, and whose command line prints what a terminal obeys."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stress.mutants.model import Edit, Mutant, Promise, suite
+
+PLUGIN: Final = "pytest_persistent_context"
+_EACH_ONCE = "plugin::TestTeardown::test_one_that_fails"
+
+AROUND: Final = (
+    Mutant(
+        "teardown-before-fixtures",
+        "Values are torn down before fixtures that use them are finalised, if the run is interrupted.",
+        Promise.ONCE,
+        (
+            Edit(
+                PLUGIN,
+                "        return (yield)\n    finally:\n        _finish(session)\n",
+                "        _finish(session)\n    finally:\n        yield\n",
+            ),
+        ),
+        (suite("plugin::TestTeardown::test_it_comes_after_the_fixtures_that_use_the_value"),),
+    ),
+    Mutant(
+        "unkept-value-leaks",
+        "What a factory started stays if JSON cannot hold the value.",
+        Promise.ONCE,
+        (
+            Edit(
+                "_once",
+                "            if teardown and computed and not self._is_kept(key, mark):\n",
+                "            if False:\n",
+            ),
+        ),
+        (suite("plugin::TestComputeOnce::test_a_value_that_json_cannot_hold[alone]"),),
+    ),
+    Mutant(
+        "discard-only-on-success",
+        "A value whose teardown raised stays, and every worker tears it down.",
+        Promise.ONCE,
+        (
+            Edit(
+                "_once",
+                "                    failure = error\n                tx.clear()\n",
+                "                    failure = error\n                else:\n                    tx.clear()\n",
+            ),
+        ),
+        (suite(_EACH_ONCE),),
+    ),
+    Mutant(
+        "outcomes-of-pytest-escape",
+        "A teardown that ends by pytest.fail or pytest.skip leaves the others undone.",
+        Promise.ONCE,
+        (Edit(PLUGIN, "            except BaseException as error:", "            except Exception as error:"),),
+        (suite(_EACH_ONCE),),
+    ),
+    Mutant(
+        "teardown-first-first",
+        "The value that was computed first, which others may need, is torn down first.",
+        Promise.ONCE,
+        (
+            Edit(
+                PLUGIN,
+                "self._own.discard(*self._teardowns.popitem())",
+                "self._own.discard(key := next(iter(self._teardowns)), self._teardowns.pop(key))",
+            ),
+        ),
+        (suite(_EACH_ONCE),),
+    ),
+    Mutant(
+        "crash-time-not-noted",
+        "A worker that crashed after a while is not waited for until it is replaced.",
+        Promise.ONCE,
+        (Edit(PLUGIN, "        os.utime(present)\n", ""),),
+        (suite("plugin::TestTeardown::test_a_worker_that_crashed_after_a_while"),),
+    ),
+    Mutant(
+        "teardown-failures-of-workers-lost",
+        "A run passes although a worker could not tear down.",
+        Promise.FAILURE,
+        (Edit(PLUGIN, "    _failures(node.config).extend(output.get(_OUTPUT, ()))\n", "    del output\n"),),
+        (suite(_EACH_ONCE),),
+    ),
+    Mutant(
+        "waiting-worker-interrupted",
+        "A worker that waits for the others when the run is interrupted tears nothing down.",
+        Promise.ONCE,
+        (Edit(PLUGIN, "lambda *_: moments.append(time.monotonic())", "signal.default_int_handler"),),
+        (suite("plugin::TestTeardown::test_an_interruption_while_a_worker_waits_for_the_others"),),
+    ),
+    Mutant(
+        "value-steers-the-terminal",
+        "What the command line prints of a value may hold sequences that a terminal obeys.",
+        Promise.ACCESS,
+        (
+            Edit(
+                "_cli",
+                "    return printable_json(json.dumps(value, ensure_ascii=False), sys.stdout.encoding)\n",
+                "    return json.dumps(value, ensure_ascii=False)\n",
+            ),
+        ),
+        (suite("cli::TestReading::test_no_terminal_obeys_a_value"),),
+    ),
+    Mutant(
+        "async-factory-not-cancelled",
+        "An asynchronous factory that hangs is waited for, whatever the user does.",
+        Promise.CANCELLING,
+        (
+            Edit(
+                "_once",
+                "                    self._loop.call_soon_threadsafe(self._task.cancel)\n",
+                "                    pass\n",
+            ),
+        ),
+        (suite("plugin::TestComputeOnce::test_a_hanging_async_factory_is_interrupted", limit=20),),
+    ),
+)
