@@ -1,0 +1,307 @@
+"""One blocking context shared by threads, by what interrupts them, and by a long past: it stays exact, and small."""
+
+import asyncio
+import copy
+import gc
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from persistent_context import MISSING, PersistentContext, SyncPersistentContext, _values
+
+ON_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals on Windows")
+
+
+def stored(path):
+    """What any other program reads in the file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def in_threads(number, function):
+    """Run a function in several threads at once, and raise what one of them raised."""
+    failures = []
+
+    def run(index):
+        try:
+            function(index)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=[index]) for index in range(number)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    if failures:
+        raise failures[0]
+
+
+class TestThreads:
+    def test_every_thread_gets_the_same_list(self, path):
+        """``setdefault`` is atomic, as it is for a dictionary: no append is lost."""
+        ctx = SyncPersistentContext(path, durable=False)
+
+        def append(index):
+            for round_ in range(300):
+                ctx.setdefault(str(round_), []).append(index)
+
+        in_threads(4, append)
+
+        assert [4] * 300 == [len(ctx[str(number)]) for number in range(300)]
+
+    def test_a_key_is_popped_once(self, path):
+        """``pop`` with a default never raises, and gives every value to one thread."""
+        ctx = SyncPersistentContext(path, durable=False)
+        ctx.update({str(number): number for number in range(2000)})
+        popped = [[], [], [], []]
+
+        def pop(index):
+            for number in range(2000):
+                value = ctx.pop(str(number), MISSING)
+                if value is not MISSING:
+                    popped[index].append(value)
+
+        in_threads(4, pop)
+
+        assert [*range(2000)] == sorted(sum(popped, []))
+
+    def test_iterating_bears_what_other_threads_do(self, path):
+        """Keys, values and items are those of a moment, whatever is set, deleted or taken over meanwhile."""
+        ctx = SyncPersistentContext(path, durable=False)
+        ctx.update({str(number): number for number in range(200)})
+        looks = []
+
+        def use(index):
+            for round_ in range(100):
+                if index == 0:
+                    looks.append(len(dict(ctx.items())) + len(list(ctx)) + len(list(ctx.values())))
+                else:
+                    ctx[f"{index}-{round_}"] = round_
+                    ctx.pop(f"{index}-{round_ - 5}", None)
+
+        in_threads(3, use)
+
+        assert 100 == len(looks)
+        assert {str(number) for number in range(200)} <= set(ctx)
+
+    @pytest.mark.parametrize("value", [list, dict])
+    def test_a_value_that_another_thread_changes_is_saved_as_it_was_at_some_moment(self, path, value):
+        """A list that grows while it is saved, or copied, is no value that JSON cannot hold."""
+        ctx = SyncPersistentContext(path, durable=False)
+        ctx["grows"] = value()
+        done = threading.Event()
+
+        def grow():
+            for number in range(60_000):
+                if value is list:
+                    ctx["grows"].append(number)
+                    del ctx["grows"][:-50]
+                else:
+                    ctx["grows"][str(number)] = number
+                    ctx["grows"].pop(str(number - 50), None)
+            done.set()
+
+        def use(index):
+            if index == 0:
+                grow()
+            while not done.is_set():
+                if index == 1:
+                    ctx.save()
+                else:
+                    ctx.get_all_data()
+
+        in_threads(3, use)
+        ctx.save()
+
+        assert ctx.get_all_data() == stored(path)
+
+    def test_saves_of_many_threads_leave_memory_and_file_the_same(self, path):
+        """When all threads are done, memory is what the file holds, and nothing is unsaved."""
+        ctx, other = SyncPersistentContext(path, durable=False), SyncPersistentContext(path, durable=False)
+
+        def use(index):
+            for round_ in range(30):
+                ctx.set(f"own-{index}", round_)
+                if index == 0:
+                    other.incr("n")
+                elif index == 1:
+                    ctx.load() if round_ % 7 == 0 else ctx.incr("n")
+                ctx.save()
+
+        in_threads(4, use)
+        ctx.save()
+
+        assert (stored(path), set()) == (dict(ctx), ctx.unsaved_keys())
+
+
+@ON_POSIX
+class TestInterrupts:
+    def test_what_a_handler_raises_while_a_value_is_encoded_goes_on(self, path):
+        """It is not taken for a value that JSON cannot hold."""
+
+        class AlarmError(Exception):
+            pass
+
+        def handler(number, frame):
+            while frame is not None:
+                if frame.f_code is _values.encode.__code__:
+                    raise AlarmError
+                frame = frame.f_back
+
+        ctx, raised = SyncPersistentContext(path, durable=False), 0
+        ctx["value"] = [{"key": number} for number in range(3000)]
+        before = signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        try:
+            deadline = time.monotonic() + 20
+            while raised < 5 and time.monotonic() < deadline:
+                ctx.set("value", ctx["value"][::-1])
+                try:
+                    ctx.unsaved_keys()
+                except AlarmError:
+                    raised += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+        assert raised == 5
+
+    def test_one_in_the_midst_of_memory_lets_another_thread_finish(self, path, monkeypatch):
+        """A handler that saves in the midst of memory waits for a transaction whose thread wants memory, too."""
+        ctx = SyncPersistentContext(path, lock_timeout=20)
+        granted, go_on = threading.Event(), threading.Event()
+        finished = []
+
+        def transact():
+            with ctx.transaction() as tx:
+                granted.set()
+                go_on.wait(20)
+                tx["theirs"] = 1  # looks into the memory of the context
+            finished.append("transaction")
+
+        def handler(number, frame):
+            go_on.set()
+            ctx.save()
+            finished.append("save")
+
+        before = signal.signal(signal.SIGUSR1, handler)
+        other = threading.Thread(target=transact)
+        try:
+            other.start()
+            granted.wait(20)
+            with ctx._guarded():  # as in any method that looks into memory
+                os.kill(os.getpid(), signal.SIGUSR1)
+                while "save" not in finished:
+                    time.sleep(0.01)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+            other.join(20)
+
+        assert ({"transaction", "save"}, {"theirs": 1}) == ({*finished}, stored(path))
+
+    def test_a_drain_that_is_interrupted_is_done_again(self, path, monkeypatch):
+        """An exception that interrupts the taking over of a result leaves it for the next look at memory."""
+        ctx = SyncPersistentContext(path)
+        ctx["a"] = 1
+        settle, calls = type(ctx._memory)._settle, []
+
+        def interrupted(self, key, *others):
+            calls.append(key)
+            if len(calls) == 1:
+                raise InterruptedError
+            settle(self, key, *others)
+
+        monkeypatch.setattr(type(ctx._memory), "_settle", interrupted)
+        with pytest.raises(InterruptedError):
+            ctx.save()
+
+        assert (set(), {"a": 1}) == (ctx.unsaved_keys(), stored(path))
+
+
+class TestCopies:
+    @pytest.mark.parametrize("face", [PersistentContext, SyncPersistentContext])
+    @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+    def test_a_context_is_not_copied(self, path, face, copied):
+        """Two contexts that share one memory in silence would overwrite each other's changes."""
+        with pytest.raises(TypeError, match="get_all_data"):
+            copied(face(path))
+
+
+class TestHome:
+    def test_a_tilde_is_the_home_directory(self, tmp_path, monkeypatch):
+        """A path that begins with ``~`` makes no directory of that name."""
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("USERPROFILE", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        SyncPersistentContext("~/sub/state.json").incr("n")
+
+        assert ({"n": 1}, False) == (stored(tmp_path / "sub" / "state.json"), os.path.exists("~"))
+
+
+class TestGrowth:
+    """A queue whose jobs come and go takes the room of those that are there."""
+
+    @staticmethod
+    def size(ctx):
+        """How many entries the tables of a context have, which are no values."""
+        memory = ctx._memory
+        tables = [
+            memory.data,
+            memory.data.touched,
+            memory.data.appended,
+            memory.data.moved,
+            memory._ahead,
+            memory._writes,
+            memory._flights,
+            memory.tracker._own,
+            memory.tracker._log,
+        ]
+        return sum(map(len, tables))
+
+    @pytest.mark.parametrize("how", ["atomic", "saved", "transacted"])
+    def test_of_a_blocking_context(self, path, how):
+        """Whatever calls add and remove the keys."""
+        ctx = SyncPersistentContext(path, durable=False)
+        for number in range(400):
+            key = f"job-{number}"
+            if how == "atomic":
+                ctx.add(key, "x" * 100)
+                ctx.compare_and_set(key, "x" * 100, MISSING)
+            elif how == "saved":
+                ctx[key] = number
+                ctx.save()
+                del ctx[key]
+                ctx.save()
+            else:
+                with ctx.transaction() as tx:
+                    tx[key] = number
+                with ctx.transaction() as tx:
+                    del tx[key]
+
+        assert (True, {}) == (self.size(ctx) < 20, stored(path))
+
+    async def test_of_an_asynchronous_context_that_is_never_idle(self, path):
+        """Also while some call is always under way."""
+        ctx = PersistentContext(path, durable=False)
+
+        async def work(worker):
+            for number in range(60):
+                key = f"job-{worker}-{number}"
+                await ctx.add(key, "x" * 100)
+                await ctx.compare_and_set(key, "x" * 100, MISSING)
+
+        await asyncio.gather(*map(work, range(8)))
+        await ctx.incr("n")
+        gc.collect()
+
+        assert (True, {"n": 1}) == (self.size(ctx) < 40, stored(path))
