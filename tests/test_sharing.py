@@ -248,6 +248,62 @@ class TestHome:
         assert ({"n": 1}, False) == (stored(tmp_path / "sub" / "state.json"), os.path.exists("~"))
 
 
+class TestOrder:
+    @pytest.mark.parametrize("how", ["saved", "carried", "transacted", "gone"])
+    def test_a_key_that_is_deleted_and_set_again_goes_to_the_end(self, path, how):
+        """The file has the keys in the order in which memory has them."""
+        path.write_text('{"a": 1, "b": 2, "c": 3}', encoding="utf-8")
+        ctx = SyncPersistentContext.create(path)
+        if how == "transacted":
+            with ctx.transaction() as tx:
+                del tx["a"]
+                tx["a"] = 10
+        else:
+            del ctx["a"]
+            ctx["a"] = 10
+        if how == "carried":
+            ctx.incr("a", 0)
+        elif how != "transacted":
+            if how == "gone":
+                path.unlink()
+            ctx.save()
+
+        assert [("b", 2), ("c", 3), ("a", 10)] == list(stored(path).items())
+
+    def test_new_keys_keep_their_order_when_the_file_is_gone(self, path):
+        """Keys that atomic calls made, and those that were set, stand as in memory."""
+        ctx = SyncPersistentContext.create(path)
+        ctx["first"] = 1
+        ctx.incr("second")
+        ctx["third"] = 3
+        path.unlink()
+        ctx.save()
+
+        assert ["first", "second", "third"] == list(ctx) == list(stored(path))
+
+
+class TestReadings:
+    def test_one_beside_a_commit_is_older_than_that(self, path, monkeypatch):
+        """What a load read before a call of the same context wrote is not put over the result of the call."""
+        ctx = SyncPersistentContext.create(path)
+        store = ctx._attach().store
+        read, overtaken = type(store).read, []
+
+        def slow(self):
+            document = read(self)
+            if threading.current_thread() is threading.main_thread() and len(overtaken) < 9:
+                overtaken.append(True)
+                caller = threading.Thread(target=ctx.incr, args=["n"])
+                caller.start()
+                caller.join(60)
+            return document
+
+        monkeypatch.setattr(type(store), "read", slow)
+        ctx.load()
+
+        assert (stored(path), set()) == (dict(ctx), ctx.unsaved_keys())
+
+
 class TestGrowth:
     """A queue whose jobs come and go takes the room of those that are there."""
 

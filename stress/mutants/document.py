@@ -105,7 +105,7 @@ DOCUMENT: Final = (
         "long-integers-written",
         "A process that converts more digits than others writes what they cannot read.",
         Promise.CLOBBERED,
-        (Edit("_values", "        if not _has_too_many_digits(text):\n", "        if True:\n"),),
+        (Edit("_values", "    if _has_too_many_digits(text):\n", "    if False:\n"),),
         (suite("bad_values::TestTheLimitOfDigits::test_what_a_default_python_cannot_read_is_not_written"),),
     ),
     Mutant(
@@ -122,7 +122,7 @@ DOCUMENT: Final = (
         (
             Edit(
                 "_values",
-                "    except Exception:  # noqa: BLE001, S110 - whatever",
+                "    except Exception:  # whatever",
                 "    except (TypeError, ValueError, msgspec.MsgspecError):  # whatever",
             ),
         ),

@@ -15,6 +15,7 @@ from stress.mutants.model import Mutant
 from stress.mutants.once import ONCE
 from stress.mutants.queue import QUEUE
 from stress.mutants.store import STORE
+from stress.mutants.tracking import TRACKING
 from stress.mutants.watch import WATCH
 
 ALL: Final = (
@@ -24,6 +25,7 @@ ALL: Final = (
     *ENGINE,
     *FACES,
     *MEMORY,
+    *TRACKING,
     *WATCH,
     *ONCE,
     *DOCUMENT,

@@ -16,10 +16,81 @@ WATCH: Final = (
     ),
     Mutant(
         "own-change-under-way-told",
-        "The file is looked at between a replacing of our own and the note that it was our own.",
+        "What is read while a write of our own is under way is taken for what was there before it.",
         Promise.MEMORY,
-        (Edit("_watch", "        with queue.between_commits():\n", "        if True:\n"),),
-        (suite("watch::TestLooks::test_an_own_write_that_is_under_way_is_waited_for"),),
+        (
+            Edit(
+                "_watch",
+                "                if not tracker.is_writing and tracker.written == position:\n",
+                "                if True:\n",
+            ),
+        ),
+        (suite("watch::TestLooks::test_a_commit_does_not_wait_for_a_slow_look"),),
+    ),
+    Mutant(
+        "a-write-waits-for-a-look",
+        "A commit waits until a watch has read the file.",
+        Promise.STARVES,
+        (
+            Edit(
+                "_watch",
+                "self._guard.acquire(blocking=False):\n            try:\n                self._fold",
+                "self._guard.acquire():\n            try:\n                self._fold",
+            ),
+            Edit("_watch", "if len(self._notes) > _NOTES_KEPT and", "if"),
+        ),
+        (suite("watch::TestLooks::test_a_commit_does_not_wait_for_a_slow_look", limit=15),),
+    ),
+    Mutant(
+        "passed-through-taken-for-own",
+        "What a call found in the file, and left there, is taken for a write of our own.",
+        Promise.MEMORY,
+        (
+            Edit("_operations", "{} if text is found else {self._key: text}", "{self._key: text}"),
+            Edit("_operations", "if text != before:\n                written", "if True:\n                written"),
+        ),
+        (suite("watch::TestLooks::test_a_failed_add_makes_nobody_elses_value_ones_own"),),
+    ),
+    Mutant(
+        "overwritten-news-told",
+        "News that the context itself has overwritten is told all the same, from an old value.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "_watch",
+                "                self._news.pop(key, None)  # the context itself had the last word\n",
+                "                pass\n",
+            ),
+        ),
+        (suite("watch::TestLooks::test_news_that_the_context_has_overwritten_is_dropped"),),
+    ),
+    Mutant(
+        "late-outcome-told-as-news",
+        "A watch does not know of what was committed before it began, and had not arrived yet.",
+        Promise.MEMORY,
+        (Edit("_watch", "        self._notes.append((position, tracker.written_since(position)))\n", ""),),
+        (suite("watch::TestLooks::test_an_own_write_whose_outcome_has_not_arrived_is_no_news"),),
+    ),
+    Mutant(
+        "notes-pile-up",
+        "A watch that nobody looks at remembers every key that came and went.",
+        Promise.MEMORY,
+        (Edit("_watch", "            del own[key]\n", "            pass\n"),),
+        (suite("watch::TestLooks::test_own_writes_that_nobody_looks_at_take_no_room"),),
+    ),
+    Mutant(
+        "a-dead-alarm-is-not-told",
+        "A watch whose thread has failed waits for ever.",
+        Promise.FAILURE,
+        (Edit("_watch", "        fail(error)\n        ring()\n", "        pass\n"),),
+        (suite("watch::TestLooks::test_an_alarm_that_fails_ends_the_wait_with_its_error", limit=10),),
+    ),
+    Mutant(
+        "no-watch-of-odd-names",
+        "A directory whose name is not UTF-8 ends the thread that watches it.",
+        Promise.FAILURE,
+        (Edit("_watch", "(ImportError, OSError, RuntimeError, UnicodeError)", "(ImportError, OSError)"),),
+        (suite("watch::TestLooks::test_a_directory_whose_name_is_not_utf_8_is_watched", limit=15),),
     ),
     Mutant(
         "change-over-own-one-missed",
@@ -35,8 +106,8 @@ WATCH: Final = (
         (
             Edit(
                 "_watch",
-                "        for key, text in now.items():\n            old =",
-                "        self._news = {}\n        for key, text in now.items():\n            old =",
+                "        for key, text in now.items():\n            if key in own:",
+                "        self._news = {}\n        for key, text in now.items():\n            if key in own:",
             ),
         ),
         (suite("watch::TestLooks::test_news_that_nobody_took_is_kept_with_the_oldest_value"),),

@@ -1,0 +1,177 @@
+"""Builds that lose track of what a context has changed, and of what its calls have done."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stress.mutants.model import Edit, Mutant, Promise, suite
+
+TRACKING: Final = (
+    Mutant(
+        "change-taken-along-twice",
+        "Two calls that were made while a key was unsaved both apply the change.",
+        Promise.LOST,
+        (
+            Edit(
+                "_operations",
+                "        if own.taken > origin.mark and change.moment <= own.moment:\n",
+                "        if False:\n",
+            ),
+        ),
+        (
+            suite(
+                "unsaved_once::TestCallsMadeAtOnce::test_a_save_that_waited_does_not_undo_what_others_made_of_it",
+                "unsaved_once::TestATransactionThatCallsWaitFor",
+            ),
+        ),
+    ),
+    Mutant(
+        "change-that-is-none-taken-later",
+        "A change back to what the file holds is applied by a later call than the one that saw it.",
+        Promise.LOST,
+        (
+            Edit(
+                "_operations",
+                "            own[key] = Own(known.text, known.written, change.moment, self.position)\n",
+                "            if not same(change.base, change.mine):\n                own[key] = Own(known.text, known.written, change.moment, self.position)\n",
+            ),
+        ),
+        (suite("interleavings::test_found_before", limit=60),),
+    ),
+    Mutant(
+        "set-back-during-a-call-forgotten",
+        "A key that is set back while a save of it is under way is taken for unchanged.",
+        Promise.LOST,
+        (
+            Edit(
+                "_memory", "            if change and not same(change.mine, mine):\n                return True\n", ""
+            ),
+            Edit(
+                "_memory",
+                "            if set_at > (change.set_at if change else looked):\n                return True\n",
+                "",
+            ),
+        ),
+        (suite("unsaved_once::TestTakingBack"),),
+    ),
+    Mutant(
+        "set-anew-during-a-call-forgotten",
+        "A key that is set to the same value anew, while a call on it is under way, is taken for what that call saw.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "_memory",
+                "            return touched.moment > change.set_at or not same(mine, change.mine)\n",
+                "            return not same(mine, change.mine)\n",
+            ),
+        ),
+        (suite("interleavings::test_found_before", limit=60),),
+    ),
+    Mutant(
+        "older-outcome-taken-for-newer",
+        "What a call has made known arrives after a load that is newer, and overwrites it.",
+        Promise.MEMORY,
+        (
+            Edit("_memory", "            return  # memory was loaded since\n", "            pass\n"),
+            Edit(
+                "_memory",
+                "                return  # by another thread, while a signal handler had the lock of memory released\n",
+                "                pass\n",
+            ),
+        ),
+        (suite("interleavings::test_found_before", limit=60),),
+    ),
+    Mutant(
+        "reading-of-unknown-age",
+        "What is read without the lock is taken for newer than a call that was carried out meanwhile.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "_tracking",
+                "            if not self.is_writing and (position, written) == (self.done, self.written):\n",
+                "            position = self.done\n            if True:\n",
+            ),
+        ),
+        (suite("sharing::TestReadings"),),
+    ),
+    Mutant(
+        "own-writes-pile-up",
+        "What a context's calls did to a key is remembered for ever.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "_tracking", "        while self._log and self._log[0][0] <= self.horizon:\n", "        while False:\n"
+            ),
+        ),
+        (suite("sharing::TestGrowth"),),
+    ),
+    Mutant(
+        "keys-ahead-pile-up",
+        "Keys that came and went since the last save are remembered.",
+        Promise.MEMORY,
+        (Edit("_memory", "                del self._ahead[key]\n", "                pass\n"),),
+        (suite("sharing::TestGrowth"),),
+    ),
+    Mutant(
+        "deleted-keys-pile-up",
+        "Keys that are neither in memory nor in the file are remembered.",
+        Promise.MEMORY,
+        (Edit("_memory", "            del self.data.touched[key]\n", "            pass\n"),),
+        (suite("sharing::TestGrowth"),),
+    ),
+    Mutant(
+        "interrupt-keeps-memory-locked",
+        "A signal handler that waits for a call keeps other threads of the context out of memory meanwhile.",
+        Promise.STARVES,
+        (Edit("_base", "return _Released(self._guard[1]) if self._is_interrupted() else", "return"),),
+        (suite("sharing::TestInterrupts::test_one_in_the_midst_of_memory_lets_another_thread_finish", limit=15),),
+    ),
+    Mutant(
+        "interrupted-drain-loses-a-result",
+        "An exception that interrupts the taking over of a result has it forgotten.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "_base",
+                "                    self._memory.absorb(self._inbox[0])\n                    self._inbox.popleft()\n",
+                "                    self._memory.absorb(self._inbox.popleft())\n",
+            ),
+        ),
+        (suite("sharing::TestInterrupts::test_a_drain_that_is_interrupted_is_done_again"),),
+    ),
+    Mutant(
+        "handlers-exception-swallowed",
+        "What a signal handler raises while a value is encoded is taken for a value that JSON cannot hold.",
+        Promise.CANCELLING,
+        (Edit("_values", "        if _is_sound(value, key):\n            raise\n", "        pass\n"),),
+        (suite("sharing::TestInterrupts::test_what_a_handler_raises_while_a_value_is_encoded_goes_on", limit=40),),
+    ),
+    Mutant(
+        "changing-value-refused",
+        "A list that another thread changes while it is saved is taken for a value that JSON cannot hold.",
+        Promise.FAILURE,
+        (Edit("_values", "            if _encode(value) == text:\n", "            if True:\n"),),
+        (suite("sharing::TestThreads::test_a_value_that_another_thread_changes_is_saved_as_it_was_at_some_moment"),),
+    ),
+    Mutant(
+        "found-and-not-synced",
+        "A save acknowledges what it found in the file, though that may be gone after a power loss.",
+        Promise.LOST,
+        (Edit("_operations", "        self._claims = True\n", "        pass\n"),),
+        (suite("store::TestADurableCallThatWritesNothing"),),
+    ),
+    Mutant(
+        "old-place-kept",
+        "A key that was deleted and set again keeps its old place in the file.",
+        Promise.MEMORY,
+        (Edit("_operations", "self._document.changed(changes, self._moved)", "self._document.changed(changes)"),),
+        (suite("sharing::TestOrder"),),
+    ),
+    Mutant(
+        "tilde-taken-literally",
+        "A path that begins with a tilde makes a directory of that name.",
+        Promise.FAILURE,
+        (Edit("_base", "os.path.abspath(os.path.expanduser(path))", "os.path.abspath(path)"),),
+        (suite("sharing::TestHome"),),
+    ),
+)
