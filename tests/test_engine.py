@@ -1,11 +1,15 @@
 """The queue of a file, looked at from within: the order of calls, who gets a try, and what is left behind."""
 
+import _thread
 import asyncio
 import errno
 import os
 import signal
 import threading
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 import filelock
 import pytest
@@ -13,7 +17,9 @@ import pytest
 from persistent_context import LockTimeoutError, PersistentContext, SyncPersistentContext
 from persistent_context._group import queue_of
 from persistent_context._store import JsonFileStore
-from persistent_context._worker import DaemonPool
+from persistent_context._worker import DaemonPool, pool
+
+STARTERS = [name for name in ("_start_new_thread", "_start_joinable_thread") if hasattr(threading, name)]
 
 
 async def queued(path, number):
@@ -196,3 +202,100 @@ class TestThePool:
         pool._jobs.put(("late", done.set))
 
         assert done.wait(10)
+
+    @pytest.mark.parametrize("face_name", ["async", "sync"])
+    def test_without_a_thread_the_caller_does_it(self, path, monkeypatch, face_name):
+        """Where no thread is idle and none can be started, a call is carried out by the thread that makes it."""
+        monkeypatch.setattr(pool, "_idle", deque())
+        monkeypatch.setattr(_thread, "start_new_thread", lambda *_: _raise(RuntimeError("can't start new thread")))
+        for name in STARTERS:
+            monkeypatch.setattr(threading, name, lambda *_, **__: _raise(RuntimeError("can't start new thread")))
+        ran = []
+
+        def function(value):
+            ran.append(threading.get_ident())
+            return 1
+
+        async def call():
+            await PersistentContext(path).mutate("n", function)
+            monkeypatch.undo()  # asyncio.run needs a thread itself, to end
+
+        if face_name == "async":
+            asyncio.run(call())
+        else:
+            SyncPersistentContext(path).mutate("n", function)
+
+        assert [threading.get_ident()] == ran
+
+
+class TestWhoIsInside:
+    def test_a_thread_that_entered_for_somebody_else_is_not(self, path):
+        """A thread of a pool that entered a transaction in one request waits for its end in another request."""
+        with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+            manager = SyncPersistentContext(path).transaction()
+            first.submit(copy_context().run, manager.__enter__).result(10)
+            call = first.submit(copy_context().run, SyncPersistentContext(path, lock_timeout=20).incr, "n")
+            while not queue_of(str(path))._waiting and not call.done():
+                time.sleep(0.001)
+            second.submit(manager.__exit__, None, None, None).result(10)
+
+            assert 1 == call.result(10)
+
+
+class TestAnInterrupt:
+    def test_it_comes_out_when_the_transaction_has_ended(self, path, monkeypatch):
+        """Ctrl-C while a transaction is being committed is raised when the file has been written."""
+        if threading.current_thread() is not threading.main_thread():
+            pytest.skip("signals are handled in the main thread, and the tests run in another")
+        handled = threading.Event()
+
+        def handle(number, frame):
+            handled.set()
+            raise KeyboardInterrupt
+
+        real = os.fsync
+
+        def interrupting(fd):
+            monkeypatch.undo()
+            os.kill(os.getpid(), signal.SIGINT)
+            handled.wait(20)
+            time.sleep(0.2)  # in which a build that does not wait would go on
+            real(fd)
+
+        before = signal.signal(signal.SIGINT, handle)
+        try:
+            with pytest.raises(KeyboardInterrupt), SyncPersistentContext(path).transaction() as tx:
+                tx["n"] = 1
+                monkeypatch.setattr(os, "fsync", interrupting)
+            found = path.read_text(encoding="utf-8")
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+        assert '{\n"n": 1\n}\n' == found
+
+
+class TestOneThreadAtATime:
+    def test_only_one_waits_for_the_lock(self, path, monkeypatch):
+        """However many threads call, one of the process stands in the kernel's queue, and carries the calls of all."""
+        inside, most = [], []
+        real = JsonFileStore.begin
+
+        def begin(store, purpose, *, wait):
+            inside.append(None)
+            most.append(len(inside))
+            try:
+                return real(store, purpose, wait=wait)
+            finally:
+                inside.pop()
+
+        monkeypatch.setattr(JsonFileStore, "begin", begin)
+        callers = [threading.Thread(target=SyncPersistentContext(path).incr, args=["n"]) for _ in range(5)]
+        with filelock.FileLock(f"{path}.lock"):
+            for caller in callers:
+                caller.start()
+            while len(queue_of(str(path))._waiting) < len(callers):
+                time.sleep(0.001)
+        for caller in callers:
+            caller.join()
+
+        assert 1 == max(most)

@@ -110,11 +110,7 @@ ENGINE: Final = (
         "An interrupt at the end of a blocking transaction comes out before the commit is over.",
         Promise.CANCELLING,
         (Edit("_sync", "            turn.end(request)\n            self._wait_out(request)\n", ""),),
-        (
-            suite(
-                "signals::TestAnInterruptWhileACallIsCarriedOut::test_the_handler_of_the_interrupt_can_save", limit=40
-            ),
-        ),
+        (suite("engine::TestAnInterrupt", limit=40),),
     ),
     Mutant(
         "thrown-away-transaction-keeps-the-lock",
@@ -170,7 +166,7 @@ ENGINE: Final = (
                 "            except ZeroDivisionError:\n                return False\n",
             ),
         ),
-        (suite("shutdown::TestNoThreadCanBeStarted::test_the_call_is_served_all_the_same", limit=60),),
+        (suite("engine::TestThePool::test_without_a_thread_the_caller_does_it", limit=20),),
     ),
     Mutant(
         "uncopyable-error-ends-the-thread",
@@ -216,7 +212,7 @@ ENGINE: Final = (
         "A thread of a pool is taken to be inside a transaction that it entered for somebody else.",
         Promise.FAILURE,
         (Edit("_request", "bool(holder.stays) and holder.stays[-1] in self.stays", "True"),),
-        (suite("epilogue::TestEnteredHereLeftThere", limit=60),),
+        (suite("engine::TestWhoIsInside", limit=40),),
     ),
     Mutant(
         "loop-blocked-behind-its-own-transaction",
