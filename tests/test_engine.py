@@ -216,8 +216,12 @@ class TestThePool:
             ran.append(threading.get_ident())
             return 1
 
+        async def call():
+            await PersistentContext(path).mutate("n", function)
+            monkeypatch.undo()  # asyncio.run needs a thread itself, to end
+
         if face_name == "async":
-            asyncio.run(PersistentContext(path).mutate("n", function))
+            asyncio.run(call())
         else:
             SyncPersistentContext(path).mutate("n", function)
 
@@ -268,3 +272,30 @@ class TestAnInterrupt:
             signal.signal(signal.SIGINT, before)
 
         assert '{\n"n": 1\n}\n' == found
+
+
+class TestOneThreadAtATime:
+    def test_only_one_waits_for_the_lock(self, path, monkeypatch):
+        """However many threads call, one of the process stands in the kernel's queue, and carries the calls of all."""
+        inside, most = [], []
+        real = JsonFileStore.begin
+
+        def begin(store, purpose, *, wait):
+            inside.append(None)
+            most.append(len(inside))
+            try:
+                return real(store, purpose, wait=wait)
+            finally:
+                inside.pop()
+
+        monkeypatch.setattr(JsonFileStore, "begin", begin)
+        callers = [threading.Thread(target=SyncPersistentContext(path).incr, args=["n"]) for _ in range(5)]
+        with filelock.FileLock(f"{path}.lock"):
+            for caller in callers:
+                caller.start()
+            while len(queue_of(str(path))._waiting) < len(callers):
+                time.sleep(0.001)
+        for caller in callers:
+            caller.join()
+
+        assert 1 == max(most)

@@ -28,6 +28,7 @@ QUEUE: Final = (
             Edit(
                 "_group", "self._busy.acquire(blocking=False) and", "(self._busy.acquire(blocking=False) or True) and"
             ),
+            Edit("_group", "(self._busy.locked() and not even_if_busy)", "False"),
             Edit("_flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),
         ),
         (suite("moments::TestOneCycleAtATime", limit=15),),
@@ -36,8 +37,13 @@ QUEUE: Final = (
         "two-cycles-at-once",
         "A second thread begins a cycle while the first one's has not ended, and waits for its own process.",
         Promise.LOST,
-        (Edit("_group", "self._busy.acquire(blocking=False) and", "(self._busy.acquire(blocking=False) or True) and"),),
-        (suite("moments::TestOneCycleAtATime", limit=15),),
+        (
+            Edit(
+                "_group", "self._busy.acquire(blocking=False) and", "(self._busy.acquire(blocking=False) or True) and"
+            ),
+            Edit("_group", "(self._busy.locked() and not even_if_busy)", "False"),
+        ),
+        (suite("engine::TestOneThreadAtATime", limit=15),),
     ),
     Mutant(
         "a-queue-for-each-context",
