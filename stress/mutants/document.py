@@ -105,7 +105,7 @@ DOCUMENT: Final = (
         "long-integers-written",
         "A process that converts more digits than others writes what they cannot read.",
         Promise.CLOBBERED,
-        (Edit("_values", "    if _has_too_many_digits(text):\n", "    if False:\n"),),
+        (Edit("_values", "_SCALARS and (kind is str or len(text) <= MAX_DIGITS):", "_SCALARS:"),),
         (suite("bad_values::TestTheLimitOfDigits::test_what_a_default_python_cannot_read_is_not_written"),),
     ),
     Mutant(

@@ -33,7 +33,8 @@ TRACKING: Final = (
             Edit(
                 "_operations",
                 "            own[key] = Own(known.text, known.written, change.moment, self.position)\n",
-                "            if not same(change.base, change.mine):\n                own[key] = Own(known.text, known.written, change.moment, self.position)\n",
+                "            if not same(change.base, change.mine):\n"
+                "                own[key] = Own(known.text, known.written, change.moment, self.position)\n",
             ),
         ),
         (suite("interleavings::test_found_before", limit=60),),
