@@ -403,7 +403,7 @@ class PersistentContext(BaseContext):
     def _watch(self, loop: asyncio.AbstractEventLoop, request: Request, deadline: float) -> None:
         """Note when a request times out; there is one timer for all, as most of them never do."""
         self._in_flight[request] = deadline
-        self._set_clock(loop, min(deadline, loop.time() + _TICK_SECONDS))
+        self._set_clock(loop, min(deadline, loop.time() + (_TICK_SECONDS if request.patient else _SOON_SECONDS)))
 
     def _set_clock(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
         if self._clock is not None:
@@ -422,7 +422,8 @@ class PersistentContext(BaseContext):
             queue.look_after(even_if_busy=self._has_impatient())
         # One that has begun is over soon, and told so if its cycle has to be repeated.
         coming = min((deadline for deadline in self._in_flight.values() if deadline > now), default=math.inf)
-        self._set_clock(loop, min(max(coming, now + _SHORTEST_TICK_SECONDS), now + _TICK_SECONDS))
+        tick = _SOON_SECONDS if self._has_impatient() else _TICK_SECONDS
+        self._set_clock(loop, min(max(coming, now + _SHORTEST_TICK_SECONDS), now + tick))
 
     def _has_impatient(self) -> bool:
         return not all(request.patient for request in self._in_flight)
@@ -499,13 +500,14 @@ class AsyncWatch(Watch):
     def __init__(self, context: PersistentContext, keys: Iterable[str]) -> None:
         super().__init__(context._path, context._observer(keys))  # noqa: SLF001
         self._rung = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> dict[str, Change]:
         """Wait for the next changes."""
-        self._set_alarm(partial(_ring, asyncio.get_running_loop(), self._rung))
+        self._enter_loop(asyncio.get_running_loop())
         while not self._closed:
             self._rung.clear()
             await run_in_pool(self._observer.look)
@@ -513,6 +515,15 @@ class AsyncWatch(Watch):
                 return changes
             await self._rung.wait()
         raise StopAsyncIteration
+
+    def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not loop:
+            if self._loop is not None and not self._loop.is_closed():
+                msg = "this watch belongs to another event loop, which is still open; make one watch for each loop"
+                raise ContextUsageError(msg).about(self._path)
+            self._loop, self._rung = loop, asyncio.Event()
+            self._silence()
+        self._set_alarm(partial(_ring, loop, self._rung))
 
     async def aclose(self) -> None:
         """End the iteration, also for a task that waits for changes. Does not suspend."""

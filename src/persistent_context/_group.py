@@ -46,6 +46,9 @@ _logger = logging.getLogger("persistent_context")
 _IN_VAIN_SECONDS: Final = 1.0
 """How long a thread has waited for the lock when the lock file is first looked at again."""
 
+_HELD_UP_SECONDS: Final = 0.001
+"""How long a thread has waited for the lock when it is no longer taken for free."""
+
 
 class _Outcome(enum.Enum):
     """How an attempt to run a cycle ended."""
@@ -222,35 +225,46 @@ class CommitQueue:
     def _run_all(self) -> None:
         """Run cycles for as long as calls wait, and wait for the lock where one of them does."""
         self._try()
-        while self._turn(wait=True):
+        while self._turn(wait=True) is _Outcome.DONE:
             pass
 
     def _try(self) -> None:
-        """Run one cycle if the lock is free, and turn away those who only try, and were not carried."""
+        """Run a cycle if the lock is free, and turn away those who only try, if it is not."""
         trying = [request for request in self._waiting.copy() if not request.patient]
+        outcome: _Outcome | None = None
         if trying or not self.store.had_to_wait:  # else a try would be in vain, most likely
-            self._turn(wait=False)
-        self._settle([request for request in trying if request.withdraw()])
+            outcome = self._turn(wait=False)
+            while outcome is _Outcome.DONE and any(request.is_waiting for request in trying):
+                outcome = self._turn(wait=False)
+        if outcome is not None or self._is_held_up():  # else another thread runs a cycle, and they have the next one
+            self._settle([request for request in trying if request.withdraw()])
 
-    def _turn(self, *, wait: bool) -> bool:
-        """Run one cycle if calls wait, and no other thread is at it; return whether it was run to its end.
+    def _is_held_up(self) -> bool:
+        since = self._waiting_since
+        return self._holder is not None or (since is not None and time.monotonic() - since > _HELD_UP_SECONDS)
+
+    def _turn(self, *, wait: bool) -> _Outcome | None:
+        """Run one cycle if calls wait, and no other thread is at it; else return None.
 
         What comes meanwhile is for the caller to look after: it was not seen by those who found this thread busy.
         """
-        return bool(self._waiting) and self._busy.acquire(blocking=False) and self._carry_on(wait=wait)
+        if not self._waiting or not self._busy.acquire(blocking=False):
+            return None
+        return self._carry_on(wait=wait)
 
-    def _carry_on(self, *, wait: bool) -> bool:
+    def _carry_on(self, *, wait: bool) -> _Outcome:
         while self._waiting and self._waiting[0].is_withdrawn:
             self._waiting.popleft()
         outcome = self._cycle(wait=wait) if self._waiting else _Outcome.DONE
         if outcome in {_Outcome.NO_LOCK, _Outcome.DONE}:
-            self._cycle_thread = self._waiting_since = None
+            self._cycle_thread = None
             self._busy.release()
-        return outcome is _Outcome.DONE
+        return outcome
 
     def _abandon_wait(self) -> None:
         """Wait for the lock file that stands at the path, if another one is waited for, which somebody has deleted."""
-        if self.store.is_waiting_in_vain() and self.store.abandon_wait() and self._carry_on(wait=True):
+        abandoned = self.store.is_waiting_in_vain() and self.store.abandon_wait()
+        if abandoned and self._carry_on(wait=True) is _Outcome.DONE:
             self._run_all()
 
     def _end_turn(self, sessions: deque[Session], batch: Sequence[Request], go_on: Callable[[], object]) -> None:

@@ -88,12 +88,12 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
 
     def take_over(self, key: str, text: MaybeText) -> None:
         """Set a key and its base to what the file holds."""
+        self.touched.pop(key, None)
+        self.moved.discard(key)
         if text is MISSING:
             self._remove(key)
         else:
             self._place(key, Raw(text))
-        self.touched.pop(key, None)
-        self.moved.discard(key)
 
     def take_along(self, key: str, base: MaybeText, text: MaybeText) -> None:
         """Set a key to a text that is not the one of the file."""
@@ -116,19 +116,21 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         Raises:
             UnserializableValueError: JSON cannot hold it.
         """
-        value: object = dict.get(self, key, MISSING)
-        if value is MISSING:
+        if key not in self:
             return MISSING
         touched = self.touched.get(key)
         if touched is None:
             return self._untouched(key)
+        value = dict.__getitem__(self, key)
         if value is touched.seen and is_scalar(value) and touched.base is not MISSING:
             return touched.base
-        return bytes(value) if isinstance(value, Raw) else encode(value, key)
+        return encode(value, key)
 
     def _untouched(self, key: str) -> MaybeText:
         raw = dict.get(self, key)
-        return MISSING if raw is None else bytes(raw)
+        if raw is None:
+            return MISSING
+        return bytes(raw) if type(raw) is Raw else encode(raw, key)  # or an interrupt comes in between two steps
 
     def _place(self, key: str, value: Any) -> None:
         if key not in self:
@@ -144,8 +146,8 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         if type(value) is Raw and key not in self.touched:
             text = bytes(value)
             value = decode(text)
-            self.touched[key] = Touched(text, value)
             dict.__setitem__(self, key, value)
+            self.touched[key] = Touched(text, value)
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:

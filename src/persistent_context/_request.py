@@ -143,6 +143,11 @@ class Request:
         return self._fate.get(None) is _Fate.WITHDRAWN
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether it is neither taken by a cycle nor withdrawn."""
+        return not self._fate
+
+    @property
     def has_begun(self) -> bool:
         """Whether a cycle has taken the call, so that it cannot be withdrawn any more."""
         return self._fate.get(None) is _Fate.BEGUN

@@ -157,7 +157,7 @@ class SyncPersistentContext(BaseContext):
             if left <= 0 and request.patient and request.withdraw():
                 return
             # A call that has begun is over soon, or told so if its cycle has to be repeated.
-            nap = _NAP_SECONDS if has_thread else _POLL_SECONDS
+            nap = _NAP_SECONDS if has_thread and request.patient else _POLL_SECONDS
             if not request.waiter.acquire(timeout=min(left, nap) if left > 0 else nap):
                 has_thread = queue.look_after(even_if_busy=not request.patient)
 
