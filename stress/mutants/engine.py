@@ -61,7 +61,7 @@ ENGINE: Final = (
         "who-only-tries-waits",
         "A call that only tries waits for the lock all the same.",
         Promise.STARVES,
-        (Edit("_group", _SETTLES_THE_TRIES, ""),),
+        (Edit("_group", _SETTLES_THE_TRIES, "            pass\n"),),
         (suite("engine::TestWhoOnlyTries::test_nobody_waits_for_it", limit=20),),
     ),
     Mutant(
@@ -231,7 +231,7 @@ ENGINE: Final = (
         "deleted-lock-waited-for",
         "Who waits for a lock file that was deleted under a stopped holder waits for ever.",
         Promise.STARVES,
-        (Edit("_group", "if self.store.is_waiting_in_vain() and", "if False and"),),
+        (Edit("_group", "self.store.is_waiting_in_vain() and", "False and"),),
         (suite("waiting::TestTheLockIsTakenAway::test_one_who_waits_behind_a_stopped_holder_goes_on", limit=60),),
     ),
 )

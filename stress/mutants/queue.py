@@ -26,7 +26,9 @@ QUEUE: Final = (
         Promise.LOST,
         (
             Edit(
-                "_group", "self._busy.acquire(blocking=False) and", "(self._busy.acquire(blocking=False) or True) and"
+                "_group",
+                "if not self._waiting or not self._busy.acquire(blocking=False):",
+                "if not (self._busy.acquire(blocking=False) or True) or not self._waiting:",
             ),
             Edit("_group", "(self._busy.locked() and not even_if_busy)", "False"),
             Edit("_flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),
@@ -39,7 +41,9 @@ QUEUE: Final = (
         Promise.LOST,
         (
             Edit(
-                "_group", "self._busy.acquire(blocking=False) and", "(self._busy.acquire(blocking=False) or True) and"
+                "_group",
+                "if not self._waiting or not self._busy.acquire(blocking=False):",
+                "if not (self._busy.acquire(blocking=False) or True) or not self._waiting:",
             ),
             Edit("_group", "(self._busy.locked() and not even_if_busy)", "False"),
         ),
@@ -164,7 +168,13 @@ QUEUE: Final = (
         "waiting-in-the-executor",
         "A thread of the default executor waits for the lock.",
         Promise.LOOP,
-        (Edit("_group", "            self._turn(wait=False)\n", "            self._turn(wait=True)\n"),),
+        (
+            Edit(
+                "_group",
+                "            outcome = self._turn(wait=False)\n            while",
+                "            outcome = self._turn(wait=True)\n            while",
+            ),
+        ),
         (suite("save_and_load::TestWaiting::test_who_waits_holds_no_thread_of_the_executor", limit=15),),
     ),
     Mutant(
