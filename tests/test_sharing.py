@@ -1,20 +1,16 @@
-"""One blocking context shared by threads, by what interrupts them, and by a long past: it stays exact, and small."""
+"""One blocking context shared by threads, and with a long past: it stays exact, and small."""
 
 import asyncio
 import copy
 import gc
 import json
 import os
-import signal
 import sys
 import threading
-import time
 
 import pytest
 
-from persistent_context import MISSING, PersistentContext, SyncPersistentContext, _values
-
-ON_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals on Windows")
+from persistent_context import MISSING, PersistentContext, SyncPersistentContext, UnserializableValueError
 
 
 def stored(path):
@@ -144,90 +140,6 @@ class TestThreads:
         assert (stored(path), set()) == (dict(ctx), ctx.unsaved_keys())
 
 
-@ON_POSIX
-class TestInterrupts:
-    def test_what_a_handler_raises_while_a_value_is_encoded_goes_on(self, path):
-        """It is not taken for a value that JSON cannot hold."""
-
-        class AlarmError(Exception):
-            pass
-
-        def handler(number, frame):
-            while frame is not None:
-                if frame.f_code is _values.encode.__code__:
-                    raise AlarmError
-                frame = frame.f_back
-
-        ctx, raised = SyncPersistentContext(path, durable=False), 0
-        ctx["value"] = [{"key": number} for number in range(3000)]
-        before = signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
-        try:
-            deadline = time.monotonic() + 20
-            while raised < 5 and time.monotonic() < deadline:
-                ctx.set("value", ctx["value"][::-1])
-                try:
-                    ctx.unsaved_keys()
-                except AlarmError:
-                    raised += 1
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-
-        assert raised == 5
-
-    def test_one_in_the_midst_of_memory_lets_another_thread_finish(self, path, monkeypatch):
-        """A handler that saves in the midst of memory waits for a transaction whose thread wants memory, too."""
-        ctx = SyncPersistentContext(path, lock_timeout=20)
-        granted, go_on = threading.Event(), threading.Event()
-        finished = []
-
-        def transact():
-            with ctx.transaction() as tx:
-                granted.set()
-                go_on.wait(20)
-                tx["theirs"] = 1  # looks into the memory of the context
-            finished.append("transaction")
-
-        def handler(number, frame):
-            go_on.set()
-            ctx.save()
-            finished.append("save")
-
-        before = signal.signal(signal.SIGUSR1, handler)
-        other = threading.Thread(target=transact)
-        try:
-            other.start()
-            granted.wait(20)
-            with ctx._guarded():  # as in any method that looks into memory
-                os.kill(os.getpid(), signal.SIGUSR1)
-                while "save" not in finished:
-                    time.sleep(0.01)
-        finally:
-            signal.signal(signal.SIGUSR1, before)
-            other.join(20)
-
-        assert ({"transaction", "save"}, {"theirs": 1}) == ({*finished}, stored(path))
-
-    def test_a_drain_that_is_interrupted_is_done_again(self, path, monkeypatch):
-        """An exception that interrupts the taking over of a result leaves it for the next look at memory."""
-        ctx = SyncPersistentContext(path)
-        ctx["a"] = 1
-        settle, calls = type(ctx._memory)._settle, []
-
-        def interrupted(self, key, *others):
-            calls.append(key)
-            if len(calls) == 1:
-                raise InterruptedError
-            settle(self, key, *others)
-
-        monkeypatch.setattr(type(ctx._memory), "_settle", interrupted)
-        with pytest.raises(InterruptedError):
-            ctx.save()
-
-        assert (set(), {"a": 1}) == (ctx.unsaved_keys(), stored(path))
-
-
 class TestCopies:
     @pytest.mark.parametrize("face", [PersistentContext, SyncPersistentContext])
     @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
@@ -280,6 +192,85 @@ class TestOrder:
         ctx.save()
 
         assert ["first", "second", "third"] == list(ctx) == list(stored(path))
+
+
+class TestViews:
+    def test_what_is_reversed_comes_from_the_end(self, path):
+        """Contexts and transactions are reversible, as dictionaries are."""
+        ctx = SyncPersistentContext(path)
+        ctx.update(a=1, b=2)
+        ctx.save()
+        with ctx.transaction() as tx:
+            seen = [*reversed(tx)], [*reversed(tx.items())], [*reversed(tx.values())]
+
+        assert (["b", "a"], [("b", 2), ("a", 1)], [2, 1]) == seen
+        assert seen == ([*reversed(ctx)], [*reversed(ctx.items())], [*reversed(ctx.values())])
+
+    def test_a_key_whose_deletion_is_taken_along_is_not_popped(self, path):
+        """``popitem`` of a transaction looks at keys, and leaves out those that the context has deleted."""
+        ctx = SyncPersistentContext(path)
+        ctx.update(a=1, b=2)
+        ctx.save()
+        del ctx["b"]
+        with ctx.transaction() as tx:
+            length, item = len(tx), tx.popitem()
+            with pytest.raises(KeyError):
+                tx.popitem()
+
+        assert (2, ("a", 1), {}) == (length, item, stored(path))
+
+    def test_a_load_drops_what_another_call_is_about_to_write(self, path, hold):
+        """After the call, memory has what it has written."""
+        ctx = SyncPersistentContext.create(path)
+        ctx["k"] = "mine"
+        with hold(path):
+            saving = threading.Thread(target=ctx.save)
+            saving.start()
+            while not ctx._memory._writes:
+                pass
+            ctx.load()
+            loaded = dict(ctx)
+        saving.join(60)
+
+        assert ({}, {"k": "mine"}, {"k": "mine"}) == (loaded, dict(ctx), stored(path))
+
+    def test_a_value_that_nests_too_deep_is_not_copied(self, path):
+        """What cannot be copied raises what Python says."""
+        ctx, deep = SyncPersistentContext(path), []
+        for _ in range(100_000):
+            deep = [deep]
+        ctx["deep"] = deep
+        with pytest.raises(RecursionError):
+            ctx.get_all_data()
+        while deep:  # or else freeing it would recurse as deep
+            deep = deep.pop()
+
+    def test_a_value_that_changes_all_the_time_is_not_copied(self, path):
+        """After many attempts, the error is the one of Python."""
+
+        class Restless(dict):
+            def __deepcopy__(self, memo):
+                raise RuntimeError("dictionary changed size during iteration")
+
+        ctx = SyncPersistentContext(path)
+        ctx["restless"] = Restless()
+        with pytest.raises(RuntimeError, match="changed size"):
+            ctx.get_all_data()
+
+    def test_a_value_that_never_comes_back_equal_is_refused(self, path):
+        """A value that is another one at each look is no value that JSON can hold."""
+
+        class Restless(list):
+            def __eq__(self, other):
+                self.append(len(self))
+                return False
+
+            __hash__ = None
+
+        ctx = SyncPersistentContext(path)
+        ctx["restless"] = Restless()
+        with pytest.raises(UnserializableValueError, match="restless"):
+            ctx.save()
 
 
 class TestReadings:

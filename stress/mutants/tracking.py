@@ -125,7 +125,7 @@ TRACKING: Final = (
         "A signal handler that waits for a call keeps other threads of the context out of memory meanwhile.",
         Promise.STARVES,
         (Edit("_base", "return _Released(self._guard[1]) if self._is_interrupted() else", "return"),),
-        (suite("sharing::TestInterrupts::test_one_in_the_midst_of_memory_lets_another_thread_finish", limit=15),),
+        (suite("interrupts::TestInterrupts::test_one_in_the_midst_of_memory_lets_another_thread_finish", limit=15),),
     ),
     Mutant(
         "interrupted-drain-loses-a-result",
@@ -138,14 +138,14 @@ TRACKING: Final = (
                 "                    self._memory.absorb(self._inbox.popleft())\n",
             ),
         ),
-        (suite("sharing::TestInterrupts::test_a_drain_that_is_interrupted_is_done_again"),),
+        (suite("interrupts::TestInterrupts::test_a_drain_that_is_interrupted_is_done_again"),),
     ),
     Mutant(
         "handlers-exception-swallowed",
         "What a signal handler raises while a value is encoded is taken for a value that JSON cannot hold.",
         Promise.CANCELLING,
         (Edit("_values", "        if _is_sound(value, key):\n            raise\n", "        pass\n"),),
-        (suite("sharing::TestInterrupts::test_what_a_handler_raises_while_a_value_is_encoded_goes_on", limit=40),),
+        (suite("interrupts::TestInterrupts::test_what_a_handler_raises_while_a_value_is_encoded_goes_on", limit=40),),
     ),
     Mutant(
         "changing-value-refused",

@@ -1,0 +1,103 @@
+"""Signal handlers that strike while a blocking context looks into memory: nothing is lost, swallowed or held up."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from persistent_context import SyncPersistentContext, _values
+
+ON_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals on Windows")
+
+
+def stored(path):
+    """What any other program reads in the file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@ON_POSIX
+class TestInterrupts:
+    def test_what_a_handler_raises_while_a_value_is_encoded_goes_on(self, path):
+        """It is not taken for a value that JSON cannot hold."""
+
+        class AlarmError(Exception):
+            pass
+
+        def handler(number, frame):
+            while frame is not None:
+                if frame.f_code is _values.encode.__code__:
+                    raise AlarmError
+                frame = frame.f_back
+
+        ctx, raised = SyncPersistentContext(path, durable=False), 0
+        ctx["value"] = [{"key": number} for number in range(3000)]
+        before = signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        try:
+            deadline = time.monotonic() + 20
+            while raised < 5 and time.monotonic() < deadline:
+                ctx.set("value", ctx["value"][::-1])
+                try:
+                    ctx.unsaved_keys()
+                except AlarmError:
+                    raised += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+        assert raised == 5
+
+    def test_one_in_the_midst_of_memory_lets_another_thread_finish(self, path, monkeypatch):
+        """A handler that saves in the midst of memory waits for a transaction whose thread wants memory, too."""
+        ctx = SyncPersistentContext(path, lock_timeout=20)
+        granted, go_on = threading.Event(), threading.Event()
+        finished = []
+
+        def transact():
+            with ctx.transaction() as tx:
+                granted.set()
+                go_on.wait(20)
+                tx["theirs"] = 1  # looks into the memory of the context
+            finished.append("transaction")
+
+        def handler(number, frame):
+            go_on.set()
+            ctx.save()
+            finished.append("save")
+
+        before = signal.signal(signal.SIGUSR1, handler)
+        other = threading.Thread(target=transact)
+        try:
+            other.start()
+            granted.wait(20)
+            with ctx._guarded():  # as in any method that looks into memory
+                os.kill(os.getpid(), signal.SIGUSR1)
+                while "save" not in finished:
+                    time.sleep(0.01)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+            other.join(20)
+
+        assert ({"transaction", "save"}, {"theirs": 1}) == ({*finished}, stored(path))
+
+    def test_a_drain_that_is_interrupted_is_done_again(self, path, monkeypatch):
+        """An exception that interrupts the taking over of a result leaves it for the next look at memory."""
+        ctx = SyncPersistentContext(path)
+        ctx["a"] = 1
+        settle, calls = type(ctx._memory)._settle, []
+
+        def interrupted(self, key, *others):
+            calls.append(key)
+            if len(calls) == 1:
+                raise InterruptedError
+            settle(self, key, *others)
+
+        monkeypatch.setattr(type(ctx._memory), "_settle", interrupted)
+        with pytest.raises(InterruptedError):
+            ctx.save()
+
+        assert (set(), {"a": 1}) == (ctx.unsaved_keys(), stored(path))
