@@ -206,8 +206,14 @@ class SyncTransaction:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Commit, or after an exception discard."""
+        try:
+            self._end(error)
+        finally:
+            self._clear()  # also if an interrupt came before the end was begun
+
+    def _end(self, error: BaseException | None) -> None:
         assert self._open is not None, "entered"
-        turn, transaction, stay = self._open
+        turn, transaction, _ = self._open
         if error is not None and turn.is_inherited:
             return  # the transaction is the parent's to end, and the exception goes on
         operation = Operation("transaction")
@@ -215,12 +221,14 @@ class SyncTransaction:
             if error is None:
                 operation = transaction._commit()  # noqa: SLF001
         finally:
-            try:
-                self._context._end(turn, operation)  # noqa: SLF001
-            finally:
-                stay.leave()
-                self._context._give_back(turn)  # noqa: SLF001 - if an exception came in between
-                self._context._over(transaction._finish())  # noqa: SLF001
+            self._context._end(turn, operation)  # noqa: SLF001
+
+    def _clear(self) -> None:
+        assert self._open is not None, "entered"
+        turn, transaction, stay = self._open
+        stay.leave()
+        self._context._give_back(turn)  # noqa: SLF001
+        self._context._over(transaction._finish())  # noqa: SLF001
 
 
 class SyncWatch(Watch):
