@@ -91,21 +91,24 @@ def run_pytest(session: nox.Session, *arguments: str) -> None:
 
 @nox.session(python=[NEWEST])
 def tests(session: nox.Session) -> None:
-    """Test the built wheel, whole, on the newest Python that is here, with coverage; arguments go to pytest instead."""
+    """Test the built wheel, whole, on the newest Python that is here; arguments go to pytest instead."""
     session.install(".", *groups("test"))
-    if session.posargs:
-        run_pytest(session, *session.posargs)
-        return
+    run_pytest(session, *session.posargs)
+    session.log(f"this was Python {NEWEST}; nox -s tests-all takes every Python that is here: {', '.join(PYTHONS)}")
+
+
+@nox.session(python=NEWEST)
+def coverage(session: nox.Session) -> None:
+    """Measure which branches of the library the tests reach, a part of the large matrices being enough for that."""
+    session.install(".", *groups("test"))
     # The tracer of coverage takes a lock that a signal handler may find taken by the very thread that it interrupts.
     signals = ("tests/test_interrupts.py", "tests/test_shutdown.py", "tests/test_signals.py")
     unmeasured = (*signals, "tests/stress", "tests/test_docs.py", "tests/test_examples.py")
-    session.run("coverage", "erase")
     ignored = (f"--ignore={path}" for path in unmeasured)
-    session.run("coverage", "run", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal", *ignored)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal", "--part", *ignored)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
-    run_pytest(session, *unmeasured)
-    session.log(f"this was Python {NEWEST}; nox -s tests-all takes every Python that is here: {', '.join(PYTHONS)}")
 
 
 def tests_on_another(session: nox.Session) -> None:

@@ -51,7 +51,7 @@ sys.stdin.readline()
 """
 
 
-WATCHDOG = "import faulthandler; faulthandler.dump_traceback_later(15, exit=True)\n"
+WATCHDOG = "import faulthandler; faulthandler.dump_traceback_later(60, exit=True)\n"
 
 
 class Child:

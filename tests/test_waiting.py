@@ -315,7 +315,7 @@ class TestTheLockIsTakenAway:
     def test_one_who_waits_behind_a_stopped_holder_goes_on(self, path, hold_transaction, spawn):
         """A process that waits already notices that the lock file was deleted under a stopped holder, and goes on."""
         held = hold_transaction(path)
-        waiting = spawn("import faulthandler; faulthandler.dump_traceback_later(15, exit=True)\n" + WAIT, path)
+        waiting = spawn("import faulthandler; faulthandler.dump_traceback_later(60, exit=True)\n" + WAIT, path)
         assert "begun" == waiting.hear()
         while not opened(path, waiting.pid):
             assert waiting.running()
