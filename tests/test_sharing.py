@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from persistent_context import MISSING, PersistentContext, SyncPersistentContext, UnserializableValueError
+from persistent_context import MISSING, PersistentContext, SyncPersistentContext, UnserializableValueError, _values
 
 
 def stored(path):
@@ -120,6 +120,21 @@ class TestThreads:
         ctx.save()
 
         assert ctx.get_all_data() == stored(path)
+
+    def test_a_list_that_grows_between_two_looks_at_it_is_saved(self, path, monkeypatch):
+        """The value is written, and then compared; what another thread does in between is no fault of the value."""
+        ctx = SyncPersistentContext(path, durable=False)
+        ctx["grows"], decode = [1], _values.decode
+
+        def changing(text):
+            monkeypatch.undo()
+            ctx["grows"].append(2)
+            return decode(text)
+
+        monkeypatch.setattr(_values, "decode", changing)
+        ctx.save()
+
+        assert {"grows": [1, 2]} == stored(path)
 
     def test_saves_of_many_threads_leave_memory_and_file_the_same(self, path):
         """When all threads are done, memory is what the file holds, and nothing is unsaved."""

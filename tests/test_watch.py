@@ -433,6 +433,25 @@ class TestLooks:
 
         assert ([2, 1, 3], {"n": Change(MISSING, 1)}) == (numbers, observer.take_changes())
 
+    def test_a_commit_just_before_the_reading_is_no_news(self, path, monkeypatch):
+        """What the context writes between the beginning of a look and its reading is known to be its own."""
+        ctx = SyncPersistentContext.create(path)
+        observer = ctx._observer([])
+        read, committed = _store.JsonFileStore.read, []
+
+        def late(self):
+            if threading.current_thread() is threading.main_thread() and not committed:
+                committed.append(True)
+                caller = threading.Thread(target=ctx.incr, args=["a"])
+                caller.start()
+                caller.join(60)
+            return read(self)
+
+        monkeypatch.setattr(_store.JsonFileStore, "read", late)
+        observer.look()
+
+        assert ([True], {}) == (committed, observer.take_changes())
+
     def test_a_failed_add_makes_nobody_elses_value_ones_own(self, path, other):
         """What a call found in the file, and left there, is told as what another writer wrote."""
         ctx = SyncPersistentContext.create(path)
@@ -528,9 +547,10 @@ class TestLooks:
         path = os.path.join(os.fsdecode(directory), "state.json")
         ctx = SyncPersistentContext.create(path)
         with ctx.watch() as watch:
-            SyncPersistentContext(path).incr("n")
+            for number in range(5):
+                SyncPersistentContext(path).incr("n")
 
-            assert {"n": Change(MISSING, 1)} == next(watch)
+                assert {"n": Change(number or MISSING, number + 1)} == next(watch)
 
 
 class TestTheAlarm:

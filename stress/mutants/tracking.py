@@ -152,7 +152,7 @@ TRACKING: Final = (
         "A list that another thread changes while it is saved is taken for a value that JSON cannot hold.",
         Promise.FAILURE,
         (Edit("_values", "            if _encode(value) == text:\n", "            if True:\n"),),
-        (suite("sharing::TestThreads::test_a_value_that_another_thread_changes_is_saved_as_it_was_at_some_moment"),),
+        (suite("sharing::TestThreads::test_a_list_that_grows_between_two_looks_at_it_is_saved"),),
     ),
     Mutant(
         "found-and-not-synced",

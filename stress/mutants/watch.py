@@ -25,7 +25,7 @@ WATCH: Final = (
                 "                if True:\n",
             ),
         ),
-        (suite("watch::TestLooks::test_a_commit_does_not_wait_for_a_slow_look"),),
+        (suite("watch::TestLooks::test_a_commit_just_before_the_reading_is_no_news"),),
     ),
     Mutant(
         "a-write-waits-for-a-look",
