@@ -55,6 +55,7 @@ def interrupt(program: Program) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.gather(*tasks)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     with suppress(KeyboardInterrupt):
         _run(program, end)
 

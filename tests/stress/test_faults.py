@@ -153,8 +153,8 @@ BROKEN = {
     ),
     "a call is acknowledged before it is written": (
         "_group.py",
-        "session.commit(document, durable=",
-        "self._settle(applied); batch = []; session.commit(document, durable=",
+        "draft.commit(document, session.commit, durable=",
+        "self._settle(applied); batch = []; draft.commit(document, session.commit, durable=",
         ["kill:incr:sync rename:1", "lossy:incr:sync step:5", "error:save:async rename=EIO:1"],
         "FAILED",
     ),

@@ -367,4 +367,4 @@ class TestJobs:
 
         assert after.objects - before.objects > 2 * len(table) - 1_000
         assert after.bytes - before.bytes > 700 * len(table)
-        assert after.longest == len(owner[0])
+        assert after.longest >= len(owner[0])  # something else in this process may be longer
