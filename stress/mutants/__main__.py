@@ -17,7 +17,7 @@ from rich.console import Console
 
 from stress.mutants.gate import Gate
 from stress.mutants.report import exit_code, show, show_list, write
-from stress.mutants.table import MUTANTS
+from stress.mutants.table import AREAS, MUTANTS
 
 PIPED_WIDTH = 150
 """Columns of the tables where there is no terminal to ask."""
@@ -27,6 +27,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(prog="python -m stress.mutants", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=MUTANTS, metavar="NAME", help="see --list")
+    parser.add_argument(
+        "--area", nargs="+", choices=AREAS, help="only those of these areas: %(choices)s", metavar="AREA"
+    )
     parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
@@ -41,7 +44,8 @@ def main() -> int:
     """Run the gate, report, and return the exit code."""
     options = parse()
     console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-    mutants = [MUTANTS[name] for name in dict.fromkeys(options.only or MUTANTS)]
+    of_areas = [mutant.name for area in options.area or () for mutant in AREAS[area]]
+    mutants = [MUTANTS[name] for name in dict.fromkeys([*(options.only or ()), *of_areas] or MUTANTS)]
     if options.list:
         show_list(console, mutants)
         return 0

@@ -18,18 +18,19 @@ from stress.mutants.store import STORE
 from stress.mutants.tracking import TRACKING
 from stress.mutants.watch import WATCH
 
-ALL: Final = (
-    *FILES,
-    *LOCKS,
-    *QUEUE,
-    *ENGINE,
-    *FACES,
-    *MEMORY,
-    *TRACKING,
-    *WATCH,
-    *ONCE,
-    *DOCUMENT,
-    *STORE,
-    *AROUND,
-)
+AREAS: Final = {
+    "around": AROUND,
+    "document": DOCUMENT,
+    "engine": ENGINE,
+    "faces": FACES,
+    "files": FILES,
+    "locks": LOCKS,
+    "memory": MEMORY,
+    "once": ONCE,
+    "queue": QUEUE,
+    "store": STORE,
+    "tracking": TRACKING,
+    "watch": WATCH,
+}
+ALL: Final[tuple[Mutant, ...]] = tuple(mutant for area in AREAS.values() for mutant in area)
 MUTANTS: Final[dict[str, Mutant]] = {mutant.name: mutant for mutant in ALL}
