@@ -104,9 +104,11 @@ def coverage(session: nox.Session) -> None:
     # The tracer of coverage takes a lock that a signal handler may find taken by the very thread that it interrupts.
     signals = ("tests/test_interrupts.py", "tests/test_shutdown.py", "tests/test_signals.py")
     unmeasured = (*signals, "tests/stress", "tests/test_docs.py", "tests/test_examples.py")
-    ignored = (f"--ignore={path}" for path in unmeasured)
+    whole = ("tests/test_cli.py", "tests/test_plugin.py")
+    ignored = (f"--ignore={path}" for path in (*unmeasured, *whole))
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal", "--part", *ignored)
+    for selection in (("--part", *ignored), whole):
+        session.run("coverage", "run", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal", *selection)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
