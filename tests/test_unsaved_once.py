@@ -193,6 +193,37 @@ class TestTakingBack:
 
         assert {"k": ["first", "second", "more"]} == stored(path)
 
+    async def test_a_list_that_grows_in_place_while_it_is_saved_is_saved_again(self, path):
+        """What was appended after a save was called is another change, which the next one takes along."""
+        ctx = await PersistentContext.create(path)
+        ctx["jobs"] = [1]
+        await ctx.save()
+        ctx["jobs"].append(2)
+        first = asyncio.create_task(ctx.save())
+        await asyncio.sleep(0)
+        ctx["jobs"].append(3)
+        await ctx.save()
+        await first
+
+        assert ({"jobs": [1, 2, 3]}, set()) == (stored(path), ctx.unsaved_keys())
+
+
+class TestAMissingFile:
+    async def test_an_empty_save_makes_it_for_those_that_come_after(self, path, hold):
+        """Calls that one cycle carries find the file that an earlier one of them has made, as if they came alone."""
+        full, empty = await PersistentContext.create(path), PersistentContext(path)
+        full["k"] = 1
+        await full.save()
+        path.unlink()
+        with hold(path):
+            calls = [asyncio.create_task(empty.save())]
+            await asyncio.sleep(0.1)
+            calls.append(asyncio.create_task(full.save()))
+            await asyncio.sleep(0.1)
+        await asyncio.gather(*calls)
+
+        assert ({}, {}) == (stored(path), dict(full))
+
 
 class TestThreads:
     def test_increments_of_many_threads_all_count(self, path):

@@ -162,6 +162,26 @@ TRACKING: Final = (
         (suite("store::TestADurableCallThatWritesNothing"),),
     ),
     Mutant(
+        "growth-in-place-taken-for-the-same",
+        "A list that grew further while it is saved is taken for what the first save has taken along.",
+        Promise.LOST,
+        (Edit("_memory", "last.set_at == touched.moment and last.mine == mine", "last.set_at == touched.moment"),),
+        (suite("unsaved_once::TestTakingBack::test_a_list_that_grows_in_place_while_it_is_saved_is_saved_again"),),
+    ),
+    Mutant(
+        "made-and-still-missing",
+        "A file that a call of the same cycle has made, empty, is still missing for the next one.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "_operations",
+                "        self._must_exist = self._is_new\n        self._is_new = False\n",
+                "        self._must_exist = self._is_new\n",
+            ),
+        ),
+        (suite("unsaved_once::TestAMissingFile"),),
+    ),
+    Mutant(
         "old-place-kept",
         "A key that was deleted and set again keeps its old place in the file.",
         Promise.MEMORY,
