@@ -193,7 +193,7 @@ class Memory:
             base = self.data.base(key)
             if not arrival.save and self._ahead.setdefault(key, base) == text:
                 del self._ahead[key]
-            self._settle(key, text, arrival.calls.get(key), arrival.save)
+            self._settle(key, text, arrival.calls.get(key))
         if arrival.save:
             self.seen, self._ahead = arrival.document, {}
             for key in [key for key in self.data.appended if self.data.base(key) is not MISSING]:
@@ -244,16 +244,16 @@ class Memory:
                 return True
         return False
 
-    def _was_changed_since(self, key: str, mine: MaybeText, write: Write | None, save: Save | None) -> bool:
+    def _was_changed_since(self, key: str, mine: MaybeText, write: Write | None) -> bool:
         """Whether memory was changed since the last call that took the key along, or looked at it."""
         touched = self.data.touched[key]
         if change := self._reference(key, write):
             return touched.moment > change.set_at or not same(mine, change.mine)
         flight = self._flights.get(key)
-        looked = flight.writes.get(write, 0) if flight and write else 0
-        return touched.moment > max(looked, save.origin.moment if save else 0) or not same(mine, touched.base)
+        looked = flight.writes.get(write) if flight and write else None
+        return (looked is not None and touched.moment > looked) or not same(mine, touched.base)
 
-    def _settle(self, key: str, text: MaybeText, write: Write | None, save: Save | None) -> None:
+    def _settle(self, key: str, text: MaybeText, write: Write | None) -> None:
         """Take over what the file holds of a key, unless memory was changed since the calls on it were made."""
         data = self.data
         if key not in data.touched:
@@ -268,7 +268,7 @@ class Memory:
         if same(mine, text):
             data.rebase(key, text, agrees=True)  # the very object stays
             self._bury(key)
-        elif self._was_changed_since(key, mine, write, save):
+        elif self._was_changed_since(key, mine, write):
             data.rebase(key, text, agrees=False)
         else:
             self._take_over(key, text)

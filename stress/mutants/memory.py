@@ -118,7 +118,7 @@ MEMORY: Final = (
         "change-during-a-call-lost",
         "What was set while a call was under way is overwritten by its result.",
         Promise.MEMORY,
-        (Edit("_memory", "elif self._was_changed_since(key, mine, write, save):", "elif False:"),),
+        (Edit("_memory", "elif self._was_changed_since(key, mine, write):", "elif False:"),),
         (suite("atomic::TestUnsavedChanges::test_a_set_during_an_incr_comes_after_it"),),
     ),
     Mutant(
