@@ -89,6 +89,7 @@ def violation(text, policies, directory, seed):
 
 
 FOUND_BEFORE = {
+    "a change that is none, seen by an earlier call": ("a.add k 20; a.tx k; a.set k 1; a.incr k", "mine"),
     "a change that is none beside a save": ("a.save; edit k 30; a.set k 1; a.incr k", "ask"),
     "a key set anew to the same value during an increment": ("a.set k 10; a.incr k; a.set k 10", "mine"),
     "a failed add is no own write": ("edit k 9; a.add k 5; a.set k 4; a.save", "raise"),

@@ -108,11 +108,11 @@ class Memory:
         if touched is None:
             return None
         mine = self.data.text(key)
-        if same(mine, touched.base) and not self._is_last_word(key, mine, touched.moment):
-            return None
         flight = self._flights.get(key)
         last = flight.last if flight else None
         is_known = last is not None and last.set_at == touched.moment and last.mine == mine
+        if same(mine, touched.base) and not is_known and not self._is_last_word(key, mine, touched.moment):
+            return None
         moment = last.moment if last is not None and is_known else next(self._moments)
         return Unsaved(touched.base, mine, moment, touched.moment, key in self.data.moved)
 
