@@ -3,6 +3,7 @@
 import _thread
 import asyncio
 import errno
+import json
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ from contextvars import copy_context
 import filelock
 import pytest
 
-from persistent_context import LockTimeoutError, PersistentContext, SyncPersistentContext
+from persistent_context import ContextUsageError, LockTimeoutError, PersistentContext, SyncPersistentContext
 from persistent_context._group import queue_of
 from persistent_context._store import JsonFileStore
 from persistent_context._worker import DaemonPool, pool
@@ -105,6 +106,17 @@ class TestACycleOfSeveral:
         assert ["/elsewhere", str(path)] == found
 
 
+async def _awaited(awaitable):
+    return await awaitable
+
+
+async def _outcome(awaitable):
+    try:
+        return await awaitable
+    except Exception as error:
+        return error
+
+
 def _raise(error):
     raise error
 
@@ -147,6 +159,63 @@ class TestWhatIsLeftBehind:
 
             assert {} == ctx._in_flight
 
+    @pytest.mark.parametrize("face_name", ["async", "sync"])
+    def test_calls_that_only_tried_are_not_kept(self, path, face_name):
+        """While a thread waits for another process's lock, those who only tried leave nothing behind it."""
+        impatient = {"async": PersistentContext, "sync": SyncPersistentContext}[face_name](path, lock_timeout=0)
+        patient = threading.Thread(target=SyncPersistentContext(path).incr, args=["n"])
+        with filelock.FileLock(f"{path}.lock"):
+            patient.start()
+            while queue_of(str(path))._waiting_since is None:
+                time.sleep(0.001)
+            for _ in range(5):
+                with pytest.raises(LockTimeoutError):
+                    if face_name == "async":
+                        asyncio.run(_awaited(impatient.incr("n")))
+                    else:
+                        impatient.incr("n")
+            left = len(queue_of(str(path))._waiting)
+        patient.join()
+
+        assert 1 == left
+
+    @pytest.mark.parametrize("face_name", ["async", "sync"])
+    def test_a_refused_call_is_not_kept(self, path, face_name, monkeypatch):
+        """A call that could not even be queued leaves nothing in its context."""
+        ctx = {"async": PersistentContext, "sync": SyncPersistentContext}[face_name](path)
+        ctx["n"] = 1
+
+        async def elsewhere():
+            await ctx.load()
+            ctx["n"] = 1
+            refused = await asyncio.to_thread(asyncio.run, _outcome(ctx.save()))
+            return type(refused)
+
+        if face_name == "async":
+            assert ContextUsageError is asyncio.run(elsewhere())
+        else:
+            monkeypatch.setattr(ctx, "_attach", lambda: _raise(OSError(errno.EMFILE, "too many open files")))
+            with pytest.raises(OSError, match="too many"):
+                ctx.save()
+
+        assert {} == ctx._memory._writes
+
+    def test_an_error_while_waiting_is_over_with_its_cycle(self, path, monkeypatch):
+        """A thread whose waiting failed is not taken to wait still: the next call has its try."""
+        begin = JsonFileStore.begin
+        failing = [True]
+
+        def failing_once(store, purpose, *, wait):
+            if wait and failing.pop():
+                raise OSError(errno.ENOLCK, "no locks available")
+            return begin(store, purpose, wait=wait)
+
+        monkeypatch.setattr(JsonFileStore, "begin", failing_once)
+        with filelock.FileLock(f"{path}.lock"), pytest.raises(OSError, match="no locks"):
+            SyncPersistentContext(path).incr("n")
+
+        assert queue_of(str(path))._waiting_since is None
+
     async def test_a_call_is_told_once(self, path):
         """A call that is over in the very turn in which it is cancelled is not told twice."""
         ctx = PersistentContext(path)
@@ -175,6 +244,39 @@ class TestWhatIsLeftBehind:
         queue_of(str(path))._busy.release()
 
         assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: run on a POSIX system")
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_a_forked_child_has_statistics_of_its_own(self, path):
+        """What the parent has done is not the child's, also in a context that it was forked with."""
+        ctx = SyncPersistentContext(path)
+        ctx.incr("n")
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            os._exit(ctx.statistics().commits)
+
+        assert (0, 1) == (os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), ctx.statistics().commits)
+
+
+class TestATurnedLink:
+    async def test_a_call_that_waits_is_not_left_behind(self, tmp_path):
+        """A save that waits when load() finds that the symlink was turned goes through, to the new file."""
+        link = tmp_path / "link.json"
+        for name in ("a", "b"):
+            (tmp_path / f"{name}.json").write_text("{}", encoding="utf-8")
+        link.symlink_to("a.json")
+        ctx = await PersistentContext.create(link, lock_timeout=20)
+        await ctx.incr("n")
+        link.unlink()
+        link.symlink_to("b.json")
+        ctx["m"] = 1
+        await asyncio.wait_for(asyncio.gather(ctx.load(), ctx.save()), 15)
+        await asyncio.wait_for(ctx.incr("n"), 15)
+
+        assert [{"n": 1}, {"n": 1, "m": 1}] == [
+            json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8")) for name in ("a", "b")
+        ]
 
 
 class TestThePool:

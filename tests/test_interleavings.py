@@ -89,6 +89,20 @@ def violation(text, policies, directory, seed):
 
 
 FOUND_BEFORE = {
+    "a change that has arrived is not the last word of its late callers": (
+        "a.incr k; a.set k 50; a.save; a.incr k; a.save",
+        "ask",
+    ),
+    "a key set back after a call stays so when a save tells": (
+        "a.save; a.tx k; a.set k 50; a.mutate k; a.set k 1; edit k 80",
+        "theirs",
+    ),
+    "a deletion that was none is followed by a change": ("edit k -; a.del k; a.swap k 1 -; a.set k 1; a.save", "mine"),
+    "a saved change is not made again by a late call": ("a.set k 30; a.save; a.load; a.tx k; a.mutate k", "raise"),
+    "a change that several calls have seen is not made again": (
+        "a.set k 2; a.save; a.save; a.swap k 2 -; a.save; a.save",
+        "mine",
+    ),
     "a change that is none, seen by an earlier call": ("a.add k 20; a.tx k; a.set k 1; a.incr k", "mine"),
     "a change that is none beside a save": ("a.save; edit k 30; a.set k 1; a.incr k", "ask"),
     "a key set anew to the same value during an increment": ("a.set k 10; a.incr k; a.set k 10", "mine"),

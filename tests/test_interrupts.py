@@ -9,7 +9,9 @@ import time
 
 import pytest
 
-from persistent_context import SyncPersistentContext, _values
+from persistent_context import SyncPersistentContext, _values, _watch
+from persistent_context._group import Turn
+from persistent_context._watch import Flag
 
 ON_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals on Windows")
 
@@ -81,6 +83,76 @@ class TestInterrupts:
             other.join(20)
 
         assert ({"transaction", "save"}, {"theirs": 1}) == ({*finished}, stored(path))
+
+    def test_a_set_that_a_call_interrupts_comes_after_it(self, path, monkeypatch):
+        """A key that a handler increments in the midst of its being set is what it was set to, even if it was so."""
+        path.write_text('{"n": 1}', encoding="utf-8")
+        ctx = SyncPersistentContext.create(path)
+        place = type(ctx._data)._place
+
+        def interrupted(live, key, value):
+            monkeypatch.undo()
+            os.kill(os.getpid(), signal.SIGUSR1)
+            place(live, key, value)
+
+        before = signal.signal(signal.SIGUSR1, lambda *_: ctx.incr("n"))
+        monkeypatch.setattr(type(ctx._data), "_place", interrupted)
+        try:
+            ctx["n"] = 1
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+        assert (1, {"n"}, {"n": 2}) == (ctx["n"], ctx.unsaved_keys(), stored(path))
+
+    def test_a_second_one_at_the_end_of_a_transaction(self, path, monkeypatch):
+        """Ctrl-C, and once more while the first one is waited out, end a transaction that is being given back."""
+        ctx = SyncPersistentContext(path, lock_timeout=20)
+        released = threading.Event()
+        strikes = []
+
+        def handler(number, frame):
+            strikes.append(number)
+            raise KeyboardInterrupt
+
+        def striking(turn, request):
+            if len(strikes) < 2:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            end(turn, request)
+            released.set()
+
+        end = Turn.end
+        before = signal.signal(signal.SIGUSR1, handler)
+        try:
+            with pytest.raises(KeyboardInterrupt), ctx.transaction() as tx:
+                tx["n"] = 1
+                monkeypatch.setattr(Turn, "end", striking)
+            monkeypatch.undo()
+            ctx.incr("other")
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+        assert (2, {"other": 1}) == (len(strikes), stored(path))
+
+    def test_a_watch_is_closed_in_the_midst_of_its_waking(self, path):
+        """A handler that closes a watch, at whatever line of its waiting and waking, never hangs."""
+        found = []
+        for number in range(1, 12):
+            flag, lines = Flag(), []
+
+            def trace(frame, event, argument, flag=flag, lines=lines, number=number):
+                if frame.f_code.co_filename == _watch.__file__ and event == "line":
+                    lines.append(None)
+                    if len(lines) == number:
+                        flag.set()
+                return trace
+
+            sys.settrace(trace)
+            try:
+                found.append([flag.wait(0.01) for _ in range(5)][-1])
+            finally:
+                sys.settrace(None)
+
+        assert [True] * 11 == found
 
     def test_a_drain_that_is_interrupted_is_done_again(self, path, monkeypatch):
         """An exception that interrupts the taking over of a result leaves it for the next look at memory."""

@@ -309,6 +309,80 @@ class TestReadings:
 
         assert (stored(path), set()) == (dict(ctx), ctx.unsaved_keys())
 
+    def test_one_does_not_undo_a_later_one(self, path, monkeypatch):
+        """Of two loads, what the thread has read that began later stays, though the other one is the last to end."""
+        path.write_text('{"n": 1}', encoding="utf-8")
+        ctx = SyncPersistentContext.create(path)
+        store = ctx._attach().store
+        read = type(store).read
+
+        def slow(self):
+            document = read(self)
+            if threading.current_thread() is threading.main_thread():
+                path.write_text('{"n": 2}', encoding="utf-8")
+                other = threading.Thread(target=ctx.load)
+                other.start()
+                other.join(60)
+            return document
+
+        monkeypatch.setattr(type(store), "read", slow)
+        ctx.load()
+
+        assert 2 == ctx["n"]
+
+
+class TestManyChanges:
+    """What others changed is taken over key by key where something was done here, and else all at once."""
+
+    def test_what_was_not_touched_is_taken_over_at_once(self, path, monkeypatch):
+        """A save looks singly at those of many changed keys only that it has to."""
+        ctx, other = (SyncPersistentContext.create(path, durable=False) for _ in range(2))
+        other.update({f"k{number}": number for number in range(500)})
+        other.save()
+        ctx.save()
+        settled, settle = [], type(ctx._memory)._settle
+        monkeypatch.setattr(
+            type(ctx._memory), "_settle", lambda self, key, *rest: _noted(settled, settle, self, key, *rest)
+        )
+        assert (3, 4, 5) == (ctx["k3"], ctx["k4"], ctx["k5"])
+        ctx["k4"], ctx["mine"] = "mine", 1
+        del ctx["k5"]
+        other.update({f"k{number}": -number for number in range(300)})
+        for number in range(300, 400):
+            del other[f"k{number}"]
+        other["new"] = 1
+        other.save()
+        settled.clear()
+        ctx.save()
+        expected = {f"k{number}": -number for number in range(300)} | {
+            f"k{number}": number for number in range(400, 500)
+        }
+        expected = {**expected, "k4": "mine", "new": 1, "mine": 1}
+        del expected["k5"]
+
+        assert {"k3", "k4", "k5", "mine"} == {*settled}
+        assert (expected, stored(path), set()) == (dict(ctx), dict(ctx), ctx.unsaved_keys())
+
+    def test_a_signal_handler_that_looks_meanwhile_sees_values(self, path):
+        """A key that is looked at just before it is taken over has the new value, decoded, and is not unsaved."""
+        ctx = SyncPersistentContext(path)
+        live = ctx._data
+
+        class Interrupted(dict):
+            def keys(self):
+                live["k"]  # as a handler does
+                return super().keys()
+
+        live.take_over("k", b"1")
+        live.take_over_all(Interrupted(k=_values.Raw(b"2")), ())
+
+        assert (2, set()) == (ctx["k"], ctx.unsaved_keys())
+
+
+def _noted(notes, function, self, key, *rest):
+    notes.append(key)
+    return function(self, key, *rest)
+
 
 class TestGrowth:
     """A queue whose jobs come and go takes the room of those that are there."""
@@ -330,7 +404,7 @@ class TestGrowth:
         ]
         return sum(map(len, tables))
 
-    @pytest.mark.parametrize("how", ["atomic", "saved", "transacted"])
+    @pytest.mark.parametrize("how", ["atomic", "saved", "transacted", "never saved"])
     def test_of_a_blocking_context(self, path, how):
         """Whatever calls add and remove the keys."""
         ctx = SyncPersistentContext(path, durable=False)
@@ -342,6 +416,10 @@ class TestGrowth:
             elif how == "saved":
                 ctx[key] = number
                 ctx.save()
+                del ctx[key]
+                ctx.save()
+            elif how == "never saved":
+                ctx[key] = number
                 del ctx[key]
                 ctx.save()
             else:

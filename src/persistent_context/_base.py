@@ -19,7 +19,7 @@ from ._document import Document
 from ._errors import PersistentContextError
 from ._group import CommitQueue, queue_of
 from ._live import Items, LiveDict, Values
-from ._memory import Arrival, Memory
+from ._memory import Arrival, Differences, Memory
 from ._merge import OnConflict, Unsaved, check_policy
 from ._operations import Commit, Operation, Reload, Save, Update, Write
 from ._parse import CorruptDocumentError
@@ -44,11 +44,12 @@ class Options(TypedDict, total=False):
 
 
 class Reading(NamedTuple):
-    """What was read without the lock, and after which cycle."""
+    """What was read without the lock, after which cycle, and when that began."""
 
     position: int
     document: Document
     live: LiveDict
+    began: int
 
 
 class BaseContext(MutableMapping[str, Any]):
@@ -154,7 +155,8 @@ class BaseContext(MutableMapping[str, Any]):
 
     def statistics(self) -> Statistics:
         """Return what this process has done to the file so far, through all contexts on it. Does not suspend."""
-        return Statistics() if self._queue is None else self._queue.store.statistics()
+        queue = self._queue_here()
+        return Statistics() if queue is None else queue.store.statistics()
 
     def __getitem__(self, key: str) -> Any:
         with self._guarded():
@@ -251,6 +253,7 @@ class BaseContext(MutableMapping[str, Any]):
         That is where the file is corrupt, and where calls of this context keep changing it, so that whether a reading
         is older or newer than their outcome cannot be told.
         """
+        began = self._memory.now()
         store = self._attach().store
         try:
             reading = self._memory.tracker.read_between(_LOCK_FREE_READINGS, store.read)
@@ -259,7 +262,7 @@ class BaseContext(MutableMapping[str, Any]):
         if reading is None:
             return None
         position, document = reading
-        return Reading(position, document, LiveDict.of(document))
+        return Reading(position, document, LiveDict.of(document), began)
 
     def _take_over(self, reading: Reading | None) -> bool:
         """Have memory become what was read; return whether it could be."""
@@ -300,7 +303,7 @@ class BaseContext(MutableMapping[str, Any]):
             commit = self._memory.transaction()
         return Transaction(document, commit, self._touch, self._on_conflict, self._path)
 
-    def _touch(self, commit: Commit, key: str) -> dict[str, Unsaved]:
+    def _touch(self, commit: Commit, key: str) -> Unsaved | None:
         with self._guarded():
             return self._memory.touch(commit, key)
 
@@ -350,8 +353,9 @@ class BaseContext(MutableMapping[str, Any]):
                 save = operation
         found = document.find(calls)
         texts: dict[str, MaybeText] = {key: found.get(key, MISSING) for key in calls}
-        differences = document.differences(save.seen) if save else {}
-        return Arrival(position, document, calls, texts, save, differences, live)
+        differences = Differences.between(save.seen, document) if save else Differences()
+        writes = [request.operation for request in requests if isinstance(request.operation, Write)]
+        return Arrival(position, document, calls, texts, save, differences, live, writes)
 
     def _drain(self) -> None:
         """Take over what became known, in its order; not from within memory, which an interrupt may have cut in two."""

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final, Self, TypeVar, Unpack
+from typing import Any, Final, NamedTuple, Self, TypeVar, Unpack
 
 from ._base import TRY_ONLY_SECONDS, BaseContext, Options, Reading, check_timeout, describe
 from ._cancelling import shielded
@@ -37,6 +37,14 @@ _FIND_HOLDER_SECONDS: Final = 0.5
 
 _TURNS: Final = 3
 """Turns of the loop in which it closes an asynchronous generator that was abandoned with a transaction open."""
+
+
+class _Flight(NamedTuple):
+    """What is to be known of a call while its task waits."""
+
+    queue: CommitQueue
+    deadline: float
+    """By the loop's clock."""
 
 
 class PersistentContext(BaseContext):
@@ -241,10 +249,10 @@ class PersistentContext(BaseContext):
         self._loop = loop
         self._pid = os.getpid()
         self._attaching = asyncio.Lock()
-        self._unattached = 0
+        self._unattached: deque[None] = deque()  # one entry for each call that waits for the queue to be found
         self._driver: asyncio.Task[None] | None = None
         self._unstarted: asyncio.Future[Any] | None = None
-        self._in_flight: dict[Request, float] = {}
+        self._in_flight: dict[Request, _Flight] = {}
         self._clock: asyncio.TimerHandle | None = None
 
     def _enter_loop(self) -> asyncio.AbstractEventLoop:
@@ -266,8 +274,8 @@ class PersistentContext(BaseContext):
         Cancelled before its cycle has begun, it is withdrawn; afterwards it is waited for, and then the cancelling
         goes on.
         """
-        loop = self._enter_loop()
         try:
+            loop = self._enter_loop()
             queue = None if self._unattached else self._queue_here()
             if queue is None:
                 queue = await self._attached()
@@ -283,13 +291,13 @@ class PersistentContext(BaseContext):
     ) -> Any:
         """Wait for a call that is queued, and return its result."""
         began = loop.time()
-        self._watch(loop, request, began + patience if request.patient else math.inf)
+        self._watch(loop, request, _Flight(queue, began + patience if request.patient else math.inf))
         if queue.needs_running() or not request.patient:
             self._drive(loop, queue)
         try:
             await request.waiter
         except BaseException as error:
-            withdrawn = request.withdraw()
+            withdrawn = queue.withdraw(request)
             self._in_flight.pop(request, None)
             if isinstance(error, asyncio.CancelledError) and not withdrawn:
                 await self._wait_out(request)
@@ -322,13 +330,14 @@ class PersistentContext(BaseContext):
 
     async def _attached(self) -> CommitQueue:
         """Find the queue of the file; calls that wait for that go on in their order, and none overtakes them."""
-        self._unattached += 1
+        unattached = self._unattached
+        unattached.append(None)
         try:
             async with self._attaching:
                 queue = self._queue_here()
                 return queue if queue is not None else await run_in_pool(self._attach)
         finally:
-            self._unattached -= 1
+            unattached.pop()
 
     async def _submit(self, queue: CommitQueue, request: Request) -> None:
         """Queue a call; one inside its own transaction is refused, unless the loop is about to end that."""
@@ -360,22 +369,23 @@ class PersistentContext(BaseContext):
         """See to it that a task of this context runs the queue."""
         if self._driver is None or self._driver.done():
             self._driver = loop.create_task(self._run(loop, queue))
-            self._driver.add_done_callback(partial(self._driven, queue))
+            self._driver.add_done_callback(self._driven)
 
     async def _run(self, loop: asyncio.AbstractEventLoop, queue: CommitQueue) -> None:
         """Run the queue in the default executor, for as long as calls wait and no thread runs it."""
         while True:
             async with self._lock:
                 await self._in_executor(loop, self._sync_save_internal)
-            if not queue.needs_running():
+            is_turned = queue is not self._queue_here()  # as load() found, the path leads to another file
+            if is_turned or not queue.needs_running():
                 return
 
-    def _driven(self, queue: CommitQueue, driver: asyncio.Task[None]) -> None:
-        """Leave the queue to the pool, whatever ended the driver; it may have been cancelled before its first step."""
+    def _driven(self, driver: asyncio.Task[None]) -> None:
+        """Leave all else to the pool, whatever ended the driver; it may have been cancelled before its first step."""
         failure = None if driver.cancelled() else driver.exception()
         if failure is not None:  # of an executor that is shut down, or of an override
             self._give_up(lambda request: request.fail(own_copy(failure)))
-        if self._in_flight:
+        for queue in self._queues_in_flight():
             queue.run_elsewhere(even_if_busy=self._has_impatient())
 
     async def _in_executor(self, loop: asyncio.AbstractEventLoop, function: Callable[[], T]) -> T:
@@ -400,10 +410,10 @@ class PersistentContext(BaseContext):
         self._unstarted = job
         return await run_in_pool(function)
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, request: Request, deadline: float) -> None:
+    def _watch(self, loop: asyncio.AbstractEventLoop, request: Request, flight: _Flight) -> None:
         """Note when a request times out; there is one timer for all, as most of them never do."""
-        self._in_flight[request] = deadline
-        self._set_clock(loop, min(deadline, loop.time() + (_TICK_SECONDS if request.patient else _SOON_SECONDS)))
+        self._in_flight[request] = flight
+        self._set_clock(loop, min(flight.deadline, loop.time() + (_TICK_SECONDS if request.patient else _SOON_SECONDS)))
 
     def _set_clock(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
         if self._clock is not None:
@@ -415,15 +425,23 @@ class PersistentContext(BaseContext):
     def _look_at_the_time(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         self._clock = None
-        self._give_up(lambda request: self._in_flight[request] <= now and request.withdraw())
+        self._give_up(partial(self._is_late, now))
         if not self._in_flight:
             return
-        if (queue := self._queue_here()) is not None:
+        for queue in self._queues_in_flight():
             queue.look_after(even_if_busy=self._has_impatient())
         # One that has begun is over soon, and told so if its cycle has to be repeated.
-        coming = min((deadline for deadline in self._in_flight.values() if deadline > now), default=math.inf)
+        deadlines = (flight.deadline for flight in self._in_flight.values())
+        coming = min((deadline for deadline in deadlines if deadline > now), default=math.inf)
         tick = _SOON_SECONDS if self._has_impatient() else _TICK_SECONDS
         self._set_clock(loop, min(max(coming, now + _SHORTEST_TICK_SECONDS), now + tick))
+
+    def _is_late(self, now: float, request: Request) -> bool:
+        flight = self._in_flight[request]
+        return flight.deadline <= now and flight.queue.withdraw(request)
+
+    def _queues_in_flight(self) -> Iterable[CommitQueue]:
+        return dict.fromkeys(flight.queue for flight in self._in_flight.values())
 
     def _has_impatient(self) -> bool:
         return not all(request.patient for request in self._in_flight)
@@ -434,6 +452,7 @@ class PersistentContext(BaseContext):
 
     def _tell(self, request: Request) -> None:
         self._in_flight.pop(request, None)
+        self._over(request.operation)
         request.arrived = True
         if not request.waiter.done():  # it is, if the caller is being cancelled
             request.waiter.set_result(None)

@@ -133,6 +133,13 @@ class CommitQueue:
         self._check_reentrancy(request.owner)
         self._waiting.append(request)
 
+    def withdraw(self, request: Request) -> bool:
+        """Take back a call that has not begun, so that it never takes effect; return whether this is so."""
+        is_withdrawn = request.withdraw()
+        if is_withdrawn:
+            self._discard(request)
+        return is_withdrawn
+
     def needs_running(self) -> bool:
         """Whether calls wait and no thread takes care of them."""
         return bool(self._waiting) and not self._busy.locked()
@@ -237,7 +244,7 @@ class CommitQueue:
             while outcome is _Outcome.DONE and any(request.is_waiting for request in trying):
                 outcome = self._turn(wait=False)
         if outcome is not None or self._is_held_up():  # else another thread runs a cycle, and they have the next one
-            self._settle([request for request in trying if request.withdraw()])
+            self._settle([request for request in trying if self.withdraw(request)])
 
     def _is_held_up(self) -> bool:
         since = self._waiting_since
@@ -253,8 +260,6 @@ class CommitQueue:
         return self._carry_on(wait=wait)
 
     def _carry_on(self, *, wait: bool) -> _Outcome:
-        while self._waiting and self._waiting[0].is_withdrawn:
-            self._waiting.popleft()
         outcome = self._cycle(wait=wait) if self._waiting else _Outcome.DONE
         if outcome in {_Outcome.NO_LOCK, _Outcome.DONE}:
             self._cycle_thread = None
@@ -300,11 +305,15 @@ class CommitQueue:
         return _Outcome.DONE
 
     def _begin(self, *, wait: bool) -> Session | None:
-        purpose = self._waiting[0].operation.purpose
+        purpose = next((request.operation.purpose for request in self._waiting.copy()), "")
         if not wait:
             return self.store.begin(purpose, wait=False)
         self._waiting_since = time.monotonic()
-        session = self.store.begin(purpose, wait=True)
+        try:
+            session = self.store.begin(purpose, wait=True)
+        except BaseException:
+            self._waiting_since = None
+            raise
         if session is not None:  # else it is another thread's
             self._waiting_since = None
         return session
@@ -402,8 +411,7 @@ class CommitQueue:
         Calls whose symlink was turned to another file go there, and can be withdrawn all the while.
         """
         turned = {self.name: False}
-        while self._waiting:
-            request = self._waiting[0]
+        for request in self._waiting.copy():
             if request.path not in turned:
                 turned[request.path] = os.path.realpath(request.path) != self.name
             is_begin = isinstance(request, Begin) and not turned[request.path]
@@ -415,17 +423,19 @@ class CommitQueue:
                 batch.append(request)
                 if is_begin:
                     self._holder = request.owner  # before it leaves the queue, where whoever comes sees it
-            self._waiting.popleft()
+            self._discard(request)
             if is_begin and batch:
                 return
 
     def _take_all(self) -> list[Request]:
-        batch = []
-        while self._waiting:
-            request = self._waiting.popleft()
-            if request.begin():
-                batch.append(request)
-        return batch
+        waiting = self._waiting.copy()
+        for request in waiting:
+            self._discard(request)
+        return [request for request in waiting if request.begin()]
+
+    def _discard(self, request: Request) -> None:
+        with contextlib.suppress(ValueError):  # whoever withdraws it may be doing the same
+            self._waiting.remove(request)
 
     def adopt(self, request: Request) -> None:
         """Queue and run a call that another queue had."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any, Final, NamedTuple, Self
 
 from ._document import Document
 from ._values import MISSING, MaybeText, Raw, check_key, decode, encode, is_scalar
 
 _GONE: Final = object()
+_UNDECODED: Final = object()
 
 
 class Items(ItemsView[str, Any]):
@@ -49,7 +50,7 @@ class Touched(NamedTuple):
     base: MaybeText
     """The text that the file held."""
     seen: object
-    """The value decoded from it, or found to be the same, while it is in memory."""
+    """The value decoded from it, or found to be the same, while it is in memory; or that it was not decoded yet."""
     moment: int = 0
     """When the key was last set or deleted; 0 if it was only looked at."""
 
@@ -95,6 +96,15 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         else:
             self._place(key, Raw(text))
 
+    def take_over_all(self, texts: Mapping[str, Raw], gone: Iterable[str]) -> None:
+        """Set keys that were not touched, however many, to what the file holds."""
+        dict.update(self, texts)
+        for key in gone:
+            self._remove(key)
+        for key in list(self.touched):
+            if key in texts and dict.get(self, key) is texts[key]:  # a signal handler has just touched it
+                self.touched.pop(key)
+
     def take_along(self, key: str, base: MaybeText, text: MaybeText) -> None:
         """Set a key to a text that is not the one of the file."""
         self.touched[key] = Touched(base, MISSING, next(self.moments))
@@ -122,6 +132,8 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         if touched is None:
             return self._untouched(key)
         value = dict.__getitem__(self, key)
+        if touched.seen is _UNDECODED and type(value) is Raw:
+            return touched.base
         if value is touched.seen and is_scalar(value) and touched.base is not MISSING:
             return touched.base
         return encode(value, key)
@@ -143,11 +155,13 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
 
     def __getitem__(self, key: str) -> Any:
         value = dict.__getitem__(self, key)
-        if type(value) is Raw and key not in self.touched:
-            text = bytes(value)
-            value = decode(text)
-            dict.__setitem__(self, key, value)
-            self.touched[key] = Touched(text, value)
+        if type(value) is Raw:
+            touched = self.touched.get(key)
+            if touched is None or touched.seen is _UNDECODED:
+                text = bytes(value)
+                value = decode(text)
+                dict.__setitem__(self, key, value)
+                self.touched[key] = Touched(text, value, touched.moment if touched else 0)
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -155,14 +169,20 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         base = self.base(key)
         if base is not MISSING and key not in self:
             self.moved.add(key)
-        self.touched[key] = Touched(base, MISSING, next(self.moments))
+        self._touch(key, base)
         self._place(key, value)
+        self.touched[key] = Touched(base, MISSING, next(self.moments))  # a handler's call in between came first
 
     def __delitem__(self, key: str) -> None:
         if key not in self:
             raise KeyError(key)
-        self.touched[key] = Touched(self.base(key), MISSING, next(self.moments))
+        self._touch(key, self.base(key))
         self._remove(key)
+
+    def _touch(self, key: str, base: MaybeText) -> None:
+        """Note that a key is about to be set or deleted; until then it has the value that it had."""
+        is_undecoded = key not in self.touched and type(dict.get(self, key)) is Raw
+        self.touched[key] = Touched(base, _UNDECODED if is_undecoded else MISSING, next(self.moments))
 
     # What C code copies goes through __iter__ where it is overridden: dict(live) has values, not texts.
     def __iter__(self) -> Iterator[str]:

@@ -10,21 +10,35 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from ._document import EMPTY, Document
 from ._errors import UnserializableValueError
 from ._live import LiveDict
 from ._merge import OnConflict, Unsaved
-from ._operations import Commit, Function, Operation, Origin, Reload, Save, Update, Write, pending, whole_memory
+from ._operations import Commit, Function, Operation, Origin, Reload, Save, Update, Write, whole_memory
 from ._tracking import Tracker
 from ._values import MISSING, MaybeText, Raw, decode, same
 
 _COPY_ATTEMPTS: Final = 100
 W = TypeVar("W", bound=Write)
+
+
+class Differences(NamedTuple):
+    """What must be changed in one document to have another."""
+
+    texts: Mapping[str, Raw] = MappingProxyType({})
+    gone: Collection[str] = ()
+
+    @classmethod
+    def between(cls, older: Document, newer: Document) -> Self:
+        """Compare two documents."""
+        changes = newer.differences(older)
+        texts = {key: Raw(text) for key, text in changes.items() if text is not MISSING}
+        return cls(texts, changes.keys() - texts.keys())
 
 
 class Arrival(NamedTuple):
@@ -33,15 +47,17 @@ class Arrival(NamedTuple):
     position: int
     document: Document
     calls: Mapping[str, Write]
-    """By key, the last call that it was about."""
+    """By key, the last call that changed it, or might have."""
     texts: Mapping[str, MaybeText]
     """What the file holds of these keys."""
     save: Save | None = None
     """The last save among the calls, after which memory has seen the whole document."""
-    differences: Mapping[str, MaybeText] = MappingProxyType({})
+    differences: Differences = Differences()
     """Between the document that memory had seen when the save was called, and this one."""
     live: LiveDict | None = None
     """The whole document, if it was loaded."""
+    over: Sequence[Write] = ()
+    """The calls that are over, also those that failed."""
 
 
 class _Flight:
@@ -74,20 +90,28 @@ class Memory:
         self.position = 0
         """Of the last cycle whose outcome is known here."""
         self._loaded = 0  # the moment of the last load
+        self._read = 0  # when it began to read
         self._writes: dict[Write, dict[str, None]] = {}  # the calls under way, in their order, and their keys
         self._flights: dict[str, _Flight] = {}
 
-    def load(self, position: int, document: Document, live: LiveDict) -> bool:
+    def now(self) -> int:
+        """Return a moment: a reading that begins then is older than all that begin later."""
+        return next(self._moments)
+
+    def load(self, position: int, document: Document, live: LiveDict, began: int) -> bool:
         """Take over a whole document, read at a position, and drop what is unsaved.
 
-        Returns False, and does nothing, if memory knows of a later cycle: it may be newer than what was read.
+        Returns False, and does nothing, if memory knows of a later cycle: it may be newer than what was read. What
+        another thread began to read later, and has loaded meanwhile, stays.
         """
         if position < self.position:
             return False
+        if position == self.position and began < self._read:
+            return True
         live.moments = self._moments
         self.data, self.seen, self._ahead = live, document, {}
         self._stand_at(position)
-        self._loaded = next(self._moments)
+        self._loaded, self._read = next(self._moments), began
         return True
 
     def known(self) -> Document:
@@ -121,7 +145,12 @@ class Memory:
         data = self.data
         appended = dict.fromkeys(list(data.appended))
         keys = [key for key in list(data.touched) if key not in appended]
-        unsaved = {key: change for key in (*keys, *appended) if (change := self.send(key))}
+        unsaved = {}
+        for key in (*keys, *appended):
+            if change := self.send(key):
+                unsaved[key] = change
+            else:
+                self._bury(key)
         mine = {key: change.mine for key, change in unsaved.items()}
         texts = {key: data.base(key) for key in list(self._ahead)} | mine
         changes = {key: texts[key] for key in texts if key not in appended}
@@ -141,11 +170,11 @@ class Memory:
         """Return the commit of a transaction that begins now."""
         return self._begun(Commit(self.origin()))
 
-    def touch(self, commit: Commit, key: str) -> dict[str, Unsaved]:
+    def touch(self, commit: Commit, key: str) -> Unsaved | None:
         """Return the unsaved change of a key, if there is one, for a transaction that takes it along."""
         change = self.send(key)
         self._take_off(commit, key, change)
-        return pending({key: change}, commit.origin, self.tracker.own) if change else {}
+        return change
 
     def reload(self) -> Reload:
         """Return a loading under the lock."""
@@ -159,14 +188,15 @@ class Memory:
         """Note that nothing will become of a call any more, or that its outcome has arrived."""
         if not isinstance(operation, Write):
             return
-        for key in self._writes.pop(operation, ()):
+        for key in self._writes.get(operation, ()):
             flight = self._flights.get(key)
-            if flight is None:  # an interrupt came before it was noted
+            if flight is None:  # an interrupt came before it was noted, or after
                 continue
             flight.writes.pop(operation, None)
             if not flight.writes:
                 del self._flights[key]
                 self._bury(key)
+        self._writes.pop(operation, None)
         self._see_horizon()
 
     def absorb(self, arrival: Arrival) -> None:
@@ -175,24 +205,26 @@ class Memory:
         If an exception interrupts that, it can be done again.
         """
         if arrival.live is not None:
-            self.load(arrival.position, arrival.document, arrival.live)
-            return
-        if arrival.position <= self.position:
-            return  # memory was loaded since
+            self.load(arrival.position, arrival.document, arrival.live, self.now())
+        elif arrival.position > self.position:  # else memory was loaded since
+            self._absorb(arrival)
+        for write in arrival.over:  # at once: its caller may hear of it later
+            self.is_over(write)
+
+    def _absorb(self, arrival: Arrival) -> None:
         texts = arrival.texts
         if arrival.save:
-            since_seen = (
-                arrival.differences
-                if arrival.save.seen is self.seen
-                else arrival.document.differences(self.seen)  # another save or load came in between
-            )
-            texts = {**self._ahead, **since_seen, **texts}
+            since_seen = arrival.differences
+            if arrival.save.seen is not self.seen:  # another save or load came in between
+                since_seen = Differences.between(self.seen, arrival.document)
+            texts = {**self._ahead, **self._take_over_untouched(since_seen), **texts}
         for key, text in texts.items():
             if arrival.position <= self.position:
                 return  # by another thread, while a signal handler had the lock of memory released
             base = self.data.base(key)
             if not arrival.save and self._ahead.setdefault(key, base) == text:
                 del self._ahead[key]
+            self._land(key, arrival.position)
             self._settle(key, text, arrival.calls.get(key))
         if arrival.save:
             self.seen, self._ahead = arrival.document, {}
@@ -251,7 +283,11 @@ class Memory:
             return touched.moment > change.set_at or not same(mine, change.mine)
         flight = self._flights.get(key)
         looked = flight.writes.get(write) if flight and write else None
-        return (looked is not None and touched.moment > looked) or not same(mine, touched.base)
+        if looked is None and write is not None:  # it is over: a signal handler had made it
+            looked = write.origin.moment
+        if looked is not None and touched.moment > looked:
+            return True
+        return not same(mine, touched.base) or self._is_last_word(key, mine, touched.moment)
 
     def _settle(self, key: str, text: MaybeText, write: Write | None) -> None:
         """Take over what the file holds of a key, unless memory was changed since the calls on it were made."""
@@ -272,6 +308,22 @@ class Memory:
             data.rebase(key, text, agrees=False)
         else:
             self._take_over(key, text)
+
+    def _take_over_untouched(self, differences: Differences) -> dict[str, MaybeText]:
+        """Take over, at once, what concerns nothing that was done here; return the rest."""
+        concerned = (*self.data.touched, *self._flights, *self._ahead)
+        texts, gone = dict(differences.texts), set(differences.gone)
+        rest: dict[str, MaybeText] = {key: bytes(texts.pop(key)) for key in concerned if key in texts}
+        rest.update((key, MISSING) for key in concerned if key in gone)
+        self.data.take_over_all(texts, gone - rest.keys())
+        return rest
+
+    def _land(self, key: str, position: int) -> None:
+        """Note that a change is not under way any more which a cycle up to the position has taken along."""
+        flight = self._flights.get(key)
+        own = self.tracker.own(key)
+        if flight and flight.last and flight.last.moment <= own.moment and own.taken <= position:
+            flight.last = None
 
     def _take_over(self, key: str, text: MaybeText) -> None:
         self.data.take_over(key, text)

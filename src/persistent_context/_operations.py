@@ -69,37 +69,41 @@ class Draft:
     def put(
         self,
         changes: Mapping[str, MaybeText],
-        taken: Mapping[str, Unsaved],
-        origin: Origin,
+        write: Write,
+        pending: Mapping[str, Unsaved],
         moved: Collection[str] = (),
     ) -> None:
-        """Change texts, on behalf of a context, whose unsaved changes of these keys are taken along by that.
+        """Change texts on behalf of a call, which takes its context's unsaved changes along.
 
         Args:
             changes: the new texts.
-            taken: the unsaved changes.
-            origin: the context.
+            write: the call.
+            pending: those of its unsaved changes that no earlier call has taken along.
             moved: keys that are to stand at the end.
         """
+        tracker = write.origin.tracker
         self._moved.update(moved)
-        own = self._own.setdefault(origin.tracker, {})
-        written = self._written.setdefault(origin.tracker, {})
+        own = self._own.setdefault(tracker, {})
+        written = self._written.setdefault(tracker, {})
         for key, text in changes.items():
             before = self._texts.get(key, MISSING)
             if before is MISSING:  # new keys stand in the order in which they came
                 self._texts.pop(key, None)
             self._texts[key] = text
-            change = taken.get(key)
             if text != before:
                 written[key] = text
-            if text != before or (change is not None and same(text, change.mine)):
-                known = self._own_of(origin.tracker, key)
-                own[key] = Own(text, self.position, known.moment, known.taken)
-        for key, change in taken.items():
-            known = self._own_of(origin.tracker, key)
-            own[key] = Own(known.text, known.written, change.moment, self.position)
+                own[key] = self._own_of(tracker, key)._replace(text=text, written=self.position)
+        for key, change in pending.items():
+            text = self._texts.get(key, MISSING)
+            if same(text, change.mine):
+                own[key] = self._own_of(tracker, key)._replace(text=text, written=self.position)
+                self._claims = True
             if change.moved:
                 self._moved.add(key)
+        # Also where an earlier call had taken a change along: a later one may know of that call, and not of this one.
+        for key, change in write.unsaved.items():
+            known = self._own_of(tracker, key)
+            own[key] = known._replace(moment=max(known.moment, change.moment), taken=self.position)
         self._is_new = self._is_new and all(text is MISSING for text in changes.values())
         self._claims = self._claims or bool(changes)
 
@@ -254,10 +258,10 @@ class Save(Write):
         pending = draft.pending(self.unsaved, self.origin)
         if draft.is_new:
             draft.create()
-            draft.put(self._memory(), pending, self.origin)
+            draft.put(self._memory(), self, pending)
         else:
             theirs = {key: draft.get(key) for key in pending}
-            draft.put(merge(pending, theirs, self._policy), pending, self.origin)
+            draft.put(merge(pending, theirs, self._policy), self, pending)
 
 
 class Update(Write):
@@ -293,7 +297,7 @@ class Update(Write):
         pending = draft.pending(self.unsaved, self.origin)
         text = merge(pending, {self._key: text}, self._policy).get(self._key, text)
         text, result = self._function(text)
-        draft.put({} if text is found else {self._key: text}, pending, self.origin)
+        draft.put({} if text is found else {self._key: text}, self, pending)
         return result
 
 
@@ -309,22 +313,42 @@ class Commit(Write):
     def __init__(self, origin: Origin) -> None:
         self.looked_at: Final[dict[str, MaybeText]] = {}
         """The keys that it touched, and what the file holds of them."""
-        self.taken: Final[dict[str, Unsaved]] = {}
-        """The unsaved changes that it takes along."""
+        self._taken: Final[dict[str, Unsaved]] = {}
+        self._pending: Final[dict[str, Unsaved]] = {}
         self.changes: Final[dict[str, MaybeText]] = {}
         """The new texts."""
         self.moved: Final[set[str]] = set()
         """The keys that were deleted and set again, and so stand at the end."""
         self.has_set = False
         """Whether it set or deleted a key, maybe to what the file held."""
-        super().__init__("transaction", self.looked_at.keys(), self.taken, origin)
+        super().__init__("transaction", self.looked_at.keys(), self._taken, origin)
+
+    def touch(self, key: str, change: Unsaved | None, theirs: MaybeText, policy: OnConflict) -> MaybeText:
+        """Note that a key is touched, and return what it is for the transaction.
+
+        Args:
+            key: the key.
+            change: what the context makes of it, if that is unsaved.
+            theirs: what the file holds.
+            policy: for this unsaved change.
+
+        Raises:
+            ConflictError: under ``"raise"``.
+        """
+        taken = {} if change is None else {key: change}
+        found = pending(taken, self.origin, self.origin.tracker.own)
+        text = merge(found, {key: theirs}, policy).get(key, theirs)
+        self._taken.update(taken)
+        self._pending.update(found)
+        self.looked_at[key] = theirs
+        return text
 
     def apply(self, draft: Draft) -> None:
         """Change them."""
         if self.has_set:
             draft.claim()
-        if self.changes or self.taken:
-            draft.put(self.changes, self.taken, self.origin, self.moved)
+        if self.changes or self.unsaved:
+            draft.put(self.changes, self, self._pending, self.moved)
 
 
 def incr(key: str, delta: float, default: float) -> Function:

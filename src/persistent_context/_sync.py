@@ -16,7 +16,7 @@ from ._operations import Operation
 from ._request import Begin, Owner, Request, Stay
 from ._transaction import Transaction
 from ._types import Change, Holder
-from ._watch import Watch
+from ._watch import Flag, Watch
 
 _NAP_SECONDS: Final = 1.0
 """The longest wait in one piece: a Ctrl-C just before it, and any on Windows, is noticed at its end."""
@@ -104,29 +104,26 @@ class SyncPersistentContext(BaseContext):
         Interrupted before its cycle has begun, it is withdrawn; afterwards it is waited for, and then the exception
         goes on.
         """
-        queue = self._queue_here() or self._attach()
-        patience = self._lock_timeout if patience is None else patience
-        request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
-        began = time.monotonic()
+        queue: CommitQueue | None = None
+        request: Request | None = None
         try:
+            queue = self._queue_here() or self._attach()
+            patience = self._lock_timeout if patience is None else patience
+            request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
+            began = time.monotonic()
             queue.submit(request)
             with self._released():
                 self._wait(queue, request, began + patience)
             self._over(operation)
             return _result(queue, request, began)
         except BaseException:
-            if not request.withdraw():
+            if queue is not None and request is not None and not queue.withdraw(request):
                 with self._released():
                     self._wait_out(request)
                 if isinstance(request.result, Turn):
-                    self._give_back(request.result)
+                    request.result.abandon()
             self._over(operation)
             raise
-
-    def _give_back(self, turn: Turn) -> None:
-        """End a transaction with nothing written, unless it was ended."""
-        if turn.is_open and not turn.is_inherited:
-            self._end(turn, Operation("transaction"))
 
     def _end(self, turn: Turn, operation: Operation) -> None:
         """End a transaction with an operation, to its end whatever interrupts."""
@@ -154,7 +151,7 @@ class SyncPersistentContext(BaseContext):
         has_thread = queue.run_elsewhere(even_if_busy=not request.patient)
         while not request.arrived:
             left = deadline - time.monotonic()
-            if left <= 0 and request.patient and request.withdraw():
+            if left <= 0 and request.patient and queue.withdraw(request):
                 return
             # A call that has begun is over soon, or told so if its cycle has to be repeated.
             nap = _NAP_SECONDS if has_thread and request.patient else _POLL_SECONDS
@@ -200,7 +197,7 @@ class SyncTransaction:
         except BaseException:
             stay.leave()
             if turn is not None:
-                self._context._give_back(turn)  # noqa: SLF001
+                turn.abandon()
             raise
         return transaction
 
@@ -227,7 +224,7 @@ class SyncTransaction:
         assert self._open is not None, "entered"
         turn, transaction, stay = self._open
         stay.leave()
-        self._context._give_back(turn)  # noqa: SLF001
+        turn.abandon()
         self._context._over(transaction._finish())  # noqa: SLF001
 
 
@@ -236,7 +233,7 @@ class SyncWatch(Watch):
 
     def __init__(self, context: SyncPersistentContext, keys: Iterable[str]) -> None:
         super().__init__(context._path, context._observer(keys))  # noqa: SLF001
-        self._rung = threading.Event()
+        self._rung = Flag()
 
     def __iter__(self) -> Self:
         return self
@@ -249,7 +246,8 @@ class SyncWatch(Watch):
             self._observer.look()
             if changes := self._observer.take_changes():
                 return changes
-            self._rung.wait()
+            while not self._closed and not self._rung.wait(_NAP_SECONDS):
+                pass
         raise StopIteration
 
     def close(self) -> None:
@@ -265,7 +263,7 @@ class SyncWatch(Watch):
         self.close()
 
 
-def _ring(rung: threading.Event) -> bool:
+def _ring(rung: Flag) -> bool:
     rung.set()
     return True
 

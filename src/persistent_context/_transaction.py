@@ -9,7 +9,7 @@ from typing import Any
 from ._document import Document
 from ._errors import ContextUsageError
 from ._live import Items, LiveDict, Values
-from ._merge import OnConflict, Unsaved, merge
+from ._merge import OnConflict, Unsaved
 from ._operations import Commit
 from ._values import MISSING, MaybeText, check_key, is_key, plain_key, same
 
@@ -25,7 +25,7 @@ class Transaction(MutableMapping[str, Any]):
         self,
         document: Document,
         commit: Commit,
-        touch: Callable[[Commit, str], dict[str, Unsaved]],
+        touch: Callable[[Commit, str], Unsaved | None],
         policy: OnConflict,
         filepath: str,
     ) -> None:
@@ -144,14 +144,11 @@ class Transaction(MutableMapping[str, Any]):
         if key in self._operation.looked_at or not is_key(key):
             return key
         theirs = self._theirs(key)
-        pending = self._touch_memory(self._operation, key)
-        merged = merge(pending, {key: theirs}, self._policy)
-        if merged:
-            self._values.take_along(key, theirs, merged[key])
-        else:
+        text = self._operation.touch(key, self._touch_memory(self._operation, key), theirs, self._policy)
+        if text is theirs:
             self._values.take_over(key, theirs)
-        self._operation.taken.update(pending)
-        self._operation.looked_at[key] = theirs
+        else:
+            self._values.take_along(key, theirs, text)
         if self._keys is not None and key not in self._values:
             self._keys.pop(key, None)
         elif self._keys is not None:

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from ._document import Document
@@ -194,6 +195,36 @@ class Watch:
             self._alarm = None
 
 
+class Flag:
+    """What threads wait for; unlike a ``threading.Event``, a signal handler may set it in the midst of anything."""
+
+    def __init__(self) -> None:
+        self._tokens: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        """Let everybody go on."""
+        self._tokens.put(None)
+
+    def is_set(self) -> bool:
+        """Whether nobody has to wait."""
+        return not self._tokens.empty()
+
+    def clear(self) -> None:
+        """Have whoever comes wait."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._tokens.get_nowait()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is set, or for some seconds; return whether it is set."""
+        try:
+            self._tokens.get(timeout=timeout)
+        except Empty:
+            return False
+        self._tokens.put(None)  # for the next one
+        return True
+
+
 class Alarm:
     """Rings, in a thread of its own, when a file may have changed, and now and then anyway.
 
@@ -208,7 +239,7 @@ class Alarm:
     """
 
     def __init__(self, path: str, ring: Callable[[], bool], fail: Callable[[BaseException], None]) -> None:
-        self._silenced = threading.Event()
+        self._silenced = Flag()
         threading.Thread(
             target=_sound, args=(path, ring, fail, self._silenced), name=f"watch {os.path.basename(path)}", daemon=True
         ).start()
@@ -218,9 +249,7 @@ class Alarm:
         self._silenced.set()
 
 
-def _sound(
-    path: str, ring: Callable[[], bool], fail: Callable[[BaseException], None], silenced: threading.Event
-) -> None:
+def _sound(path: str, ring: Callable[[], bool], fail: Callable[[BaseException], None], silenced: Flag) -> None:
     try:
         while not silenced.is_set():
             target = os.path.realpath(path)
@@ -234,7 +263,7 @@ def _sound(
         ring()
 
 
-def _events(target: str, silenced: threading.Event) -> Iterator[object]:
+def _events(target: str, silenced: Flag) -> Iterator[object]:
     """Yield when the file was replaced or written, and now and then anyway; end where this cannot be watched."""
     directory, name = os.path.split(target)
     # Not installed; no directory; too many watches; a name that is not UTF-8, which watchfiles cannot take.
@@ -255,7 +284,7 @@ def _events(target: str, silenced: threading.Event) -> Iterator[object]:
         )
 
 
-def _ticks(silenced: threading.Event) -> Iterator[object]:
+def _ticks(silenced: Flag) -> Iterator[object]:
     """Yield many times a second, for a while."""
     for _ in range(_TICKS):
         if silenced.wait(_TICK_SECONDS):

@@ -171,6 +171,10 @@ class Specification:
             if load.over == NOWHERE:
                 self._worlds([new for world in self.worlds for new in (world, *self._loaded(world, load, step))])
 
+    def _moments_of(self, step: int) -> tuple[int, ...]:
+        """When something may have happened: in a turn in which a transaction touched its key, before or after that."""
+        return (step - 1, step) if any(call.touched == step for call in self.calls) else (step,)
+
     def is_over(self, call: Call, outcome: object, step: int) -> None:
         """A call is over."""
         call.over = step
@@ -402,9 +406,9 @@ class Specification:
                 **certain,
                 **{place: len(self.changes[place]) for place, keep in zip(free, kept, strict=True) if not keep},
             }
-            for place, number in dropped.items():
-                drops[place] = (*drops.get(place, ()), (number, step))
-            yield replace(after, drops=drops)
+            for when in self._moments_of(step):
+                then = {place: (*drops.get(place, ()), (number, when)) for place, number in dropped.items()}
+                yield replace(after, drops={**drops, **then})
 
     def _reason(self, world: World, who: str, memory: dict[str, str], unsaved: set[str], *, saved: bool) -> str:
         """Why a context's memory at rest is impossible in a world, or the empty string."""
