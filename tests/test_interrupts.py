@@ -51,9 +51,11 @@ class TestInterrupts:
 
         assert {"value"} == ctx.unsaved_keys()
 
-    def test_one_in_the_midst_of_memory_lets_another_thread_finish(self, path, monkeypatch):
-        """A handler that saves in the midst of memory waits for a transaction whose thread wants memory, too."""
+    @pytest.mark.parametrize("whose", ["the same", "another"])
+    def test_one_in_the_midst_of_memory_lets_another_thread_finish(self, path, whose):
+        """A handler that saves in the midst of a context's memory waits for a transaction that wants it, too."""
         ctx = SyncPersistentContext(path, lock_timeout=20)
+        saved = ctx if whose == "the same" else SyncPersistentContext(path, lock_timeout=20)
         granted, go_on = threading.Event(), threading.Event()
         finished = []
 
@@ -66,7 +68,7 @@ class TestInterrupts:
 
         def handler(number, frame):
             go_on.set()
-            ctx.save()
+            saved.save()
             finished.append("save")
 
         before = signal.signal(signal.SIGUSR1, handler)

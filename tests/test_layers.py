@@ -18,7 +18,7 @@ STOREYS = [
     ["_operations"],
     ["_memory"],
     ["_transaction"],
-    ["_flock", "_worker", "_cancelling", "_request"],
+    ["_flock", "_guard", "_worker", "_cancelling", "_request"],
     ["_files"],
     ["_lock"],
     ["_store"],

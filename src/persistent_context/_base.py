@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import inspect
 import math
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, ItemsView, Iterable, Iterator, MutableMapping, Sequence, ValuesView
 from contextlib import AbstractContextManager
@@ -18,6 +16,7 @@ from . import _operations as operations
 from ._document import Document
 from ._errors import PersistentContextError
 from ._group import CommitQueue, queue_of
+from ._guard import new_guard
 from ._live import Items, LiveDict, Values
 from ._memory import Arrival, Differences, Memory
 from ._merge import OnConflict, Unsaved, check_policy
@@ -91,7 +90,7 @@ class BaseContext(MutableMapping[str, Any]):
         self._lock_timeout: Final = check_timeout(lock_timeout, "lock_timeout")
         self._on_conflict: Final = check_policy(on_conflict)
         self._memory = Memory()
-        self._guard = (os.getpid(), threading.RLock())
+        self._guard = (os.getpid(), new_guard())
         self._inbox: deque[Arrival] = deque()  # what cycles have made known, and memory has not taken over yet
         self._is_draining = False
         self._queue: CommitQueue | None = None
@@ -101,11 +100,12 @@ class BaseContext(MutableMapping[str, Any]):
         """Return the lock of memory, which the thread of a cycle never takes: an interrupt may wait for that thread."""
         if self._guard[0] != os.getpid():
             self._start_anew_after_fork()
-        return self._guard[1]
+        guard: AbstractContextManager[object] = self._guard[1]
+        return guard
 
     def _start_anew_after_fork(self) -> None:
         """Forget, in a forked child, the calls of its parent's threads, one of which may have held the lock."""
-        self._guard = (os.getpid(), threading.RLock())
+        self._guard = (os.getpid(), new_guard())
         self._inbox.clear()
         self._is_draining = False
         self._memory.forget_calls()
@@ -373,28 +373,7 @@ class BaseContext(MutableMapping[str, Any]):
 
     def _is_interrupted(self) -> bool:
         """Whether a signal handler or a finalizer runs in the midst of what this thread does to memory."""
-        return bool(self._guard[1]._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition
-
-    def _released(self) -> AbstractContextManager[object]:
-        """Return what releases the lock of memory while an interrupt waits for a call.
-
-        Another thread of this context may hold the file, and want memory before it lets go.
-        """
-        return _Released(self._guard[1]) if self._is_interrupted() else contextlib.nullcontext()
-
-
-class _Released(AbstractContextManager[None]):
-    """Releases a lock for a while, however often its thread has acquired it; what threading.Condition.wait() does."""
-
-    def __init__(self, lock: Any) -> None:
-        self._lock = lock
-        self._state: Any = None
-
-    def __enter__(self) -> None:
-        self._state = self._lock._release_save()  # noqa: SLF001
-
-    def __exit__(self, *_: object) -> None:
-        self._lock._acquire_restore(self._state)  # noqa: SLF001
+        return bool(self._guard[1]._is_owned())  # noqa: SLF001 - as threading.Condition
 
 
 class _AboutFile(AbstractContextManager[None]):

@@ -12,6 +12,7 @@ from typing import Any, Final, Self, Unpack
 
 from ._base import TRY_ONLY_SECONDS, BaseContext, Options, check_timeout, describe
 from ._group import CommitQueue, Turn
+from ._guard import Released
 from ._operations import Operation
 from ._request import Begin, Owner, Request, Stay
 from ._transaction import Transaction
@@ -112,13 +113,13 @@ class SyncPersistentContext(BaseContext):
             request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
             began = time.monotonic()
             queue.submit(request)
-            with self._released():
+            with Released():
                 self._wait(queue, request, began + patience)
             self._over(operation)
             return _result(queue, request, began)
         except BaseException:
             if queue is not None and request is not None and not queue.withdraw(request):
-                with self._released():
+                with Released():
                     self._wait_out(request)
                 if isinstance(request.result, Turn):
                     request.result.abandon()

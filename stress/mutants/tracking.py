@@ -124,7 +124,10 @@ TRACKING: Final = (
         "interrupt-keeps-memory-locked",
         "A signal handler that waits for a call keeps other threads of the context out of memory meanwhile.",
         Promise.STARVES,
-        (Edit("_base", "return _Released(self._guard[1]) if self._is_interrupted() else", "return"),),
+        (
+            Edit("_guard", "deque(itertools.starmap(_acquire, self._states), maxlen=0)", "pass"),
+            Edit("_guard", "self._states.extend(zip(owned, map(_release, owned), strict=True))", "pass"),
+        ),
         (suite("interrupts::TestInterrupts::test_one_in_the_midst_of_memory_lets_another_thread_finish", limit=15),),
     ),
     Mutant(
