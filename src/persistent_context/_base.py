@@ -309,8 +309,9 @@ class BaseContext(MutableMapping[str, Any]):
 
     def _over(self, operation: Operation) -> None:
         """Note that a call has ended, with whatever outcome."""
-        with self._guarded():
-            self._memory.is_over(operation)
+        if isinstance(operation, Write) and self._memory.is_under_way(operation):
+            with self._guarded():
+                self._memory.is_over(operation)
 
     def _observer(self, keys: Iterable[str]) -> Observer:
         with self._guarded(), self._about_file():

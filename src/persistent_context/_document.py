@@ -193,7 +193,9 @@ class Document:
             for page in pages:
                 if id(page) not in shared:
                     entries.update(page.entries())
-        changes: dict[str, MaybeText] = {key: bytes(text) for key, text in after.items() if before.get(key) != text}
+        changes: dict[str, MaybeText] = {
+            key: bytes(text) for key, text in after.items() if (old := before.get(key)) is not text and old != text
+        }
         changes.update((key, MISSING) for key in before if key not in after)
         return changes
 

@@ -184,19 +184,24 @@ class Memory:
         """Return what says that an operation comes from here, and from now."""
         return Origin(self.tracker, self.position, next(self._moments))
 
-    def is_over(self, operation: Operation) -> None:
+    def is_under_way(self, operation: Operation) -> bool:
+        """Return whether it is not known yet what has become of a call."""
+        return operation in self._writes
+
+    def is_over(self, write: Write) -> None:
         """Note that nothing will become of a call any more, or that its outcome has arrived."""
-        if not isinstance(operation, Write):
+        keys = self._writes.get(write)
+        if keys is None:
             return
-        for key in self._writes.get(operation, ()):
+        for key in keys:
             flight = self._flights.get(key)
             if flight is None:  # an interrupt came before it was noted, or after
                 continue
-            flight.writes.pop(operation, None)
+            flight.writes.pop(write, None)
             if not flight.writes:
-                del self._flights[key]
+                self._flights.pop(key, None)
                 self._bury(key)
-        self._writes.pop(operation, None)
+        self._writes.pop(write, None)
         self._see_horizon()
 
     def absorb(self, arrival: Arrival) -> None:
@@ -242,8 +247,8 @@ class Memory:
 
     def forget_calls(self) -> None:
         """Let go of calls of which nobody will hear again: of another event loop, or of a process forked from."""
-        for operation in list(self._writes):
-            self.is_over(operation)
+        for write in list(self._writes):
+            self.is_over(write)
         self.tracker.is_writing = False
 
     def _begun(self, operation: W) -> W:

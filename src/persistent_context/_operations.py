@@ -92,18 +92,20 @@ class Draft:
             self._texts[key] = text
             if text != before:
                 written[key] = text
-                own[key] = self._own_of(tracker, key)._replace(text=text, written=self.position)
+                known = self._own_of(tracker, key)
+                own[key] = Own(text, self.position, known.moment, known.taken)
         for key, change in pending.items():
             text = self._texts.get(key, MISSING)
             if same(text, change.mine):
-                own[key] = self._own_of(tracker, key)._replace(text=text, written=self.position)
+                known = self._own_of(tracker, key)
+                own[key] = Own(text, self.position, known.moment, known.taken)
                 self._claims = True
             if change.moved:
                 self._moved.add(key)
         # Also where an earlier call had taken a change along: a later one may know of that call, and not of this one.
         for key, change in write.unsaved.items():
             known = self._own_of(tracker, key)
-            own[key] = known._replace(moment=max(known.moment, change.moment), taken=self.position)
+            own[key] = Own(known.text, known.written, max(known.moment, change.moment), self.position)
         self._is_new = self._is_new and all(text is MISSING for text in changes.values())
         self._claims = self._claims or bool(changes)
 
