@@ -913,3 +913,36 @@ class TestTheEndOfTheProgram:
         assert "2" == child.hear()
         assert [] == child.finish()
         assert {**BEFORE, "n": 2} == SyncPersistentContext.create(path).get_all_data()
+
+
+WITHOUT_ANYIO = """
+import asyncio, sys, threading
+from persistent_context import PersistentContext
+
+async def main():
+    begun, go_on = threading.Event(), threading.Event()
+
+    def function(value):
+        begun.set()
+        go_on.wait(20)
+        return 1
+
+    ctx = PersistentContext(sys.argv[1])
+    call = asyncio.create_task(ctx.mutate("n", function))
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
+    for _ in range(3):
+        call.cancel()
+        await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.wait([call])
+    await ctx.load()
+    print("anyio" in sys.modules, call.cancelled(), ctx["n"])
+
+asyncio.run(main())
+"""
+
+
+def test_where_nobody_has_imported_anyio(tmp_path, run):
+    """A call that has begun is finished before it is cancelled also in a program that does not use anyio."""
+    assert ["False True 1"] == run(WITHOUT_ANYIO, tmp_path / "state.json")

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -15,8 +16,18 @@ from contextvars import copy_context
 import filelock
 import pytest
 
-from persistent_context import ContextUsageError, LockTimeoutError, PersistentContext, SyncPersistentContext
-from persistent_context._group import queue_of
+from persistent_context import (
+    ContextUsageError,
+    LockTimeoutError,
+    PersistentContext,
+    ReentrantTransactionError,
+    SyncPersistentContext,
+    _group,
+    _values,
+)
+from persistent_context._group import CommitQueue, Turn, queue_of
+from persistent_context._operations import Operation
+from persistent_context._request import Request
 from persistent_context._store import JsonFileStore
 from persistent_context._worker import DaemonPool, pool
 
@@ -115,6 +126,10 @@ async def _outcome(awaitable):
         return await awaitable
     except Exception as error:
         return error
+
+
+class _Gone:
+    pass
 
 
 def _raise(error):
@@ -229,6 +244,25 @@ class TestWhatIsLeftBehind:
 
         assert call.cancelled()
 
+    def test_a_transaction_that_cannot_be_opened_is_given_back(self, path, monkeypatch):
+        """A turn that nobody has got, as memory ran out for one, is ended, and the file is free."""
+        ctx = SyncPersistentContext(path, lock_timeout=20)
+        monkeypatch.setattr(ctx, "_transaction", lambda document: _raise(MemoryError()))
+        with pytest.raises(MemoryError):
+            ctx.transaction().__enter__()
+
+        assert 1 == SyncPersistentContext(path, lock_timeout=20).incr("n")
+
+    async def test_an_exception_in_a_parents_transaction_is_the_childs(self, path, monkeypatch):
+        """In a forked child, an exception leaves the parent's transaction as it is, and goes on."""
+        ctx = PersistentContext(path)
+        manager = ctx.transaction()
+        async with manager:
+            with monkeypatch.context() as child:
+                child.setattr(Turn, "is_inherited", True)
+                assert not await manager.__aexit__(ZeroDivisionError, ZeroDivisionError(), None)
+            assert (await ctx.lock_holder()).pid == os.getpid()
+
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: run on a POSIX system")
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_a_forked_child_has_threads_and_a_queue_of_its_own(self, path):
@@ -329,6 +363,21 @@ class TestThePool:
 
         assert [threading.get_ident()] == ran
 
+    def test_without_a_thread_a_transaction_is_ended_by_its_own(self, path, monkeypatch):
+        """Where no thread can be started, the thread that leaves a transaction commits it."""
+        with SyncPersistentContext(path).transaction() as tx:
+            tx["n"] = 1
+            monkeypatch.setattr(DaemonPool, "submit", lambda *_: False)
+
+        assert '{\n"n": 1\n}\n' == path.read_text(encoding="utf-8")
+
+    def test_a_thread_that_nobody_takes_back_ends(self, monkeypatch):
+        """A thread that somebody seemed to count on, again and again, ends all the same."""
+        monkeypatch.setattr("persistent_context._worker._IDLE_SECONDS", 0.001)
+        monkeypatch.setattr("persistent_context._worker._IDLE_AT_MOST", 3)
+
+        assert DaemonPool()._next() is None
+
 
 class TestWhoIsInside:
     def test_a_thread_that_entered_for_somebody_else_is_not(self, path):
@@ -375,8 +424,90 @@ class TestAnInterrupt:
 
         assert '{\n"n": 1\n}\n' == found
 
+    def test_one_more_while_it_waits_is_raised_at_the_end(self, path):
+        """An exception that comes while a call is waited out is raised when that has arrived."""
+        ctx = SyncPersistentContext(path)
+        request = ctx._request(Operation("save"), Request, patient=True)
+
+        class Struck:
+            def acquire(self, timeout):
+                request.arrived = True
+                raise KeyboardInterrupt
+
+        request.waiter = Struck()
+        with pytest.raises(KeyboardInterrupt):
+            ctx._wait_out(request)
+
+    def test_a_call_behind_the_transaction_that_its_thread_waits_for_is_refused(self, path, monkeypatch):
+        """A handler that makes a call while its thread waits for a transaction is told so at once."""
+        ctx, other = SyncPersistentContext(path, lock_timeout=20), SyncPersistentContext(path)
+        wait = SyncPersistentContext._wait
+
+        def interrupted(self, queue, request, deadline):
+            monkeypatch.undo()
+            with pytest.raises(ReentrantTransactionError, match="interrupts its thread"):
+                other.incr("n")
+            held.release()
+            wait(self, queue, request, deadline)
+
+        monkeypatch.setattr(SyncPersistentContext, "_wait", interrupted)
+        held = filelock.FileLock(f"{path}.lock")
+        held.acquire()
+        with ctx.transaction() as tx:
+            tx["n"] = 7
+
+        assert 8 == other.incr("n")
+
+    def test_what_is_raised_while_a_sound_value_is_encoded_goes_on(self, path, monkeypatch):
+        """It is a signal handler's, and says nothing of the value."""
+
+        def interrupted(value):
+            monkeypatch.undo()
+            raise InterruptedError
+
+        monkeypatch.setattr(_values, "_written", interrupted)
+        ctx = SyncPersistentContext(path)
+        ctx["a"] = [1]
+        with pytest.raises(InterruptedError):
+            ctx.save()
+
 
 class TestOneThreadAtATime:
+    async def test_those_who_only_try_have_it_behind_a_transaction_too(self, path):
+        """A transaction that only tries, and stands behind another call, is tried in the cycle after that."""
+        ctx = PersistentContext(path)
+        await ctx.load()
+
+        async def enter():
+            async with ctx.transaction(timeout=0) as tx:
+                return dict(tx)
+
+        assert [1, {"n": 1}] == await asyncio.gather(ctx.incr("n"), enter())
+
+    def test_a_queue_that_is_gone_is_made_anew(self, path):
+        """A file whose queue was just thrown away, as another thread may see, has a new one."""
+        known = weakref.ref(_Gone())
+        _group._queues[str(path)] = known
+        queue = queue_of(str(path))
+        _group._forget(str(path), known)
+
+        assert queue_of(str(path)) is queue
+
+    def test_a_queue_that_another_thread_has_just_made_is_taken(self, path, monkeypatch):
+        """Of two threads that make the queue of a file at the same time, both have the first one's."""
+        first = []
+        real = CommitQueue.__init__
+
+        def overtaken(self, *arguments):
+            real(self, *arguments)
+            if not first:
+                first.append(self)
+                first.append(queue_of(str(path)))
+
+        monkeypatch.setattr(CommitQueue, "__init__", overtaken)
+
+        assert queue_of(str(path)) is first[1]
+
     def test_only_one_waits_for_the_lock(self, path, monkeypatch):
         """However many threads call, one of the process stands in the kernel's queue, and carries the calls of all."""
         inside, most = [], []

@@ -363,21 +363,6 @@ class TestManyChanges:
         assert {"k3", "k4", "k5", "mine"} == {*settled}
         assert (expected, stored(path), set()) == (dict(ctx), dict(ctx), ctx.unsaved_keys())
 
-    def test_a_signal_handler_that_looks_meanwhile_sees_values(self, path):
-        """A key that is looked at just before it is taken over has the new value, decoded, and is not unsaved."""
-        ctx = SyncPersistentContext(path)
-        live = ctx._data
-
-        class Interrupted(dict):
-            def keys(self):
-                live["k"]  # as a handler does
-                return super().keys()
-
-        live.take_over("k", b"1")
-        live.take_over_all(Interrupted(k=_values.Raw(b"2")), ())
-
-        assert (2, set()) == (ctx["k"], ctx.unsaved_keys())
-
 
 def _noted(notes, function, self, key, *rest):
     notes.append(key)

@@ -29,6 +29,18 @@ class TestCallsMadeAtOnce:
         assert [11, None] == await asyncio.gather(ctx.incr("n"), ctx.save())
         assert ({"n": 11}, 11) == (stored(path), ctx["n"])
 
+    async def test_a_list_that_grows_and_shrinks_between_two_saves_is_saved_as_it_was_last(self, path):
+        """A value that a save has taken along, and that is then changed back in place, is changed back in the file."""
+        path.write_text('{"l": [1]}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        ctx["l"].append(2)
+        first = asyncio.create_task(ctx.save())
+        await asyncio.sleep(0)
+        ctx["l"].pop()
+        await asyncio.gather(first, ctx.save())
+
+        assert ([1], {"l": [1]}, set()) == (ctx["l"], stored(path), ctx.unsaved_keys())
+
     async def test_a_key_that_is_set_again_between_two_calls_is_set_twice(self, path):
         """Setting a key to the value that an earlier call has taken along is another change, and not the same."""
         ctx = await PersistentContext.create(path)

@@ -630,3 +630,34 @@ class TestTheAlarm:
 
         assert (False, True) == (noise, rung.wait(60))
         alarm.silence()
+
+
+class TestAnInterrupt:
+    def test_a_look_in_the_midst_of_a_look_is_refused(self, path, monkeypatch):
+        """A signal handler that uses the watch with which its thread is looking is told so, and waits for nothing."""
+        watch = SyncPersistentContext.create(path).watch()
+        found = []
+        read = _store.JsonFileStore.read
+
+        def interrupted(store):
+            if not found:
+                found.append(None)
+                with pytest.raises(ContextUsageError, match="is looking with it"):
+                    next(watch)
+            return read(store)
+
+        SyncPersistentContext(path).incr("n")
+        monkeypatch.setattr(_store.JsonFileStore, "read", interrupted)
+        with watch:
+            assert {"n": Change(MISSING, 1)} == next(watch)
+            assert [None] == found
+
+    def test_a_wait_of_many_naps(self, path, monkeypatch):
+        """A wait goes on, nap after nap, until there is something."""
+        monkeypatch.setattr("persistent_context._sync._NAP_SECONDS", 0.001)
+        with SyncPersistentContext.create(path).watch() as watch:
+            writer = threading.Timer(0.2, SyncPersistentContext(path).incr, ["n"])
+            writer.start()
+
+            assert {"n": Change(MISSING, 1)} == next(watch)
+            writer.join()
