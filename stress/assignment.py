@@ -37,6 +37,8 @@ class Assignment:
     """Mean seconds from the end of one forked child to the next one; 0: none."""
     peers: int = 1
     """How many children of this kind there are."""
+    workers: int = 1
+    """How many processes hammer the file, and stand in front of each call."""
 
     @property
     def name(self) -> str:

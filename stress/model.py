@@ -19,7 +19,9 @@ REPLAYS = "bank/replays"
 GENERATION = 20
 """Tokens in a list that only grows, before it starts anew."""
 PATIENCE = 20.0
-"""Seconds in which a call has its turn, a program ends, and a watcher is told of the last change, however crowded."""
+"""Seconds in which a call has its turn, and a watcher is told of the last change, however crowded."""
+PATIENCE_PER_WORKER = 2.5
+"""Further seconds in which a program ends, which makes several calls."""
 
 FILLERS = 400
 FILLER = 1_000

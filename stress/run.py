@@ -157,6 +157,7 @@ class Run:
             cancel_every=self.plan.cancel_every,
             fork_every=self.plan.fork_every,
             peers=getattr(self.plan, kind) if kind in KINDS else 1,
+            workers=self.plan.processes,
         )
 
     def _launch(self, assignment: Assignment) -> None:

@@ -20,7 +20,7 @@ from stress.ending.blocking import BLOCKING
 from stress.ending.program import Program
 from stress.ending.tasks import TASKS
 from stress.history import Kind, Log
-from stress.model import PATIENCE
+from stress.model import PATIENCE, PATIENCE_PER_WORKER
 
 AT_A_TIME = 3
 LOOK_EVERY = 0.02
@@ -43,6 +43,7 @@ class Starter:
     def __init__(self, assignment: Assignment) -> None:
         """Get ready; nothing is started yet."""
         self._assignment = assignment
+        self._patience = PATIENCE + PATIENCE_PER_WORKER * assignment.workers
         self._log = Log(assignment.log)
         self._random = Random(f"{assignment.seed} {assignment.name}")
         self._running: list[Running | None] = [None] * AT_A_TIME
@@ -72,7 +73,7 @@ class Starter:
             random = Random(f"{self._assignment.seed} {name}")
             program = Program(str(self._assignment.state), name, keys, random, self._log)
             return lambda: way(program)
-        self._running[place] = Running(pid, name, time.monotonic() + PATIENCE)
+        self._running[place] = Running(pid, name, time.monotonic() + self._patience)
         return None
 
     def _has_ended(self, running: Running) -> bool:
@@ -83,7 +84,7 @@ class Starter:
             self._tell(running, f"it ended with {code}" if code else "")
         elif time.monotonic() > running.deadline:
             self._kill(running.pid)
-            self._tell(running, f"it did not end in {PATIENCE:g} s: {self._assignment.stacks} shows where it was")
+            self._tell(running, f"it did not end in {self._patience:g} s: {self._assignment.stacks} shows where it was")
         else:
             return False
         self._running[self._running.index(running)] = None
