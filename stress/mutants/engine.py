@@ -6,7 +6,7 @@ from typing import Final
 
 from stress.mutants.model import Edit, Mutant, Promise, suite
 
-_SETTLES_THE_TRIES = "        self._settle([request for request in trying if request.withdraw()])\n"
+_SETTLES_THE_TRIES = "        self._settle([request for request in trying if self.withdraw(request)])\n"
 
 ENGINE: Final = (
     Mutant(
@@ -102,7 +102,13 @@ ENGINE: Final = (
         "interrupted-call-takes-effect",
         "A blocking call that a signal handler's exception ends is carried out later.",
         Promise.CANCELLING,
-        (Edit("_sync", "            if not request.withdraw():\n", "            if False:\n"),),
+        (
+            Edit(
+                "_sync",
+                "if queue is not None and request is not None and not queue.withdraw(request):\n",
+                "if False:\n",
+            ),
+        ),
         (suite("signals::TestAnExceptionWhileACallWaits::test_a_handler_that_raises_withdraws_the_call", limit=40),),
     ),
     Mutant(

@@ -32,9 +32,8 @@ TRACKING: Final = (
         (
             Edit(
                 "_operations",
-                "            own[key] = Own(known.text, known.written, change.moment, self.position)\n",
-                "            if not same(change.base, change.mine):\n"
-                "                own[key] = Own(known.text, known.written, change.moment, self.position)\n",
+                "            own[key] = known._replace(moment=",
+                "            if not same(change.base, change.mine):\n                own[key] = known._replace(moment=",
             ),
         ),
         (suite("interleavings::test_found_before", limit=60),),
@@ -73,7 +72,7 @@ TRACKING: Final = (
         "What a call has made known arrives after a load that is newer, and overwrites it.",
         Promise.MEMORY,
         (
-            Edit("_memory", "            return  # memory was loaded since\n", "            pass\n"),
+            Edit("_memory", "elif arrival.position > self.position:  # else memory was loaded since\n", "else:\n"),
             Edit(
                 "_memory",
                 "                return  # by another thread, while a signal handler had the lock of memory released\n",
@@ -161,7 +160,14 @@ TRACKING: Final = (
         "found-and-not-synced",
         "A save acknowledges what it found in the file, though that may be gone after a power loss.",
         Promise.LOST,
-        (Edit("_operations", "        self._claims = True\n", "        pass\n"),),
+        (
+            Edit(
+                "_operations",
+                '"""Note that a call promises what it found in the file, without a change of its own."""\n'
+                "        self._claims = True\n",
+                "pass\n",
+            ),
+        ),
         (suite("store::TestADurableCallThatWritesNothing"),),
     ),
     Mutant(
