@@ -294,20 +294,32 @@ class TestWhatIsLeftBehind:
 
 
 class TestATurnedLink:
-    async def test_a_call_that_waits_is_not_left_behind(self, tmp_path):
-        """A save that waits when load() finds that the symlink was turned goes through, to the new file."""
+    async def test_a_call_that_waits_is_not_left_behind(self, tmp_path, monkeypatch):
+        """A save that waits when load() finds that the symlink was turned goes through, to the new file, and soon."""
         link = tmp_path / "link.json"
         for name in ("a", "b"):
             (tmp_path / f"{name}.json").write_text("{}", encoding="utf-8")
         link.symlink_to("a.json")
         ctx = await PersistentContext.create(link, lock_timeout=20)
         await ctx.incr("n")
+        await ctx._driver  # which would see to the next call in the old file's queue
         link.unlink()
         link.symlink_to("b.json")
         ctx["m"] = 1
+        load, run, submit = ctx._sync_load_internal, ctx._sync_save_internal, ctx._queue.submit
+        queued, runs = threading.Event(), []
+
+        def load_once_the_save_waits():
+            queued.wait(10)
+            return load()
+
+        monkeypatch.setattr(ctx._queue, "submit", lambda request: (submit(request), queued.set()))
+        monkeypatch.setattr(ctx, "_sync_load_internal", load_once_the_save_waits)
+        monkeypatch.setattr(ctx, "_sync_save_internal", lambda: (runs.append(True), run()))
         await asyncio.wait_for(asyncio.gather(ctx.load(), ctx.save()), 15)
         await asyncio.wait_for(ctx.incr("n"), 15)
 
+        assert len(runs) <= 2
         assert [{"n": 1}, {"n": 1, "m": 1}] == [
             json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8")) for name in ("a", "b")
         ]

@@ -6,7 +6,7 @@ from typing import Final
 
 from stress.mutants.model import Edit, Mutant, Promise, suite
 
-_SETTLES_THE_TRIES = "        self._settle([request for request in trying if request.withdraw()])\n"
+_SETTLES_THE_TRIES = "        self._settle([request for request in trying if self.withdraw(request)])\n"
 
 ENGINE: Final = (
     Mutant(
@@ -65,6 +65,53 @@ ENGINE: Final = (
         (suite("engine::TestWhoOnlyTries::test_nobody_waits_for_it", limit=20),),
     ),
     Mutant(
+        "who-only-tried-is-kept",
+        "Calls that only tried stay in the queue until a cycle comes by.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "_group",
+                "            self._discard(request)\n        return is_withdrawn\n",
+                "            pass\n        return is_withdrawn\n",
+            ),
+        ),
+        (suite("engine::TestWhatIsLeftBehind::test_calls_that_only_tried_are_not_kept"),),
+    ),
+    Mutant(
+        "refused-call-is-kept",
+        "A context keeps the calls that could not even be queued.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "_context",
+                "        try:\n            loop = self._enter_loop()\n",
+                "        loop = self._enter_loop()\n        try:\n",
+            ),
+            Edit(
+                "_sync",
+                "        try:\n            queue = self._queue_here() or self._attach()\n",
+                "        queue = self._queue_here() or self._attach()\n        try:\n",
+            ),
+        ),
+        (
+            suite("engine::TestWhatIsLeftBehind::test_a_refused_call_is_not_kept[async]"),
+            suite("engine::TestWhatIsLeftBehind::test_a_refused_call_is_not_kept[sync]"),
+        ),
+    ),
+    Mutant(
+        "failed-wait-goes-on",
+        "A thread whose waiting for the lock has failed is taken to wait still.",
+        Promise.STARVES,
+        (
+            Edit(
+                "_group",
+                "        except BaseException:\n            self._waiting_since = None\n            raise\n",
+                "        except BaseException:\n            raise\n",
+            ),
+        ),
+        (suite("engine::TestWhatIsLeftBehind::test_an_error_while_waiting_is_over_with_its_cycle"),),
+    ),
+    Mutant(
         "withdrawn-call-is-kept",
         "A context keeps the calls that were cancelled.",
         Promise.MEMORY,
@@ -99,10 +146,29 @@ ENGINE: Final = (
         (suite("engine::TestWhatIsLeftBehind::test_a_forked_child_has_threads_and_a_queue_of_its_own", limit=30),),
     ),
     Mutant(
+        "child-has-its-parents-statistics",
+        "A forked child is told what its parent has done, as if it had done that itself.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "_base",
+                "        queue = self._queue_here()\n        return Statistics()",
+                "        queue = self._queue\n        return Statistics()",
+            ),
+        ),
+        (suite("engine::TestWhatIsLeftBehind::test_a_forked_child_has_statistics_of_its_own", limit=30),),
+    ),
+    Mutant(
         "interrupted-call-takes-effect",
         "A blocking call that a signal handler's exception ends is carried out later.",
         Promise.CANCELLING,
-        (Edit("_sync", "            if not request.withdraw():\n", "            if False:\n"),),
+        (
+            Edit(
+                "_sync",
+                "if queue is not None and request is not None and not queue.withdraw(request):\n",
+                "if False:\n",
+            ),
+        ),
         (suite("signals::TestAnExceptionWhileACallWaits::test_a_handler_that_raises_withdraws_the_call", limit=40),),
     ),
     Mutant(
@@ -111,6 +177,20 @@ ENGINE: Final = (
         Promise.CANCELLING,
         (Edit("_sync", "            turn.end(request)\n            self._wait_out(request)\n", ""),),
         (suite("engine::TestAnInterrupt", limit=40),),
+    ),
+    Mutant(
+        "second-interrupt-keeps-the-lock",
+        "A second interrupt, while the first one is waited out at the end of a blocking transaction, leaves it open.",
+        Promise.CANCELLING,
+        (
+            Edit(
+                "_sync",
+                "        turn.abandon()\n        self._context._over(",
+                "        self._context._over(",
+            ),
+            Edit("_group", "        if not sys.is_finalizing():\n            self.abandon()\n", "        pass\n"),
+        ),
+        (suite("interrupts::TestInterrupts::test_a_second_one_at_the_end_of_a_transaction", limit=15),),
     ),
     Mutant(
         "thrown-away-transaction-keeps-the-lock",

@@ -64,8 +64,8 @@ FACES: Final = (
         (
             Edit(
                 "_context",
-                "        self._watch(loop, request, began + patience if",
-                "        self._watch(loop, request, began + 1000 if",
+                "_Flight(queue, began + patience if",
+                "_Flight(queue, began + 1000 if",
             ),
         ),
         (suite("transactions::TestTimeout::test_it_names_the_holder[async]", limit=15),),

@@ -115,6 +115,39 @@ MEMORY: Final = (
         (suite("corners::TestLoading::test_a_load_that_a_save_overtakes_is_not_taken_for_newer"),),
     ),
     Mutant(
+        "earlier-load-taken-for-later",
+        "A load that ends last puts back into memory what it read before a later one began.",
+        Promise.MEMORY,
+        (Edit("_memory", "if position == self.position and began < self._read:", "if False:"),),
+        (suite("sharing::TestReadings::test_one_does_not_undo_a_later_one"),),
+    ),
+    Mutant(
+        "changes-taken-over-singly",
+        "A save looks singly at each of the many keys that others have changed.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "_memory",
+                "concerned = (*self.data.touched, *self._flights, *self._ahead)",
+                "concerned = (*differences.texts, *differences.gone)",
+            ),
+        ),
+        (suite("sharing::TestManyChanges"),),
+    ),
+    Mutant(
+        "look-in-the-midst-of-many-changes",
+        "A key that a signal handler looks at while many are taken over is unsaved, and not decoded.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "_live",
+                "            if key in texts and dict.get(self, key) is texts[key]:  # a signal",
+                "            if False:  # a signal",
+            ),
+        ),
+        (suite("model::TestTheLiveDictionary::test_a_key_that_is_looked_at_while_all_are_taken_over_has_the_new_value"),),
+    ),
+    Mutant(
         "change-during-a-call-lost",
         "What was set while a call was under way is overwritten by its result.",
         Promise.MEMORY,

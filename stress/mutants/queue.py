@@ -213,6 +213,19 @@ QUEUE: Final = (
         (suite("save_and_load::TestSymlinks::test_a_link_that_was_turned_is_followed_anew"),),
     ),
     Mutant(
+        "left-behind-at-a-turned-link",
+        "A call that waits while its context finds the link turned has the new file's queue run again and again.",
+        Promise.STARVES,
+        (
+            Edit(
+                "_context",
+                "            if is_turned or not queue.needs_running():\n",
+                "            if not queue.needs_running():\n",
+            ),
+        ),
+        (suite("engine::TestATurnedLink", limit=40),),
+    ),
+    Mutant(
         "a-listener-ends-the-thread",
         "What a listener to metrics raises ends the thread of the cycle, and its calls are never told.",
         Promise.FAILURE,

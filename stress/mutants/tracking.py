@@ -32,12 +32,85 @@ TRACKING: Final = (
         (
             Edit(
                 "_operations",
-                "            own[key] = Own(known.text, known.written, change.moment, self.position)\n",
-                "            if not same(change.base, change.mine):\n"
-                "                own[key] = Own(known.text, known.written, change.moment, self.position)\n",
+                "            own[key] = known._replace(moment=",
+                "            if not same(change.base, change.mine):\n                own[key] = known._replace(moment=",
             ),
         ),
         (suite("interleavings::test_found_before", limit=60),),
+    ),
+    Mutant(
+        "change-taken-before-leaves-no-trace",
+        "A call that finds its change taken along already does not note so, and a later call makes the change again.",
+        Promise.LOST,
+        (
+            Edit(
+                "_operations",
+                "        for key, change in write.unsaved.items():\n",
+                "        for key, change in pending.items():\n",
+            ),
+            Edit("_memory", "            flight.last = None\n\n", "            pass\n\n"),
+        ),
+        (suite("interleavings::test_found_before[a change that several calls have seen is not made again]", limit=60),),
+    ),
+    Mutant(
+        "agreement-is-no-own-text",
+        "A change that the file agrees with is not noted as the context's own, and a later call has an older base.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "_operations",
+                "                own[key] = self._own_of(tracker, key)._replace(text=text, written=self.position)\n"
+                "                self._claims = True\n",
+                "                self._claims = True\n",
+            ),
+        ),
+        (suite("interleavings::test_found_before[a deletion that was none is followed by a change]", limit=60),),
+    ),
+    Mutant(
+        "arrived-call-still-under-way",
+        "A call whose outcome has arrived is taken to be under way until its caller hears of it.",
+        Promise.MEMORY,
+        (
+            Edit("_memory", "            self.is_over(write)\n", "            pass\n"),
+            Edit(
+                "_context",
+                "        self._over(request.operation)\n        request.arrived",
+                "        request.arrived",
+            ),
+        ),
+        (
+            suite(
+                "interleavings::test_found_before[a change that has arrived is not the last word of its late callers]",
+                limit=60,
+            ),
+        ),
+    ),
+    Mutant(
+        "set-back-and-then-told-otherwise",
+        "A key that is set back while a call on it is under way is overwritten by what a save makes known.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "_memory",
+                "        return not same(mine, touched.base) or self._is_last_word(key, mine, touched.moment)\n",
+                "        return not same(mine, touched.base)\n",
+            ),
+        ),
+        (suite("interleavings::test_found_before[a key set back after a call stays so when a save tells]", limit=60),),
+    ),
+    Mutant(
+        "set-that-a-call-interrupts-lost",
+        "A key that a signal handler's call changes in the midst of its being set is what that call made of it.",
+        Promise.MEMORY,
+        (Edit("_memory", "            looked = write.origin.moment\n", "            pass\n"),),
+        (suite("interrupts::TestInterrupts::test_a_set_that_a_call_interrupts_comes_after_it"),),
+    ),
+    Mutant(
+        "half-set-key-taken-for-changed",
+        "A signal handler that looks at a key in the midst of its being set gets the undecoded text.",
+        Promise.MEMORY,
+        (Edit("_live", "_UNDECODED if is_undecoded else MISSING", "MISSING"),),
+        (suite("interrupts::TestInterrupts::test_a_set_that_a_call_interrupts_comes_after_it"),),
     ),
     Mutant(
         "set-back-during-a-call-forgotten",
@@ -73,7 +146,7 @@ TRACKING: Final = (
         "What a call has made known arrives after a load that is newer, and overwrites it.",
         Promise.MEMORY,
         (
-            Edit("_memory", "            return  # memory was loaded since\n", "            pass\n"),
+            Edit("_memory", "elif arrival.position > self.position:  # else memory was loaded since\n", "else:\n"),
             Edit(
                 "_memory",
                 "                return  # by another thread, while a signal handler had the lock of memory released\n",
@@ -121,6 +194,19 @@ TRACKING: Final = (
         (suite("sharing::TestGrowth"),),
     ),
     Mutant(
+        "jobs-never-saved-pile-up",
+        "Keys that were set and deleted before any save are remembered.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "_memory",
+                "            else:\n                self._bury(key)\n        mine = ",
+                "            else:\n                pass\n        mine = ",
+            ),
+        ),
+        (suite("sharing::TestGrowth::test_of_a_blocking_context[never saved]"),),
+    ),
+    Mutant(
         "interrupt-keeps-memory-locked",
         "A signal handler that waits for a call keeps other threads of the context out of memory meanwhile.",
         Promise.STARVES,
@@ -129,6 +215,37 @@ TRACKING: Final = (
             Edit("_guard", "self._states.extend(zip(owned, map(_release, owned), strict=True))", "pass"),
         ),
         (suite("interrupts::TestInterrupts::test_one_in_the_midst_of_memory_lets_another_thread_finish", limit=15),),
+    ),
+    Mutant(
+        "interrupt-keeps-another-memory-locked",
+        "A signal handler that waits for a call keeps other threads out of the memory of any context but the call's.",
+        Promise.STARVES,
+        (
+            Edit(
+                "_guard",
+                "    def __init__(self) -> None:\n",
+                "    def __init__(self, mine: Any) -> None:\n        self._mine = mine\n",
+            ),
+            Edit(
+                "_guard", "if guard is not None and guard._is_owned()", "if guard is self._mine and guard._is_owned()"
+            ),
+            Edit(
+                "_sync",
+                "with Released():\n                self._wait(",
+                "with Released(self._guard[1]):\n                self._wait(",
+            ),
+            Edit(
+                "_sync",
+                "with Released():\n                    self._wait_out(",
+                "with Released(self._guard[1]):\n                    self._wait_out(",
+            ),
+        ),
+        (
+            suite(
+                "interrupts::TestInterrupts::test_one_in_the_midst_of_memory_lets_another_thread_finish[another]",
+                limit=15,
+            ),
+        ),
     ),
     Mutant(
         "interrupted-drain-loses-a-result",
@@ -161,7 +278,14 @@ TRACKING: Final = (
         "found-and-not-synced",
         "A save acknowledges what it found in the file, though that may be gone after a power loss.",
         Promise.LOST,
-        (Edit("_operations", "        self._claims = True\n", "        pass\n"),),
+        (
+            Edit(
+                "_operations",
+                '"""Note that a call promises what it found in the file, without a change of its own."""\n'
+                "        self._claims = True\n",
+                "pass\n",
+            ),
+        ),
         (suite("store::TestADurableCallThatWritesNothing"),),
     ),
     Mutant(
