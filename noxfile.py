@@ -34,7 +34,7 @@ def find_pythons() -> list[str]:
     if sys.version_info.minor >= LOWEST:
         here.add(sys.version_info.minor)
     if not here:
-        sys.exit(f"no Python that is supported is here: install 3.{LOWEST} or later, the newest if you can")
+        sys.exit(f"no supported Python was found: install 3.{LOWEST} or later, the newest if you can")
     return [f"3.{minor}" for minor in sorted(here)]
 
 

@@ -132,7 +132,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="share the file of the fixture shared_context, and what compute_once computes, with other runs",
     )
-    parser.addini(_OPTION, "the same as --shared-context, from the folder of this configuration file", default="")
+    parser.addini(_OPTION, "same as --shared-context, relative to the directory of this configuration file", default="")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -82,7 +82,7 @@ class BaseContext(MutableMapping[str, Any]):
             msg = f"filepath must be a str or a path object, not {type(path).__name__}"
             raise TypeError(msg)
         if not path or "\0" in path:
-            msg = f"filepath must be the path of a file, not {path!r}"
+            msg = f"filepath must be a file path, not {path!r}"
             raise ValueError(msg)
         self._given_path: Final = path
         self._path: Final = os.path.abspath(os.path.expanduser(path))
@@ -135,7 +135,7 @@ class BaseContext(MutableMapping[str, Any]):
         """Set the value of a key in memory; ``save()`` makes it persistent. Does not suspend.
 
         Raises:
-            UnserializableValueError: the key is no ``str``. The value is checked when it is saved.
+            UnserializableValueError: the key is not a ``str``. The value is checked when it is saved.
         """
         try:
             with self._guarded():
@@ -206,7 +206,7 @@ class BaseContext(MutableMapping[str, Any]):
         """Delete a key in memory and return its value, or the default. Does not suspend.
 
         Raises:
-            KeyError: there is no such key, and no default.
+            KeyError: the key is missing, and no default was given.
         """
         with self._guarded():
             return self._memory.data.pop(key, *(() if default is _REQUIRED else (default,)))
@@ -396,9 +396,9 @@ def describe(face: str) -> str:
 def check_timeout(timeout: float, name: str) -> float:
     """Return a timeout in seconds if it is one, else raise TypeError or ValueError."""
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        msg = f"{name} is a number of seconds, not {type(timeout).__name__}"
+        msg = f"{name} must be a number of seconds, not {type(timeout).__name__}"
         raise TypeError(msg)
     if math.isnan(timeout) or timeout < 0:
-        msg = f"{name} is a number of seconds from 0 (only try) to math.inf (wait for ever), not {timeout!r}"
+        msg = f"{name} must be from 0 (try once) to math.inf (wait forever) seconds, not {timeout!r}"
         raise ValueError(msg)
     return timeout

@@ -90,7 +90,7 @@ class PersistentContext(BaseContext):
 
         Raises:
             NotARegularFileError: a directory, FIFO or device stands in its place.
-            LockTimeoutError: the file is corrupt, and its lock was not had in time to move it aside.
+            LockTimeoutError: the file is corrupt, and the lock to move it aside could not be acquired in time.
             OSError: the file cannot be read, or not be moved aside.
         """
         loop = self._enter_loop()
@@ -128,7 +128,7 @@ class PersistentContext(BaseContext):
             The new number.
 
         Raises:
-            TypeError: the value is no number (``bool`` is none); the file is unchanged.
+            TypeError: the value is not a number (``bool`` does not count as one); the file is unchanged.
             OSError: and all others that :meth:`save` raises.
         """
         return await self._perform(self._incr(key, delta, default))
@@ -259,9 +259,7 @@ class PersistentContext(BaseContext):
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._loop is not None and self._pid == os.getpid() and not self._loop.is_closed():
-                message = (
-                    "this context belongs to another event loop, which is still open; make one context for each loop"
-                )
+                message = "this context belongs to another event loop, which is still open; create one context per loop"
                 raise ContextUsageError(message).about(self._path)
             self._bind(loop)
         return loop
@@ -538,7 +536,7 @@ class AsyncWatch(Watch):
     def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not loop:
             if self._loop is not None and not self._loop.is_closed():
-                msg = "this watch belongs to another event loop, which is still open; make one watch for each loop"
+                msg = "this watch belongs to another event loop, which is still open; create one watch per loop"
                 raise ContextUsageError(msg).about(self._path)
             self._loop, self._rung = loop, asyncio.Event()
             self._silence()

@@ -63,7 +63,7 @@ def run(processes: int, seconds: float, console: Console) -> bool:
     """Run the demonstration; return whether nothing was lost. Blocks."""
     with tempfile.TemporaryDirectory(prefix="persistent-context-demo-") as place:
         path = os.path.join(place, "demo.json")
-        console.print(f"{processes} processes count in {path}, each call durable; one is killed every half second.")
+        console.print(f"{processes} processes increment a counter in {path} durably; one is killed every half second.")
         living = _start(path, processes)
         killed: list[_Counter] = []
         try:
@@ -86,7 +86,9 @@ def run(processes: int, seconds: float, console: Console) -> bool:
     everyone = living + killed
     acknowledged = sum(counter.acknowledged for counter in everyone)
     kept = 0 < acknowledged <= count <= acknowledged + len(everyone) and not any(one.failed for one in everyone)
-    console.print(f"Acknowledged: {acknowledged}. In the file: {count}; the last one of each process may be untold.")
+    console.print(
+        f"Acknowledged: {acknowledged}. In the file: {count}; each process may have made one more, unacknowledged."
+    )
     console.print("[bold green]Nothing was lost.[/]" if kept else "[bold red]COUNTS WERE LOST, or a process failed.[/]")
     return kept
 

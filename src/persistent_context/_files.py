@@ -100,12 +100,12 @@ def not_a_regular_file(path: str, mode: int) -> NotARegularFileError:
     """Return the error that says what stands in the place of a file."""
     code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
     what = _KINDS.get(stat.S_IFMT(mode), "something unknown")
-    return NotARegularFileError(code, f"{what} stands where a regular file is expected", path)
+    return NotARegularFileError(code, f"expected a regular file, found {what}", path)
 
 
 def loop_of_links(path: str) -> NotARegularFileError:
     """Return the error that says that a path never arrives anywhere."""
-    return NotARegularFileError(errno.ELOOP, "a loop of symbolic links stands where a regular file is expected", path)
+    return NotARegularFileError(errno.ELOOP, "expected a regular file, found a loop of symbolic links", path)
 
 
 def read_at(fd: int, offset: int, length: int) -> bytes:
@@ -346,7 +346,7 @@ def _sync_parent(directory: str) -> None:
 
 def _durability_unknown(path: str, what: str, error: BaseException) -> DurabilityUnknownError:
     number, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or repr(error)
-    message = f"{what}, but it is unknown whether the file would now survive a power loss: {reason}"
+    message = f"{what}, but it is unknown whether the file would survive a power loss: {reason}"
     return DurabilityUnknownError(number, message, path)
 
 

@@ -91,7 +91,9 @@ class Turn:
             ContextUsageError: in a forked child; the lock stays with the parent.
         """
         if self.is_inherited:
-            msg = f"this transaction belongs to process {self._queue.pid}, from which this process was forked"
+            msg = (
+                f"this transaction belongs to process {self._queue.pid}, and cannot be used in a process forked from it"
+            )
             raise ContextUsageError(msg).about(self._queue.name)
         self._queue.end(self._sessions, [request])
 
@@ -207,18 +209,18 @@ class CommitQueue:
         coming = [request.owner for request in self._beginnings()] if owner.blocks else ()
         holder = self._holder
         if self._cycle_thread == owner.thread:
-            what = "a callable that runs in a cycle of this file called for another one"
+            what = "a callable that runs under the lock of this file made a call that needs the same lock"
         elif any(map(owner.would_hold_up, coming)):
-            what = "this call would block its thread's event loop, in which a transaction on the same file waits first"
+            what = "this call would block the event loop that a transaction ahead of it on the same file needs"
         elif any(map(owner.is_inside, coming)):
-            what = "this call interrupts its thread, which waits for a transaction on the same file"
+            what = "this call interrupts a thread that is waiting for a transaction on the same file"
         elif holder is None:
             return
         elif owner.is_inside(holder):
             who = "thread" if holder.task is None else "task"
             what = f"this {who} is inside a transaction on the same file; use the transaction, or leave it first"
         elif holder.thread == owner.thread and holder.task is not None and owner.blocks:
-            what = "this thread is inside a transaction on the same file, which could not end while it waited"
+            what = "this thread is inside a transaction on the same file, which could not end while this call blocks it"
         else:
             return
         raise ReentrantTransactionError(what).about(self.name)
@@ -378,7 +380,7 @@ class CommitQueue:
             with contextlib.suppress(BaseException):
                 session.close(operations)
             with contextlib.suppress(BaseException):
-                _logger.exception("%s: the cycle did not end as it should have", printable(self.name))
+                _logger.exception("%s: the cycle did not end cleanly", printable(self.name))
 
     def _settle(self, over: Sequence[Request]) -> None:
         """Deliver the calls that are over to those who made them, in their order."""
@@ -446,7 +448,7 @@ class CommitQueue:
         """Have operations applied once more, under the new lock, before all others; return those nobody wants now."""
         again = [request for request in batch if request.reopen()]
         self._waiting.extendleft(reversed(again))
-        _logger.info("%s: the lock file was deleted; the cycle starts again under the new one", printable(self.name))
+        _logger.info("%s: the lock file was deleted; retrying under the new one", printable(self.name))
         return [request for request in batch if request.is_withdrawn]
 
 

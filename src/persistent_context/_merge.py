@@ -32,7 +32,7 @@ def check_policy(policy: object) -> OnConflict:
     """Return the policy if it is one, else raise ValueError."""
     if policy in _POLICIES or callable(policy):
         return policy
-    msg = f"on_conflict is 'mine', 'theirs', 'raise' or a callable, not {policy!r}"
+    msg = f"on_conflict must be 'mine', 'theirs', 'raise' or a callable, not {policy!r}"
     raise ValueError(msg)
 
 

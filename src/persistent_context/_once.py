@@ -61,7 +61,7 @@ class Once:
                     tx.update({"key": key, _VALUE: computed[0], _MARK: mark})
         except BaseException as error:
             if isinstance(error, UnserializableValueError):
-                error.add_note(f"it is the value that was computed for {key!r}")
+                error.add_note(f"this is the value computed for {key!r}")
             if teardown and computed and not self._is_kept(key, mark):
                 _call(teardown, computed[0])
             raise

@@ -375,7 +375,7 @@ def compare_and_set(key: str, expected: object, new: object) -> Callable[[MaybeT
 def mutate(key: str, fn: Callable[[Any], Any], default: object) -> Function:
     """Return the function that lets a callable make a new value of the present one."""
     if not callable(fn):
-        msg = f"fn is a callable, not a {type(fn).__name__}"
+        msg = f"fn must be a callable, not {type(fn).__name__}"
         raise TypeError(msg)
     start = encode(default, key)
 
@@ -391,7 +391,7 @@ def _check_number(value: object, what: str, key: str | None = None) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         whose = "" if key is None else f" of {printable(repr(key))}"
-        msg = f"{what}{whose} is no number but a {type(value).__name__}"
+        msg = f"{what}{whose} must be a number, not {type(value).__name__}"
         raise TypeError(msg)
 
 

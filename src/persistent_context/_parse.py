@@ -28,7 +28,7 @@ Read: TypeAlias = Callable[[int, int], bytes]
 
 
 class CorruptDocumentError(ValueError):
-    """The text is no JSON object that this project could write back."""
+    """The text is not a JSON object that this package could write back."""
 
 
 def parse(read: Read, size: int, known: Document = EMPTY) -> Document:
@@ -37,7 +37,7 @@ def parse(read: Read, size: int, known: Document = EMPTY) -> Document:
     Whether a text is accepted depends on the text alone, never on its layout or on what is known.
 
     Raises:
-        CorruptDocumentError: it is no JSON object, or one that cannot be written back.
+        CorruptDocumentError: it is not a JSON object, or cannot be written back.
         TooManyDigitsError: it holds an integer that cannot be read.
     """
     if size <= PAGE_BYTES:
@@ -218,7 +218,7 @@ def _scan_values(source: str) -> Document:
         return entries
 
     def refuse(constant: str) -> None:
-        msg = f"{constant} is no JSON"
+        msg = f"{constant} is not valid JSON"
         raise CorruptDocumentError(msg)
 
     scan = json.JSONDecoder(object_pairs_hook=unique, parse_constant=refuse, parse_int=parse_int).raw_decode
@@ -227,7 +227,7 @@ def _scan_values(source: str) -> Document:
     while source[at : at + 1] != "}" or entries:
         key, at = scan(source, at)
         if not isinstance(key, str):
-            msg = f"a key that is no string before character {at}"
+            msg = f"a key that is not a string, before character {at}"
             raise CorruptDocumentError(msg)
         value, at = scan(source, _expect(source, at, ":"))
         repeats = repeats or key in entries
@@ -237,7 +237,7 @@ def _scan_values(source: str) -> Document:
             break
         at = _expect(source, at, ",")
     if _SPACE.fullmatch(source, at + 1) is None:
-        msg = f"more text behind the object, at character {at + 1}"
+        msg = f"extra text after the object, at character {at + 1}"
         raise CorruptDocumentError(msg)
     return Document(pages_of(entries), repeats=repeats)
 
@@ -246,6 +246,6 @@ def _expect(source: str, at: int, mark: str) -> int:
     """Return the place behind ``mark`` and the white space around it."""
     at = _SPACE.match(source, at).end()  # type: ignore[union-attr]
     if source[at : at + 1] != mark:
-        msg = f"no {mark!r} at character {at}" if source.strip("\0 \t\r\n") else "it is empty"
+        msg = f"expected {mark!r} at character {at}" if source.strip("\0 \t\r\n") else "it is empty"
         raise CorruptDocumentError(msg)
     return _SPACE.match(source, at + 1).end()  # type: ignore[union-attr]

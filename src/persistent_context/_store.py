@@ -141,7 +141,7 @@ class JsonFileStore:
         try:
             if self._lock.holder_crashed or not self._looked_for_leftovers:
                 for leftover in remove_leftovers(self.path):
-                    _logger.info("removed what a crashed writer left: %s", printable(leftover))
+                    _logger.info("removed a temporary file left by a crashed writer: %s", printable(leftover))
                 self._looked_for_leftovers = True
         except BaseException:
             self._lock.release()
@@ -190,7 +190,7 @@ class JsonFileStore:
             except FileNotFoundError:  # somebody has removed it meanwhile, maybe with its directory
                 return EMPTY
             _logger.warning(
-                "%s is no JSON object (%s): moved aside to %s", printable(self.path), error, printable(aside)
+                "%s is not a JSON object (%s): moved aside to %s", printable(self.path), error, printable(aside)
             )
             return EMPTY
 
@@ -237,12 +237,14 @@ class JsonFileStore:
     def _warn_of_repeats(self, content: int) -> None:
         """Warn once of the same content: a watcher reads it many times a second."""
         if content != self._warned_of:
-            _logger.warning("%s repeats keys, of which the last ones are taken", printable(self.path))
+            _logger.warning("%s contains duplicate keys; the last value of each is used", printable(self.path))
             self._warned_of = content
 
     def _keep(self, *, durable: bool) -> None:
         aside = move_aside(self.path, durable=durable, keep=True)
-        _logger.warning("%s repeated keys: as it was, it is kept in %s", printable(self.path), printable(aside))
+        _logger.warning(
+            "%s contained duplicate keys; the original is kept in %s", printable(self.path), printable(aside)
+        )
 
     def _wait_for_the_lock_file_to_go(self) -> None:
         """Raise LockLostError if the directory is being removed: its files go one by one, the lock file among them."""

@@ -124,7 +124,7 @@ class Transaction(MutableMapping[str, Any]):
         if self._is_over:
             raise ContextUsageError("this transaction is over: its with block has ended").about(self._filepath)
         if os.getpid() != self._pid:
-            msg = f"this transaction belongs to process {self._pid}, from which this process was forked"
+            msg = f"this transaction belongs to process {self._pid}, and cannot be used in a process forked from it"
             raise ContextUsageError(msg).about(self._filepath)
 
     def _known_keys(self) -> dict[str, None]:

@@ -29,13 +29,13 @@ class Holder(NamedTuple):
     def __str__(self) -> str:
         """Describe the holder in one line that is safe to print."""
         if self.pid is None:
-            return "a program that does not say who it is"
+            return "an unidentified program"
         text = f"process {self.pid} on {self.host}"
         if self.purpose:
             text += f" for {self.purpose}"
         if self.since is not None:
             text += f" since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S.%f}Z"
-        return printable(text if self.verified else f"{text}, by its own word")
+        return printable(text if self.verified else f"{text} (unverified)")
 
 
 class Change(NamedTuple):

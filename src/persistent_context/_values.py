@@ -61,7 +61,7 @@ def _plain(value: object) -> object:
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
-    msg = f"no JSON type: {_name(type(value))}"
+    msg = f"not a JSON type: {_name(type(value))}"
     raise TypeError(msg)
 
 
@@ -263,7 +263,7 @@ def _has_longer_line(length: int, text: bytes) -> bool:
 def _finite(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        msg = f"{digits} is out of the range of floats"
+        msg = f"{digits} is out of range for a float"
         raise ValueError(msg)
     return number
 
@@ -284,10 +284,10 @@ def _explain(value: object, key: str) -> UnserializableValueError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever methods of the caller's own classes raise
         return UnserializableValueError(
-            f"[{_quoted(key)}]", f"{_name(type(value))}: cannot be looked into, it raises {_name(type(error))}"
+            f"[{_quoted(key)}]", f"{_name(type(value))}: cannot be inspected: it raises {_name(type(error))}"
         )
     return found or UnserializableValueError(
-        f"[{_quoted(key)}]", f"{_name(type(value))}: does not come back equal from JSON"
+        f"[{_quoted(key)}]", f"{_name(type(value))}: does not compare equal after a round trip through JSON"
     )
 
 
@@ -329,11 +329,11 @@ def _scalar_fault(item: object) -> str | None:
 
 def _int_fault(number: int) -> str | None:
     if abs(number) >= _TOO_BIG:
-        return f"int with more than {MAX_DIGITS:,} digits, the most that every Python reads"
+        return f"int with more than {MAX_DIGITS:,} digits, the most that Python reads by default"
     try:
         str(number)
     except ValueError:
-        return "int with more digits than this process converts (sys.set_int_max_str_digits)"
+        return "int with more digits than this process can convert (see sys.set_int_max_str_digits)"
     return None
 
 

@@ -80,7 +80,9 @@ class Observer:
             ContextUsageError: a signal handler interrupted this thread in the midst of a look.
         """
         if self._looker == threading.get_ident():
-            raise ContextUsageError("a watch cannot be used while this thread is looking with it").about(self._path)
+            raise ContextUsageError("a watch cannot be used by a call that interrupts its own read of the file").about(
+                self._path
+            )
         with self._guard:
             try:
                 self._looker = threading.get_ident()
@@ -177,7 +179,7 @@ class Watch:
 
     def _set_alarm(self, ring: Callable[[], bool]) -> None:
         if self._pid != os.getpid():
-            msg = f"this watch belongs to process {self._pid}, from which this process was forked"
+            msg = f"this watch belongs to process {self._pid}, and cannot be used in a process forked from it"
             raise ContextUsageError(msg).about(self._path)
         if self._alarm is None:
             self._alarm = Alarm(self._path, ring, self._observer.fail)

@@ -94,16 +94,16 @@ def record_to_opentelemetry(meter_provider: MeterProvider | None = None) -> Call
     wait = meter.create_histogram(
         "persistent_context.lock.wait",
         "s",
-        "Time for which other processes were waited for",
+        "Time spent waiting for other processes",
         explicit_bucket_boundaries_advisory=_BUCKETS,
     )
     hold = meter.create_histogram(
         "persistent_context.lock.hold",
         "s",
-        "Time for which the lock was held",
+        "Time the lock was held",
         explicit_bucket_boundaries_advisory=_BUCKETS,
     )
-    operations = meter.create_counter("persistent_context.operations", "{operation}", "Calls that came to an end")
+    operations = meter.create_counter("persistent_context.operations", "{operation}", "Completed calls")
     written = meter.create_counter("persistent_context.written", "By", "Bytes written")
 
     def record(cycle: Cycle) -> None:
@@ -124,4 +124,4 @@ def report(cycle: Cycle) -> None:
         try:
             listener(cycle)
         except BaseException:  # it must not end the thread of the cycle, in which others' calls wait
-            _logger.exception("a listener to metrics failed")
+            _logger.exception("a metrics listener failed")

@@ -74,7 +74,7 @@ class Context(MutableMapping[str, Any]):
         _check_free(key)
         home = self._home(key)
         if home is not self._variables and home is not self._persistent:
-            msg = f"{key!r} is a variable of the context that this one was forked from, and stays there"
+            msg = f"{key!r} belongs to the context that this one was forked from; delete it there"
             raise KeyError(msg)
         del home[key]
 
@@ -127,5 +127,5 @@ class ContextManager:
 
 def _check_free(name: str) -> None:
     if name == PERSISTENT_CONTEXT:
-        msg = f"{PERSISTENT_CONTEXT!r} is the persistent context itself, in every context"
+        msg = f"{PERSISTENT_CONTEXT!r} is reserved: it names the persistent context itself"
         raise ValueError(msg)
