@@ -52,21 +52,21 @@ class Reading(NamedTuple):
 
 
 class BaseContext(MutableMapping[str, Any]):
-    """A dictionary bound to one plain JSON file; see the two faces for how it is loaded and saved.
+    """A dictionary bound to one plain JSON file; its two subclasses load and save it.
 
     Args:
-        filepath: the JSON file: a ``str`` or path object. A relative one is taken from the current directory now, and a
-            leading ``~`` is the user's home directory (``./~`` is a directory of that name).
-        durable: whether what is acknowledged is to survive a power loss, and not only the death of processes.
-        lock_timeout: how long a call waits for its turn, in seconds; 0 (or less than 0.01) only tries, ``math.inf``
-            waits for ever.
+        filepath: the JSON file, a ``str`` or path object. A relative path is resolved against the current directory
+            now; a leading ``~`` is the user's home directory (``./~`` is a directory of that name).
+        durable: whether acknowledged changes survive a power loss, and not only the death of processes.
+        lock_timeout: how long a call waits for its turn, in seconds; 0 (or less than 0.01) tries once, ``math.inf``
+            waits forever.
         on_conflict: what to do with a key that another writer changed as well: ``"mine"`` (the last writer wins),
-            ``"theirs"``, ``"raise"`` (:class:`ConflictError`), or ``fn(key, base, mine, theirs) -> value``, in which
-            ``MISSING`` stands for absence. The callable runs under the lock, in another thread: keep it pure and quick.
+            ``"theirs"``, ``"raise"`` (:class:`ConflictError`), or ``fn(key, base, mine, theirs) -> value``, where
+            ``MISSING`` means absent. The callable runs under the lock, in another thread: keep it pure and quick.
 
     Raises:
-        TypeError: an argument of the wrong type.
-        ValueError: a timeout that is negative or NaN, or a policy that does not exist.
+        TypeError: an argument has the wrong type.
+        ValueError: the timeout is negative or NaN, or the policy does not exist.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class BaseContext(MutableMapping[str, Any]):
 
     @property
     def filepath(self) -> Path:
-        """The path as it was given."""
+        """The path as given."""
         return Path(self._given_path)
 
     @property
@@ -126,7 +126,7 @@ class BaseContext(MutableMapping[str, Any]):
     def get(self, key: str, default: Any = None) -> Any:
         """Return the live value of a key in memory, or the default. Does not suspend.
 
-        What is done to a list or dictionary in place is a change like any other, which ``save()`` saves.
+        Changing a list or dictionary in place is a change like any other: ``save()`` saves it.
         """
         with self._guarded():
             return self._memory.data.get(key, default)
@@ -144,12 +144,12 @@ class BaseContext(MutableMapping[str, Any]):
             raise error.about(self._path) from None
 
     def get_all_data(self) -> dict[str, Any]:
-        """Return a copy of memory that shares nothing mutable with it. Does not suspend."""
+        """Return a deep copy of memory. Does not suspend."""
         with self._guarded():
             return self._memory.copy()
 
     def unsaved_keys(self) -> builtins.set[str]:
-        """Return the keys set, changed in place or deleted since they were last loaded or saved. Does not suspend."""
+        """Return the keys that were set, changed in place or deleted since the last load or save. Does not suspend."""
         with self._guarded():
             return self._memory.unsaved_keys()
 
@@ -173,7 +173,7 @@ class BaseContext(MutableMapping[str, Any]):
         return key in self._memory.data
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the keys that are there now, whatever is set or taken over meanwhile."""
+        """Iterate over a snapshot of the keys, unaffected by later changes."""
         with self._guarded():
             return iter(list(self._memory.data))
 
@@ -195,11 +195,11 @@ class BaseContext(MutableMapping[str, Any]):
         self.__copy__()
 
     def items(self) -> ItemsView[str, Any]:
-        """Return a view of the keys and values; iterating leaves out what another thread deletes meanwhile."""
+        """Return a view of the keys and values; iteration skips what another thread deletes meanwhile."""
         return Items(self)
 
     def values(self) -> ValuesView[Any]:
-        """Return a view of the values; iterating leaves out what another thread deletes meanwhile."""
+        """Return a view of the values; iteration skips what another thread deletes meanwhile."""
         return Values(self)
 
     def pop(self, key: str, default: Any = _REQUIRED) -> Any:
@@ -221,7 +221,7 @@ class BaseContext(MutableMapping[str, Any]):
             return self._memory.data.popitem()
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """Return the live value of a key in memory, which is set to the default if it is missing. Does not suspend."""
+        """Return the live value of a key in memory, setting it to the default if it is missing. Does not suspend."""
         with self._about_file(), self._guarded():
             return self._memory.data.setdefault(key, default)
 

@@ -51,22 +51,22 @@ class PersistentContext(BaseContext):
     __doc__ = describe(
         """A dictionary bound to one plain JSON file, for programs with an event loop.
 
-        One context belongs to one event loop at a time: the first that awaits one of its methods, until it is closed.
-        Other loops, threads and processes have their own contexts on the same file. Constructing does no I/O and needs
-        no loop.
+        A context belongs to one event loop at a time: the first one that awaits a method, until that loop is closed.
+        Other loops, threads and processes use their own contexts on the same file. The constructor does no I/O and
+        needs no loop.
         """
     )
 
     @classmethod
     async def create(cls, filepath: str | os.PathLike[str], **options: Unpack[Options]) -> Self:
-        """Construct a context and load it: the recommended way. Suspends.
+        """Create a context and load it; this is the recommended constructor. Suspends.
 
         Args:
             filepath: the JSON file.
-            options: ``durable``, ``lock_timeout`` and ``on_conflict``, see the class.
+            options: ``durable``, ``lock_timeout`` and ``on_conflict``; see the class.
 
         Raises:
-            OSError: see :meth:`load`.
+            OSError: as well as everything else that :meth:`load` raises.
         """
         context = cls(filepath, **options)
         await context.load()
@@ -78,20 +78,20 @@ class PersistentContext(BaseContext):
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Save, unless the block was left with an exception. Suspends."""
+        """Save, unless the block raised an exception. Suspends."""
         if error is None:
             await self.save()
 
     async def load(self) -> None:
-        """Make memory what the file holds; unsaved changes are dropped. Suspends; takes no lock.
+        """Replace memory with the content of the file, dropping unsaved changes. Suspends; takes no lock.
 
-        A missing file gives an empty dictionary. A corrupt one is moved aside, to ``<name>.corrupt-<time>-<random>``,
-        under the lock and after a second look; a warning is logged.
+        A missing file reads as an empty dictionary. A corrupt file is moved aside to
+        ``<name>.corrupt-<time>-<random>``, under the lock and after reading it again; a warning is logged.
 
         Raises:
-            NotARegularFileError: a directory, FIFO or device stands in its place.
+            NotARegularFileError: the path is a directory, FIFO or device.
             LockTimeoutError: the file is corrupt, and the lock to move it aside could not be acquired in time.
-            OSError: the file cannot be read, or not be moved aside.
+            OSError: the file could not be read or moved aside.
         """
         loop = self._enter_loop()
         async with self._lock:
@@ -100,14 +100,14 @@ class PersistentContext(BaseContext):
             await self._perform(self._reload())
 
     async def save(self) -> None:
-        """Merge what is unsaved, as it is at this call, into the file, and take over what others changed. Suspends.
+        """Merge the changes unsaved at this call into the file, and take over what others changed. Suspends.
 
-        With nothing to write it writes nothing, but for creating a missing file.
+        If there is nothing to save, nothing is written, except that a missing file is created.
 
         Raises:
-            LockTimeoutError: no turn within the timeout; nothing was written.
+            LockTimeoutError: the lock could not be acquired within the timeout; nothing was written.
             ConflictError: another writer changed the same keys; nothing was written.
-            UnserializableValueError: a value that JSON cannot hold; nothing was written.
+            UnserializableValueError: JSON cannot hold a value; nothing was written.
             DurabilityUnknownError: the file was replaced, but may not survive a power loss.
             ReentrantTransactionError: this task is inside a transaction on the same file.
             OSError: nothing was written, and the changes are still unsaved.
@@ -117,30 +117,30 @@ class PersistentContext(BaseContext):
     async def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:
         """Add to a number, atomically across all processes. Suspends.
 
-        An unsaved change of the key is taken along; other keys are left alone.
+        An unsaved change of the key is saved along with it; other keys are not.
 
         Args:
             key: the key.
             delta: what to add, an ``int`` or ``float``.
-            default: where to begin if there is no such key.
+            default: the number to start from if the key is missing.
 
         Returns:
             The new number.
 
         Raises:
             TypeError: the value is not a number (``bool`` does not count as one); the file is unchanged.
-            OSError: and all others that :meth:`save` raises.
+            OSError: as well as everything else that :meth:`save` raises.
         """
         return await self._perform(self._incr(key, delta, default))
 
     async def add(self, key: str, value: Any) -> bool:
-        """Set a key only if there is none, atomically across all processes. Suspends.
+        """Set a key only if it is missing, atomically across all processes. Suspends.
 
         Returns:
-            Whether this call set it. If not, memory has taken over the value that is there.
+            Whether this call set it. If not, memory now has the value in the file.
 
         Raises:
-            OSError: and all others that :meth:`save` raises.
+            OSError: as well as everything else that :meth:`save` raises.
         """
         return bool(await self._perform(self._add(key, value)))
 
@@ -151,78 +151,78 @@ class PersistentContext(BaseContext):
 
         Args:
             key: the key.
-            expected: the value, or ``MISSING`` for "there is none".
+            expected: the value, or ``MISSING`` if the key is expected to be absent.
             new: the new value, or ``MISSING`` to delete the key.
 
         Returns:
-            Whether the value was the expected one, and was replaced. If not, memory has taken over what is there.
+            Whether the value was as expected and was replaced. If not, memory now has the value in the file.
 
         Raises:
-            OSError: and all others that :meth:`save` raises.
+            OSError: as well as everything else that :meth:`save` raises.
         """
         return bool(await self._perform(self._compare_and_set(key, expected, new)))
 
     async def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:
-        """Replace a value by what a function makes of it, atomically across all processes. Suspends.
+        """Replace a value with a function of it, atomically across all processes. Suspends.
 
         Args:
             key: the key.
-            fn: ``fn(value) -> value``; it runs under the lock, in another thread: keep it pure and quick. It gets a
-                copy of its own, and may run again if the lock file was deleted meanwhile.
-            default: what it gets if there is no such key.
+            fn: ``fn(value) -> value``; it runs under the lock, in another thread: keep it pure and quick. It gets its
+                own copy, and may run again if the lock file is deleted meanwhile.
+            default: what it gets if the key is missing.
 
         Returns:
             What the function returned.
 
         Raises:
-            Exception: what the function raised; only this call fails, and changes nothing.
-            OSError: and all others that :meth:`save` raises.
+            Exception: what the function raised; only this call fails, and it changes nothing.
+            OSError: as well as everything else that :meth:`save` raises.
         """
         return await self._perform(self._mutate(key, fn, default))
 
     def transaction(self, timeout: float | None = None) -> AsyncTransaction:
-        """Return a context manager that has the file exclusively, across tasks, threads and processes.
+        """Return a context manager for exclusive access to the file, across tasks, threads and processes.
 
-        ``async with ctx.transaction() as tx:`` gives a mapping over the file's committed state. What is changed in it
-        is committed as one when the block ends, and discarded if it ends with an exception. A block that changed
-        nothing writes nothing. Entering and leaving suspend; the body may await whatever it likes, but no call on the
-        same file.
+        ``async with ctx.transaction() as tx:`` gives a mapping over the file's committed state. Changes made in it are
+        committed together when the block ends, and discarded if it raises an exception. A block that changes nothing
+        writes nothing. Entering and leaving suspend; the body may await anything except another call on the same
+        file.
 
         Args:
-            timeout: how long to wait for the turn, in seconds; by default the context's ``lock_timeout``.
+            timeout: how long to wait for the lock, in seconds; by default the context's ``lock_timeout``.
 
         Raises:
             LockTimeoutError: on entering.
-            ReentrantTransactionError: on entering, if this task has one open on the same file.
-            LockLostError: on leaving, if the lock file was deleted under it; nothing was written.
-            OSError: and all others that :meth:`save` raises, on leaving.
+            ReentrantTransactionError: on entering, if this task already has one open on the same file.
+            LockLostError: on leaving, if the lock file was deleted meanwhile; nothing was written.
+            OSError: on leaving, as well as everything else that :meth:`save` raises.
         """
         return AsyncTransaction(self, self._lock_timeout if timeout is None else check_timeout(timeout, "timeout"))
 
     def watch(self, *keys: str) -> AsyncWatch:
-        """Return an iterator over what other writers change: other processes, and other contexts of this one.
+        """Return an iterator over changes by other writers: other processes, and other contexts in this process.
 
-        ``async for changes in ctx.watch("a"):`` gives a dictionary of each changed key's :class:`Change`. The first one
-        holds what differs from what this context knew of the file at this call. Values in between may be skipped, the
-        last one never is. Memory is left alone; ``load()`` or ``save()`` takes the changes over. Getting the next
-        changes suspends until there are some.
+        ``async for changes in ctx.watch("a"):`` yields dictionaries from each changed key to its :class:`Change`. The
+        first has everything that differs from what this context knew of the file at this call. Intermediate values
+        may be skipped, the last one never is. Memory is not changed; ``load()`` or ``save()`` takes the changes over.
+        Each step suspends until there are changes.
 
-        With the package ``watchfiles`` (the extra ``watch``) a change is seen in less than a tenth of a second, else,
-        and where the file system tells no events, the file is looked at twenty times a second.
+        With the package ``watchfiles`` (the extra ``watch``) a change is seen in less than a tenth of a second.
+        Without it, or where the file system reports no events, the file is checked twenty times a second.
 
         Args:
-            keys: the keys to watch; none stands for all of them.
+            keys: the keys to watch; all of them if none is given.
 
         Returns:
-            An asynchronous iterator, and context manager, with ``aclose()``. Left alone, it closes itself.
+            An asynchronous iterator and context manager with ``aclose()``. It closes itself when garbage collected.
 
         Raises:
-            OSError: on getting the next changes; the file cannot be read. One that is missing has no keys.
+            OSError: on getting the next changes, if the file cannot be read. A missing file has no keys.
         """
         return AsyncWatch(self, keys)
 
     async def lock_holder(self) -> Holder | None:
-        """Return who holds the lock of the file now, or None. Suspends.
+        """Return the current holder of the file's lock, or None. Suspends.
 
         Raises:
             OSError: the lock file cannot be read.

@@ -30,18 +30,18 @@ class SyncPersistentContext(BaseContext):
     __doc__ = describe(
         """A dictionary bound to one plain JSON file, for programs without an event loop.
 
-        The same as :class:`PersistentContext`, but that its calls block the thread instead of suspending a task. One
+        The same as :class:`PersistentContext`, except that calls block the thread instead of suspending a task. A
         context may be shared by several threads.
         """
     )
 
     @classmethod
     def create(cls, filepath: str | os.PathLike[str], **options: Unpack[Options]) -> Self:
-        """Construct a context and load it: the recommended way. Blocks.
+        """Create a context and load it; this is the recommended constructor. Blocks.
 
         Args:
             filepath: the JSON file.
-            options: ``durable``, ``lock_timeout`` and ``on_conflict``, see the class.
+            options: ``durable``, ``lock_timeout`` and ``on_conflict``; see the class.
         """
         context = cls(filepath, **options)
         context.load()
@@ -53,25 +53,25 @@ class SyncPersistentContext(BaseContext):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Save, unless the block was left with an exception. Blocks."""
+        """Save, unless the block raised an exception. Blocks."""
         if error is None:
             self.save()
 
     def load(self) -> None:
-        """Make memory what the file holds; see :meth:`PersistentContext.load`. Blocks."""
+        """Replace memory with the content of the file; see :meth:`PersistentContext.load`. Blocks."""
         if not self._take_over(self._read()):
             self._perform(self._reload())
 
     def save(self) -> None:
-        """Merge what is unsaved into the file; see :meth:`PersistentContext.save`. Blocks."""
+        """Merge unsaved changes into the file; see :meth:`PersistentContext.save`. Blocks."""
         self._perform(self._save())
 
     def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:
-        """Add to a number and return the new one; see :meth:`PersistentContext.incr`. Blocks."""
+        """Add to a number and return the result; see :meth:`PersistentContext.incr`. Blocks."""
         return self._perform(self._incr(key, delta, default))
 
     def add(self, key: str, value: Any) -> bool:
-        """Set a key only if there is none; see :meth:`PersistentContext.add`. Blocks."""
+        """Set a key only if it is missing; see :meth:`PersistentContext.add`. Blocks."""
         return bool(self._perform(self._add(key, value)))
 
     def compare_and_set(self, key: str, expected: Any, new: Any) -> bool:
@@ -79,19 +79,19 @@ class SyncPersistentContext(BaseContext):
         return bool(self._perform(self._compare_and_set(key, expected, new)))
 
     def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:
-        """Replace a value by what a function makes of it; see :meth:`PersistentContext.mutate`. Blocks."""
+        """Replace a value with a function of it; see :meth:`PersistentContext.mutate`. Blocks."""
         return self._perform(self._mutate(key, fn, default))
 
     def transaction(self, timeout: float | None = None) -> SyncTransaction:
-        """Return a context manager that has the file exclusively; see :meth:`PersistentContext.transaction`."""
+        """Return a context manager for exclusive access to the file; see :meth:`PersistentContext.transaction`."""
         return SyncTransaction(self, self._lock_timeout if timeout is None else check_timeout(timeout, "timeout"))
 
     def watch(self, *keys: str) -> SyncWatch:
-        """Return an iterator over what other writers change; see :meth:`PersistentContext.watch`. Its steps block."""
+        """Return an iterator over changes by other writers; see :meth:`PersistentContext.watch`. Each step blocks."""
         return SyncWatch(self, keys)
 
     def lock_holder(self) -> Holder | None:
-        """Return who holds the lock of the file now, or None. Blocks."""
+        """Return the current holder of the file's lock, or None. Blocks."""
         return (self._queue_here() or self._attach()).store.holder()
 
     def _guarded(self) -> AbstractContextManager[object]:
