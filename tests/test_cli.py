@@ -388,7 +388,7 @@ class TestDoctor:
         stored.write_text("[]", encoding="utf-8")
 
         assert "file" in findings(link, code=1)
-        assert f"leads to {os.path.realpath(stored)}" in run("doctor", link, code=1)
+        assert f"points to {os.path.realpath(stored)}" in run("doctor", link, code=1)
 
     def test_links_that_lead_in_a_circle(self, path):
         """That is all there is to say, and of the links, not of a lock file."""
