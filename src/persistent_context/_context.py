@@ -1,4 +1,4 @@
-"""The asyncio face: PersistentContext."""
+"""The asyncio interface: PersistentContext."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from ._worker import run_in_pool
 T = TypeVar("T")
 
 _SOON_SECONDS: Final = 0.05
-"""When the default executor has to have begun a job, before it is done in a thread of the pool."""
+"""How soon the default executor must begin a job before a pool thread does it instead."""
 
 _TICK_SECONDS: Final = 0.5
-"""How often somebody looks whether the queue is run while calls wait."""
+"""How often to check, while calls wait, that a thread runs the queue."""
 
 _SHORTEST_TICK_SECONDS: Final = 0.005
 _FIND_HOLDER_SECONDS: Final = 0.5
-"""How long the error of a timeout may wait itself to find out who holds the lock."""
+"""How long a timeout error may be delayed to find out who holds the lock."""
 
 _TURNS: Final = 3
-"""Turns of the loop in which it closes an asynchronous generator that was abandoned with a transaction open."""
+"""Loop iterations that it takes to close an asynchronous generator abandoned with a transaction open."""
 
 
 class _Flight(NamedTuple):
-    """What is to be known of a call while its task waits."""
+    """State of a call while its task waits."""
 
     queue: CommitQueue
     deadline: float
@@ -235,7 +235,7 @@ class PersistentContext(BaseContext):
         return self._read()
 
     def _sync_save_internal(self) -> None:
-        """Run a cycle of the lock for all calls that wait, if the lock is free; runs in the default executor."""
+        """Run a lock cycle for all waiting calls, if the lock is free; runs in the default executor."""
         (self._queue_here() or self._attach()).run()
 
     def _sync_lock_holder(self) -> Holder | None:
@@ -249,7 +249,7 @@ class PersistentContext(BaseContext):
         self._loop = loop
         self._pid = os.getpid()
         self._attaching = asyncio.Lock()
-        self._unattached: deque[None] = deque()  # one entry for each call that waits for the queue to be found
+        self._unattached: deque[None] = deque()  # one entry per call that waits for the queue to be found
         self._driver: asyncio.Task[None] | None = None
         self._unstarted: asyncio.Future[Any] | None = None
         self._in_flight: dict[Request, _Flight] = {}
@@ -267,10 +267,10 @@ class PersistentContext(BaseContext):
     async def _perform(
         self, operation: Operation, *, patience: float | None = None, kind: type[Request] = Request
     ) -> Any:
-        """Have an operation carried by a cycle, and return its result.
+        """Carry out an operation in a cycle, and return its result.
 
-        Cancelled before its cycle has begun, it is withdrawn; afterwards it is waited for, and then the cancelling
-        goes on.
+        If cancelled before the cycle has begun, the call is withdrawn. Afterwards, it is completed first, and then the
+        cancellation propagates.
         """
         try:
             loop = self._enter_loop()
@@ -287,7 +287,7 @@ class PersistentContext(BaseContext):
     async def _outcome(
         self, loop: asyncio.AbstractEventLoop, queue: CommitQueue, request: Request, patience: float
     ) -> Any:
-        """Wait for a call that is queued, and return its result."""
+        """Wait for a queued call, and return its result."""
         began = loop.time()
         self._watch(loop, request, _Flight(queue, began + patience if request.patient else math.inf))
         if queue.needs_running() or not request.patient:
@@ -309,9 +309,9 @@ class PersistentContext(BaseContext):
         return request.result
 
     async def _end(self, turn: Turn, operation: Operation) -> None:
-        """End a transaction with an operation, to its end whoever cancels."""
+        """End a transaction with an operation; completes despite cancellation."""
         request = self._request(operation, Request, patient=True)
-        turn.end(request)  # before the first await: not even a task that is thrown away leaves the lock held
+        turn.end(request)  # before the first await: even a discarded task does not leave the lock held
         try:
             await request.waiter
         except asyncio.CancelledError:
@@ -327,7 +327,7 @@ class PersistentContext(BaseContext):
         return request
 
     async def _attached(self) -> CommitQueue:
-        """Find the queue of the file; calls that wait for that go on in their order, and none overtakes them."""
+        """Find the queue of the file; calls waiting for this continue in order, and none overtakes them."""
         unattached = self._unattached
         unattached.append(None)
         try:
@@ -338,7 +338,7 @@ class PersistentContext(BaseContext):
             unattached.pop()
 
     async def _submit(self, queue: CommitQueue, request: Request) -> None:
-        """Queue a call; one inside its own transaction is refused, unless the loop is about to end that."""
+        """Queue a call; refuse one inside its own transaction, unless the loop is about to end the transaction."""
         for _ in range(_TURNS):
             try:
                 return queue.submit(request)
@@ -347,7 +347,7 @@ class PersistentContext(BaseContext):
         return queue.submit(request)
 
     async def _timed_out(self, queue: CommitQueue, waited: float) -> LockTimeoutError:
-        """Return the error of a call that waited too long, and do not wait too long for it."""
+        """Return the error of a call that timed out, without taking too long to build it."""
         finding = asyncio.ensure_future(run_in_pool(queue.timed_out, waited))
         await asyncio.wait((finding,), timeout=_FIND_HOLDER_SECONDS)
         if finding.done():
@@ -356,7 +356,7 @@ class PersistentContext(BaseContext):
         return LockTimeoutError(waited, Holder()).about(self._path)
 
     async def _wait_out(self, request: Request) -> None:
-        """Wait for a call that has begun, whoever cancels: a task, a timeout, or a cancel scope again and again."""
+        """Wait for a call that has begun, despite cancellation by a task, a timeout, or a repeating cancel scope."""
         with shielded():
             while not request.arrived:
                 request.waiter = asyncio.get_running_loop().create_future()
@@ -364,30 +364,30 @@ class PersistentContext(BaseContext):
                     await request.waiter
 
     def _drive(self, loop: asyncio.AbstractEventLoop, queue: CommitQueue) -> None:
-        """See to it that a task of this context runs the queue."""
+        """Make sure that a task of this context runs the queue."""
         if self._driver is None or self._driver.done():
             self._driver = loop.create_task(self._run(loop, queue))
             self._driver.add_done_callback(self._driven)
 
     async def _run(self, loop: asyncio.AbstractEventLoop, queue: CommitQueue) -> None:
-        """Run the queue in the default executor, for as long as calls wait and no thread runs it."""
+        """Run the queue in the default executor, while calls are waiting and no thread runs it."""
         while True:
             async with self._lock:
                 await self._in_executor(loop, self._sync_save_internal)
-            is_turned = queue is not self._queue_here()  # as load() found, the path leads to another file
+            is_turned = queue is not self._queue_here()  # load() found that the path points to another file
             if is_turned or not queue.needs_running():
                 return
 
     def _driven(self, driver: asyncio.Task[None]) -> None:
-        """Leave all else to the pool, whatever ended the driver; it may have been cancelled before its first step."""
+        """Leave the rest to the pool, however the driver ended; it may have been cancelled before its first step."""
         failure = None if driver.cancelled() else driver.exception()
-        if failure is not None:  # of an executor that is shut down, or of an override
+        if failure is not None:  # from an executor that was shut down, or an override
             self._give_up(lambda request: request.fail(own_copy(failure)))
         for queue in self._queues_in_flight():
             queue.run_elsewhere(even_if_busy=self._has_impatient())
 
     async def _in_executor(self, loop: asyncio.AbstractEventLoop, function: Callable[[], T]) -> T:
-        """Run a function in the default executor, or in the pool if that one does not begin with it soon."""
+        """Run a function in the default executor, or in the pool if the executor does not begin it soon."""
         if self._unstarted is not None and not self._unstarted.done():
             return await run_in_pool(function)
         once: deque[Callable[[], T]] = deque([function])
@@ -409,7 +409,7 @@ class PersistentContext(BaseContext):
         return await run_in_pool(function)
 
     def _watch(self, loop: asyncio.AbstractEventLoop, request: Request, flight: _Flight) -> None:
-        """Note when a request times out; there is one timer for all, as most of them never do."""
+        """Record when a request times out; one timer serves all requests, as most never time out."""
         self._in_flight[request] = flight
         self._set_clock(loop, min(flight.deadline, loop.time() + (_TICK_SECONDS if request.patient else _SOON_SECONDS)))
 
@@ -428,7 +428,7 @@ class PersistentContext(BaseContext):
             return
         for queue in self._queues_in_flight():
             queue.look_after(even_if_busy=self._has_impatient())
-        # One that has begun is over soon, and told so if its cycle has to be repeated.
+        # A call that has begun is over soon, or is withdrawn if its cycle has to be repeated.
         deadlines = (flight.deadline for flight in self._in_flight.values())
         coming = min((deadline for deadline in deadlines if deadline > now), default=math.inf)
         tick = _SOON_SECONDS if self._has_impatient() else _TICK_SECONDS
@@ -452,18 +452,18 @@ class PersistentContext(BaseContext):
         self._in_flight.pop(request, None)
         self._over(request.operation)
         request.arrived = True
-        if not request.waiter.done():  # it is, if the caller is being cancelled
+        if not request.waiter.done():  # it is done if the caller is being cancelled
             request.waiter.set_result(None)
 
     def _deliver(self, requests: Sequence[Request]) -> None:
-        """Bring calls that are over to their event loops; runs in the thread of the cycle."""
+        """Deliver completed calls to their event loops; runs in the thread of the cycle."""
         loops = dict.fromkeys(request.waiter.get_loop() for request in requests)
         for loop in loops:
             calls = [request for request in requests if request.waiter.get_loop() is loop]
             self._receive(calls)
             try:
                 loop.call_soon_threadsafe(self._arrive, calls)
-            except RuntimeError:  # the loop was closed, and nobody waits any more
+            except RuntimeError:  # the loop was closed, so there is no waiting task
                 for request in calls:
                     if isinstance(request.result, Turn):
                         request.result.abandon()
@@ -492,18 +492,18 @@ class AsyncTransaction:
         return transaction
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Commit, or after an exception discard."""
+        """Commit, or discard after an exception."""
         assert self._open is not None, "entered"
         turn, transaction = self._open
         if error is not None and turn.is_inherited:
-            return  # the transaction is the parent's to end, and the exception goes on
+            return  # only the parent can end the transaction; the exception propagates
         operation = Operation("transaction")
         try:
             if error is None:
                 operation = transaction._commit()  # noqa: SLF001
         finally:
             try:
-                if isinstance(error, GeneratorExit):  # the task was thrown away: nothing can be awaited any more
+                if isinstance(error, GeneratorExit):  # the task was discarded: nothing can be awaited
                     turn.abandon()
                 else:
                     await self._context._end(turn, operation)  # noqa: SLF001
@@ -543,7 +543,7 @@ class AsyncWatch(Watch):
         self._set_alarm(partial(_ring, loop, self._rung))
 
     async def aclose(self) -> None:
-        """End the iteration, also for a task that waits for changes. Does not suspend."""
+        """End the iteration, even for a task waiting for changes. Does not suspend."""
         self._close()
         self._rung.set()
 
@@ -573,7 +573,7 @@ def _run_once(once: deque[Callable[[], T]]) -> T | None:
 
 
 def _executors_work() -> bool:
-    """Whether a new executor would take a job; not at the interpreter's exit, nor where no thread can be started."""
+    """Whether a new executor would accept a job: false at interpreter exit, or if no thread can be started."""
     try:
         with ThreadPoolExecutor(1) as executor:
             executor.submit(int)
