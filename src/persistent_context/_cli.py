@@ -32,7 +32,7 @@ _TIMED_OUT: Final = 3
 _INTERRUPTED: Final = 130
 _STANDARD_ERROR: Final = 2
 _SHOWN: Final = 60
-"""Characters of a wrong argument."""
+"""How many characters of an invalid argument are shown."""
 _COLOURS: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 app = typer.Typer(
@@ -62,9 +62,9 @@ def run() -> None:
 
 
 def _prepare_streams() -> None:
-    """Have all output printed: escaped if its encoding lacks a character, and to nowhere if it was closed.
+    """Make all output printable: escape what the encoding cannot represent, and discard output if closed.
 
-    The null device takes the numbers of what was closed, else a file that is opened later would, and be written to.
+    The null device takes the numbers of closed streams, else a file opened later would, and output would go there.
     """
     while (null := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         pass
@@ -205,7 +205,7 @@ def watch(
     json_: AsJson = False,
 ) -> None:
     """Print changes as other programs make them, until interrupted."""
-    _read(file, must_exist=False)  # what is corrupt is left where it is
+    _read(file, must_exist=False)  # a corrupt file is left in place
     context = SyncPersistentContext.create(file)
     with context.watch(*keys or ()) as news:
         changes = (item for changes in news for item in changes.items())
@@ -260,7 +260,7 @@ def _context(file: str, timeout: float) -> SyncPersistentContext:
 
 
 def _read(file: str, *, must_exist: bool = True) -> LiveDict:
-    """Read the file without its lock; one that is no JSON object is left where it is."""
+    """Read the file without the lock; a file that is not a JSON object is left in place."""
     path = os.path.realpath(file)
     if must_exist and not os.path.lexists(path):
         _fail(f"{file} does not exist")
@@ -271,7 +271,7 @@ def _read(file: str, *, must_exist: bool = True) -> LiveDict:
 
 
 def _json(value: Any) -> str:
-    """Return JSON that no terminal obeys, and that the encoding of the output can hold."""
+    """Return JSON without terminal control characters, and representable in the output encoding."""
     return printable_json(json.dumps(value, ensure_ascii=False), sys.stdout.encoding)
 
 
@@ -299,7 +299,7 @@ def _parsed(text: str) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        JSONDecodeError: it is none.
+        JSONDecodeError: it is not valid JSON.
         ValueError: it is JSON that Python cannot read.
     """
     try:
@@ -315,7 +315,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _fields(key: str, change: Change) -> dict[str, Any]:
-    """Return a change for scripts; what is absent has no field."""
+    """Return a change for scripts; an absent value has no field."""
     return {"key": key} | {name: value for name, value in change._asdict().items() if value is not MISSING}
 
 

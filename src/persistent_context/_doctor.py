@@ -1,4 +1,4 @@
-"""The doctor: what can be said, and tried, about a file, its place and its lock."""
+"""The doctor: checks of a file, its directory and its lock."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Level(enum.StrEnum):
 
 
 class Finding(NamedTuple):
-    """One thing that was found out."""
+    """One result of the examination."""
 
     level: Level
     subject: str
@@ -78,13 +78,13 @@ _KNOWN: Final = {
         ),
     ),
 }
-"""What is to be said of types of file systems."""
+"""Findings by type of file system."""
 
 
 def examine(filepath: str) -> Iterator[Finding]:
-    """Examine a file, its place and its lock; nothing of it is changed. Blocks for about a second.
+    """Examine a file, its directory and its lock, without changing them. Blocks for about a second.
 
-    The lock and a durable write are tried on a file of its own in the same directory, which is removed afterwards.
+    The lock and a durable write are tested on a separate file in the same directory, which is removed afterwards.
     """
     path = os.path.realpath(filepath)
     directory = os.path.dirname(path)
@@ -113,7 +113,7 @@ def examine(filepath: str) -> Iterator[Finding]:
     yield from _aside(path)
     yield from _lock_file(f"{path}.lock")
     yield _holder(path)
-    if not attributes and _may(directory, os.W_OK):  # what is tried might not be removed again
+    if not attributes and _may(directory, os.W_OK):  # the test file might not be removable
         yield _trial(directory)
 
 
@@ -164,7 +164,7 @@ def _missing_directory(directory: str) -> Finding:
 
 
 def _other_names(path: str) -> Iterator[Finding]:
-    """Tell of hard links: a save replaces the file under one name only."""
+    """Report hard links: a save replaces the file under one name only."""
     with contextlib.suppress(FileNotFoundError):
         status = os.stat(path)
         if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
@@ -187,7 +187,7 @@ def _mount_point(path: str) -> Iterator[Finding]:
 
 
 def _attributes(path: str, directory: str) -> Iterator[Finding]:
-    """Tell of attributes of Linux's file systems that forbid even root to replace the file; see chattr(1)."""
+    """Report attributes of Linux file systems that prevent even root from replacing the file; see chattr(1)."""
     for place in (path, f"{path}.lock", directory):
         flags = _flags(place)
         for flag, letter, name in ((_IMMUTABLE, "i", "immutable"), (_APPEND_ONLY, "a", "append-only")):
@@ -201,7 +201,7 @@ def _attributes(path: str, directory: str) -> Iterator[Finding]:
 
 
 def _flags(path: str) -> int:
-    """Return the attributes of a file or directory; 0 where there are none, or they cannot be looked at."""
+    """Return the attributes of a file or directory; 0 if there are none, or they cannot be read."""
     flags = array.array("i", [0])
     if sys.platform == "win32":  # pragma: no cover - it has no such attributes
         return 0
@@ -340,7 +340,7 @@ def _is_stopped(holder: Holder) -> bool:
 
 
 def _trial(directory: str) -> Finding:
-    """Try the lock between two processes, one of which is killed, and a durable write."""
+    """Test the lock between two processes, one of which is killed, and a durable write."""
     try:
         with tempfile.TemporaryDirectory(prefix=".persistent-context-doctor-", dir=directory) as place:
             return _try_in(os.path.join(place, "trial.json"))

@@ -242,7 +242,7 @@ class FileLock:
         try:
             wait_for_lock(fd)
         except BaseException as error:
-            if wait.settle() or not isinstance(error, OSError):  # nobody is interested in an OSError of an abandoned wait
+            if wait.settle() or not isinstance(error, OSError):  # an abandoned wait has no one to report it to
                 raise
         return wait.settle()
 
