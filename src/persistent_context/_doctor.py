@@ -195,7 +195,7 @@ def _attributes(path: str, directory: str) -> Iterator[Finding]:
                 yield Finding(
                     Level.PROBLEM,
                     "attributes",
-                    f"{place} is {name}, so nobody can save",
+                    f"{place} is {name}, so no one can save",
                     f"chattr -{letter} {quote(place)}",
                 )
 
