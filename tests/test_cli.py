@@ -396,7 +396,7 @@ class TestDoctor:
         path.with_name("other").symlink_to(path)
         (found,) = findings(path, code=1).items()
 
-        assert ("link", "problem", True) == (found[0], found[1][0], "circle" in found[1][1])
+        assert ("link", "problem", True) == (found[0], found[1][0], "loop" in found[1][1])
         assert {"link"} == findings(path / "state.json", code=1).keys()
 
     def test_a_directory_that_cannot_be_made(self, stored):

@@ -613,7 +613,7 @@ class TestWhatStandsThere:
     def test_it_is_named(self, path, place, make, what):
         """The message says what was found, and where."""
         make(path.with_name(place))
-        with pytest.raises(NotARegularFileError, match=rf"{what} stands .*{place}'?$"):
+        with pytest.raises(NotARegularFileError, match=rf"found {what}.*{place}'?$"):
             SyncPersistentContext(path).incr("n")
 
     def test_a_socket_is_named(self, path, place, monkeypatch):
