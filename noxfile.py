@@ -13,7 +13,7 @@ import nox
 
 nox.needs_version = ">=2025.2.9"
 nox.options.error_on_external_run = True
-nox.options.error_on_missing_interpreters = True  # nothing is skipped in silence
+nox.options.error_on_missing_interpreters = True  # nothing is skipped silently
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 LOWEST = int(PYPROJECT["project"]["requires-python"].removeprefix(">=3."))
@@ -21,9 +21,9 @@ WORKERS = str(3 * (os.cpu_count() or 1))  # much of the tests' time is waiting: 
 
 
 def find_pythons() -> list[str]:
-    """Return the supported Pythons of this machine, the oldest first: 3.11 and all later ones, whatever their number.
+    """Return the supported Pythons of this machine, oldest first: 3.11 and all later versions.
 
-    The one that runs nox is among them, also if it is not on the PATH. What cannot be started is left out.
+    The one that runs nox is included even if it is not on the PATH. Those that cannot be started are left out.
     """
     home = str(Path(getattr(sys, "_base_executable", sys.executable)).parent)
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), home])
@@ -34,12 +34,12 @@ def find_pythons() -> list[str]:
     if sys.version_info.minor >= LOWEST:
         here.add(sys.version_info.minor)
     if not here:
-        sys.exit(f"no Python that is supported is here: install 3.{LOWEST} or later, the newest if you can")
+        sys.exit(f"no supported Python was found: install 3.{LOWEST} or later, the newest if you can")
     return [f"3.{minor}" for minor in sorted(here)]
 
 
 def select_those_of_pyenv() -> None:
-    """Have pyenv's shims run every Python that is installed, which they refuse unless it is selected."""
+    """Select every Python that pyenv has installed, since its shims refuse to run the others."""
     if shutil.which("pyenv"):
         command = ["pyenv", "versions", "--bare"]
         installed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
@@ -48,7 +48,7 @@ def select_those_of_pyenv() -> None:
 
 
 def starts(python: str) -> bool:
-    """Return whether a Python can be started: a shim may stand for one that is not there."""
+    """Return whether a Python can be started: a shim may exist for one that is not installed."""
     return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
@@ -63,7 +63,7 @@ def groups(*names: str) -> list[str]:
 
 @nox.session(python=NEWEST)
 def lint(session: nox.Session) -> None:
-    """Check style and formatting, and the workflow of GitHub against its schema."""
+    """Check style and formatting, and the GitHub workflow against its schema."""
     session.install(*groups("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -72,14 +72,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=NEWEST)
 def typing(session: nox.Session) -> None:
-    """Check the types, the public interface's among them."""
+    """Check the types, including those of the public interface."""
     session.install(".", *groups("typing"))
     session.run("mypy")
 
 
 @nox.session(python=NEWEST, default=False)
 def docs(session: nox.Session) -> None:
-    """Build the site of the documentation into site/, where a warning is an error; ``-- serve`` shows it instead."""
+    """Build the documentation site into site/, treating warnings as errors; ``-- serve`` serves it instead."""
     session.install(".", *groups("docs"))
     session.run("mkdocs", *(session.posargs or ["build"]), env={"NO_MKDOCS_2_WARNING": "1"})
 
@@ -91,17 +91,17 @@ def run_pytest(session: nox.Session, *arguments: str) -> None:
 
 @nox.session(python=[NEWEST])
 def tests(session: nox.Session) -> None:
-    """Test the built wheel, whole, on the newest Python that is here; arguments go to pytest instead."""
+    """Run all tests on the built wheel, on the newest Python installed; arguments are passed to pytest instead."""
     session.install(".", *groups("test"))
     run_pytest(session, *session.posargs)
-    session.log(f"this was Python {NEWEST}; nox -s tests-all takes every Python that is here: {', '.join(PYTHONS)}")
+    session.log(f"this was Python {NEWEST}; nox -s tests-all runs every Python installed: {', '.join(PYTHONS)}")
 
 
 @nox.session(python=NEWEST)
 def coverage(session: nox.Session) -> None:
-    """Measure which branches of the library the tests reach, a part of the large matrices being enough for that."""
+    """Measure which branches of the library the tests reach; part of the large matrices is enough for that."""
     session.install(".", *groups("test"))
-    # The tracer of coverage takes a lock that a signal handler may find taken by the very thread that it interrupts.
+    # Coverage's tracer takes a lock that the thread interrupted by a signal handler may already hold.
     signals = ("tests/test_interrupts.py", "tests/test_shutdown.py", "tests/test_signals.py")
     unmeasured = (*signals, "tests/stress", "tests/test_docs.py", "tests/test_examples.py")
     whole = ("tests/test_cli.py", "tests/test_plugin.py")
@@ -114,7 +114,7 @@ def coverage(session: nox.Session) -> None:
 
 
 def tests_on_another(session: nox.Session) -> None:
-    """Test the built wheel on another Python: a part of the large matrices and of what takes long, and all else."""
+    """Test the built wheel on another Python, with only part of the large matrices and slow tests."""
     session.install(".", *groups("test"))
     run_pytest(session, *(session.posargs or ("--part", "--ignore=tests/stress")))
 
@@ -125,14 +125,14 @@ for another in PYTHONS[:-1]:
 
 @nox.session(name="tests-all", python=False, default=False)
 def tests_all(session: nox.Session) -> None:
-    """Test on every supported Python that is here: the newest as ``tests`` does, the others in part."""
+    """Test on every supported Python installed: fully on the newest, partly on the others."""
     for python in reversed(PYTHONS):
         session.notify(f"tests-{python}")
 
 
 @nox.session(python=OLDEST)
 def minimums(session: nox.Session) -> None:
-    """Test with the lowest versions of the dependencies that are allowed, on the oldest Python that is here."""
+    """Test with the lowest allowed versions of the dependencies, on the oldest Python installed."""
     lowest = [re.sub(r">=", "==", requirement) for requirement in PYPROJECT["project"]["dependencies"]]
     session.install(".", *lowest, *groups("test"))
     files = [f"tests/test_{name}.py" for name in ("memory", "save_and_load", "atomic", "transactions", "executor")]
@@ -141,7 +141,7 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session(python=NEWEST, default=False)
 def stress(session: nox.Session) -> None:
-    """Hammer one file for five minutes from processes that are killed at random, and check that nothing was lost."""
+    """Hammer one file for five minutes from processes that are randomly killed, and check that nothing was lost."""
     session.install(".", *groups("stress"))
     session.run("python", "-m", "stress", *session.posargs)
 
@@ -155,29 +155,29 @@ def stress_quick(session: nox.Session) -> None:
 
 @nox.session(python=NEWEST, default=False)
 def soak(session: nox.Session) -> None:
-    """Hammer for hours, in rounds; a round that fails ends it, and stays."""
+    """Hammer for hours, in rounds; stops at the first failing round, and keeps it."""
     session.install(".", *groups("stress"))
     session.run("python", "-m", "stress", "--tier", "soak", *session.posargs)
 
 
 @nox.session(python=NEWEST, default=False)
 def faults(session: nox.Session) -> None:
-    """Kill, fail or cut the power at every system call of a write, and check that every promise is kept."""
+    """Kill, fail or cut the power at every system call of a write, and check that every guarantee holds."""
     session.install(".", *groups("stress"))
     session.run("python", "-m", "stress.faults", *session.posargs)
 
 
 @nox.session(python=NEWEST, default=False)
 def mutants(session: nox.Session) -> None:
-    """Break the library in every way on the list, and see a test, a stress run or a fault catch each."""
+    """Break the library in every listed way, and check that a test, a stress run or a fault catches each."""
     session.install(".", *groups("test"))
-    # 2 says that this machine lacks what the rest needs, and has named it; beside arguments it is wrong usage, too.
+    # 2 means that this machine lacks what the rest needs, and says what; with arguments, it can also mean wrong usage.
     codes = [0] if session.posargs else [0, 2]
     session.run("python", "-m", "stress.mutants", *session.posargs, success_codes=codes)
 
 
 @nox.session(python=NEWEST, default=False)
 def bench(session: nox.Session) -> None:
-    """Measure the store against its peers, and write the tables and a plot to bench-report/."""
+    """Benchmark the store against the alternatives, and write tables and a plot to bench-report/."""
     session.install(".", *groups("bench"))
     session.run("python", "-m", "stress.bench", *session.posargs)

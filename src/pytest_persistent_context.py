@@ -1,7 +1,7 @@
 """The pytest plugin: data that the workers of a run share, and values that are computed once for all of them.
 
-It stands beside the package, which is imported when a fixture is first asked for: a suite that uses none of them pays
-for an empty file by each worker of pytest-xdist.
+It is a module beside the package, which is imported when a fixture is first requested: a suite that uses none of the
+fixtures only pays for an empty file per pytest-xdist worker.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _OPTION: Final = "shared_context"
 _CRASHED: Final = ".crashed"
 _POLL_SECONDS: Final = 0.02
 _REPLACED_WITHIN_SECONDS: Final = 3.0
-"""How soon pytest-xdist, if at all, has begun to replace a worker that crashed."""
+"""How soon pytest-xdist starts to replace a crashed worker, if it does."""
 _INTERRUPTED_WITHIN_SECONDS: Final = 3.0
-"""How soon workers that are interrupted together have ended their tests, or never will."""
+"""How soon workers that are interrupted together finish their tests, if they ever do."""
 
 
 class ComputeOnce:
-    """What the fixture ``compute_once`` gives: a function that computes values once for all workers.
+    """The value of the fixture ``compute_once``: a function that computes values once for all workers.
 
     Args:
         own: for values of this run.
@@ -45,42 +45,42 @@ class ComputeOnce:
         self._teardowns: dict[str, Callable[[Any], Any]] = {}
 
     def __call__(self, key: str, factory: Callable[[], Any], teardown: Callable[[Any], Any] | None = None) -> Any:
-        """Return a copy of the value of a key, computed by the first worker that asks. Blocks while another computes.
+        """Return a copy of the value of a key, computed by the first worker that asks. Blocks meanwhile.
 
-        A worker that waits holds no lock of ``shared_context``. If the factory raises, or its worker is killed, the
-        next one that asks tries. Calls for other keys may be nested in it, in the same order everywhere.
+        A waiting worker does not hold the lock of ``shared_context``. If the factory raises, or its worker is killed,
+        the next worker that asks tries again. The factory may call this for other keys, in the same order everywhere.
 
         Args:
             key: the value's name, the same in all workers.
-            factory: returns the value, one that JSON can hold; it may be ``async``, and runs in a loop of its own then.
-            teardown: called with the value, once, when all workers have done their tests and finalised their fixtures;
-                at once, if JSON cannot hold the value. It may be ``async``. Such a value is never shared with other
-                runs.
+            factory: returns a value that JSON can hold; it may be ``async``, and then runs in an event loop of its own.
+            teardown: called with the value once, when all workers have finished their tests and finalised their
+                fixtures, or immediately if JSON cannot hold the value. It may be ``async``. A value with a teardown is
+                never shared with other runs.
 
         Raises:
             Exception: what the factory raised.
             UnserializableValueError: JSON cannot hold the value.
-            ReentrantTransactionError: the factory asks for its own key.
+            ReentrantTransactionError: the factory asked for its own key.
         """
         if not teardown:
             return self._shared.value(key, factory)
         try:
             return self._own.value(key, factory, teardown)
         finally:
-            self._teardowns.setdefault(key, teardown)  # behind those of what the factory asked for; also if interrupted
+            self._teardowns.setdefault(key, teardown)  # after those of nested calls; even if interrupted
 
     @property
     def has_teardowns(self) -> bool:
-        """Whether there is something to tear down."""
+        """Whether there is anything to tear down."""
         return bool(self._teardowns)
 
     def finish(self) -> list[BaseException]:
-        """Tear down, the last value first, what no other worker has torn down; return what the teardowns raised."""
+        """Tear down what no other worker has, last value first; return what the teardowns raised."""
         failures: list[BaseException] = []
         while self._teardowns:
             try:
                 self._own.discard(*self._teardowns.popitem())
-            except BaseException as error:  # noqa: BLE001 - pytest.fail() as well; told at the end of the run
+            except BaseException as error:  # noqa: BLE001 - pytest.fail() as well; reported at the end of the run
                 failures.append(error)
         return failures
 
@@ -92,7 +92,7 @@ _OUTPUT: Final = "persistent_context_failures"
 
 @pytest.fixture(scope="session")
 def shared_context(pytestconfig: pytest.Config) -> SyncPersistentContext:
-    """A SyncPersistentContext on one file for all workers of this run, loaded when a worker first asks for it."""
+    """A SyncPersistentContext on one file for all workers of this run, loaded when a worker first requests it."""
     from persistent_context import SyncPersistentContext  # noqa: PLC0415
 
     return SyncPersistentContext.create(_shared_file(pytestconfig), durable=False)
@@ -100,7 +100,7 @@ def shared_context(pytestconfig: pytest.Config) -> SyncPersistentContext:
 
 @pytest.fixture
 def async_shared_context(pytestconfig: pytest.Config) -> PersistentContext:
-    """A PersistentContext on the file of shared_context, loaded: one for each test, and its event loop."""
+    """A loaded PersistentContext on the file of shared_context: one for each test and its event loop."""
     import asyncio  # noqa: PLC0415
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
@@ -114,7 +114,7 @@ def async_shared_context(pytestconfig: pytest.Config) -> PersistentContext:
 
 @pytest.fixture(scope="session")
 def compute_once(pytestconfig: pytest.Config) -> ComputeOnce:
-    """``compute_once(key, factory, teardown=None)``: a value that one worker computes for all of them."""
+    """``compute_once(key, factory, teardown=None)``: a value that one worker computes for all."""
     from persistent_context._once import Once  # noqa: PLC0415
 
     own = _folder(pytestconfig) / "once"
@@ -125,19 +125,19 @@ def compute_once(pytestconfig: pytest.Config) -> ComputeOnce:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the user share the file with other runs."""
+    """Add the option to share the file with other runs."""
     parser.getgroup("persistent_context").addoption(
         "--shared-context",
         dest=_OPTION,
         metavar="FILE",
         help="share the file of the fixture shared_context, and what compute_once computes, with other runs",
     )
-    parser.addini(_OPTION, "the same as --shared-context, from the folder of this configuration file", default="")
+    parser.addini(_OPTION, "same as --shared-context, relative to the directory of this configuration file", default="")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Note, in the controller, that a worker is about to start."""
+    """Record, in the controller, that a worker is about to start."""
     present = _workers(node.config)
     present.mkdir(parents=True, exist_ok=True)
     (present / node.gateway.id).touch()
@@ -145,9 +145,9 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Note, in the controller, that a worker is gone, and what it could not tear down.
+    """Record, in the controller, that a worker is gone, and what it failed to tear down.
 
-    The file of one that was killed is still there, and tells when that was.
+    The file of a killed worker is still there; it is renamed, and its modification time says when.
     """
     with contextlib.suppress(FileNotFoundError):
         present = _workers(node.config) / node.gateway.id
@@ -157,9 +157,9 @@ def pytest_testnodedown(node: Any) -> None:
     _failures(node.config).extend(output.get(_OUTPUT, ()))
 
 
-@pytest.hookimpl(wrapper=True, trylast=True)  # behind pytest, which finalises what an interruption has left
+@pytest.hookimpl(wrapper=True, trylast=True)  # after pytest finalises what an interruption left
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
-    """Tear down what was computed, when the last worker has done its tests; a run fails in which that fails."""
+    """Tear down computed values when the last worker has finished its tests; a failure there fails the run."""
     try:
         return (yield)
     finally:
@@ -185,7 +185,7 @@ def _finish(session: pytest.Session) -> None:
 
 @contextlib.contextmanager
 def _interruptions_noted(worker: str | None) -> Iterator[list[float]]:
-    """Note when a worker is interrupted, and let it go on: its controller, which does so, kills one that hangs."""
+    """Record interruptions of a worker and carry on: the controller that interrupts it kills it if it hangs."""
     moments: list[float] = []
     if worker is None or threading.current_thread() is not threading.main_thread():
         yield moments
@@ -202,7 +202,7 @@ def _long_ago(moments: list[float]) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show what could not be torn down."""
+    """Report what failed to be torn down."""
     for failure in _failures(config):
         terminalreporter.section("ERROR in a teardown of compute_once", red=True)
         terminalreporter.write(failure)
@@ -213,7 +213,7 @@ def _failures(config: pytest.Config) -> list[str]:
 
 
 def _worker(config: pytest.Config) -> str | None:
-    """Return which worker of pytest-xdist this process is, or None."""
+    """Return the pytest-xdist worker ID of this process, or None."""
     workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
     return None if workerinput is None else workerinput["workerid"]
 
@@ -225,12 +225,12 @@ def _folder(config: pytest.Config) -> Path:
 
 
 def _workers(config: pytest.Config) -> Path:
-    """Return the folder with a file for each worker that has not done its tests."""
+    """Return the folder with a file for each worker that has not finished its tests."""
     return _folder(config) / "workers"
 
 
 def _others_run(config: pytest.Config) -> bool:
-    """Return whether a worker has tests to do, or is about to be replaced by one that has."""
+    """Return whether a worker still has tests to run, or is about to be replaced by one that has."""
     just_now = time.time() - _REPLACED_WITHIN_SECONDS
     return any(file.suffix != _CRASHED or file.stat().st_mtime > just_now for file in _workers(config).glob("*"))
 

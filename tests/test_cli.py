@@ -97,7 +97,7 @@ class TestReading:
         """Who only looks does not move the file aside, as a program that loads it does."""
         path.write_text("[1]", encoding="utf-8")
         name, *rest = command
-        run(name, path, *rest, code=1, errors=rf"error: {path} is no JSON object: [^\n]+; [^\n]*doctor[^\n]*\n")
+        run(name, path, *rest, code=1, errors=rf"error: {path} is not a JSON object: [^\n]+; [^\n]*doctor[^\n]*\n")
 
         assert ("[1]", ["state.json"]) == (path.read_text(encoding="utf-8"), os.listdir(path.parent))
 
@@ -109,7 +109,13 @@ class TestReading:
 
     def test_what_is_no_file_is_named(self, path):
         """The error is one line, without a traceback."""
-        run("get", path.parent, "a", code=1, errors=f"error: {path.parent}: a directory stands [^\n]*\n")
+        run(
+            "get",
+            path.parent,
+            "a",
+            code=1,
+            errors=f"error: {path.parent}: expected a regular file, found a directory[^\n]*\n",
+        )
 
     @pytest.mark.parametrize("command", ["show", "doctor", "who", "watch"])
     def test_output_that_nobody_reads_is_no_crash(self, path, command):
@@ -150,7 +156,7 @@ class TestReading:
     def test_an_encoding_that_lacks_characters(self, stored):
         """JSON is escaped, a message is, too, and a string, which would not be exact, is refused."""
         environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-        told = "error: the encoding of the output, ascii, lacks '.xe4': [^\n]*--json[^\n]*\n"
+        told = "error: the output encoding, ascii, cannot represent '.xe4': [^\n]*--json[^\n]*\n"
         run("get", stored, "name", code=1, errors=told, env=environment)
         link = stored.with_name("älice.json")
         link.symlink_to(stored)
@@ -204,7 +210,7 @@ class TestWriting:
     def test_set_can_insist_on_json(self, stored, value):
         """What is none is wrong usage, and changes nothing."""
         before = stored.read_bytes()
-        run("set", stored, "n", value, "--json", code=2, errors=".*VALUE is no JSON.*")
+        run("set", stored, "n", value, "--json", code=2, errors=".*VALUE is not valid JSON.*")
         run("set", stored, "n", "1", "--json", "--string", code=2, errors=".*exclude.*")
 
         assert before == stored.read_bytes()
@@ -220,7 +226,7 @@ class TestWriting:
         )
 
         assert (2, True) == (done.returncode, "standard input is closed" in done.stderr)
-        assert (2, True) == (told.returncode, "standard input is no text in utf-8" in told.stderr)
+        assert (2, True) == (told.returncode, "standard input is not valid utf-8 text" in told.stderr)
         assert before == stored.read_bytes()
 
     @pytest.mark.parametrize("value", ["[" * 30_000 + "]" * 30_000, "9" * 5_000], ids=["nesting", "digits"])
@@ -228,7 +234,7 @@ class TestWriting:
         """It is not taken for a string, unless the user says so."""
         before = stored.read_bytes()
         run("set", stored, "n", value, code=2, errors=".*VALUE cannot be stored.*")
-        run("incr", stored, "n", value, code=2, errors=".*DELTA is no number.*")
+        run("incr", stored, "n", value, code=2, errors=".*DELTA must be a number, not .*")
 
         assert before == stored.read_bytes()
         run("set", stored, "n", value, "--string")
@@ -251,8 +257,8 @@ class TestWriting:
 
     def test_incr_of_what_is_no_number(self, stored):
         """A value that is none fails, a DELTA that is none is wrong usage."""
-        run("incr", stored, "name", code=1, errors=f"error: {stored}: the value of 'name' is no number but a str\n")
-        run("incr", stored, "n", "x", code=2, errors=".*DELTA is no number: x.*")
+        run("incr", stored, "name", code=1, errors=f"error: {stored}: the value of 'name' must be a number, not str\n")
+        run("incr", stored, "n", "x", code=2, errors=".*DELTA must be a number, not x.*")
         run("incr", stored, "n", "1e999", code=1, errors="error: [^\n]*\n")
 
     def test_commands_at_once_lose_nothing(self, path):
@@ -265,13 +271,15 @@ class TestWriting:
     def test_a_lock_that_is_not_had_has_an_exit_code_of_its_own(self, path, hold_transaction):
         """A script may try again; the message names the holder."""
         with hold_transaction(path) as held:
-            errors = rf"error: {path}: no lock within [^\n]* \(held by process {held.pid} on [^\n]*\n"
+            errors = (
+                rf"error: {path}: could not acquire the lock within [^\n]* \(held by process {held.pid} on [^\n]*\n"
+            )
             run("set", path, "a", "1", "--timeout", "0.1", code=3, errors=errors)
 
     def test_what_is_corrupt_is_moved_aside_and_said_so(self, path):
         """A warning of the library is not lost."""
         path.write_text("[1]", encoding="utf-8")
-        run("set", path, "a", "1", errors=rf"WARNING: {path} is no JSON object [^\n]* moved aside to [^\n]*\n")
+        run("set", path, "a", "1", errors=rf"WARNING: {path} is not a JSON object [^\n]* moved aside to [^\n]*\n")
 
         assert {"a": 1} == json.loads(path.read_text(encoding="utf-8"))
 
@@ -357,9 +365,9 @@ class TestDoctor:
     def test_a_file_that_repeats_keys(self, path):
         """What another program would lose is said."""
         path.write_text('{"a": 1, "a": 2}', encoding="utf-8")
-        found = findings(path, errors="WARNING: [^\n]* repeats keys[^\n]*\n")
+        found = findings(path, errors="WARNING: [^\n]* contains duplicate keys[^\n]*\n")
 
-        assert ("warning", True) == (found["file"][0], "repeats keys" in found["file"][1])
+        assert ("warning", True) == (found["file"][0], "contains duplicate keys" in found["file"][1])
 
     def test_a_large_file(self, path):
         """More than 16 MB want a database."""
@@ -380,7 +388,7 @@ class TestDoctor:
         stored.write_text("[]", encoding="utf-8")
 
         assert "file" in findings(link, code=1)
-        assert f"leads to {os.path.realpath(stored)}" in run("doctor", link, code=1)
+        assert f"points to {os.path.realpath(stored)}" in run("doctor", link, code=1)
 
     def test_links_that_lead_in_a_circle(self, path):
         """That is all there is to say, and of the links, not of a lock file."""
@@ -388,14 +396,14 @@ class TestDoctor:
         path.with_name("other").symlink_to(path)
         (found,) = findings(path, code=1).items()
 
-        assert ("link", "problem", True) == (found[0], found[1][0], "circle" in found[1][1])
+        assert ("link", "problem", True) == (found[0], found[1][0], "loop" in found[1][1])
         assert {"link"} == findings(path / "state.json", code=1).keys()
 
     def test_a_directory_that_cannot_be_made(self, stored):
         """A file stands where a directory is wanted."""
         level, text, _ = findings(stored / "new" / "state.json", code=1)["directory"]
 
-        assert ("problem", True) == (level, f"{os.path.realpath(stored)} is no directory" in text)
+        assert ("problem", True) == (level, f"{os.path.realpath(stored)} is not a directory" in text)
 
     def test_hard_links(self, stored, tmp_path):
         """A save would part the names, of which nobody is told otherwise."""
@@ -503,7 +511,7 @@ class TestDoctor:
         """Another program's lock is no problem."""
         with hold(stored):
             assert {} == findings(stored)
-            assert "held by a program that does not say who it is" in run("doctor", stored)
+            assert "held by an unidentified program" in run("doctor", stored)
 
     def test_a_directory_that_everybody_may_write_to(self, stored):
         """Whoever may replace the lock file may break it."""

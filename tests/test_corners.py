@@ -177,7 +177,7 @@ class TestCallables:
     def test_a_function_that_calls_the_same_file_is_told_so(self, tmp_path):
         """A function under the lock that asks for the lock would wait for itself: it gets an error at once."""
         ctx = SyncPersistentContext(tmp_path / "state.json")
-        with pytest.raises(ReentrantTransactionError, match="in a cycle of this file"):
+        with pytest.raises(ReentrantTransactionError, match="under the lock of this file"):
             ctx.mutate("n", lambda value: ctx.incr("m"))
 
         assert {"n": 1} == {"n": ctx.incr("n")}
@@ -185,7 +185,7 @@ class TestCallables:
     @pytest.mark.parametrize("fn", [None, 1, "upper"])
     def test_what_is_no_function_is_refused_at_once(self, tmp_path, fn):
         """A mistake in the call is told before anything is locked or written."""
-        with pytest.raises(TypeError, match="fn is a callable"):
+        with pytest.raises(TypeError, match="fn must be a callable"):
             SyncPersistentContext(tmp_path / "state.json").mutate("a", fn)
 
         assert [] == list(tmp_path.iterdir())
@@ -392,11 +392,11 @@ class TestTheLockFile:
     @pytest.mark.parametrize(
         ("holder", "text"),
         [
-            (Holder(), "a program that does not say who it is"),
+            (Holder(), "an unidentified program"),
             (Holder(7, "h", verified=True), "process 7 on h"),
             (
                 Holder(7, "h\x1b[2J", 0.0, "save"),
-                r"process 7 on h\x1b[2J for save since 1970-01-01 00:00:00.000000Z, by its own word",
+                r"process 7 on h\x1b[2J for save since 1970-01-01 00:00:00.000000Z (unverified)",
             ),
         ],
     )
@@ -521,7 +521,7 @@ class TestValues:
 
         ctx = SyncPersistentContext(tmp_path / "state.json")
         ctx["a"] = Odd()
-        with pytest.raises(UnserializableValueError, match="does not come back equal"):
+        with pytest.raises(UnserializableValueError, match="does not compare equal"):
             ctx.save()
 
     def test_much_that_is_nested_little_is_accepted(self, tmp_path):

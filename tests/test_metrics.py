@@ -179,7 +179,10 @@ class TestLog:
         messages = [record.getMessage() for record in log.records]
 
         assert any(f"waiting for the lock, held by process {held.pid} on" in message for message in messages)
-        assert any(f"held by process {held.pid} on" in message and "no lock within" in message for message in messages)
+        assert any(
+            f"held by process {held.pid} on" in message and "could not acquire the lock within" in message
+            for message in messages
+        )
 
     def test_it_tells_that_a_cycle_starts_again(self, path, log):
         """A lock file that somebody deletes under a cycle is worth a line at INFO."""
@@ -193,7 +196,7 @@ class TestLog:
 
         calls = []
         ctx.mutate("n", delete_once)
-        (record,) = [record for record in log.records if "starts again" in record.getMessage()]
+        (record,) = [record for record in log.records if "retrying under" in record.getMessage()]
 
         assert (logging.INFO, True) == (record.levelno, str(path) in record.getMessage())
 

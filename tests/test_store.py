@@ -573,7 +573,7 @@ class TestLinks:
         """It is told as what it is."""
         path.symlink_to(path.name)
         for call in (lambda: face.open(path), lambda: face.do(face.cls(path).incr, "n")):
-            with pytest.raises(NotARegularFileError, match="a loop of symbolic links stands") as caught:
+            with pytest.raises(NotARegularFileError, match="found a loop of symbolic links") as caught:
                 call()
 
             assert errno.ELOOP == caught.value.errno
@@ -583,7 +583,7 @@ class TestLinks:
         loop = path.with_name("loop")
         loop.symlink_to("loop")
         for call in (lambda: face.open(loop / "state.json"), lambda: face.do(face.cls(loop / "state.json").incr, "n")):
-            with pytest.raises(NotARegularFileError, match="a loop of symbolic links stands"):
+            with pytest.raises(NotARegularFileError, match="found a loop of symbolic links"):
                 call()
 
     def test_a_link_in_the_place_of_the_lock_file(self, face, path):
@@ -600,7 +600,7 @@ class TestLinks:
         session = store.begin("test", wait=False)
         document = session.read().changed({"n": b"1"})
         path.symlink_to("elsewhere")
-        with pytest.raises(NotARegularFileError, match="a symbolic link stands"):
+        with pytest.raises(NotARegularFileError, match="found a symbolic link"):
             session.commit(document, durable=True)
         session.close(1)
 
@@ -613,7 +613,7 @@ class TestWhatStandsThere:
     def test_it_is_named(self, path, place, make, what):
         """The message says what was found, and where."""
         make(path.with_name(place))
-        with pytest.raises(NotARegularFileError, match=rf"{what} stands .*{place}'?$"):
+        with pytest.raises(NotARegularFileError, match=rf"found {what}.*{place}'?$"):
             SyncPersistentContext(path).incr("n")
 
     def test_a_socket_is_named(self, path, place, monkeypatch):
@@ -623,5 +623,5 @@ class TestWhatStandsThere:
         monkeypatch.chdir(path.parent)
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(place)
-            with pytest.raises(NotARegularFileError, match=rf"a socket stands .*{place}'?$"):
+            with pytest.raises(NotARegularFileError, match=rf"found a socket.*{place}'?$"):
                 SyncPersistentContext(path).incr("n")

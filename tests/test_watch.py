@@ -557,7 +557,7 @@ class TestTheAlarm:
     def test_it_tries_again_to_watch_what_could_not_be_watched(self, tmp_path, monkeypatch):
         """Where there was no directory it rings by the clock for a while, and then looks whether there is one."""
         monkeypatch.setattr(_watch, "_TICKS", 2)
-        monkeypatch.setattr(_watch, "_TICK_SECONDS", 0.001)
+        monkeypatch.setattr(_watch, "_LOOK_SECONDS", 0.001)
         tries, tried, errors = [], threading.Event(), []
         real = os.path.realpath
 
@@ -601,7 +601,7 @@ class TestTheAlarm:
 
     def test_one_that_nobody_hears_ends(self, tmp_path, monkeypatch):
         """A thread whose rings are for an event loop that is closed is not left behind."""
-        monkeypatch.setattr(_watch, "_TICK_SECONDS", 0.001)
+        monkeypatch.setattr(_watch, "_LOOK_SECONDS", 0.001)
         _watch.Alarm(str(tmp_path / "none" / "deaf.json"), lambda: False, print)
         while any(thread.name == "watch deaf.json" for thread in threading.enumerate()):
             pass

@@ -1,4 +1,4 @@
-"""What both faces share: options, the dictionary in memory, and the making of operations."""
+"""What both public classes share: options, the dictionary in memory, and the creation of operations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ._watch import Observer
 _LOCK_FREE_READINGS: Final = 3
 _REQUIRED: Final = object()
 TRY_ONLY_SECONDS: Final = 0.01
-"""A shorter timeout is over before the lock could be tried; it means one try, which a free lock always passes."""
+"""A shorter timeout could expire before the lock is tried; it means one try, which succeeds if the lock is free."""
 
 
 class Options(TypedDict, total=False):
@@ -43,7 +43,7 @@ class Options(TypedDict, total=False):
 
 
 class Reading(NamedTuple):
-    """What was read without the lock, after which cycle, and when that began."""
+    """A document read without the lock, the cycle it follows, and the moment when reading began."""
 
     position: int
     document: Document
@@ -52,21 +52,21 @@ class Reading(NamedTuple):
 
 
 class BaseContext(MutableMapping[str, Any]):
-    """A dictionary bound to one plain JSON file; see the two faces for how it is loaded and saved.
+    """A dictionary bound to one plain JSON file; its two subclasses load and save it.
 
     Args:
-        filepath: the JSON file: a ``str`` or path object. A relative one is taken from the current directory now, and a
-            leading ``~`` is the user's home directory (``./~`` is a directory of that name).
-        durable: whether what is acknowledged is to survive a power loss, and not only the death of processes.
-        lock_timeout: how long a call waits for its turn, in seconds; 0 (or less than 0.01) only tries, ``math.inf``
-            waits for ever.
+        filepath: the JSON file, a ``str`` or path object. A relative path is resolved against the current directory
+            now; a leading ``~`` is the user's home directory (``./~`` is a directory of that name).
+        durable: whether acknowledged changes survive a power loss, and not only the death of processes.
+        lock_timeout: how long a call waits for its turn, in seconds; 0 (or less than 0.01) tries once, ``math.inf``
+            waits forever.
         on_conflict: what to do with a key that another writer changed as well: ``"mine"`` (the last writer wins),
-            ``"theirs"``, ``"raise"`` (:class:`ConflictError`), or ``fn(key, base, mine, theirs) -> value``, in which
-            ``MISSING`` stands for absence. The callable runs under the lock, in another thread: keep it pure and quick.
+            ``"theirs"``, ``"raise"`` (:class:`ConflictError`), or ``fn(key, base, mine, theirs) -> value``, where
+            ``MISSING`` means absent. The callable runs under the lock, in another thread: keep it pure and quick.
 
     Raises:
-        TypeError: an argument of the wrong type.
-        ValueError: a timeout that is negative or NaN, or a policy that does not exist.
+        TypeError: an argument has the wrong type.
+        ValueError: the timeout is negative or NaN, or the policy does not exist.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class BaseContext(MutableMapping[str, Any]):
             msg = f"filepath must be a str or a path object, not {type(path).__name__}"
             raise TypeError(msg)
         if not path or "\0" in path:
-            msg = f"filepath must be the path of a file, not {path!r}"
+            msg = f"filepath must be a file path, not {path!r}"
             raise ValueError(msg)
         self._given_path: Final = path
         self._path: Final = os.path.abspath(os.path.expanduser(path))
@@ -91,31 +91,31 @@ class BaseContext(MutableMapping[str, Any]):
         self._on_conflict: Final = check_policy(on_conflict)
         self._memory = Memory()
         self._guard = (os.getpid(), new_guard())
-        self._inbox: deque[Arrival] = deque()  # what cycles have made known, and memory has not taken over yet
+        self._inbox: deque[Arrival] = deque()  # outcomes of cycles that memory has not taken over yet
         self._is_draining = False
         self._queue: CommitQueue | None = None
         self._prepare()
 
     def _guarded(self) -> AbstractContextManager[object]:
-        """Return the lock of memory, which the thread of a cycle never takes: an interrupt may wait for that thread."""
+        """Return the lock of memory. Cycles never take it: an interrupted holder may wait for their thread."""
         if self._guard[0] != os.getpid():
             self._start_anew_after_fork()
         guard: AbstractContextManager[object] = self._guard[1]
         return guard
 
     def _start_anew_after_fork(self) -> None:
-        """Forget, in a forked child, the calls of its parent's threads, one of which may have held the lock."""
+        """Reset in a forked child: forget the calls of the parent's threads, one of which may have held the lock."""
         self._guard = (os.getpid(), new_guard())
         self._inbox.clear()
         self._is_draining = False
         self._memory.forget_calls()
 
     def _prepare(self) -> None:
-        """Make what one face has and the other has not."""
+        """Set up the attributes of a subclass."""
 
     @property
     def filepath(self) -> Path:
-        """The path as it was given."""
+        """The path as given."""
         return Path(self._given_path)
 
     @property
@@ -126,7 +126,7 @@ class BaseContext(MutableMapping[str, Any]):
     def get(self, key: str, default: Any = None) -> Any:
         """Return the live value of a key in memory, or the default. Does not suspend.
 
-        What is done to a list or dictionary in place is a change like any other, which ``save()`` saves.
+        Changing a list or dictionary in place is a change like any other: ``save()`` saves it.
         """
         with self._guarded():
             return self._memory.data.get(key, default)
@@ -135,7 +135,7 @@ class BaseContext(MutableMapping[str, Any]):
         """Set the value of a key in memory; ``save()`` makes it persistent. Does not suspend.
 
         Raises:
-            UnserializableValueError: the key is no ``str``. The value is checked when it is saved.
+            UnserializableValueError: the key is not a ``str``. The value is checked when it is saved.
         """
         try:
             with self._guarded():
@@ -144,12 +144,12 @@ class BaseContext(MutableMapping[str, Any]):
             raise error.about(self._path) from None
 
     def get_all_data(self) -> dict[str, Any]:
-        """Return a copy of memory that shares nothing mutable with it. Does not suspend."""
+        """Return a deep copy of memory. Does not suspend."""
         with self._guarded():
             return self._memory.copy()
 
     def unsaved_keys(self) -> builtins.set[str]:
-        """Return the keys set, changed in place or deleted since they were last loaded or saved. Does not suspend."""
+        """Return the keys that were set, changed in place or deleted since the last load or save. Does not suspend."""
         with self._guarded():
             return self._memory.unsaved_keys()
 
@@ -173,7 +173,7 @@ class BaseContext(MutableMapping[str, Any]):
         return key in self._memory.data
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the keys that are there now, whatever is set or taken over meanwhile."""
+        """Iterate over a snapshot of the keys, unaffected by later changes."""
         with self._guarded():
             return iter(list(self._memory.data))
 
@@ -195,18 +195,18 @@ class BaseContext(MutableMapping[str, Any]):
         self.__copy__()
 
     def items(self) -> ItemsView[str, Any]:
-        """Return a view of the keys and values; iterating leaves out what another thread deletes meanwhile."""
+        """Return a view of the keys and values; iteration skips what another thread deletes meanwhile."""
         return Items(self)
 
     def values(self) -> ValuesView[Any]:
-        """Return a view of the values; iterating leaves out what another thread deletes meanwhile."""
+        """Return a view of the values; iteration skips what another thread deletes meanwhile."""
         return Values(self)
 
     def pop(self, key: str, default: Any = _REQUIRED) -> Any:
         """Delete a key in memory and return its value, or the default. Does not suspend.
 
         Raises:
-            KeyError: there is no such key, and no default.
+            KeyError: the key is missing, and no default was given.
         """
         with self._guarded():
             return self._memory.data.pop(key, *(() if default is _REQUIRED else (default,)))
@@ -221,7 +221,7 @@ class BaseContext(MutableMapping[str, Any]):
             return self._memory.data.popitem()
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """Return the live value of a key in memory, which is set to the default if it is missing. Does not suspend."""
+        """Return the live value of a key in memory, setting it to the default if it is missing. Does not suspend."""
         with self._about_file(), self._guarded():
             return self._memory.data.setdefault(key, default)
 
@@ -239,19 +239,19 @@ class BaseContext(MutableMapping[str, Any]):
             self._memory.data.clear()
 
     def _attach(self) -> CommitQueue:
-        """Find the queue of the file; follows symlinks, so it belongs in a worker thread."""
+        """Find the queue of the file. This follows symlinks, so call it in a worker thread."""
         self._queue = queue_of(self._path)
         return self._queue
 
     def _queue_here(self) -> CommitQueue | None:
-        """Return the queue, if it is known and of this process."""
+        """Return the queue, if it is known and belongs to this process."""
         return self._queue if self._queue is not None and self._queue.pid == os.getpid() else None
 
     def _read(self) -> Reading | None:
-        """Read the file without a lock; None stands for a reading under the lock, which is wanted.
+        """Read the file without the lock; return None if it has to be read under the lock.
 
-        That is where the file is corrupt, and where calls of this context keep changing it, so that whether a reading
-        is older or newer than their outcome cannot be told.
+        This is so if the file is corrupt, or if calls of this context keep changing it, so that it is unknown whether
+        the reading is older or newer than their outcome.
         """
         began = self._memory.now()
         store = self._attach().store
@@ -265,7 +265,7 @@ class BaseContext(MutableMapping[str, Any]):
         return Reading(position, document, LiveDict.of(document), began)
 
     def _take_over(self, reading: Reading | None) -> bool:
-        """Have memory become what was read; return whether it could be."""
+        """Replace memory with what was read; return whether this was possible."""
         if reading is None:
             return False
         with self._guarded():
@@ -308,7 +308,7 @@ class BaseContext(MutableMapping[str, Any]):
             return self._memory.touch(commit, key)
 
     def _over(self, operation: Operation) -> None:
-        """Note that a call has ended, with whatever outcome."""
+        """Note that a call has ended, whatever its outcome."""
         if isinstance(operation, Write) and self._memory.is_under_way(operation):
             with self._guarded():
                 self._memory.is_over(operation)
@@ -321,9 +321,9 @@ class BaseContext(MutableMapping[str, Any]):
         return _AboutFile(self._path)
 
     def _receive(self, requests: Sequence[Request]) -> None:
-        """Put by what calls that are over made known; in the thread of the cycle, which waits for nobody here.
+        """Queue the outcome of completed calls for memory; runs in the thread of the cycle, and never waits.
 
-        If that fails, these calls fail, and no others.
+        If this fails, these calls fail, and no others.
         """
         try:
             arrival = self._arrival(requests)
@@ -335,12 +335,12 @@ class BaseContext(MutableMapping[str, Any]):
             self._inbox.append(arrival)
 
     def _arrival(self, requests: Sequence[Request]) -> Arrival | None:
-        """Work out what the calls of a cycle made known."""
+        """Compute the outcome of a cycle's calls, for memory."""
         over = [request for request in requests if request.document is not None and request.operation.origin]
         if not over:
             return None
         document, position = over[-1].document, over[-1].position
-        assert document is not None, "of a call that is over"
+        assert document is not None, "of a completed call"
         calls: dict[str, Write] = {}
         save: Save | None = None
         live: LiveDict | None = None
@@ -359,7 +359,7 @@ class BaseContext(MutableMapping[str, Any]):
         return Arrival(position, document, calls, texts, save, differences, live, writes)
 
     def _drain(self) -> None:
-        """Take over what became known, in its order; not from within memory, which an interrupt may have cut in two."""
+        """Take over queued outcomes in order, unless this call interrupts an update of memory in the same thread."""
         guard = BaseContext._guarded(self)
         if not self._inbox or self._is_draining or self._is_interrupted():
             return
@@ -373,12 +373,12 @@ class BaseContext(MutableMapping[str, Any]):
                 self._is_draining = False
 
     def _is_interrupted(self) -> bool:
-        """Whether a signal handler or a finalizer runs in the midst of what this thread does to memory."""
+        """Whether a signal handler or finalizer has interrupted an update of memory in this thread."""
         return bool(self._guard[1]._is_owned())  # noqa: SLF001 - as threading.Condition
 
 
 class _AboutFile(AbstractContextManager[None]):
-    """Names the file in errors that were raised where it was not known."""
+    """Adds the file to errors raised where it was not known."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -389,17 +389,17 @@ class _AboutFile(AbstractContextManager[None]):
 
 
 def describe(face: str) -> str:
-    """Return the docstring of a face: its own words, and then the arguments, which both have in common."""
+    """Return the docstring of a public class: its own text, followed by the arguments that both classes share."""
     _, _, arguments = inspect.cleandoc(BaseContext.__doc__ or "").partition("\n\n")
     return f"{inspect.cleandoc(face)}\n\n{arguments}"
 
 
 def check_timeout(timeout: float, name: str) -> float:
-    """Return a timeout in seconds if it is one, else raise TypeError or ValueError."""
+    """Return a valid timeout in seconds; raise TypeError or ValueError otherwise."""
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        msg = f"{name} is a number of seconds, not {type(timeout).__name__}"
+        msg = f"{name} must be a number of seconds, not {type(timeout).__name__}"
         raise TypeError(msg)
     if math.isnan(timeout) or timeout < 0:
-        msg = f"{name} is a number of seconds from 0 (only try) to math.inf (wait for ever), not {timeout!r}"
+        msg = f"{name} must be from 0 (try once) to math.inf (wait forever) seconds, not {timeout!r}"
         raise ValueError(msg)
     return timeout

@@ -1,4 +1,4 @@
-"""Waiting in spite of being cancelled: the one module that imports anyio."""
+"""Waiting despite cancellation: the only module that imports anyio."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 def shielded() -> AbstractContextManager[Any]:
-    """Return a scope that anyio's cancel scopes around it leave alone.
+    """Return a scope that shields from surrounding anyio cancel scopes.
 
-    They cancel a task anew at every turn of the loop, for as long as it waits: without a shield, waiting on would
-    spin. A native ``task.cancel()`` comes once each time, and is for the caller to catch. Where nobody has imported
-    anyio there is no such scope, and importing it would make the loop stand still.
+    These cancel a waiting task again in every iteration of the loop: without a shield, waiting would spin. A native
+    ``task.cancel()`` is delivered once, and the caller has to catch it. If anyio has not been imported there is no such
+    scope, and importing it would block the loop.
     """
     if "anyio" not in sys.modules:
         return contextlib.nullcontext()

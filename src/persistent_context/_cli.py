@@ -32,11 +32,11 @@ _TIMED_OUT: Final = 3
 _INTERRUPTED: Final = 130
 _STANDARD_ERROR: Final = 2
 _SHOWN: Final = 60
-"""Characters of a wrong argument."""
+"""How many characters of an invalid argument are shown."""
 _COLOURS: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 app = typer.Typer(
-    help="Look into and change a JSON file that programs share by PersistentContext, as safely as they do.",
+    help="Inspect and change a JSON file shared through PersistentContext, as safely as the programs that share it.",
     epilog="Exit codes: 0 done, 1 failed or no such key, 2 wrong usage, 3 the lock could not be acquired in time.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -44,8 +44,8 @@ app = typer.Typer(
 
 File = Annotated[str, typer.Argument(help="The JSON file.", show_default=False)]
 Key = Annotated[str, typer.Argument(help="One of its keys.", show_default=False)]
-Timeout = Annotated[float, typer.Option(min=0, help="Seconds to wait for the lock; inf waits for ever.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for scripts.")]
+Timeout = Annotated[float, typer.Option(min=0, help="Seconds to wait for the lock; inf waits forever.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def run() -> None:
@@ -62,9 +62,9 @@ def run() -> None:
 
 
 def _prepare_streams() -> None:
-    """Have all output printed: escaped if its encoding lacks a character, and to nowhere if it was closed.
+    """Make all output printable: escape what the encoding cannot represent, and discard output if closed.
 
-    The null device takes the numbers of what was closed, else a file that is opened later would, and be written to.
+    The null device takes the numbers of closed streams, else a file opened later would, and output would go there.
     """
     while (null := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         pass
@@ -96,7 +96,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell what happens, on standard error.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens to standard error.")] = False,
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -107,7 +107,7 @@ def _options(
 
 @app.command()
 def show(file: File, json_: AsJson = False) -> None:
-    """Show all keys and their values, a table on a terminal, else a line each: key, tab, JSON."""
+    """Show all keys and values: a table on a terminal, otherwise one line each of key, tab and JSON."""
     data = _read(file)
     if json_:
         _say(_json(dict(data)))
@@ -123,7 +123,7 @@ def show(file: File, json_: AsJson = False) -> None:
 
 @app.command()
 def get(file: File, key: Key, json_: AsJson = False) -> None:
-    """Print the value of a key: a string as it is, but escaped for a terminal; all else as JSON."""
+    """Print the value of a key: a string as is (escaped on a terminal), anything else as JSON."""
     data = _read(file)
     if key not in data:
         _fail(f"{file} has no key {key!r}")
@@ -140,16 +140,16 @@ def get(file: File, key: Key, json_: AsJson = False) -> None:
 def set_(
     file: File,
     key: Key,
-    value: Annotated[str, typer.Argument(help="JSON, or else a plain string; - reads it from standard input.")],
+    value: Annotated[str, typer.Argument(help="JSON, or a plain string otherwise; - reads it from standard input.")],
     json_: Annotated[bool, typer.Option("--json", help="VALUE must be JSON.")] = False,
     string: Annotated[
-        bool, typer.Option("--string", help="VALUE is a plain string, also if it looks like JSON.")
+        bool, typer.Option("--string", help="VALUE is a plain string, even if it looks like JSON.")
     ] = False,
     timeout: Timeout = 30.0,
 ) -> None:
     """Set the value of a key."""
     if json_ and string:
-        _refuse("--json and --string exclude each other")
+        _refuse("--json and --string cannot be combined")
     text = _standard_input() if value == "-" else value
     new = text
     if not string:
@@ -157,7 +157,7 @@ def set_(
             new = _parsed(text)
         except json.JSONDecodeError as error:
             if json_:
-                _refuse(f"VALUE is no JSON: {error}")
+                _refuse(f"VALUE is not valid JSON: {error}")
         except ValueError as error:
             _refuse(f"VALUE cannot be stored: {error}; --string stores it as a string")
     _context(file, timeout).mutate(key, lambda _: new)
@@ -184,11 +184,11 @@ def incr(
     delta: Annotated[str, typer.Argument(help="The number to add; it may be negative.")] = "1",
     timeout: Timeout = 30.0,
 ) -> None:
-    """Add to a number, 0 if it is missing, and print the new one."""
+    """Add to a number (0 if the key is missing) and print the result."""
     try:
         number = _parsed(delta)
     except ValueError:
-        _refuse(f"DELTA is no number: {delta[:_SHOWN]}")
+        _refuse(f"DELTA must be a number, not {delta[:_SHOWN]}")
     try:
         _say(_json(_context(file, timeout).incr(key, number)))
     except PersistentContextError:
@@ -201,11 +201,11 @@ def incr(
 def watch(
     file: File,
     keys: Annotated[list[str] | None, typer.Argument(help="Only these keys.", show_default=False)] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="End after so many changes.", show_default=False)] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after this many changes.", show_default=False)] = None,
     json_: AsJson = False,
 ) -> None:
-    """Print what programs change, as they do, until it is interrupted."""
-    _read(file, must_exist=False)  # what is corrupt is left where it is
+    """Print changes as other programs make them, until interrupted."""
+    _read(file, must_exist=False)  # a corrupt file is left in place
     context = SyncPersistentContext.create(file)
     with context.watch(*keys or ()) as news:
         changes = (item for changes in news for item in changes.items())
@@ -218,7 +218,7 @@ def watch(
 
 @app.command()
 def who(file: File, json_: AsJson = False) -> None:
-    """Tell who holds the lock of the file now."""
+    """Show who holds the lock of the file."""
     holder = JsonFileStore(os.path.realpath(file)).holder()
     if json_:
         _say(_json(holder and holder._asdict()))
@@ -228,7 +228,7 @@ def who(file: File, json_: AsJson = False) -> None:
 
 @app.command()
 def doctor(file: File, json_: AsJson = False) -> None:
-    """Examine the file, its place and its lock; exits with 1 if there is a problem. Nothing is changed."""
+    """Examine the file, its directory and its lock; exit with 1 if there is a problem. Nothing is changed."""
     findings = list(_doctor.examine(file))
     if json_:
         _say(_json([finding._asdict() for finding in findings]))
@@ -247,10 +247,10 @@ def doctor(file: File, json_: AsJson = False) -> None:
 
 @app.command()
 def demo(
-    processes: Annotated[int, typer.Option(min=1, help="Processes that count.")] = 4,
-    seconds: Annotated[float, typer.Option(min=1, help="For how long.")] = 5.0,
+    processes: Annotated[int, typer.Option(min=1, help="Number of processes that count.")] = 4,
+    seconds: Annotated[float, typer.Option(min=1, help="Duration in seconds.")] = 5.0,
 ) -> None:
-    """Have processes hammer one file while some are killed by SIGKILL, and check that no count was lost."""
+    """Hammer one file from several processes, kill some with SIGKILL, and check that no count was lost."""
     if not _demo.run(processes, seconds, Console()):
         raise typer.Exit(_FAILED)
 
@@ -260,18 +260,18 @@ def _context(file: str, timeout: float) -> SyncPersistentContext:
 
 
 def _read(file: str, *, must_exist: bool = True) -> LiveDict:
-    """Read the file without its lock; one that is no JSON object is left where it is."""
+    """Read the file without the lock; a file that is not a JSON object is left in place."""
     path = os.path.realpath(file)
     if must_exist and not os.path.lexists(path):
         _fail(f"{file} does not exist")
     try:
         return LiveDict.of(JsonFileStore(path).read())
     except CorruptDocumentError as error:
-        _fail(f"{file} is no JSON object: {error}; persistent-context doctor says more")
+        _fail(f"{file} is not a JSON object: {error}; run persistent-context doctor for details")
 
 
 def _json(value: Any) -> str:
-    """Return JSON that no terminal obeys, and that the encoding of the output can hold."""
+    """Return JSON without terminal control characters, and representable in the output encoding."""
     return printable_json(json.dumps(value, ensure_ascii=False), sys.stdout.encoding)
 
 
@@ -280,7 +280,7 @@ def _say_exactly(text: str) -> None:
         text.encode(sys.stdout.encoding)
     except UnicodeEncodeError as error:
         _fail(
-            f"the encoding of the output, {sys.stdout.encoding}, lacks {error.object[error.start]!a}: "
+            f"the output encoding, {sys.stdout.encoding}, cannot represent {error.object[error.start]!a}: "
             "print the value as JSON (--json), or set PYTHONUTF8=1"
         )
     _say(text)
@@ -288,34 +288,34 @@ def _say_exactly(text: str) -> None:
 
 def _standard_input() -> str:
     if sys.stdin is None:
-        _refuse("VALUE is -, and standard input is closed")
+        _refuse("VALUE is - but standard input is closed")
     try:
         return sys.stdin.read()
     except UnicodeDecodeError as error:
-        _refuse(f"standard input is no text in {error.encoding}: {error.reason} at byte {error.start}")
+        _refuse(f"standard input is not valid {error.encoding} text: {error.reason} at byte {error.start}")
 
 
 def _parsed(text: str) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        JSONDecodeError: it is none.
+        JSONDecodeError: it is not valid JSON.
         ValueError: it is JSON that Python cannot read.
     """
     try:
         return json.loads(text, parse_constant=_no_constant)
     except RecursionError:
-        msg = "it nests too deep"
+        msg = "it is nested too deeply"
         raise ValueError(msg) from None
 
 
 def _no_constant(name: str) -> NoReturn:
-    msg = f"{name} is no JSON"
+    msg = f"{name} is not valid JSON"
     raise json.JSONDecodeError(msg, name, 0)
 
 
 def _fields(key: str, change: Change) -> dict[str, Any]:
-    """Return a change for scripts; what is absent has no field."""
+    """Return a change for scripts; an absent value has no field."""
     return {"key": key} | {name: value for name, value in change._asdict().items() if value is not MISSING}
 
 

@@ -1,4 +1,4 @@
-"""The asyncio face: PersistentContext."""
+"""The asyncio interface: PersistentContext."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from ._worker import run_in_pool
 T = TypeVar("T")
 
 _SOON_SECONDS: Final = 0.05
-"""When the default executor has to have begun a job, before it is done in a thread of the pool."""
+"""How soon the default executor must begin a job before a pool thread does it instead."""
 
 _TICK_SECONDS: Final = 0.5
-"""How often somebody looks whether the queue is run while calls wait."""
+"""How often to check, while calls wait, that a thread runs the queue."""
 
 _SHORTEST_TICK_SECONDS: Final = 0.005
 _FIND_HOLDER_SECONDS: Final = 0.5
-"""How long the error of a timeout may wait itself to find out who holds the lock."""
+"""How long a timeout error may be delayed to find out who holds the lock."""
 
 _TURNS: Final = 3
-"""Turns of the loop in which it closes an asynchronous generator that was abandoned with a transaction open."""
+"""Loop iterations that it takes to close an asynchronous generator abandoned with a transaction open."""
 
 
 class _Flight(NamedTuple):
-    """What is to be known of a call while its task waits."""
+    """State of a call while its task waits."""
 
     queue: CommitQueue
     deadline: float
@@ -51,22 +51,22 @@ class PersistentContext(BaseContext):
     __doc__ = describe(
         """A dictionary bound to one plain JSON file, for programs with an event loop.
 
-        One context belongs to one event loop at a time: the first that awaits one of its methods, until it is closed.
-        Other loops, threads and processes have their own contexts on the same file. Constructing does no I/O and needs
-        no loop.
+        A context belongs to one event loop at a time: the first one that awaits a method, until that loop is closed.
+        Other loops, threads and processes use their own contexts on the same file. The constructor does no I/O and
+        needs no loop.
         """
     )
 
     @classmethod
     async def create(cls, filepath: str | os.PathLike[str], **options: Unpack[Options]) -> Self:
-        """Construct a context and load it: the recommended way. Suspends.
+        """Create a context and load it; this is the recommended constructor. Suspends.
 
         Args:
             filepath: the JSON file.
-            options: ``durable``, ``lock_timeout`` and ``on_conflict``, see the class.
+            options: ``durable``, ``lock_timeout`` and ``on_conflict``; see the class.
 
         Raises:
-            OSError: see :meth:`load`.
+            OSError: as well as everything else that :meth:`load` raises.
         """
         context = cls(filepath, **options)
         await context.load()
@@ -78,20 +78,20 @@ class PersistentContext(BaseContext):
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Save, unless the block was left with an exception. Suspends."""
+        """Save, unless the block raised an exception. Suspends."""
         if error is None:
             await self.save()
 
     async def load(self) -> None:
-        """Make memory what the file holds; unsaved changes are dropped. Suspends; takes no lock.
+        """Replace memory with the content of the file, dropping unsaved changes. Suspends; takes no lock.
 
-        A missing file gives an empty dictionary. A corrupt one is moved aside, to ``<name>.corrupt-<time>-<random>``,
-        under the lock and after a second look; a warning is logged.
+        A missing file reads as an empty dictionary. A corrupt file is moved aside to
+        ``<name>.corrupt-<time>-<random>``, under the lock and after reading it again; a warning is logged.
 
         Raises:
-            NotARegularFileError: a directory, FIFO or device stands in its place.
-            LockTimeoutError: the file is corrupt, and its lock was not had in time to move it aside.
-            OSError: the file cannot be read, or not be moved aside.
+            NotARegularFileError: the path is a directory, FIFO or device.
+            LockTimeoutError: the file is corrupt, and the lock to move it aside could not be acquired in time.
+            OSError: the file could not be read or moved aside.
         """
         loop = self._enter_loop()
         async with self._lock:
@@ -100,14 +100,14 @@ class PersistentContext(BaseContext):
             await self._perform(self._reload())
 
     async def save(self) -> None:
-        """Merge what is unsaved, as it is at this call, into the file, and take over what others changed. Suspends.
+        """Merge the changes unsaved at this call into the file, and take over what others changed. Suspends.
 
-        With nothing to write it writes nothing, but for creating a missing file.
+        If there is nothing to save, nothing is written, except that a missing file is created.
 
         Raises:
-            LockTimeoutError: no turn within the timeout; nothing was written.
+            LockTimeoutError: the lock could not be acquired within the timeout; nothing was written.
             ConflictError: another writer changed the same keys; nothing was written.
-            UnserializableValueError: a value that JSON cannot hold; nothing was written.
+            UnserializableValueError: JSON cannot hold a value; nothing was written.
             DurabilityUnknownError: the file was replaced, but may not survive a power loss.
             ReentrantTransactionError: this task is inside a transaction on the same file.
             OSError: nothing was written, and the changes are still unsaved.
@@ -117,30 +117,30 @@ class PersistentContext(BaseContext):
     async def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:
         """Add to a number, atomically across all processes. Suspends.
 
-        An unsaved change of the key is taken along; other keys are left alone.
+        An unsaved change of the key is saved along with it; other keys are not.
 
         Args:
             key: the key.
             delta: what to add, an ``int`` or ``float``.
-            default: where to begin if there is no such key.
+            default: the number to start from if the key is missing.
 
         Returns:
             The new number.
 
         Raises:
-            TypeError: the value is no number (``bool`` is none); the file is unchanged.
-            OSError: and all others that :meth:`save` raises.
+            TypeError: the value is not a number (``bool`` does not count as one); the file is unchanged.
+            OSError: as well as everything else that :meth:`save` raises.
         """
         return await self._perform(self._incr(key, delta, default))
 
     async def add(self, key: str, value: Any) -> bool:
-        """Set a key only if there is none, atomically across all processes. Suspends.
+        """Set a key only if it is missing, atomically across all processes. Suspends.
 
         Returns:
-            Whether this call set it. If not, memory has taken over the value that is there.
+            Whether this call set it. If not, memory now has the value in the file.
 
         Raises:
-            OSError: and all others that :meth:`save` raises.
+            OSError: as well as everything else that :meth:`save` raises.
         """
         return bool(await self._perform(self._add(key, value)))
 
@@ -151,78 +151,78 @@ class PersistentContext(BaseContext):
 
         Args:
             key: the key.
-            expected: the value, or ``MISSING`` for "there is none".
+            expected: the value, or ``MISSING`` if the key is expected to be absent.
             new: the new value, or ``MISSING`` to delete the key.
 
         Returns:
-            Whether the value was the expected one, and was replaced. If not, memory has taken over what is there.
+            Whether the value was as expected and was replaced. If not, memory now has the value in the file.
 
         Raises:
-            OSError: and all others that :meth:`save` raises.
+            OSError: as well as everything else that :meth:`save` raises.
         """
         return bool(await self._perform(self._compare_and_set(key, expected, new)))
 
     async def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:
-        """Replace a value by what a function makes of it, atomically across all processes. Suspends.
+        """Replace a value with a function of it, atomically across all processes. Suspends.
 
         Args:
             key: the key.
-            fn: ``fn(value) -> value``; it runs under the lock, in another thread: keep it pure and quick. It gets a
-                copy of its own, and may run again if the lock file was deleted meanwhile.
-            default: what it gets if there is no such key.
+            fn: ``fn(value) -> value``; it runs under the lock, in another thread: keep it pure and quick. It gets its
+                own copy, and may run again if the lock file is deleted meanwhile.
+            default: what it gets if the key is missing.
 
         Returns:
             What the function returned.
 
         Raises:
-            Exception: what the function raised; only this call fails, and changes nothing.
-            OSError: and all others that :meth:`save` raises.
+            Exception: what the function raised; only this call fails, and it changes nothing.
+            OSError: as well as everything else that :meth:`save` raises.
         """
         return await self._perform(self._mutate(key, fn, default))
 
     def transaction(self, timeout: float | None = None) -> AsyncTransaction:
-        """Return a context manager that has the file exclusively, across tasks, threads and processes.
+        """Return a context manager for exclusive access to the file, across tasks, threads and processes.
 
-        ``async with ctx.transaction() as tx:`` gives a mapping over the file's committed state. What is changed in it
-        is committed as one when the block ends, and discarded if it ends with an exception. A block that changed
-        nothing writes nothing. Entering and leaving suspend; the body may await whatever it likes, but no call on the
-        same file.
+        ``async with ctx.transaction() as tx:`` gives a mapping over the file's committed state. Changes made in it are
+        committed together when the block ends, and discarded if it raises an exception. A block that changes nothing
+        writes nothing. Entering and leaving suspend; the body may await anything except another call on the same
+        file.
 
         Args:
-            timeout: how long to wait for the turn, in seconds; by default the context's ``lock_timeout``.
+            timeout: how long to wait for the lock, in seconds; by default the context's ``lock_timeout``.
 
         Raises:
             LockTimeoutError: on entering.
-            ReentrantTransactionError: on entering, if this task has one open on the same file.
-            LockLostError: on leaving, if the lock file was deleted under it; nothing was written.
-            OSError: and all others that :meth:`save` raises, on leaving.
+            ReentrantTransactionError: on entering, if this task already has one open on the same file.
+            LockLostError: on leaving, if the lock file was deleted meanwhile; nothing was written.
+            OSError: on leaving, as well as everything else that :meth:`save` raises.
         """
         return AsyncTransaction(self, self._lock_timeout if timeout is None else check_timeout(timeout, "timeout"))
 
     def watch(self, *keys: str) -> AsyncWatch:
-        """Return an iterator over what other writers change: other processes, and other contexts of this one.
+        """Return an iterator over changes by other writers: other processes, and other contexts in this process.
 
-        ``async for changes in ctx.watch("a"):`` gives a dictionary of each changed key's :class:`Change`. The first one
-        holds what differs from what this context knew of the file at this call. Values in between may be skipped, the
-        last one never is. Memory is left alone; ``load()`` or ``save()`` takes the changes over. Getting the next
-        changes suspends until there are some.
+        ``async for changes in ctx.watch("a"):`` yields dictionaries from each changed key to its :class:`Change`. The
+        first has everything that differs from what this context knew of the file at this call. Intermediate values
+        may be skipped, the last one never is. Memory is not changed; ``load()`` or ``save()`` takes the changes over.
+        Each step suspends until there are changes.
 
-        With the package ``watchfiles`` (the extra ``watch``) a change is seen in less than a tenth of a second, else,
-        and where the file system tells no events, the file is looked at twenty times a second.
+        With the package ``watchfiles`` (the extra ``watch``) a change is seen in less than a tenth of a second.
+        Without it, or where the file system reports no events, the file is checked twenty times a second.
 
         Args:
-            keys: the keys to watch; none stands for all of them.
+            keys: the keys to watch; all of them if none is given.
 
         Returns:
-            An asynchronous iterator, and context manager, with ``aclose()``. Left alone, it closes itself.
+            An asynchronous iterator and context manager with ``aclose()``. It closes itself when garbage collected.
 
         Raises:
-            OSError: on getting the next changes; the file cannot be read. One that is missing has no keys.
+            OSError: on getting the next changes, if the file cannot be read. A missing file has no keys.
         """
         return AsyncWatch(self, keys)
 
     async def lock_holder(self) -> Holder | None:
-        """Return who holds the lock of the file now, or None. Suspends.
+        """Return the current holder of the file's lock, or None. Suspends.
 
         Raises:
             OSError: the lock file cannot be read.
@@ -235,7 +235,7 @@ class PersistentContext(BaseContext):
         return self._read()
 
     def _sync_save_internal(self) -> None:
-        """Run a cycle of the lock for all calls that wait, if the lock is free; runs in the default executor."""
+        """Run a lock cycle for all waiting calls, if the lock is free; runs in the default executor."""
         (self._queue_here() or self._attach()).run()
 
     def _sync_lock_holder(self) -> Holder | None:
@@ -249,7 +249,7 @@ class PersistentContext(BaseContext):
         self._loop = loop
         self._pid = os.getpid()
         self._attaching = asyncio.Lock()
-        self._unattached: deque[None] = deque()  # one entry for each call that waits for the queue to be found
+        self._unattached: deque[None] = deque()  # one entry per call that waits for the queue to be found
         self._driver: asyncio.Task[None] | None = None
         self._unstarted: asyncio.Future[Any] | None = None
         self._in_flight: dict[Request, _Flight] = {}
@@ -259,9 +259,7 @@ class PersistentContext(BaseContext):
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._loop is not None and self._pid == os.getpid() and not self._loop.is_closed():
-                message = (
-                    "this context belongs to another event loop, which is still open; make one context for each loop"
-                )
+                message = "this context belongs to another event loop, which is still open; create one context per loop"
                 raise ContextUsageError(message).about(self._path)
             self._bind(loop)
         return loop
@@ -269,10 +267,10 @@ class PersistentContext(BaseContext):
     async def _perform(
         self, operation: Operation, *, patience: float | None = None, kind: type[Request] = Request
     ) -> Any:
-        """Have an operation carried by a cycle, and return its result.
+        """Carry out an operation in a cycle, and return its result.
 
-        Cancelled before its cycle has begun, it is withdrawn; afterwards it is waited for, and then the cancelling
-        goes on.
+        If cancelled before the cycle has begun, the call is withdrawn. Afterwards, it is completed first, and then the
+        cancellation propagates.
         """
         try:
             loop = self._enter_loop()
@@ -289,7 +287,7 @@ class PersistentContext(BaseContext):
     async def _outcome(
         self, loop: asyncio.AbstractEventLoop, queue: CommitQueue, request: Request, patience: float
     ) -> Any:
-        """Wait for a call that is queued, and return its result."""
+        """Wait for a queued call, and return its result."""
         began = loop.time()
         self._watch(loop, request, _Flight(queue, began + patience if request.patient else math.inf))
         if queue.needs_running() or not request.patient:
@@ -311,9 +309,9 @@ class PersistentContext(BaseContext):
         return request.result
 
     async def _end(self, turn: Turn, operation: Operation) -> None:
-        """End a transaction with an operation, to its end whoever cancels."""
+        """End a transaction with an operation; completes despite cancellation."""
         request = self._request(operation, Request, patient=True)
-        turn.end(request)  # before the first await: not even a task that is thrown away leaves the lock held
+        turn.end(request)  # before the first await: even a discarded task does not leave the lock held
         try:
             await request.waiter
         except asyncio.CancelledError:
@@ -329,7 +327,7 @@ class PersistentContext(BaseContext):
         return request
 
     async def _attached(self) -> CommitQueue:
-        """Find the queue of the file; calls that wait for that go on in their order, and none overtakes them."""
+        """Find the queue of the file; calls waiting for this continue in order, and none overtakes them."""
         unattached = self._unattached
         unattached.append(None)
         try:
@@ -340,7 +338,7 @@ class PersistentContext(BaseContext):
             unattached.pop()
 
     async def _submit(self, queue: CommitQueue, request: Request) -> None:
-        """Queue a call; one inside its own transaction is refused, unless the loop is about to end that."""
+        """Queue a call; refuse one inside its own transaction, unless the loop is about to end the transaction."""
         for _ in range(_TURNS):
             try:
                 return queue.submit(request)
@@ -349,7 +347,7 @@ class PersistentContext(BaseContext):
         return queue.submit(request)
 
     async def _timed_out(self, queue: CommitQueue, waited: float) -> LockTimeoutError:
-        """Return the error of a call that waited too long, and do not wait too long for it."""
+        """Return the error of a call that timed out, without taking too long to build it."""
         finding = asyncio.ensure_future(run_in_pool(queue.timed_out, waited))
         await asyncio.wait((finding,), timeout=_FIND_HOLDER_SECONDS)
         if finding.done():
@@ -358,7 +356,7 @@ class PersistentContext(BaseContext):
         return LockTimeoutError(waited, Holder()).about(self._path)
 
     async def _wait_out(self, request: Request) -> None:
-        """Wait for a call that has begun, whoever cancels: a task, a timeout, or a cancel scope again and again."""
+        """Wait for a call that has begun, despite cancellation by a task, a timeout, or a repeating cancel scope."""
         with shielded():
             while not request.arrived:
                 request.waiter = asyncio.get_running_loop().create_future()
@@ -366,30 +364,30 @@ class PersistentContext(BaseContext):
                     await request.waiter
 
     def _drive(self, loop: asyncio.AbstractEventLoop, queue: CommitQueue) -> None:
-        """See to it that a task of this context runs the queue."""
+        """Make sure that a task of this context runs the queue."""
         if self._driver is None or self._driver.done():
             self._driver = loop.create_task(self._run(loop, queue))
             self._driver.add_done_callback(self._driven)
 
     async def _run(self, loop: asyncio.AbstractEventLoop, queue: CommitQueue) -> None:
-        """Run the queue in the default executor, for as long as calls wait and no thread runs it."""
+        """Run the queue in the default executor, while calls are waiting and no thread runs it."""
         while True:
             async with self._lock:
                 await self._in_executor(loop, self._sync_save_internal)
-            is_turned = queue is not self._queue_here()  # as load() found, the path leads to another file
+            is_turned = queue is not self._queue_here()  # load() found that the path points to another file
             if is_turned or not queue.needs_running():
                 return
 
     def _driven(self, driver: asyncio.Task[None]) -> None:
-        """Leave all else to the pool, whatever ended the driver; it may have been cancelled before its first step."""
+        """Leave the rest to the pool, however the driver ended; it may have been cancelled before its first step."""
         failure = None if driver.cancelled() else driver.exception()
-        if failure is not None:  # of an executor that is shut down, or of an override
+        if failure is not None:  # from an executor that was shut down, or an override
             self._give_up(lambda request: request.fail(own_copy(failure)))
         for queue in self._queues_in_flight():
             queue.run_elsewhere(even_if_busy=self._has_impatient())
 
     async def _in_executor(self, loop: asyncio.AbstractEventLoop, function: Callable[[], T]) -> T:
-        """Run a function in the default executor, or in the pool if that one does not begin with it soon."""
+        """Run a function in the default executor, or in the pool if the executor does not begin it soon."""
         if self._unstarted is not None and not self._unstarted.done():
             return await run_in_pool(function)
         once: deque[Callable[[], T]] = deque([function])
@@ -411,7 +409,7 @@ class PersistentContext(BaseContext):
         return await run_in_pool(function)
 
     def _watch(self, loop: asyncio.AbstractEventLoop, request: Request, flight: _Flight) -> None:
-        """Note when a request times out; there is one timer for all, as most of them never do."""
+        """Record when a request times out; one timer serves all requests, as most never time out."""
         self._in_flight[request] = flight
         self._set_clock(loop, min(flight.deadline, loop.time() + (_TICK_SECONDS if request.patient else _SOON_SECONDS)))
 
@@ -430,7 +428,7 @@ class PersistentContext(BaseContext):
             return
         for queue in self._queues_in_flight():
             queue.look_after(even_if_busy=self._has_impatient())
-        # One that has begun is over soon, and told so if its cycle has to be repeated.
+        # A call that has begun is over soon, or is withdrawn if its cycle has to be repeated.
         deadlines = (flight.deadline for flight in self._in_flight.values())
         coming = min((deadline for deadline in deadlines if deadline > now), default=math.inf)
         tick = _SOON_SECONDS if self._has_impatient() else _TICK_SECONDS
@@ -454,18 +452,18 @@ class PersistentContext(BaseContext):
         self._in_flight.pop(request, None)
         self._over(request.operation)
         request.arrived = True
-        if not request.waiter.done():  # it is, if the caller is being cancelled
+        if not request.waiter.done():  # it is done if the caller is being cancelled
             request.waiter.set_result(None)
 
     def _deliver(self, requests: Sequence[Request]) -> None:
-        """Bring calls that are over to their event loops; runs in the thread of the cycle."""
+        """Deliver completed calls to their event loops; runs in the thread of the cycle."""
         loops = dict.fromkeys(request.waiter.get_loop() for request in requests)
         for loop in loops:
             calls = [request for request in requests if request.waiter.get_loop() is loop]
             self._receive(calls)
             try:
                 loop.call_soon_threadsafe(self._arrive, calls)
-            except RuntimeError:  # the loop was closed, and nobody waits any more
+            except RuntimeError:  # the loop was closed, so there is no waiting task
                 for request in calls:
                     if isinstance(request.result, Turn):
                         request.result.abandon()
@@ -494,18 +492,18 @@ class AsyncTransaction:
         return transaction
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Commit, or after an exception discard."""
+        """Commit, or discard after an exception."""
         assert self._open is not None, "entered"
         turn, transaction = self._open
         if error is not None and turn.is_inherited:
-            return  # the transaction is the parent's to end, and the exception goes on
+            return  # only the parent can end the transaction; the exception propagates
         operation = Operation("transaction")
         try:
             if error is None:
                 operation = transaction._commit()  # noqa: SLF001
         finally:
             try:
-                if isinstance(error, GeneratorExit):  # the task was thrown away: nothing can be awaited any more
+                if isinstance(error, GeneratorExit):  # the task was discarded: nothing can be awaited
                     turn.abandon()
                 else:
                     await self._context._end(turn, operation)  # noqa: SLF001
@@ -538,14 +536,14 @@ class AsyncWatch(Watch):
     def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not loop:
             if self._loop is not None and not self._loop.is_closed():
-                msg = "this watch belongs to another event loop, which is still open; make one watch for each loop"
+                msg = "this watch belongs to another event loop, which is still open; create one watch per loop"
                 raise ContextUsageError(msg).about(self._path)
             self._loop, self._rung = loop, asyncio.Event()
             self._silence()
         self._set_alarm(partial(_ring, loop, self._rung))
 
     async def aclose(self) -> None:
-        """End the iteration, also for a task that waits for changes. Does not suspend."""
+        """End the iteration, even for a task waiting for changes. Does not suspend."""
         self._close()
         self._rung.set()
 
@@ -575,7 +573,7 @@ def _run_once(once: deque[Callable[[], T]]) -> T | None:
 
 
 def _executors_work() -> bool:
-    """Whether a new executor would take a job; not at the interpreter's exit, nor where no thread can be started."""
+    """Whether a new executor would accept a job: false at interpreter exit, or if no thread can be started."""
     try:
         with ThreadPoolExecutor(1) as executor:
             executor.submit(int)

@@ -1,4 +1,4 @@
-"""The demonstration: processes count in one file, some are killed, and nothing is lost."""
+"""The demonstration: processes increment a counter in one file, some are killed, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ while True:
 
 
 class _Counter:
-    """A process that counts, and says so for each count that was acknowledged."""
+    """A process that counts, and reports each acknowledged count."""
 
     def __init__(self, path: str) -> None:
         self._process = subprocess.Popen([sys.executable, "-c", _COUNT, path], stdout=subprocess.PIPE)  # noqa: S603
@@ -41,7 +41,7 @@ class _Counter:
         self.pid = self._process.pid
 
     def await_first(self) -> None:
-        """Wait until it has counted for the first time, or has failed; only then it may be listened to."""
+        """Wait until it has counted for the first time, or has failed; call this before listening."""
         self.acknowledged = len(self._output.read(1))
         os.set_blocking(self._output.fileno(), False)
 
@@ -51,7 +51,7 @@ class _Counter:
             self.acknowledged += len(said)
 
     def kill(self) -> None:
-        """Kill the process by SIGKILL, and note what was acknowledged until then, and whether it had failed."""
+        """Kill the process with SIGKILL, and note what was acknowledged until then and whether it had failed."""
         self.failed = self._process.poll() is not None
         self._process.kill()
         self._process.wait()
@@ -63,7 +63,7 @@ def run(processes: int, seconds: float, console: Console) -> bool:
     """Run the demonstration; return whether nothing was lost. Blocks."""
     with tempfile.TemporaryDirectory(prefix="persistent-context-demo-") as place:
         path = os.path.join(place, "demo.json")
-        console.print(f"{processes} processes count in {path}, each call durable; one is killed every half second.")
+        console.print(f"{processes} processes increment a counter in {path} durably; one is killed every half second.")
         living = _start(path, processes)
         killed: list[_Counter] = []
         try:
@@ -86,7 +86,9 @@ def run(processes: int, seconds: float, console: Console) -> bool:
     everyone = living + killed
     acknowledged = sum(counter.acknowledged for counter in everyone)
     kept = 0 < acknowledged <= count <= acknowledged + len(everyone) and not any(one.failed for one in everyone)
-    console.print(f"Acknowledged: {acknowledged}. In the file: {count}; the last one of each process may be untold.")
+    console.print(
+        f"Acknowledged: {acknowledged}. In the file: {count}; each process may have made one more, unacknowledged."
+    )
     console.print("[bold green]Nothing was lost.[/]" if kept else "[bold red]COUNTS WERE LOST, or a process failed.[/]")
     return kept
 

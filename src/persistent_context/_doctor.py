@@ -1,4 +1,4 @@
-"""The doctor: what can be said, and tried, about a file, its place and its lock."""
+"""The doctor: checks of a file, its directory and its lock."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Level(enum.StrEnum):
 
 
 class Finding(NamedTuple):
-    """One thing that was found out."""
+    """One result of the examination."""
 
     level: Level
     subject: str
@@ -68,33 +68,36 @@ _KNOWN: Final = {
         ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "xfs", "zfs"),
         (Level.OK, "locks, renames and fsync can be trusted", ""),
     ),
-    **dict.fromkeys(("ramfs", "tmpfs"), (Level.WARNING, "it is in memory, and gone after a reboot", "")),
+    **dict.fromkeys(("ramfs", "tmpfs"), (Level.WARNING, "kept in memory, and lost on reboot", "")),
     **dict.fromkeys(
         ("9p", "afs", "beegfs", "ceph", "cifs", "fuse.sshfs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "virtiofs"),
         (
             Level.PROBLEM,
-            "between hosts, its locks, renames and fsync are not what is promised here",
+            "locks, renames and fsync cannot be trusted between hosts",
             "use a local disk; for several hosts, a server such as Redis, etcd or PostgreSQL",
         ),
     ),
 }
-"""What is to be said of types of file systems."""
+"""Findings by type of file system."""
 
 
 def examine(filepath: str) -> Iterator[Finding]:
-    """Examine a file, its place and its lock; nothing of it is changed. Blocks for about a second.
+    """Examine a file, its directory and its lock, without changing them. Blocks for about a second.
 
-    The lock and a durable write are tried on a file of its own in the same directory, which is removed afterwards.
+    The lock and a durable write are tested on a separate file in the same directory, which is removed afterwards.
     """
     path = os.path.realpath(filepath)
     directory = os.path.dirname(path)
     if _leads_in_a_circle(filepath):
         yield Finding(
-            Level.PROBLEM, "link", f"{path} leads in a circle of links", "namei -l shows it; remove one of them"
+            Level.PROBLEM,
+            "link",
+            f"{path} leads into a loop of symbolic links",
+            "namei -l shows it; remove one of them",
         )
         return
     if path != os.path.abspath(filepath):
-        yield Finding(Level.OK, "link", f"leads to {path}, where the lock file is as well")
+        yield Finding(Level.OK, "link", f"points to {path}; the lock file is beside it")
     if not os.path.isdir(directory):
         yield _missing_directory(directory)
         return
@@ -110,22 +113,22 @@ def examine(filepath: str) -> Iterator[Finding]:
     yield from _aside(path)
     yield from _lock_file(f"{path}.lock")
     yield _holder(path)
-    if not attributes and _may(directory, os.W_OK):  # what is tried might not be removed again
+    if not attributes and _may(directory, os.W_OK):  # the test file might not be removable
         yield _trial(directory)
 
 
 def _file(path: str) -> Finding:
     if not os.path.lexists(path):
-        return Finding(Level.OK, "file", "does not exist; reading it gives nothing, and the first save makes it")
+        return Finding(Level.OK, "file", "does not exist; it reads as empty, and the first save creates it")
     try:
         document = JsonFileStore(path).read()
     except CorruptDocumentError as error:
         return Finding(
             Level.PROBLEM,
             "file",
-            f"is no JSON object: {error}",
-            f"the next program that loads or saves it moves it aside and starts from nothing; to repair it first, see "
-            f"where it breaks: python -m json.tool {quote(path)}",
+            f"is not a JSON object: {error}",
+            f"the next program that loads or saves it moves it aside and starts empty; to repair it first, find "
+            f"the error with: python -m json.tool {quote(path)}",
         )
     except (TooManyDigitsError, OSError) as error:
         return Finding(Level.PROBLEM, "file", f"cannot be read: {getattr(error, 'strerror', error)}")
@@ -135,8 +138,8 @@ def _file(path: str) -> Finding:
         return Finding(
             Level.WARNING,
             "file",
-            f"{text}; it repeats keys, of which the last ones count",
-            "the next writer keeps a copy of it as it is",
+            f"{text}; it contains duplicate keys; the last value of each counts",
+            "the next writer keeps a copy of the original",
         )
     if size > _LARGE_BYTES:
         return Finding(Level.WARNING, "file", text, "every change rewrites it; a database such as SQLite does not")
@@ -156,19 +159,19 @@ def _missing_directory(directory: str) -> Finding:
     while not os.path.lexists(above):
         above = os.path.dirname(above)
     if not os.path.isdir(above):
-        return Finding(Level.PROBLEM, "directory", f"{directory} cannot be made: {above} is no directory")
-    return Finding(Level.WARNING, "directory", f"{directory} does not exist; the first writer makes it")
+        return Finding(Level.PROBLEM, "directory", f"{directory} cannot be created: {above} is not a directory")
+    return Finding(Level.WARNING, "directory", f"{directory} does not exist; the first writer creates it")
 
 
 def _other_names(path: str) -> Iterator[Finding]:
-    """Tell of hard links: a save replaces the file under one name only."""
+    """Report hard links: a save replaces the file under one name only."""
     with contextlib.suppress(FileNotFoundError):
         status = os.stat(path)
         if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
             yield Finding(
                 Level.WARNING,
                 "hard links",
-                f"the file has {status.st_nlink} names; a save replaces one, and leaves the others as they are",
+                f"the file has {status.st_nlink} names; a save replaces one and leaves the others unchanged",
                 f"find -samefile {quote(path)} shows them; make all but one of them symbolic links",
             )
 
@@ -178,13 +181,13 @@ def _mount_point(path: str) -> Iterator[Finding]:
         yield Finding(
             Level.PROBLEM,
             "mount",
-            f"{path} is mounted by itself, as a file bound into a container is, and cannot be replaced",
+            f"{path} is itself a mount point, such as a file bind-mounted into a container, and cannot be replaced",
             "mount its directory instead",
         )
 
 
 def _attributes(path: str, directory: str) -> Iterator[Finding]:
-    """Tell of attributes of Linux's file systems that forbid even root to replace the file; see chattr(1)."""
+    """Report attributes of Linux file systems that prevent even root from replacing the file; see chattr(1)."""
     for place in (path, f"{path}.lock", directory):
         flags = _flags(place)
         for flag, letter, name in ((_IMMUTABLE, "i", "immutable"), (_APPEND_ONLY, "a", "append-only")):
@@ -192,13 +195,13 @@ def _attributes(path: str, directory: str) -> Iterator[Finding]:
                 yield Finding(
                     Level.PROBLEM,
                     "attributes",
-                    f"{place} is {name}, so nobody can save",
+                    f"{place} is {name}, so no one can save",
                     f"chattr -{letter} {quote(place)}",
                 )
 
 
 def _flags(path: str) -> int:
-    """Return the attributes of a file or directory; 0 where there are none, or they cannot be looked at."""
+    """Return the attributes of a file or directory; 0 if there are none, or they cannot be read."""
     flags = array.array("i", [0])
     if sys.platform == "win32":  # pragma: no cover - it has no such attributes
         return 0
@@ -213,7 +216,7 @@ def _flags(path: str) -> int:
 
 def _file_system(path: str) -> Finding:
     kind = _kind_of_file_system(os.path.dirname(path))
-    level, text, advice = _KNOWN.get(kind, (Level.WARNING, "nothing is known of its locks", "they are tried below"))
+    level, text, advice = _KNOWN.get(kind, (Level.WARNING, "its locks are not known", "they are tested below"))
     return Finding(level, "file system", f"{kind}: {text}", advice)
 
 
@@ -241,32 +244,32 @@ def _access(directory: str) -> Finding:
         return Finding(
             Level.PROBLEM,
             "access",
-            f"this user may not write to {directory}, and so may read the file and not save it",
-            "the file is replaced, and not written in place: give this user the right to write to the directory",
+            f"this user cannot write to {directory}, so the file can be read but not saved",
+            "the file is replaced, not written in place: give this user write permission on the directory",
         )
     mode = os.stat(directory).st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         return Finding(
             Level.WARNING,
             "access",
-            "everybody may write to the directory, and so remove or replace the file and its lock",
+            "anyone can write to the directory, and so remove or replace the file and its lock",
             f"chmod o-w {quote(directory)}",
         )
-    return Finding(Level.OK, "access", "may read and save")
+    return Finding(Level.OK, "access", "can read and save")
 
 
 def _space(path: str) -> Finding:
     free = shutil.disk_usage(os.path.dirname(path)).free
     needed = 2 * os.path.getsize(path) if os.path.isfile(path) else 4096
     if free < needed:
-        return Finding(Level.PROBLEM, "space", f"{free} bytes are free, and a save needs up to {needed}")
+        return Finding(Level.PROBLEM, "space", f"only {free} bytes are free; a save needs up to {needed}")
     return Finding(Level.OK, "space", f"{free // 2**20} MB are free")
 
 
 def _leftovers(path: str) -> Iterator[Finding]:
     for leftover in leftovers(path):
-        text = f"{leftover}, of a writer that crashed"
-        yield Finding(Level.WARNING, "leftover", text, "the next writer removes it; nothing is to be done")
+        text = f"{leftover}, left by a crashed writer"
+        yield Finding(Level.WARNING, "leftover", text, "the next writer removes it; no action is needed")
 
 
 def _aside(path: str) -> Iterator[Finding]:
@@ -275,8 +278,8 @@ def _aside(path: str) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             "moved aside",
-            f"{copy}, {os.path.getsize(copy)} bytes: what once stood here and was no JSON object, or repeated keys",
-            f"if it is wanted, repair it, and put it back: {command}; else delete it",
+            f"{copy}, {os.path.getsize(copy)} bytes: an earlier file that was not a JSON object, or had duplicate keys",
+            f"if you need it, repair it and put it back: {command}; otherwise delete it",
         )
 
 
@@ -284,28 +287,28 @@ def _lock_file(path: str) -> Iterator[Finding]:
     try:
         status = os.lstat(path)
     except FileNotFoundError:
-        yield Finding(Level.OK, "lock file", "does not exist; the first writer makes it")
+        yield Finding(Level.OK, "lock file", "does not exist; the first writer creates it")
         return
     if not stat.S_ISREG(status.st_mode):
         yield Finding(
             Level.PROBLEM,
             "lock file",
-            f"{path} is no regular file, and is never followed or used",
+            f"{path} is not a regular file, and is never followed or used",
             f"remove it: rm {quote(path)}",
         )
     elif not _may(path, os.R_OK | os.W_OK):  # pragma: no cover - as above
         yield Finding(
             Level.PROBLEM,
             "lock file",
-            f"{path} may not be opened by this user, who cannot save",
+            f"this user cannot open {path}, and so cannot save",
             f"chmod or chown {quote(path)}",
         )
     elif status.st_nlink > 1:
         yield Finding(
             Level.WARNING,
             "lock file",
-            f"{path} has another name as well; the holder's name is not written to it",
-            "find -samefile shows it",
+            f"{path} has another hard link, so holders do not record who they are in it",
+            "find -samefile shows the other link",
         )
 
 
@@ -313,19 +316,19 @@ def _holder(path: str) -> Finding:
     try:
         holder = JsonFileStore(path).holder()
     except OSError as error:
-        return Finding(Level.PROBLEM, "lock", f"cannot be looked at: {error.strerror}")
+        return Finding(Level.PROBLEM, "lock", f"cannot be inspected: {error.strerror}")
     if holder is None:
         return Finding(Level.OK, "lock", "nobody holds it")
     if _is_stopped(holder):
         return Finding(
-            Level.PROBLEM, "lock", f"held by {holder}, which is stopped", f"let it go on: kill -CONT {holder.pid}"
+            Level.PROBLEM, "lock", f"held by {holder}, which is stopped", f"resume it: kill -CONT {holder.pid}"
         )
     if holder.since is not None and time.time() - holder.since > _LONG_HOLD_SECONDS:
         return Finding(
             Level.WARNING,
             "lock",
             f"held for {time.time() - holder.since:.0f} s by {holder}",
-            "it lets go when its transaction ends, or when it dies; deleting the lock file would not help it",
+            "released when the holder's transaction ends or the holder dies; deleting the lock file would not help",
         )
     return Finding(Level.OK, "lock", f"held by {holder}")
 
@@ -337,12 +340,12 @@ def _is_stopped(holder: Holder) -> bool:
 
 
 def _trial(directory: str) -> Finding:
-    """Try the lock between two processes, one of which is killed, and a durable write."""
+    """Test the lock between two processes, one of which is killed, and a durable write."""
     try:
         with tempfile.TemporaryDirectory(prefix=".persistent-context-doctor-", dir=directory) as place:
             return _try_in(os.path.join(place, "trial.json"))
     except (OSError, PersistentContextError) as error:
-        return Finding(Level.PROBLEM, "trial", f"a lock and a save were tried in {directory}, and failed: {error}")
+        return Finding(Level.PROBLEM, "trial", f"testing a lock and a save in {directory} failed: {error}")
 
 
 def _try_in(path: str) -> Finding:
@@ -361,7 +364,7 @@ def _try_in(path: str) -> Finding:
     if not held:
         return Finding(Level.PROBLEM, "trial", "a second process could not take a lock in this directory")
     if not kept_out:
-        return Finding(Level.PROBLEM, "trial", "two processes had the same lock at once: changes would be lost here")
+        return Finding(Level.PROBLEM, "trial", "two processes held the same lock at once: changes would be lost here")
     began = time.monotonic()
     context.incr("n")
     took = time.monotonic() - began

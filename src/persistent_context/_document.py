@@ -1,11 +1,11 @@
-"""The JSON object as pages of text, split by key and never decoded: looked up, changed, compared, written.
+"""The JSON object as pages of text, split by key and never decoded: lookup, changes, comparison, output.
 
-A page holds about 64 kB of lines, one entry a line. A document is immutable; a changed one shares the pages that did
-not change with the one it came from. So a re-read of an unchanged part costs a comparison of bytes, a change costs one
-page, and no step holds the interpreter for longer than a page takes.
+A page holds about 64 kB of lines, one entry per line. A document is immutable; a changed one shares its unchanged pages
+with the original. So re-reading an unchanged part costs a comparison of bytes, a change costs one page, and no step
+holds the interpreter for longer than one page takes.
 
-Threads share documents without a lock. What a document or a page finds out about itself (how it splits, where its keys
-are) is worked out aside and put in place by one assignment, so that it is whole whenever another thread sees it.
+Threads share documents without a lock. What a document or page caches about itself (how it splits, where its keys are)
+is computed separately and set by a single assignment, so that other threads always see it complete.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ class Page:
 
     def __init__(self, text: bytes, entries: dict[str, Raw] | None = None) -> None:
         self.text: Final = text
-        """The entries as an object of their own: ``{"a": 1,\\n"b": 2}``."""
+        """The entries as a JSON object: ``{"a": 1,\\n"b": 2}``."""
         self._entries = entries
 
     @classmethod
     def of(cls, entries: Mapping[str, Text | Raw]) -> Page:
-        """Write entries down as a page."""
+        """Write entries as a page."""
         raw = {key: text if isinstance(text, Raw) else Raw(text) for key, text in entries.items()}
         return cls(b"{" + _lines(entries) + b"}", raw)
 
     @classmethod
     def parse(cls, body: bytes) -> Page | None:
-        """Return the page of these lines, or None if they are not valid or not as this module would write them."""
+        """Return the page of these lines, or None if they are invalid or not as this module would write them."""
         text = b"{" + body + b"}"
         entries = split(text)
         if not entries or _lines(entries) != body or body.count(b"\n") != len(entries) - 1:
-            return None  # also if a value stands on several lines: a page is split at line ends without parsing
+            return None  # even if only a value spans lines: a page is split at line ends without parsing
         return cls(text, entries)
 
     def edited(self, body: bytes) -> Page | None:
-        """Return the page of these lines if it only has other texts of the same keys, or None; parses those alone."""
+        """Return the page of these lines if it has the same keys with other texts, else None; parses only those."""
         old, new = self.text, b"{" + body + b"}"
         front = _common_start(old, new)
         back = _common_end(old, new, min(len(old), len(new)) - front)
@@ -70,23 +70,23 @@ class Page:
 
     @property
     def body(self) -> memoryview:
-        """The lines of the page, as they stand in the file."""
+        """The lines of the page, as in the file."""
         return memoryview(self.text)[1:-1]
 
     def entries(self) -> dict[str, Raw]:
         """Return the texts by key (do not change it)."""
-        entries = self._entries  # looked at once: another thread may have the page forget them
+        entries = self._entries  # read once: another thread may make the page forget them
         if entries is None:
             entries = split(self.text)
-            assert entries is not None, "a page is valid from its making"
+            assert entries is not None, "a page is valid once created"
         return entries
 
     def keep_entries(self, *, keep: bool) -> None:
-        """Decide between speed and memory: whether the page remembers how it splits."""
+        """Trade memory for speed: set whether the page remembers how it splits."""
         self._entries = self.entries() if keep else None
 
     def find(self, keys: AbstractSet[str]) -> dict[str, Text]:
-        """Return the texts of those of the keys that are here."""
+        """Return the texts of those keys that are present."""
         entries = self._entries
         if entries is None and len(keys) > _SPLIT_INSTEAD_OF_SEARCH:
             entries = self.entries()
@@ -97,7 +97,7 @@ class Page:
         return {key: text for key, text in texts if text is not None}
 
     def changed(self, texts: Mapping[str, Text], removed: Collection[str]) -> list[Page]:
-        """Return the pages that this one becomes with other texts of some of its keys, and without some of them."""
+        """Return the pages that replace this one when some of its texts are changed and some keys are removed."""
         entries = self.entries()
         if not removed and _SPLICED_SHARE * len(texts) <= len(entries):
             page = self._spliced(texts, entries)
@@ -106,7 +106,7 @@ class Page:
         return pages_of({**{key: text for key, text in entries.items() if key not in removed}, **texts})
 
     def _spliced(self, texts: Mapping[str, Text], entries: dict[str, Raw]) -> Page:
-        """Return the page with other texts of some keys; much cheaper than writing all of it down again."""
+        """Return the page with other texts of some keys; much cheaper than writing all of it again."""
         text = self.text
         for key, key_text in zip(texts, key_texts(texts), strict=True):
             start = self._start(text, key_text)
@@ -114,7 +114,7 @@ class Page:
         return Page(text, entries | {key: Raw(new) for key, new in texts.items()})
 
     def _line(self, key_text: bytes) -> Text | None:
-        """Return what stands behind a key, up to the end of its line."""
+        """Return the text after a key, up to the end of its line."""
         start = self._start(self.text, key_text)
         if start < 0:
             return None
@@ -123,7 +123,7 @@ class Page:
 
     @staticmethod
     def _start(text: bytes, key_text: bytes) -> int:
-        """Return where the text behind a key starts, or a negative number: an entry begins a line, and only there."""
+        """Return where the text after a key starts, or a negative number: entries begin only at line starts."""
         if text.startswith(key_text, 1):
             return 1 + len(key_text)
         found = text.find(b"\n" + key_text)
@@ -138,11 +138,11 @@ class Document:
     def __init__(self, pages: Iterable[Page] = (), *, present: bool = True, repeats: bool = False) -> None:
         self.pages: Final = tuple(_gathered(pages))
         self.present: Final = present
-        """Whether it was read from a file; False stands for a file that is missing or was moved aside."""
+        """Whether it was read from a file; False if the file is missing or was moved aside."""
         self.repeats: Final = repeats
-        """Whether a key stood in the file more than once, so that writing this document would lose something."""
-        self._index: Mapping[str, int] | None = None  # the number of every key's page; never changed once it is here
-        self._passes = 0  # how often all pages were gone through for some keys
+        """Whether the file had duplicate keys, so that writing this document would lose data."""
+        self._index: Mapping[str, int] | None = None  # the page number of every key; never changed once set
+        self._passes = 0  # how often all pages were searched for some keys
         for page in self.pages:
             page.keep_entries(keep=len(self.pages) == 1)
 
@@ -153,7 +153,7 @@ class Document:
             self._let_others_run()
 
     def find(self, keys: Iterable[str]) -> dict[str, Text]:
-        """Return the texts of those of the keys that are here; asking for one after another is no slower than that."""
+        """Return the texts of those keys that are present; looking up keys one by one is no slower."""
         found: dict[str, Text] = {}
         for _, texts in self._find(keys):
             found.update(texts)
@@ -164,7 +164,7 @@ class Document:
 
         Args:
             changes: the new texts.
-            moved: those of the changed keys that go to the end, in the order of the changes, even if they are here.
+            moved: changed keys that go to the end, in the order of the changes, even if they are present.
         """
         going = frozenset(moved)
         groups = [[page] for page in self.pages]
@@ -185,7 +185,7 @@ class Document:
         return changed
 
     def differences(self, older: Document) -> dict[str, MaybeText]:
-        """Return what must be changed in the older document to have this one."""
+        """Return the changes that turn the older document into this one."""
         shared = {id(page) for page in self.pages} & {id(page) for page in older.pages}
         before: dict[str, Raw] = {}
         after: dict[str, Raw] = {}
@@ -223,7 +223,7 @@ class Document:
             self._let_others_run()
 
     def _pages_for(self, keys: AbstractSet[str]) -> Iterable[tuple[int, AbstractSet[str]]]:
-        """Return the numbers of the pages to look for some keys in, in order, and which ones to look for in each."""
+        """Return the numbers of the pages to search for some keys, in order, and the keys to search for in each."""
         if self._index is None and len(self.pages) > 1 and keys:
             self._passes += 1
             if self._passes > _PASSES_BEFORE_INDEX:
@@ -237,7 +237,7 @@ class Document:
         return sorted(wanted.items())
 
     def _make_index(self) -> Mapping[str, int]:
-        """Find out where all keys are, in no more time than a few passes take."""
+        """Index the pages of all keys, in no more time than a few passes take."""
         index: dict[str, int] = {}
         for number, entries in enumerate(self.entries()):
             index.update(dict.fromkeys(entries, number))
@@ -249,7 +249,7 @@ class Document:
 
 
 def pages_of(entries: Mapping[str, Text | Raw]) -> list[Page]:
-    """Write entries down as one page, or as several if that is too long."""
+    """Write entries as one page, or as several if one would be too long."""
     if not entries:
         return []
     share = _PAGE_ENTRIES
@@ -267,7 +267,7 @@ def pages_of(entries: Mapping[str, Text | Raw]) -> list[Page]:
 
 
 def _gathered(pages: Iterable[Page]) -> Iterator[Page]:
-    """Join neighbours that fit on one page: what shrank, or came in small parts, must not stay in crumbs."""
+    """Join neighbours that fit on one page, so that pages that shrank or started small do not stay small."""
     some: list[Page] = []
     length = 0
     for page in pages:
@@ -309,15 +309,15 @@ def _common_end(one: bytes, other: bytes, longest: int) -> int:
 
 
 def _lines(entries: Mapping[str, Text | Raw]) -> bytes:
-    parts: list[Any] = [BETWEEN] * (3 * len(entries))  # filled and joined without a loop: it is in every cycle
+    parts: list[Any] = [BETWEEN] * (3 * len(entries))  # filled and joined without a loop, as every cycle does this
     parts[0::3] = key_texts(entries)
     parts[1::3] = entries.values()
     return b"".join(parts[:-1])
 
 
 def let_others_run() -> None:
-    """Offer the interpreter to the event loop's thread, which would else wait out the switch interval every time."""
-    global _offered  # noqa: PLW0603 - threads that race for it offer once more or less
+    """Yield the interpreter to the event loop's thread, which would otherwise wait for the switch interval."""
+    global _offered  # noqa: PLW0603 - a race only yields once more or less
     if time.monotonic() - _offered > _OFFER_SECONDS:
         time.sleep(0)
         _offered = time.monotonic()

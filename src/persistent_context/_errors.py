@@ -1,4 +1,4 @@
-"""Every error that the package raises, each over one base and the natural builtin."""
+"""All errors that the package raises; each derives from one base class and the fitting builtin."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class PersistentContextError(Exception):
     """The base of all errors of this package.
 
     Attributes:
-        filepath: the JSON file that the failed call was about, or ``None`` if no file was involved yet.
+        filepath: the JSON file that the failed call worked on, or ``None`` if none was involved yet.
     """
 
     filepath: str | None = None
 
     def about(self, filepath: str) -> Self:
-        """Name the file that this error is about, unless a file is named already."""
+        """Record the file that this error is about, unless one is recorded already."""
         if self.filepath is None:
             self.filepath = filepath
         return self
 
     def __str__(self) -> str:
-        """Return the message, with the file named and nothing in it that a terminal would obey."""
+        """Return the message, naming the file, with control characters escaped."""
         message = printable(super().__str__())
         if self.filepath is None or printable(self.filepath) in message:
             return message
@@ -35,9 +35,9 @@ class PersistentContextError(Exception):
 
 
 class LockTimeoutError(PersistentContextError, TimeoutError):
-    """The lock of the file was not had within the timeout; nothing was changed.
+    """The lock of the file could not be acquired within the timeout; nothing was changed.
 
-    Raised by every call that writes, and by ``transaction()`` on entering.
+    Raised by every call that writes, and on entering ``transaction()``.
 
     Attributes:
         waited: how long the call waited, in seconds.
@@ -45,8 +45,8 @@ class LockTimeoutError(PersistentContextError, TimeoutError):
     """
 
     def __init__(self, waited: float, holder: Holder | None) -> None:
-        who = f"held by {holder}" if holder else "free again by now; try once more"
-        super().__init__(f"no lock within {waited:.3g} s ({who})")
+        who = f"held by {holder}" if holder else "free now; try again"
+        super().__init__(f"could not acquire the lock within {waited:.3g} s ({who})")
         self.waited = waited
         self.holder = holder
 
@@ -55,9 +55,9 @@ class LockTimeoutError(PersistentContextError, TimeoutError):
 
 
 class LockLostError(PersistentContextError):
-    """Somebody removed or replaced the lock file under an open transaction; nothing was written.
+    """The lock file was deleted or replaced during a transaction; nothing was written.
 
-    Only ``transaction()`` raises it: every other call starts again under the new lock.
+    Only ``transaction()`` raises it: every other call is retried under the new lock.
     """
 
 
@@ -72,7 +72,7 @@ class ConflictError(PersistentContextError):
         self.keys = frozenset(keys)
         names = ", ".join(repr(key) for key in sorted(self.keys))
         super().__init__(
-            f"changed here and by another writer: {names}; load() takes theirs, save() under another policy"
+            f"changed both here and by another writer: {names}; call load() to take theirs, or use another on_conflict"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -80,20 +80,20 @@ class ConflictError(PersistentContextError):
 
 
 class ContextUsageError(PersistentContextError, RuntimeError):
-    """A call that cannot work here: another event loop's context, a finished or a forked transaction."""
+    """A call that cannot work here: wrong event loop, finished transaction, or a transaction of the parent process."""
 
 
 class ReentrantTransactionError(ContextUsageError):
-    """A call that would wait for a transaction which its own task or thread holds open: a deadlock, were it to wait."""
+    """A call that would deadlock, waiting for a transaction that its own task or thread holds open."""
 
 
 class UnserializableValueError(PersistentContextError, TypeError):
-    """A value or key that JSON cannot hold and give back equal; nothing was written.
+    """A value or key that does not survive a round trip through JSON; nothing was written.
 
-    Where the type is right and only the value is not (NaN, a lone surrogate, a cycle), it is a ``ValueError`` as well.
+    Where the type is right and only the value is not (NaN, a lone surrogate, a cycle), it is also a ``ValueError``.
 
     Attributes:
-        place: where in the context it stands, such as ``["jobs"][3]["when"]``.
+        place: where it is in the context, such as ``["jobs"][3]["when"]``.
         reason: what is wrong with it.
     """
 
@@ -107,23 +107,23 @@ class UnserializableValueError(PersistentContextError, TypeError):
 
 
 class UnserializableContentError(UnserializableValueError, ValueError):
-    """An :class:`UnserializableValueError` whose type is right."""
+    """An :class:`UnserializableValueError` for a value of a supported type."""
 
 
 class TooManyDigitsError(PersistentContextError, ValueError):
-    """The file holds an integer that is too long to be read here; it is valid JSON, and is left as it is.
+    """The file holds an integer with too many digits to read; it is valid JSON, and is left unchanged.
 
-    Raised by every call that reads the file, and where a value is looked at.
+    Raised by every call that reads the file, and when the value is accessed.
 
     Attributes:
         digits: how many digits the integer has.
-        limit: how many can be read: 4,300, or less after ``sys.set_int_max_str_digits()``.
+        limit: how many digits can be read: 4,300, or fewer after ``sys.set_int_max_str_digits()``.
     """
 
     def __init__(self, digits: int, limit: int) -> None:
         remedy = "call sys.set_int_max_str_digits(4300)" if limit < _MOST_DIGITS else "write it as a string"
         super().__init__(
-            f"an integer of {digits:,} digits cannot be read, the limit is {limit:,} ({remedy}); the file is unchanged"
+            f"cannot read an integer of {digits:,} digits: the limit is {limit:,} ({remedy}); the file is unchanged"
         )
         self.digits = digits
         self.limit = limit
@@ -133,8 +133,8 @@ class TooManyDigitsError(PersistentContextError, ValueError):
 
 
 class DurabilityUnknownError(PersistentContextError, OSError):
-    """The file holds what the call was to write, or found there, but syncing it failed: a power loss may undo it."""
+    """The file holds what the call wrote or found there, but syncing it failed: a power loss may undo it."""
 
 
 class NotARegularFileError(PersistentContextError, OSError):
-    """A directory, link, FIFO, socket or device stands in the place of the JSON file or of its lock file."""
+    """The JSON file or its lock file is not a regular file, but a directory, link, FIFO, socket or device."""

@@ -1,4 +1,4 @@
-"""Files: read whole ones, replace one atomically, move one aside, and never give more users access than before.
+"""Files: read, replace atomically, move aside, and never give more users access than before.
 
 The steps of :func:`replace` and their order are those of Pillai et al., "All File Systems Are Not Created Equal"
 (OSDI '14): write under another name, fsync, rename, fsync the directory. A failed fsync is never tried again on the
@@ -27,11 +27,11 @@ NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 NO_WAIT: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # a FIFO would block open() for ever
 _DIRECTORY: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 _WRITE_BYTES: Final = 1024 * 1024
-_NAME_BYTES: Final = 200  # leaves room for what is appended: a file name has at most 255
+_NAME_BYTES: Final = 200  # leaves room for suffixes: a file name has at most 255 bytes
 _ACL: Final = "system.posix_acl_access"
 _LAST_STANDARD_STREAM: Final = 2
 _NOT_OURS_TO_SYNC: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL)
-"""What syncing says where only others make directories: no permission, or a file system that is only read."""
+"""Errors of syncing where only others create directories: no permission, or a read-only file system."""
 _KINDS: Final = {
     stat.S_IFDIR: "a directory",
     stat.S_IFLNK: "a symbolic link",
@@ -47,7 +47,7 @@ _WINDOWS_BUSY: Final = (5, 32)  # ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION: 
 def open_fd(path: str, flags: int, mode: int = 0o666) -> int:
     """Open a file as ``os.open`` does, but never as the standard input, output or error.
 
-    In a process that has closed one of them, the next file that is opened takes its place, and gets what is printed.
+    If a process has closed one of them, the next opened file takes its number, and printed output would go there.
     """
     fd = os.open(path, flags | _CLOEXEC, mode)
     if fd > _LAST_STANDARD_STREAM:
@@ -60,7 +60,7 @@ def open_fd(path: str, flags: int, mode: int = 0o666) -> int:
     finally:
         for low in taken:
             os.close(low)
-    if flags & os.O_EXCL:  # it is new: whatever another thread has printed into it meanwhile goes
+    if flags & os.O_EXCL:  # it is new: discard what another thread has printed into it meanwhile
         os.ftruncate(fd, 0)
         os.lseek(fd, 0, os.SEEK_SET)
     return fd
@@ -71,8 +71,8 @@ def open_to_read(path: str) -> int:
 
     Raises:
         FileNotFoundError: there is none.
-        NotARegularFileError: something else is in its place, or links lead round in a loop.
-        OSError: as the system says.
+        NotARegularFileError: it is not a regular file, or a loop of symbolic links.
+        OSError: raised by the system.
     """
     try:
         fd = open_fd(path, os.O_RDONLY | NO_WAIT)
@@ -91,25 +91,25 @@ def open_to_read(path: str) -> int:
 
 
 def check_regular(path: str, status: os.stat_result) -> None:
-    """Raise NotARegularFileError unless the file is a regular one."""
+    """Raise NotARegularFileError unless the file is a regular file."""
     if not stat.S_ISREG(status.st_mode):
         raise not_a_regular_file(path, status.st_mode)
 
 
 def not_a_regular_file(path: str, mode: int) -> NotARegularFileError:
-    """Return the error that says what stands in the place of a file."""
+    """Return an error that says what was found instead of a regular file."""
     code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
     what = _KINDS.get(stat.S_IFMT(mode), "something unknown")
-    return NotARegularFileError(code, f"{what} stands where a regular file is expected", path)
+    return NotARegularFileError(code, f"expected a regular file, found {what}", path)
 
 
 def loop_of_links(path: str) -> NotARegularFileError:
-    """Return the error that says that a path never arrives anywhere."""
-    return NotARegularFileError(errno.ELOOP, "a loop of symbolic links stands where a regular file is expected", path)
+    """Return an error for a path that is a loop of symbolic links."""
+    return NotARegularFileError(errno.ELOOP, "expected a regular file, found a loop of symbolic links", path)
 
 
 def read_at(fd: int, offset: int, length: int) -> bytes:
-    """Read that much, or up to the end of the file."""
+    """Read this many bytes, or up to the end of the file."""
     if sys.platform == "win32":
         os.lseek(fd, offset, os.SEEK_SET)
         return os.read(fd, length)
@@ -120,14 +120,14 @@ def read_at(fd: int, offset: int, length: int) -> bytes:
 
 
 def make_directories(path: str) -> None:
-    """Make a directory and its missing parents.
+    """Create a directory and its missing parents.
 
-    Whoever finds a directory can rely on it that all above it survive a power loss: each is synced before there is
-    anything in it. Whether it does itself is for :func:`sync_name` to make sure.
+    If a directory exists, all its parents survive a power loss: each is synced before anything is created in it.
+    :func:`sync_name` ensures this for the directory itself.
 
     Raises:
-        FileExistsError: another process was faster in making one of them; try again.
-        OSError: as the system says.
+        FileExistsError: another process created one of them first; try again.
+        OSError: raised by the system.
     """
     missing = []
     while not os.path.isdir(path) and path != os.path.dirname(path):
@@ -139,7 +139,7 @@ def make_directories(path: str) -> None:
 
 
 def sync_name(path: str, *, new_directory: bool) -> None:
-    """Make the name of a file survive a power loss, and that of its directory if this may be new."""
+    """Make the name of a file survive a power loss, and the name of its directory if that may be new."""
     directory = os.path.dirname(path)
     sync_directory(directory)
     if new_directory:
@@ -148,7 +148,7 @@ def sync_name(path: str, *, new_directory: bool) -> None:
 
 def sync_directory(path: str) -> None:
     """Make the names in a directory survive a power loss."""
-    if sys.platform == "win32":  # has no such call: NTFS journals names
+    if sys.platform == "win32":  # no such call: NTFS journals names
         return
     fd = open_fd(path, _DIRECTORY)
     try:
@@ -158,14 +158,14 @@ def sync_directory(path: str) -> None:
 
 
 def make_durable(path: str, *, new_directory: bool) -> None:
-    """Make sure that a file survives a power loss as it is, whoever wrote it; one that is gone does not matter.
+    """Make sure that an existing file survives a power loss, no matter who wrote it; ignore a missing file.
 
     Args:
         path: the file.
         new_directory: whether the directory may be so new that it would not survive.
 
     Raises:
-        DurabilityUnknownError: this failed.
+        DurabilityUnknownError: syncing failed.
     """
     try:
         fd = open_fd(path, NO_WAIT | (os.O_RDWR if sys.platform == "win32" else os.O_RDONLY))
@@ -188,21 +188,21 @@ def replace(
     new_directory: bool,
     check: Callable[[], None],
 ) -> int:
-    """Replace a file, or make it: whoever opens it sees all of the old content or all of the new.
+    """Replace or create a file atomically: readers see either all of the old content or all of the new.
 
     Args:
-        path: the file, no symlink.
+        path: the file, not a symlink.
         pieces: the new content.
-        durable: whether it is to survive a power loss when this returns.
+        durable: whether it must survive a power loss when this returns.
         new_directory: whether the directory may be so new that it would not survive.
-        check: called last before the replacing; it stops it by raising.
+        check: called just before replacing; raises to prevent it.
 
     Returns:
         The number of bytes written.
 
     Raises:
-        DurabilityUnknownError: the file was replaced, but what came after failed.
-        OSError: the old file stands as it was, and nothing is left behind.
+        DurabilityUnknownError: the file was replaced, but a later step failed.
+        OSError: the old file is unchanged, and nothing is left behind.
     """
     mode = 0o666
     with contextlib.suppress(FileNotFoundError):
@@ -212,7 +212,7 @@ def replace(
     fd = open_fd(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW, mode)
     replaced = False
     try:
-        try_lock(fd)  # says that a living writer owns it, see remove_leftovers()
+        try_lock(fd)  # marks it as owned by a live writer, see remove_leftovers()
         share_access(path, fd)
         written = _write(fd, pieces)
         if durable:
@@ -231,7 +231,7 @@ def replace(
     except BaseException as error:
         replaced = replaced or (fd >= 0 and _is_at(path, fd))
         if fd >= 0:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
+            with contextlib.suppress(OSError):  # report the first error
                 os.close(fd)
         if not replaced:
             with contextlib.suppress(OSError):
@@ -242,7 +242,7 @@ def replace(
 
 
 def share_access(path: str, fd: int, mask: int = 0o7777) -> None:
-    """Give an open file of ours the access rights of the file at a path: never more, and less where we may not give.
+    """Give an open file of ours the permissions of the file at a path: never more, and less where not permitted.
 
     Does nothing if there is no such file.
     """
@@ -269,7 +269,7 @@ def share_access(path: str, fd: int, mask: int = 0o7777) -> None:
             with contextlib.suppress(PermissionError):
                 os.fchown(fd, -1, model.st_gid)
     if os.fstat(fd).st_gid != model.st_gid:
-        mode &= ~0o070 | (mode & 0o007) << 3  # the group is another one: it gets no more than everybody
+        mode &= ~0o070 | (mode & 0o007) << 3  # a different group gets no more than others
     with contextlib.suppress(PermissionError):  # no longer ours after fchown, if not root
         _copy_acl(path, fd)
         os.fchmod(fd, mode)
@@ -296,17 +296,17 @@ def _copy_acl(path: str, fd: int) -> None:
 
 
 def remove_leftovers(path: str) -> list[str]:
-    """Remove the temporaries that crashed writers of a file left; the caller holds the lock of the file."""
+    """Remove the temporary files left by crashed writers of a file; the caller holds its lock."""
     removed = []
     for leftover in leftovers(path):
-        with contextlib.suppress(OSError):  # gone, or another user's to remove
+        with contextlib.suppress(OSError):  # gone, or owned by another user
             os.unlink(leftover)
             removed.append(leftover)
     return removed
 
 
 def leftovers(path: str) -> Iterator[str]:
-    """Yield the temporaries that crashed writers of a file left: one whose writer lives is locked by it."""
+    """Yield the temporary files left by crashed writers of a file; a live writer holds a lock on its own."""
     start = f".{_shortened(os.path.basename(path))}."
     for temporary in _beside(path, re.compile(rf"{re.escape(start)}[0-9a-f]{{16}}\.tmp")):
         with contextlib.suppress(OSError):  # gone, a link, or another user's
@@ -319,7 +319,7 @@ def leftovers(path: str) -> Iterator[str]:
 
 
 def move_aside(path: str, *, durable: bool, keep: bool = False) -> str:
-    """Give a corrupt file another name, or with ``keep`` a second one, and return that name."""
+    """Rename a corrupt file, or with ``keep`` link it under a second name, and return the new name."""
     directory, name = os.path.split(path)
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     aside = os.path.join(directory, f"{_shortened(name)}.corrupt-{moment}-{os.urandom(4).hex()}")
@@ -330,13 +330,13 @@ def move_aside(path: str, *, durable: bool, keep: bool = False) -> str:
 
 
 def moved_aside(path: str) -> list[str]:
-    """Return what was moved aside from a file's place, or kept, the oldest first."""
+    """Return the files that were moved aside from a path, or kept, oldest first."""
     start = f"{_shortened(os.path.basename(path))}.corrupt-"
     return sorted(_beside(path, re.compile(rf"{re.escape(start)}\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}}")))
 
 
 def _sync_parent(directory: str) -> None:
-    """Make the name of a directory survive a power loss, if it could be one of ours that had made it."""
+    """Make the name of a directory survive a power loss, if this user could have created it."""
     try:
         sync_directory(os.path.dirname(directory))
     except OSError as error:
@@ -346,7 +346,7 @@ def _sync_parent(directory: str) -> None:
 
 def _durability_unknown(path: str, what: str, error: BaseException) -> DurabilityUnknownError:
     number, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or repr(error)
-    message = f"{what}, but it is unknown whether the file would now survive a power loss: {reason}"
+    message = f"{what}, but it is unknown whether the file would survive a power loss: {reason}"
     return DurabilityUnknownError(number, message, path)
 
 
@@ -354,14 +354,14 @@ def _write(fd: int, pieces: Iterable[bytes | memoryview]) -> int:
     written = 0
     for block in _blocks(pieces):
         rest = memoryview(block)
-        while rest:  # a write may be short, on a full disk or under RLIMIT_FSIZE
+        while rest:  # writes may be short, on a full disk or under RLIMIT_FSIZE
             rest = rest[os.write(fd, rest) :]
         written += len(block)
     return written
 
 
 def _blocks(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    """Join small pieces, so that a small file is one write."""
+    """Join small pieces, so that a small file takes one write."""
     block: list[bytes | memoryview] = []
     size = 0
     for piece in pieces:
@@ -397,7 +397,7 @@ def _rename(source: str, target: str) -> None:
 
 
 def _is_at(path: str, fd: int) -> bool:
-    """Whether a path names this open file: after a rename that failed half-way."""
+    """Whether a path names this open file, after a rename that may have failed halfway."""
     with contextlib.suppress(OSError):
         return os.path.samestat(os.lstat(path), os.fstat(fd))
     return False
@@ -416,7 +416,7 @@ def _temporary_start(path: str) -> str:
 def _beside(path: str, pattern: re.Pattern[str]) -> list[str]:
     directory = os.path.dirname(path)
     names: list[str] = []
-    with contextlib.suppress(PermissionError, FileNotFoundError):  # it may be written and not be listed, or be gone
+    with contextlib.suppress(PermissionError, FileNotFoundError):  # it may be writable but not listable, or gone
         names = os.listdir(directory)
     return [os.path.join(directory, name) for name in names if pattern.fullmatch(name)]
 

@@ -1,7 +1,7 @@
-"""The kernel's lock on an open file, as filelock takes it: the one module that imports filelock.
+"""The kernel's lock on an open file, as taken by filelock: the only module that imports filelock.
 
-filelock is imported with the package, though a program that only reads never needs it: it registers functions to be
-called at a fork, which an import in a worker thread would do in the midst of another thread's fork.
+filelock is imported with the package, though programs that only read do not need it: it registers fork handlers, which
+an import in a worker thread could do in the middle of another thread's fork.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if sys.platform != "win32":  # pragma: no branch - Windows has no fcntl
 _POLL_SECONDS: Final = 0.005
 
 fork_gate: Final = threading.RLock()
-"""Held for moments that must not be cut in two by a fork in another thread.
+"""Held during steps that a fork in another thread must not interrupt.
 
-A signal handler, or a finalizer, may come in such a moment and lock another file, or fork, in the same thread.
+A signal handler or finalizer may interrupt such a step and lock another file, or fork, in the same thread.
 """
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
@@ -29,15 +29,15 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
 
 
 def try_lock(fd: int) -> bool:
-    """Take the lock of an open file if it is free; the same lock as ``filelock.FileLock`` takes on its path."""
+    """Take the lock of an open file if it is free: the same lock that ``filelock.FileLock`` takes on its path."""
     return bool(filelock.lock_descriptor(fd, blocking=False))
 
 
 def wait_for_lock(fd: int) -> None:
-    """Wait for the lock of an open file, for ever, in the kernel's queue.
+    """Wait for the lock of an open file, without a limit, in the kernel's queue.
 
-    filelock polls, and who polls starves among many who hammer: the kernel's queue is nearly first in, first out.
-    Where there is none, on Windows, it is polled.
+    filelock polls, and under contention pollers starve; the kernel's queue is nearly first in, first out. Windows has
+    no such queue, so this polls there.
     """
     if sys.platform == "win32":
         filelock.lock_descriptor(fd, blocking=True, poll_interval=_POLL_SECONDS)

@@ -1,12 +1,12 @@
-"""Group commit: all calls of this process that wait for the same file are carried by one cycle of its lock.
+"""Group commit: one lock cycle carries out all calls of this process that wait for the same file.
 
-A cycle is lock, read, apply in order, write, unlock; then each call gets its own result or its own error. It runs in
-the thread that asks for it while the lock is free, and otherwise in a daemon thread of the process's pool, which waits
-for the lock: waiting calls never occupy a thread of an executor, and a hung holder keeps no interpreter from exiting. A
+A cycle is lock, read, apply in order, write, unlock; then each call gets its own result or error. It runs in the thread
+that requests it if the lock is free, and otherwise in a daemon thread of the process's pool, which waits for the lock:
+waiting calls never occupy an executor thread, and a hung holder does not keep the interpreter from exiting. A
 transaction is a call whose cycle stays open until its body has ended.
 
-Lock order: a context's ``asyncio.Lock``, then the file lock. Nothing that a caller's thread does in here waits for a
-lock, since the thread may be interrupted anywhere by a signal handler or a finalizer that calls as well.
+Lock order: a context's ``asyncio.Lock``, then the file lock. A caller's thread never waits for a lock here, since a
+signal handler or finalizer may interrupt it anywhere and make another call.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from ._worker import pool
 _logger = logging.getLogger("persistent_context")
 
 _IN_VAIN_SECONDS: Final = 1.0
-"""How long a thread has waited for the lock when the lock file is first looked at again."""
+"""How long a thread waits for the lock before the lock file is checked again."""
 
 _HELD_UP_SECONDS: Final = 0.001
-"""How long a thread has waited for the lock when it is no longer taken for free."""
+"""How long a thread waits for the lock before it is no longer assumed to be free."""
 
 
 class _Outcome(enum.Enum):
@@ -56,47 +56,49 @@ class _Outcome(enum.Enum):
     NO_LOCK = enum.auto()
     DONE = enum.auto()
     GRANTED = enum.auto()
-    """A transaction is open, and its end takes care of what waits."""
+    """A transaction is open, and its end takes care of the waiting calls."""
     ABANDONED = enum.auto()
-    """The wait was in vain, and another thread takes care of what waits."""
+    """The wait was abandoned, and another thread takes care of the waiting calls."""
 
 
 class Turn:
-    """A transaction's turn: the lock is held until it is ended. One that nobody refers to any more ends itself."""
+    """A transaction's turn: the lock is held until it ends. It ends itself when no longer referenced."""
 
     __slots__ = ("__weakref__", "_queue", "_sessions", "document")
 
     def __init__(self, queue: CommitQueue, session: Session, document: Document) -> None:
         self.document: Final = document
-        """What the file holds."""
+        """The content of the file."""
         self._queue = queue
-        self._sessions = deque([session])  # whoever takes it out ends it
+        self._sessions = deque([session])  # taking it out is ending it
 
     @property
     def is_inherited(self) -> bool:
-        """Whether it belongs to the process from which this one was forked."""
+        """Whether it belongs to the parent process, and was inherited by a fork."""
         return os.getpid() != self._queue.pid
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody has begun to end it."""
+        """Whether ending it has not begun."""
         return bool(self._sessions)
 
     def end(self, request: Request) -> None:
         """Apply the request's operation, release the lock, and deliver the request; does not wait for it.
 
-        Called once more with the same request, it does nothing.
+        A second call with the same request does nothing.
 
         Raises:
             ContextUsageError: in a forked child; the lock stays with the parent.
         """
         if self.is_inherited:
-            msg = f"this transaction belongs to process {self._queue.pid}, from which this process was forked"
+            msg = (
+                f"this transaction belongs to process {self._queue.pid}, and cannot be used in a process forked from it"
+            )
             raise ContextUsageError(msg).about(self._queue.name)
         self._queue.end(self._sessions, [request])
 
     def abandon(self) -> None:
-        """Release the lock with nothing written, unless it was ended; does not wait for it."""
+        """Release the lock without writing, unless it has ended; does not wait."""
         if self.is_open and not self.is_inherited:
             self._queue.end(self._sessions, [])
 
@@ -106,11 +108,11 @@ class Turn:
 
 
 class CommitQueue:
-    """The calls of this process that wait for one file, and the transaction that holds it.
+    """The waiting calls of this process for one file, and the transaction that holds it.
 
     Args:
         store: the file.
-        name: of the file, for errors and the thread.
+        name: the name of the file, for errors and thread names.
     """
 
     def __init__(self, store: Store, name: str) -> None:
@@ -118,14 +120,14 @@ class CommitQueue:
         self.name: Final = name
         self.pid: Final = os.getpid()
         self._thread_name = f"persistent_context {os.path.basename(name)}"
-        self._waiting: deque[Request] = deque()  # only whoever holds _busy takes out
-        self._busy = threading.Lock()  # never waited for: a thread runs a cycle, or a transaction is open
+        self._waiting: deque[Request] = deque()  # removed only while holding _busy
+        self._busy = threading.Lock()  # held while a thread runs a cycle or a transaction is open; never waited for
         self._cycle_thread: int | None = None
-        self._waiting_since: float | None = None  # a thread waits for the lock
+        self._waiting_since: float | None = None  # since when a thread has been waiting for the lock
         self._holder: Owner | None = None  # of the open transaction
 
     def submit(self, request: Request) -> None:
-        """Queue a call; it needs somebody to run the queue.
+        """Queue a call; the queue has to be run afterwards.
 
         Raises:
             ReentrantTransactionError: the call would wait for its own task or thread.
@@ -134,7 +136,7 @@ class CommitQueue:
         self._waiting.append(request)
 
     def withdraw(self, request: Request) -> bool:
-        """Take back a call that has not begun, so that it never takes effect; return whether this is so."""
+        """Withdraw a call that has not begun, so that it never takes effect; return whether it is withdrawn."""
         is_withdrawn = request.withdraw()
         if is_withdrawn:
             self._discard(request)
@@ -145,21 +147,21 @@ class CommitQueue:
         return bool(self._waiting) and not self._busy.locked()
 
     def run(self) -> None:
-        """Run one cycle here if the lock is free, and leave all else to a thread of the pool; waits for no lock.
+        """Run one cycle here if the lock is free, and leave the rest to a pool thread; never waits for a lock.
 
-        Calls that only try have had their try by that.
+        This also is the one try of calls that only try.
         """
         self._try()
         self.run_elsewhere()
 
     def run_elsewhere(self, *, even_if_busy: bool = False) -> bool:
-        """Have a thread of the pool run the queue, and where there is none, try here; waits for no lock.
+        """Let a pool thread run the queue, or try here if there is none; never waits for a lock.
 
         Args:
-            even_if_busy: also while another thread runs it: for a call that only tries.
+            even_if_busy: even while another thread runs it, for a call that only tries.
 
         Returns:
-            Whether a thread takes care of the queue. If not, it is worth another call soon.
+            Whether a thread takes care of the queue. If not, call again soon.
         """
         if not self._waiting or (self._busy.locked() and not even_if_busy):
             return True
@@ -169,7 +171,7 @@ class CommitQueue:
         return False
 
     def look_after(self, *, even_if_busy: bool = False) -> bool:
-        """Do what a call does that has waited for a while: see to it that somebody runs the queue, and not in vain."""
+        """Check on the queue, for a call that has waited a while: make sure that a thread runs it, not in vain."""
         since = self._waiting_since
         if since is not None and time.monotonic() - since > _IN_VAIN_SECONDS:
             pool.submit(self._abandon_wait, self._thread_name)
@@ -178,47 +180,47 @@ class CommitQueue:
     def end(self, sessions: deque[Session], batch: Sequence[Request]) -> None:
         """End a transaction: apply the operation, and release the lock.
 
-        It is done in a thread of the pool, so that a full executor cannot keep the lock held.
+        This runs in a pool thread, so that a full executor cannot keep the lock held.
 
         Args:
-            sessions: what holds the session of the transaction, unless it was ended.
-            batch: the request with its operation, if there is something to do.
+            sessions: holds the session of the transaction, unless it has ended.
+            batch: the request with its operation, if there is one.
         """
         if sessions:
-            self._holder = None  # at once: its task may call again, and waits for its turn
+            self._holder = None  # now: its task may call again, and waits for its turn
         if not pool.submit(partial(self._end_turn, sessions, batch, self._run_all), self._thread_name):
             self._end_turn(sessions, batch, self.run_elsewhere)
 
     def timed_out(self, waited: float) -> LockTimeoutError:
-        """Return the error of a call that waited too long. It looks who holds the lock: not for a loop's thread."""
+        """Return the error of a call that timed out. It looks up the holder, so do not call it in a loop's thread."""
         try:
             holder = self.store.holder(probe=False)
-        except OSError:  # too many open files, for one: who it is cannot be found out
+        except OSError:  # too many open files, for example: the holder is unknown
             holder = Holder()
         error = LockTimeoutError(waited, holder).about(self.name)
         _logger.debug("%s", error)
         return error
 
     def disown(self) -> None:
-        """Let go of everything, in a forked child."""
+        """Release everything, in a forked child."""
         self.store.forget_after_fork()
 
     def _check_reentrancy(self, owner: Owner) -> None:
         coming = [request.owner for request in self._beginnings()] if owner.blocks else ()
         holder = self._holder
         if self._cycle_thread == owner.thread:
-            what = "a callable that runs in a cycle of this file called for another one"
+            what = "a callable that runs under the lock of this file made a call that needs the same lock"
         elif any(map(owner.would_hold_up, coming)):
-            what = "this call would block its thread's event loop, in which a transaction on the same file waits first"
+            what = "this call would block the event loop that a transaction ahead of it on the same file needs"
         elif any(map(owner.is_inside, coming)):
-            what = "this call interrupts its thread, which waits for a transaction on the same file"
+            what = "this call interrupts a thread that is waiting for a transaction on the same file"
         elif holder is None:
             return
         elif owner.is_inside(holder):
             who = "thread" if holder.task is None else "task"
             what = f"this {who} is inside a transaction on the same file; use the transaction, or leave it first"
         elif holder.thread == owner.thread and holder.task is not None and owner.blocks:
-            what = "this thread is inside a transaction on the same file, which could not end while it waited"
+            what = "this thread is inside a transaction on the same file, which could not end while this call blocks it"
         else:
             return
         raise ReentrantTransactionError(what).about(self.name)
@@ -230,20 +232,20 @@ class CommitQueue:
     # -------------------------------- running cycles
 
     def _run_all(self) -> None:
-        """Run cycles for as long as calls wait, and wait for the lock where one of them does."""
+        """Run cycles while calls are waiting, waiting for the lock if necessary."""
         self._try()
         while self._turn(wait=True) is _Outcome.DONE:
             pass
 
     def _try(self) -> None:
-        """Run a cycle if the lock is free, and turn away those who only try, if it is not."""
+        """Run a cycle if the lock is free; otherwise, reject the calls that only try."""
         trying = [request for request in self._waiting.copy() if not request.patient]
         outcome: _Outcome | None = None
-        if trying or not self.store.had_to_wait:  # else a try would be in vain, most likely
+        if trying or not self.store.had_to_wait:  # else a try would most likely fail
             outcome = self._turn(wait=False)
             while outcome is _Outcome.DONE and any(request.is_waiting for request in trying):
                 outcome = self._turn(wait=False)
-        if outcome is not None or self._is_held_up():  # else another thread runs a cycle, and they have the next one
+        if outcome is not None or self._is_held_up():  # else another thread runs a cycle, and they get the next one
             self._settle([request for request in trying if self.withdraw(request)])
 
     def _is_held_up(self) -> bool:
@@ -251,9 +253,9 @@ class CommitQueue:
         return self._holder is not None or (since is not None and time.monotonic() - since > _HELD_UP_SECONDS)
 
     def _turn(self, *, wait: bool) -> _Outcome | None:
-        """Run one cycle if calls wait, and no other thread is at it; else return None.
+        """Run one cycle if calls are waiting and no other thread runs one; otherwise return None.
 
-        What comes meanwhile is for the caller to look after: it was not seen by those who found this thread busy.
+        The caller must take care of calls that arrive meanwhile: their threads found this one busy.
         """
         if not self._waiting or not self._busy.acquire(blocking=False):
             return None
@@ -267,7 +269,7 @@ class CommitQueue:
         return outcome
 
     def _abandon_wait(self) -> None:
-        """Wait for the lock file that stands at the path, if another one is waited for, which somebody has deleted."""
+        """Wait for the lock file at the path, if a thread is waiting for one that was deleted."""
         abandoned = self.store.is_waiting_in_vain() and self.store.abandon_wait()
         if abandoned and self._carry_on(wait=True) is _Outcome.DONE:
             self._run_all()
@@ -286,7 +288,7 @@ class CommitQueue:
     # -------------------------------- one cycle
 
     def _cycle(self, *, wait: bool) -> _Outcome:
-        """Run one cycle: lock, read, apply, write, unlock; whatever is raised, every call is told."""
+        """Run one cycle: lock, read, apply, write, unlock; every call completes, even if an exception is raised."""
         self._cycle_thread = threading.get_ident()
         batch: list[Request] = []
         session: Session | None = None
@@ -297,7 +299,7 @@ class CommitQueue:
             self._take(batch)
             if batch and isinstance(batch[0], Begin):
                 return self._grant(batch[0], session)
-        except BaseException as error:  # noqa: BLE001 - it is the calls' error
+        except BaseException as error:  # noqa: BLE001 - reported to the calls
             over = self._failed(batch if session else self._take_all(), error)
         else:
             over = self._committed(batch, session)
@@ -322,15 +324,15 @@ class CommitQueue:
         """Give a transaction its turn."""
         request.document = session.read()
         request.result = Turn(self, session, request.document)
-        self._cycle_thread = None  # before its body goes on, which may end in another thread before this one does
+        self._cycle_thread = None  # before its body runs, which may end in another thread before this method returns
         self._settle([request])
         return _Outcome.GRANTED
 
     def _committed(self, batch: Sequence[Request], session: Session) -> Sequence[Request]:
-        """Commit; note in each request what became of it, and return those that are over."""
+        """Commit; record the outcome in each request, and return the completed ones."""
         try:
             return self._commit(batch, session) if batch else batch
-        except BaseException as error:  # noqa: BLE001 - it is the error of all calls of the cycle
+        except BaseException as error:  # noqa: BLE001 - reported to all calls of the cycle
             return self._failed(batch, error)
 
     def _commit(self, batch: Sequence[Request], session: Session) -> Sequence[Request]:
@@ -340,7 +342,7 @@ class CommitQueue:
             applied = [request for request in batch if self._apply(request, draft)]
             document = draft.document()
             draft.commit(document, session.commit, durable=any(request.durable for request in applied))
-        except DurabilityUnknownError as error:  # it is written all the same
+        except DurabilityUnknownError as error:  # it was written nevertheless
             self._failed(applied, error)
         except LockLostError:
             if not all(request.operation.repeatable for request in applied):
@@ -353,11 +355,11 @@ class CommitQueue:
         return batch
 
     def _apply(self, request: Request, draft: Draft) -> bool:
-        """Apply an operation to a draft; return whether it did not fail, and changed it."""
+        """Apply an operation to a draft; return whether it succeeded."""
         try:
             request.result = request.operation.apply(draft)
-        except BaseException as error:  # noqa: BLE001 - it is this call's error alone
-            request.error = error  # as it is: it may be one of the caller's own function
+        except BaseException as error:  # noqa: BLE001 - reported to this call alone
+            request.error = error  # unchanged: it may come from the caller's function
             if isinstance(error, PersistentContextError):
                 error.about(self.name)
         return request.error is None
@@ -365,7 +367,7 @@ class CommitQueue:
     # -------------------------------- the end of a cycle: nothing here raises, whatever fails
 
     def _end_cycle(self, over: Sequence[Request], session: Session | None) -> None:
-        """Unlock, and tell the calls that are over: the end of every cycle and of every transaction."""
+        """Unlock, and deliver the completed calls: the end of every cycle and every transaction."""
         self._holder = None
         if session is not None:
             self._close(session, len(over))
@@ -374,14 +376,14 @@ class CommitQueue:
     def _close(self, session: Session, operations: int) -> None:
         try:
             session.close(operations)
-        except BaseException:  # memory ran out, or a logging handler raised: what the calls did is done all the same
+        except BaseException:  # out of memory, or a logging handler raised: the calls have taken effect nevertheless
             with contextlib.suppress(BaseException):
                 session.close(operations)
             with contextlib.suppress(BaseException):
-                _logger.exception("%s: the cycle did not end as it should have", printable(self.name))
+                _logger.exception("%s: the cycle did not end cleanly", printable(self.name))
 
     def _settle(self, over: Sequence[Request]) -> None:
-        """Deliver the calls that are over to those who made them, in their order."""
+        """Deliver the completed calls to their callers, in order."""
         groups: dict[Deliver, list[Request]] = {}
         for request in over:
             groups.setdefault(request.deliver, []).append(request)
@@ -389,7 +391,7 @@ class CommitQueue:
             deliver(requests)
 
     def _failed(self, batch: Iterable[Request], error: BaseException) -> Sequence[Request]:
-        """Note the error of calls that have begun, and have none of their own; return them."""
+        """Record the error in calls that have begun and have none of their own; return them."""
         begun = [request for request in batch if request.has_begun]
         for request in begun:
             request.error = request.error or self._named(own_copy(error))
@@ -399,16 +401,16 @@ class CommitQueue:
         if isinstance(error, PersistentContextError):
             error.about(self.name)
         elif isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            with contextlib.suppress(Exception):  # of a class that does not let it be set
-                error.filename = self.name  # the system does not say it of a descriptor
+            with contextlib.suppress(Exception):  # a subclass may not allow setting it
+                error.filename = self.name  # the system does not know it for a descriptor
         return error
 
     # -------------------------------- what waits
 
     def _take(self, batch: list[Request]) -> None:
-        """Begin the operations that come before the next transaction, or that transaction alone.
+        """Begin the operations before the next transaction, or that transaction alone.
 
-        Calls whose symlink was turned to another file go there, and can be withdrawn all the while.
+        Calls whose symlink now points to another file are moved there, and can be withdrawn meanwhile.
         """
         turned = {self.name: False}
         for request in self._waiting.copy():
@@ -422,7 +424,7 @@ class CommitQueue:
             elif request.begin():
                 batch.append(request)
                 if is_begin:
-                    self._holder = request.owner  # before it leaves the queue, where whoever comes sees it
+                    self._holder = request.owner  # before it leaves the queue, where other calls see it
             self._discard(request)
             if is_begin and batch:
                 return
@@ -434,28 +436,28 @@ class CommitQueue:
         return [request for request in waiting if request.begin()]
 
     def _discard(self, request: Request) -> None:
-        with contextlib.suppress(ValueError):  # whoever withdraws it may be doing the same
+        with contextlib.suppress(ValueError):  # a thread that withdraws it may be doing the same
             self._waiting.remove(request)
 
     def adopt(self, request: Request) -> None:
-        """Queue and run a call that another queue had."""
+        """Queue and run a call of another queue."""
         self._waiting.append(request)
         self.run_elsewhere(even_if_busy=not request.patient)
 
     def _queue_again(self, batch: Sequence[Request]) -> list[Request]:
-        """Have operations applied once more, under the new lock, before all others; return those nobody wants now."""
+        """Requeue operations, before all others, to apply them under the new lock; return those no longer wanted."""
         again = [request for request in batch if request.reopen()]
         self._waiting.extendleft(reversed(again))
-        _logger.info("%s: the lock file was deleted; the cycle starts again under the new one", printable(self.name))
+        _logger.info("%s: the lock file was deleted; retrying under the new one", printable(self.name))
         return [request for request in batch if request.is_withdrawn]
 
 
 def own_copy(error: BaseException) -> BaseException:
-    """Return an error to raise in one more place, which changes an exception; the error itself if it has no copy."""
+    """Return a copy of an error, as raising changes an exception; the error itself if it cannot be copied."""
     try:
         twin = copy.copy(error).with_traceback(error.__traceback__)
         twin.__cause__ = error.__cause__
-    except Exception:  # noqa: BLE001 - whatever a class of somebody else's raises there
+    except Exception:  # noqa: BLE001 - from foreign exception classes
         return error
     return twin
 

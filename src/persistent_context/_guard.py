@@ -1,8 +1,8 @@
-"""The locks of memories, and their release while a signal handler waits in the midst of one.
+"""The locks of memories, and their release while a signal handler waits.
 
-A handler that makes a call waits for a cycle, which may wait for another thread's transaction, which may want to look
-into the memory of any context: also into one in which the handler's thread was interrupted, though the call is another
-context's. So the thread gives up all of them for as long as it waits.
+A signal handler that makes a call waits for a cycle, which may wait for a transaction in another thread, which may need
+the memory of any context: even the one whose lock the interrupted thread holds, though the call is on another context.
+So the thread releases all of these locks while it waits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _guards: Final[dict[int, weakref.ref[Any]]] = {}
 
 
 def new_guard() -> Any:
-    """Return a lock of a memory: a reentrant one."""
+    """Return a new reentrant lock for a memory."""
     guard = threading.RLock()
     number = next(_numbers)
     _guards[number] = weakref.ref(guard, lambda _: _guards.pop(number, None))
@@ -27,9 +27,9 @@ def new_guard() -> Any:
 
 
 class Released(AbstractContextManager[None]):
-    """Releases the guards that this thread has acquired, however often, and acquires them again.
+    """Releases all guards that this thread holds, at any recursion level, and reacquires them afterwards.
 
-    It does to each what :meth:`threading.Condition.wait` does, to all in one step that no signal handler cuts in two.
+    It treats each like :meth:`threading.Condition.wait` does, and all of them in one uninterruptible step.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The live dictionary: values decoded when they are first asked for, and for each key the text that it came from."""
+"""The live dictionary: values decoded on first access, and for each key the text that it came from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNDECODED: Final = object()
 
 
 class Items(ItemsView[str, Any]):
-    """The items of a mapping; iterating leaves out what is deleted meanwhile."""
+    """The items of a mapping; iteration skips what is deleted meanwhile."""
 
     def __init__(self, mapping: Mapping[str, Any]) -> None:
         super().__init__(mapping)
@@ -31,7 +31,7 @@ class Items(ItemsView[str, Any]):
 
 
 class Values(ValuesView[Any]):
-    """The values of a mapping; iterating leaves out what is deleted meanwhile."""
+    """The values of a mapping; iteration skips what is deleted meanwhile."""
 
     def __init__(self, mapping: Mapping[str, Any]) -> None:
         super().__init__(mapping)
@@ -45,22 +45,22 @@ class Values(ValuesView[Any]):
 
 
 class Touched(NamedTuple):
-    """What is known of a key that was looked at, set or deleted."""
+    """The state of a key that was read, set or deleted."""
 
     base: MaybeText
-    """The text that the file held."""
+    """The text in the file."""
     seen: object
-    """The value decoded from it, or found to be the same, while it is in memory; or that it was not decoded yet."""
+    """The value in memory decoded from it, or found to be equal; or a marker that it is not decoded yet."""
     moment: int = 0
-    """When the key was last set or deleted; 0 if it was only looked at."""
+    """When the key was last set or deleted; 0 if it was only read."""
 
 
 class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
-    """A dictionary that decodes a value when it is first asked for, and knows the texts that it came from.
+    """A dictionary that decodes values on first access, and knows the texts that they came from.
 
-    A key that was not touched holds the undecoded text, which is its base as well; the base of every other key is in
-    ``touched``. So what may be unsaved is found without looking at all keys. Every method leaves a dictionary that a
-    signal handler may work with, at whatever line it is interrupted.
+    An untouched key holds the undecoded text, which is also its base; the bases of all other keys are in ``touched``.
+    So possibly unsaved keys are found without checking all keys. Whatever line a signal handler interrupts, it finds a
+    consistent dictionary.
     """
 
     __slots__ = ("appended", "moments", "moved", "touched")
@@ -69,26 +69,26 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         super().__init__()
         self.touched: dict[str, Touched] = {}
         self.appended: dict[str, None] = {}
-        """The keys that stand behind those of the document, in their order."""
+        """The keys that come after those of the document, in order."""
         self.moved: set[str] = set()
-        """Those keys of the document that were deleted, and set again."""
+        """The keys of the document that were deleted and set again."""
         self.moments = moments or itertools.count(1)
 
     @classmethod
     def of(cls, document: Document) -> LiveDict:
-        """Make one for a document, without decoding it."""
+        """Create one for a document, without decoding it."""
         live = cls()
         for entries in document.entries():
             dict.update(live, entries)
         return live
 
     def base(self, key: str) -> MaybeText:
-        """Return what the file held for a key."""
+        """Return the text of a key in the file."""
         touched = self.touched.get(key)
         return touched.base if touched else self._untouched(key)
 
     def take_over(self, key: str, text: MaybeText) -> None:
-        """Set a key and its base to what the file holds."""
+        """Set a key and its base to the text in the file."""
         self.touched.pop(key, None)
         self.moved.discard(key)
         if text is MISSING:
@@ -97,7 +97,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
             self._place(key, Raw(text))
 
     def take_over_all(self, texts: Mapping[str, Raw], gone: Iterable[str]) -> None:
-        """Set keys that were not touched, however many, to what the file holds."""
+        """Set any number of untouched keys to their texts in the file."""
         dict.update(self, texts)
         for key in gone:
             self._remove(key)
@@ -106,7 +106,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
                 self.touched.pop(key)
 
     def take_along(self, key: str, base: MaybeText, text: MaybeText) -> None:
-        """Set a key to a text that is not the one of the file."""
+        """Set a key to a text that differs from the file."""
         self.touched[key] = Touched(base, MISSING, next(self.moments))
         if text is MISSING:
             self._remove(key)
@@ -114,14 +114,14 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
             self._place(key, decode(text))
 
     def rebase(self, key: str, base: MaybeText, *, agrees: bool) -> None:
-        """Note what the file holds by now for a key whose value stays; ``agrees`` if that is the same value."""
+        """Update the base of a key whose value stays; ``agrees`` if the base is the same value."""
         moment = self.touched[key].moment
         seen = dict.get(self, key, MISSING) if agrees else MISSING
         self.touched[key] = Touched(base, seen, moment)
         self.moved.discard(key)
 
     def text(self, key: str) -> MaybeText:
-        """Return the text of the value as it is now, or MISSING for a key that is not here.
+        """Return the text of the current value, or MISSING if the key is absent.
 
         Raises:
             UnserializableValueError: JSON cannot hold it.
@@ -142,7 +142,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         raw = dict.get(self, key)
         if raw is None:
             return MISSING
-        return bytes(raw) if type(raw) is Raw else encode(raw, key)  # or an interrupt comes in between two steps
+        return bytes(raw) if type(raw) is Raw else encode(raw, key)  # not Raw if interrupted between two steps
 
     def _place(self, key: str, value: Any) -> None:
         if key not in self:
@@ -180,11 +180,11 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         self._remove(key)
 
     def _touch(self, key: str, base: MaybeText) -> None:
-        """Note that a key is about to be set or deleted; until then it has the value that it had."""
+        """Note that a key is about to be set or deleted; until then it keeps its value."""
         is_undecoded = key not in self.touched and type(dict.get(self, key)) is Raw
         self.touched[key] = Touched(base, _UNDECODED if is_undecoded else MISSING, next(self.moments))
 
-    # What C code copies goes through __iter__ where it is overridden: dict(live) has values, not texts.
+    # C code that copies uses __iter__ if it is overridden, so dict(live) has values, not texts.
     def __iter__(self) -> Iterator[str]:
         return super().__iter__()
 

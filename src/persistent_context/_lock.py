@@ -1,7 +1,7 @@
 """The lock between processes: a file beside the JSON file, locked by the kernel, with the holder's stamp in it.
 
-The file is never deleted, and the lock is no lease that expires. What stands in it is a stranger's word: it is read up
-to a bound, checked, shown, and never trusted for locking.
+The file is never deleted, and the lock is not a lease that expires. The content is untrusted: a bounded part of it is
+read, checked and shown, but never relied on for locking.
 """
 
 from __future__ import annotations
@@ -40,53 +40,53 @@ _LONGEST_NAME: Final = 64
 _ATTEMPTS: Final = 100
 _DEAD: Final = ("Z", "X")  # a zombie holds no lock, and only waits for its parent to notice
 _LOOKS: Final = (0, 0.001, 0.002, 0.004, 0.008, 0.016)
-"""Seconds before each look for the stamp of who holds the lock: it is written a moment after the lock was taken."""
+"""Delays in seconds between reads of the holder's stamp, which is written a moment after the lock is taken."""
 
 
 class _Wait:
-    """A thread's wait in the kernel's queue. Whoever settles it decides how it ended: granted, or abandoned."""
+    """A thread's wait in the kernel's queue. The first to settle it decides how it ends: granted or abandoned."""
 
     def __init__(self, status: os.stat_result) -> None:
         self.status: Final = status
-        """Of the file whose lock is waited for."""
-        self._settled = threading.Lock()  # locked once, by the first to try: an atomic flag
+        """The status of the file whose lock it waits for."""
+        self._settled = threading.Lock()  # an atomic flag, locked once by the first to try
 
     @property
     def is_over(self) -> bool:
         return self._settled.locked()
 
     def settle(self) -> bool:
-        """Return whether the caller is the first to settle it."""
+        """Settle it; return whether the caller is the first to do so."""
         return self._settled.acquire(blocking=False)
 
 
 class FileLock:
-    """An exclusive lock, held by one thing at a time in this process; from any thread."""
+    """An exclusive lock, held at most once in this process; usable from any thread."""
 
     def __init__(self, path: str, data_path: str) -> None:
         self.path: Final = path
         self._data_path = data_path
-        self._fd: int | None = None  # of the lock that is held
-        self._open_fds: set[int] = set()  # that one, and those that are waited with
+        self._fd: int | None = None  # of the held lock
+        self._open_fds: set[int] = set()  # that one, and those of waiting threads
         self._wait: _Wait | None = None  # the last one
         self._stamped = False
         self.waited = False
         self.holder_crashed = False
-        """Whether the stamp showed, when the lock was last taken, that the holder before died with it."""
+        """Whether the stamp showed, when the lock was last taken, that the previous holder died holding it."""
         self.in_new_directory = True
-        """Whether the directory may not survive a power loss: no holder has said in the file that it made sure."""
+        """Whether the directory may not survive a power loss: no holder has recorded in the file that it synced it."""
 
     def acquire(self, purpose: str, *, wait: bool) -> bool:
-        """Take the lock and stamp it; whether it had to be waited for is in ``waited`` afterwards.
+        """Take the lock and stamp it; afterwards, ``waited`` tells whether it had to wait.
 
-        A missing lock file is made, and so is its directory.
+        A missing lock file is created, and so is its directory.
 
         Args:
-            purpose: what for, for the stamp.
-            wait: wait in the kernel's queue, for ever; else return False if somebody has it.
+            purpose: the purpose to write into the stamp.
+            wait: wait in the kernel's queue, without a limit; otherwise, return False if the lock is held.
 
         Returns:
-            Whether the lock is held. It is not after a wait that was abandoned: then others may be using this object.
+            Whether the lock is held. After an abandoned wait it is not, and other threads may be using this object.
 
         Raises:
             OSError: the lock file cannot be opened or locked, or is a link.
@@ -97,7 +97,7 @@ class FileLock:
             try:
                 granted = try_lock(fd) or (wait and self._wait_in_queue(fd))
                 if granted and self._is_at_path(status := os.fstat(fd)):
-                    ours = status.st_nlink == 1  # else it is somebody's file under another name
+                    ours = status.st_nlink == 1  # else it is a foreign file under another name
                     if ours:
                         share_access(self._data_path, fd, mask=0o666)
                     self._stamp(fd, purpose, may_write=ours)
@@ -109,24 +109,24 @@ class FileLock:
             self._let_go(fd)
             if not granted:
                 return False
-            # Somebody deleted the file meanwhile: it excludes nobody any more.
+            # The file was deleted meanwhile: its lock excludes no one.
 
     def is_waiting_in_vain(self) -> bool:
         """Whether a thread waits for a lock file that was deleted or replaced, while others may lock its successor.
 
-        It would wait until the former holder, which may be stopped, goes on or dies. May be called in another thread.
+        It would wait until the former holder, which may be stopped, continues or dies. Callable from any thread.
         """
         wait = self._wait
         if wait is None or wait.is_over:
             return False
-        with contextlib.suppress(OSError):  # where nobody may look, nothing is known to be in vain
+        with contextlib.suppress(OSError):  # without access, assume that the wait is not in vain
             return not self._is_at_path(wait.status)
         return False
 
     def abandon_wait(self) -> bool:
         """End a wait without the lock; return False if there is none, or the lock has just been granted.
 
-        The thread that waits cannot be woken. Whenever the kernel grants it the lock, it releases that at once, and its
+        The waiting thread cannot be woken. When the kernel grants it the lock, it releases it immediately, and its
         ``acquire`` returns False. Meanwhile this object is free for another thread to acquire.
         """
         wait = self._wait
@@ -146,24 +146,24 @@ class FileLock:
             return
         try:
             if self._stamped:
-                with contextlib.suppress(OSError):  # one that stays makes the next holder look for leftovers, no more
+                with contextlib.suppress(OSError):  # a remaining stamp only makes the next holder look for leftovers
                     _write_at_start(fd, _NEW_STAMP if self.in_new_directory else _EMPTY_STAMP)
         finally:
             self._let_go(fd)
 
     def forget_after_fork(self) -> None:
-        """Close the descriptors that a forked child inherited: its parent's lock is not released by that."""
+        """Close the descriptors inherited by a forked child; this does not release the parent's lock."""
         for fd in self._open_fds:
             os.close(fd)
         self._open_fds.clear()
         self._fd = self._wait = None
 
     def holder(self, *, probe: bool) -> Holder | None:
-        """Return who holds the lock now, or None.
+        """Return the current holder of the lock, or None.
 
         Args:
-            probe: ask the kernel even if the stamp of a living process stands in the file. Whoever tries to take the
-                lock at the same moment is turned away.
+            probe: ask the kernel even if the file has the stamp of a live process. Another attempt to take the lock at
+                the same moment fails.
         """
         try:
             with self._explaining():
@@ -195,9 +195,9 @@ class FileLock:
         return fd
 
     def _open_or_make(self) -> int:
-        """Open the lock file, and make it if it is missing."""
+        """Open the lock file, creating it if it is missing."""
         flags = os.O_RDWR | NO_FOLLOW | NO_WAIT
-        for _ in range(_ATTEMPTS):  # others may make it at the same moment, or remove the directory
+        for _ in range(_ATTEMPTS):  # others may create it concurrently, or remove the directory
             with contextlib.suppress(FileNotFoundError):
                 return self._open_fd(flags)
             with contextlib.suppress(FileExistsError, FileNotFoundError):
@@ -214,7 +214,7 @@ class FileLock:
 
     @contextlib.contextmanager
     def _explaining(self) -> Iterator[None]:
-        """Say in an error of opening the lock file what stands in its place, if this is what is wrong."""
+        """Explain an error of opening the lock file, if it is not a regular file."""
         try:
             yield
         except OSError as error:
@@ -233,7 +233,7 @@ class FileLock:
         return None
 
     def _wait_in_queue(self, fd: int) -> bool:
-        """Wait in the kernel's queue; return whether the lock was granted, and not the wait abandoned."""
+        """Wait in the kernel's queue; return whether the lock was granted, or False if the wait was abandoned."""
         self.waited = True
         if _logger.isEnabledFor(logging.DEBUG):
             holder = _holder_of(_read_start(fd))
@@ -242,17 +242,17 @@ class FileLock:
         try:
             wait_for_lock(fd)
         except BaseException as error:
-            if wait.settle() or not isinstance(error, OSError):  # an abandoned wait has nobody to tell of an OSError
+            if wait.settle() or not isinstance(error, OSError):  # an abandoned wait has no one to report it to
                 raise
         return wait.settle()
 
     def _let_go(self, fd: int) -> None:
-        """Unlock and close the file, whatever fails."""
+        """Unlock and close the file, ignoring failures."""
         try:
-            with contextlib.suppress(OSError):  # closing unlocks it as well, unless a child has inherited it
+            with contextlib.suppress(OSError):  # closing unlocks it as well, unless a child inherited it
                 unlock(fd)
         finally:
-            with fork_gate, contextlib.suppress(OSError):  # what close(2) says, the descriptor is gone
+            with fork_gate, contextlib.suppress(OSError):  # the descriptor is gone whatever close(2) returns
                 self._open_fds.discard(fd)
                 os.close(fd)
 
@@ -264,7 +264,7 @@ class FileLock:
 
     def _stamp(self, fd: int, purpose: str, *, may_write: bool) -> None:
         before = _read_start(fd)
-        self._stamped = may_write and (not before or before.startswith(_MAGIC))  # else its content is not ours
+        self._stamped = may_write and (not before or before.startswith(_MAGIC))  # else the content is foreign
         self.holder_crashed = self._stamped and before not in (b"", _EMPTY_STAMP, _NEW_STAMP)
         self.in_new_directory = before != _EMPTY_STAMP
         if self._stamped:
@@ -279,7 +279,7 @@ def _padded(content: bytes) -> bytes:
 
 _EMPTY_STAMP: Final = _padded(b"null")
 _NEW_STAMP: Final = _padded(b'"new"')
-"""The empty stamp as long as nobody has made sure that the directory survives a power loss."""
+"""The empty stamp until a holder has made sure that the directory survives a power loss."""
 
 
 def _write_at_start(fd: int, data: bytes) -> None:
@@ -294,7 +294,7 @@ def _read_start(fd: int) -> bytes:
 
 @functools.lru_cache(maxsize=1)
 def _myself(pid: int) -> dict[str, Any]:
-    """Return what a stamp says of a process: a pid alone means nothing in another container, or after a reboot."""
+    """Return a stamp's description of a process: a pid alone means nothing in another container or after a reboot."""
     process = _process(pid)
     return {
         "pid": pid,
@@ -306,12 +306,12 @@ def _myself(pid: int) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1)
 def _me(pid: int) -> bytes:
-    """Return the part of a stamp that does not change, an object that is not closed yet: it is in every cycle."""
+    """Return the constant start of this process's stamp, an unclosed object; cached, as every cycle needs it."""
     return json.dumps(_myself(pid)).encode()[:-1]
 
 
 def _pid_space() -> str | None:
-    """Return what tells one numbering of processes from another: the boot, and the namespace in it."""
+    """Return what identifies a process ID space: the boot, and the namespace within it."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
@@ -320,7 +320,7 @@ def _pid_space() -> str | None:
 
 
 def _process(pid: int) -> tuple[str, int] | None:
-    """Return the state of a process and when it was started, in ticks since boot, or None if nobody can say."""
+    """Return the state of a process and its start time in ticks since boot, or None if unknown."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
@@ -330,7 +330,7 @@ def _process(pid: int) -> tuple[str, int] | None:
 
 
 def _holder_of(stamp: bytes) -> Holder:
-    """Read a stamp: what a dead or former holder left, or a stranger wrote in another form, says nothing."""
+    """Parse a stamp; one of a dead or former holder, or in a foreign format, gives an empty holder."""
     nobody = Holder()
     try:
         content = json.loads(stamp)["persistent_context"]

@@ -1,9 +1,9 @@
-"""A context's memory: the live dictionary, and what of it is unsaved, under way to the file, or known of the file.
+"""A context's memory: the live dictionary, and which of it is unsaved, in flight to the file, or known from the file.
 
-Memory is changed by those who use the context, and by the outcome of its calls, which arrives when their cycle is long
-over: meanwhile keys were set again, other calls were made, the file was read. Three numbers keep this in order. Every
-cycle of the lock has a *position*; memory stands at one, and takes over nothing from before it. Every change and every
-call has a *moment*: an outcome does not undo what was set after its call was made.
+Memory is changed by the users of the context, and by the outcomes of its calls, which arrive well after their cycle:
+meanwhile keys may have been set again, other calls made, and the file read. Two kinds of numbers keep this in order.
+Every cycle of the lock has a *position*; memory is at one, and takes over nothing from before it. Every change and
+every call has a *moment*: an outcome does not undo what was set after its call was made.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ W = TypeVar("W", bound=Write)
 
 
 class Differences(NamedTuple):
-    """What must be changed in one document to have another."""
+    """The changes that turn one document into another."""
 
     texts: Mapping[str, Raw] = MappingProxyType({})
     gone: Collection[str] = ()
@@ -47,9 +47,9 @@ class Arrival(NamedTuple):
     position: int
     document: Document
     calls: Mapping[str, Write]
-    """By key, the last call that changed it, or might have."""
+    """By key, the last call that changed it, or may have."""
     texts: Mapping[str, MaybeText]
-    """What the file holds of these keys."""
+    """The texts of these keys in the file."""
     save: Save | None = None
     """The last save among the calls, after which memory has seen the whole document."""
     differences: Differences = Differences()
@@ -57,28 +57,28 @@ class Arrival(NamedTuple):
     live: LiveDict | None = None
     """The whole document, if it was loaded."""
     over: Sequence[Write] = ()
-    """The calls that are over, also those that failed."""
+    """The completed calls, including those that failed."""
 
 
 class _Flight:
-    """The calls on one key that are under way."""
+    """The calls in flight on one key."""
 
     __slots__ = ("last", "since", "writes")
 
     def __init__(self) -> None:
         self.writes: dict[Write, int] = {}
-        """The calls, and at which moment each looked at the key."""
+        """The calls, with the moment at which each read the key."""
         self.last: Unsaved | None = None
-        """The last unsaved change that one of them takes along."""
+        """The last unsaved change that one of them includes."""
         self.since = 0
         """The moment when memory last took over the key."""
 
 
 class Memory:
-    """The live dictionary with the document that it was read from, and what became known since.
+    """The live dictionary, the document that it was read from, and what is known since.
 
-    ``seen`` is the document that memory was last brought up to as a whole. Of the keys in ``_ahead`` newer texts are
-    known, from atomic operations and transactions: it keeps what ``seen`` holds of them.
+    ``seen`` is the last document that memory took over as a whole. Newer texts, from atomic operations and
+    transactions, are known for the keys in ``_ahead``, which keeps the texts that ``seen`` has for them.
     """
 
     def __init__(self) -> None:
@@ -88,21 +88,21 @@ class Memory:
         self.tracker = Tracker()
         self._ahead: dict[str, MaybeText] = {}
         self.position = 0
-        """Of the last cycle whose outcome is known here."""
+        """The position of the last cycle whose outcome is known here."""
         self._loaded = 0  # the moment of the last load
         self._read = 0  # when it began to read
-        self._writes: dict[Write, dict[str, None]] = {}  # the calls under way, in their order, and their keys
+        self._writes: dict[Write, dict[str, None]] = {}  # the calls in flight, in order, and their keys
         self._flights: dict[str, _Flight] = {}
 
     def now(self) -> int:
-        """Return a moment: a reading that begins then is older than all that begin later."""
+        """Return a new moment: a reading that begins now is older than all that begin later."""
         return next(self._moments)
 
     def load(self, position: int, document: Document, live: LiveDict, began: int) -> bool:
-        """Take over a whole document, read at a position, and drop what is unsaved.
+        """Take over a whole document, read at a position, and drop unsaved changes.
 
-        Returns False, and does nothing, if memory knows of a later cycle: it may be newer than what was read. What
-        another thread began to read later, and has loaded meanwhile, stays.
+        Returns False, and does nothing, if memory knows of a later cycle, as it may be newer than what was read. A
+        document that another thread began to read later, and has already loaded, is kept.
         """
         if position < self.position:
             return False
@@ -115,18 +115,18 @@ class Memory:
         return True
 
     def known(self) -> Document:
-        """Return what the file holds, as far as is known here."""
+        """Return the content of the file, as far as known here."""
         return self.seen.changed({key: self.data.base(key) for key in list(self._ahead)})
 
     def unsaved_keys(self) -> set[str]:
-        """Return the keys whose value is not the one of the file, as far as is known here."""
+        """Return the keys whose values differ from the file, as far as known here."""
         return {key for key in list(self.data.touched) if self._differs(key)}
 
     def send(self, key: str) -> Unsaved | None:
-        """Return what a call has to take along of a key, if there is something: an unsaved change.
+        """Return the unsaved change of a key that a call has to include, if there is one.
 
-        While another call on the key is under way, that is what memory makes of it even if the file held the same
-        before: it was set after that call, or set back, and is the last word.
+        While another call on the key is in flight, this is the value in memory even if it equals what the file had
+        before: it was set after that call, or set back, and takes precedence.
         """
         touched = self.data.touched.get(key)
         if touched is None:
@@ -141,7 +141,7 @@ class Memory:
         return Unsaved(touched.base, mine, moment, touched.moment, key in self.data.moved)
 
     def save(self, policy: OnConflict) -> Save:
-        """Return the saving of memory as it is now."""
+        """Return an operation that saves memory as it is now."""
         data = self.data
         appended = dict.fromkeys(list(data.appended))
         keys = [key for key in list(data.touched) if key not in appended]
@@ -171,31 +171,31 @@ class Memory:
         return self._begun(Commit(self.origin()))
 
     def touch(self, commit: Commit, key: str) -> Unsaved | None:
-        """Return the unsaved change of a key, if there is one, for a transaction that takes it along."""
+        """Return the unsaved change of a key, if there is one, for a transaction that includes it."""
         change = self.send(key)
         self._take_off(commit, key, change)
         return change
 
     def reload(self) -> Reload:
-        """Return a loading under the lock."""
+        """Return an operation that loads under the lock."""
         return Reload(self.origin())
 
     def origin(self) -> Origin:
-        """Return what says that an operation comes from here, and from now."""
+        """Return the origin of an operation made here and now."""
         return Origin(self.tracker, self.position, next(self._moments))
 
     def is_under_way(self, operation: Operation) -> bool:
-        """Return whether it is not known yet what has become of a call."""
+        """Return whether the outcome of a call is still unknown."""
         return operation in self._writes
 
     def is_over(self, write: Write) -> None:
-        """Note that nothing will become of a call any more, or that its outcome has arrived."""
+        """Note that a call has completed: its outcome has arrived, or it will have none."""
         keys = self._writes.get(write)
         if keys is None:
             return
         for key in keys:
             flight = self._flights.get(key)
-            if flight is None:  # an interrupt came before it was noted, or after
+            if flight is None:  # an interrupt came before it was recorded, or after
                 continue
             flight.writes.pop(write, None)
             if not flight.writes:
@@ -205,15 +205,15 @@ class Memory:
         self._see_horizon()
 
     def absorb(self, arrival: Arrival) -> None:
-        """Take over what a cycle has made known, but for what was changed here meanwhile.
+        """Take over the outcome of a cycle, except for keys that were changed here meanwhile.
 
-        If an exception interrupts that, it can be done again.
+        If an exception interrupts this, it can be repeated.
         """
         if arrival.live is not None:
             self.load(arrival.position, arrival.document, arrival.live, self.now())
         elif arrival.position > self.position:  # else memory was loaded since
             self._absorb(arrival)
-        for write in arrival.over:  # at once: its caller may hear of it later
+        for write in arrival.over:  # now: its caller may be notified later
             self.is_over(write)
 
     def _absorb(self, arrival: Arrival) -> None:
@@ -238,7 +238,7 @@ class Memory:
         self._stand_at(arrival.position)
 
     def copy(self) -> dict[str, Any]:
-        """Return all values, sharing nothing that can change."""
+        """Return a deep copy of all values."""
         data = self.data
         return {
             key: decode(value) if type(value) is Raw and key not in data.touched else _own_copy(value)
@@ -246,7 +246,7 @@ class Memory:
         }
 
     def forget_calls(self) -> None:
-        """Let go of calls of which nobody will hear again: of another event loop, or of a process forked from."""
+        """Forget calls whose outcome will never arrive here: those of another event loop or of the parent process."""
         for write in list(self._writes):
             self.is_over(write)
         self.tracker.is_writing = False
@@ -264,14 +264,14 @@ class Memory:
         flight.last = change or flight.last
 
     def _reference(self, key: str, write: Write | None) -> Unsaved | None:
-        """Return the change that a call takes along, unless memory has taken over the key since."""
+        """Return the change that a call includes, unless memory has taken over the key since."""
         change = write.unsaved.get(key) if write else None
         flight = self._flights.get(key)
         since = max(self._loaded, flight.since if flight else 0)
         return change if change and change.moment > since else None
 
     def _is_last_word(self, key: str, mine: MaybeText, set_at: int) -> bool:
-        """Whether memory was set to what the file held after a call on the key was made that is under way."""
+        """Whether memory was set back to the text in the file after a call in flight on the key was made."""
         flight = self._flights.get(key)
         for write, looked in list(flight.writes.items()) if flight else ():
             change = self._reference(key, write)
@@ -282,20 +282,20 @@ class Memory:
         return False
 
     def _was_changed_since(self, key: str, mine: MaybeText, write: Write | None) -> bool:
-        """Whether memory was changed since the last call that took the key along, or looked at it."""
+        """Whether memory was changed since the last call that included or read the key."""
         touched = self.data.touched[key]
         if change := self._reference(key, write):
             return touched.moment > change.set_at or not same(mine, change.mine)
         flight = self._flights.get(key)
         looked = flight.writes.get(write) if flight and write else None
-        if looked is None and write is not None:  # it is over: a signal handler had made it
+        if looked is None and write is not None:  # it is over: a signal handler made it
             looked = write.origin.moment
         if looked is not None and touched.moment > looked:
             return True
         return not same(mine, touched.base) or self._is_last_word(key, mine, touched.moment)
 
     def _settle(self, key: str, text: MaybeText, write: Write | None) -> None:
-        """Take over what the file holds of a key, unless memory was changed since the calls on it were made."""
+        """Take over the text of a key in the file, unless memory was changed since the calls on it were made."""
         data = self.data
         if key not in data.touched:
             if text is MISSING or dict.get(data, key) != Raw(text):
@@ -303,11 +303,11 @@ class Memory:
             return
         try:
             mine = data.text(key)
-        except UnserializableValueError:  # it stays, and whoever saves it is told
+        except UnserializableValueError:  # it stays, and saving it raises the error
             data.rebase(key, text, agrees=False)
             return
         if same(mine, text):
-            data.rebase(key, text, agrees=True)  # the very object stays
+            data.rebase(key, text, agrees=True)  # the object keeps its identity
             self._bury(key)
         elif self._was_changed_since(key, mine, write):
             data.rebase(key, text, agrees=False)
@@ -315,7 +315,7 @@ class Memory:
             self._take_over(key, text)
 
     def _take_over_untouched(self, differences: Differences) -> dict[str, MaybeText]:
-        """Take over, at once, what concerns nothing that was done here; return the rest."""
+        """Take over, in bulk, the keys that were not touched here; return the rest."""
         concerned = (*self.data.touched, *self._flights, *self._ahead)
         texts, gone = dict(differences.texts), set(differences.gone)
         rest: dict[str, MaybeText] = {key: bytes(texts.pop(key)) for key in concerned if key in texts}
@@ -324,7 +324,7 @@ class Memory:
         return rest
 
     def _land(self, key: str, position: int) -> None:
-        """Note that a change is not under way any more which a cycle up to the position has taken along."""
+        """Note that a change included by a cycle up to this position is no longer in flight."""
         flight = self._flights.get(key)
         own = self.tracker.own(key)
         if flight and flight.last and flight.last.moment <= own.moment and own.taken <= position:
@@ -336,7 +336,7 @@ class Memory:
             flight.last, flight.since = None, next(self._moments)
 
     def _bury(self, key: str) -> None:
-        """Forget a key that is neither here nor in the file, once no call on it is under way."""
+        """Forget a key that is neither here nor in the file, once no call on it is in flight."""
         touched = self.data.touched.get(key)
         if touched and touched.base is MISSING and key not in self.data and key not in self._flights:
             del self.data.touched[key]
@@ -362,6 +362,6 @@ def _own_copy(value: Any) -> Any:
             return copy.deepcopy(value)
         except RecursionError:
             raise
-        except RuntimeError:  # another thread is just changing its size
+        except RuntimeError:  # another thread is changing its size
             continue
     return copy.deepcopy(value)

@@ -1,4 +1,4 @@
-"""The three-way merge of one key: what this context made of it, what others made of it, and what both started from."""
+"""The three-way merge of one key: this context's value, the others' value, and their common base."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from ._errors import ConflictError
 from ._values import MISSING, MaybeText, decode, encode, same
 
 Resolver: TypeAlias = Callable[[str, Any, Any, Any], Any]
-"""``fn(key, base, mine, theirs) -> value``, with MISSING for absence in all four places."""
+"""``fn(key, base, mine, theirs) -> value``, where each value can be MISSING."""
 
 OnConflict: TypeAlias = Literal["mine", "theirs", "raise"] | Resolver
 _POLICIES: Final = ("mine", "theirs", "raise")
 
 
 class Unsaved(NamedTuple):
-    """What a context makes of a key: a change that is not in the file yet, as far as the context knows."""
+    """A context's change of a key that is not in the file yet, as far as the context knows."""
 
     base: MaybeText
     mine: MaybeText
     moment: int
-    """Tells an earlier change from a later one. Several calls may have found the same one unsaved."""
+    """Orders changes in time. Several calls may include the same unsaved change."""
     set_at: int = 0
     """When the key was last set or deleted; 0 for a value that was only changed in place."""
     moved: bool = False
-    """Whether the key was deleted and set again, and so stands at the end."""
+    """Whether the key was deleted and set again, and so comes last."""
 
 
 def check_policy(policy: object) -> OnConflict:
-    """Return the policy if it is one, else raise ValueError."""
+    """Return the policy if it is valid, else raise ValueError."""
     if policy in _POLICIES or callable(policy):
         return policy
-    msg = f"on_conflict is 'mine', 'theirs', 'raise' or a callable, not {policy!r}"
+    msg = f"on_conflict must be 'mine', 'theirs', 'raise' or a callable, not {policy!r}"
     raise ValueError(msg)
 
 
 def merge(unsaved: Mapping[str, Unsaved], theirs: Mapping[str, MaybeText], policy: OnConflict) -> dict[str, MaybeText]:
-    """Return what each of the keys becomes; a change that is none, as it is its own base, is left out.
+    """Return the new text of each key; changes that equal their base are left out.
 
     Args:
         unsaved: the changes of this context.
-        theirs: the texts in the file now, of those keys that are in it.
-        policy: what to do where both sides changed a key, and not to the same value.
+        theirs: the current texts of those keys that are in the file.
+        policy: what to do if both sides changed a key to different values.
 
     Raises:
         ConflictError: under ``"raise"``, naming all keys in conflict.
-        UnserializableValueError: for what the callable returned.
+        UnserializableValueError: the callable returned a value that JSON cannot hold.
     """
     merged: dict[str, MaybeText] = {}
     conflicts = []

@@ -1,4 +1,4 @@
-"""Values that are computed once, however many processes ask for them: the engine of the pytest plugin."""
+"""Values computed once for any number of processes: the engine of the pytest plugin."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ._sync import SyncPersistentContext
 
 _VALUE: Final = "value"
 _MARK: Final = "mark"
-"""The key of what tells one computing of a value from another."""
+"""The key of a random mark that identifies one computation of a value."""
 _NAP_SECONDS: Final = 1.0
-"""The longest wait in one piece, so that Windows notices a Ctrl-C."""
+"""The longest uninterrupted wait, so that Windows notices a Ctrl-C."""
 
 
 class Once:
     """Computes values once for all processes that share a directory.
 
-    Every key has a file of its own there, and its value is computed in a transaction on that file. So the others wait
-    in the kernel's queue, which holds up nothing else; and if who computes fails or is killed, the next one tries.
+    Every key has its own file there, and its value is computed in a transaction on that file. So other processes wait
+    in the kernel's queue, which blocks nothing else; if the computing process fails or is killed, the next one tries.
 
     Args:
         directory: where the files are.
@@ -41,11 +41,11 @@ class Once:
 
         Args:
             key: the value's name.
-            factory: computes it; what an ``async`` one returns is awaited, in a loop of its own.
+            factory: computes it; if it is ``async``, the result is awaited in its own event loop.
             teardown: called with a value that was computed and cannot be kept, before the error is raised.
 
         Raises:
-            Exception: what the factory raised; the next one who asks tries anew.
+            Exception: what the factory raised; the next caller tries again.
             UnserializableValueError: JSON cannot hold the value.
         """
         context = self._context(key)
@@ -61,17 +61,17 @@ class Once:
                     tx.update({"key": key, _VALUE: computed[0], _MARK: mark})
         except BaseException as error:
             if isinstance(error, UnserializableValueError):
-                error.add_note(f"it is the value that was computed for {key!r}")
+                error.add_note(f"this is the value computed for {key!r}")
             if teardown and computed and not self._is_kept(key, mark):
                 _call(teardown, computed[0])
             raise
         return context[_VALUE]
 
     def discard(self, key: str, teardown: Callable[[Any], Any]) -> None:
-        """Tear a value down and forget it, unless another did. Blocks while another does.
+        """Tear a value down and forget it, unless another process did. Blocks while another process does.
 
         Raises:
-            BaseException: what the teardown raised; the value is forgotten all the same.
+            BaseException: what the teardown raised; the value is forgotten nevertheless.
         """
         failure: BaseException | None = None
         with self._context(key).transaction() as tx:
@@ -85,7 +85,7 @@ class Once:
             raise failure
 
     def _is_kept(self, key: str, mark: str) -> bool:
-        """Whether a value got into the file, in spite of an interruption."""
+        """Whether a value was written to the file despite an interruption."""
         context = self._context(key)
         context.load()
         return bool(context.get(_MARK) == mark)
@@ -98,7 +98,7 @@ class Once:
 def _call(function: Callable[..., Any], *args: Any, into: list[Any] | None = None) -> None:
     """Call a function, await what it returns if need be, and append the result to a list.
 
-    An interruption may come when the result is there: what was started by then is in the list.
+    An interruption may come after the result is there: what was started is in the list even then.
     """
     results = [] if into is None else into
     result = function(*args)
@@ -109,9 +109,9 @@ def _call(function: Callable[..., Any], *args: Any, into: list[Any] | None = Non
 
 
 class _Awaiting:
-    """Awaits something in a thread and an event loop of its own, as a loop may run in this thread.
+    """Awaits something in its own thread and event loop, as a loop may be running in this thread.
 
-    The thread is a daemon: one that does not end, although it was cancelled, holds up nobody who insists.
+    The thread is a daemon: if it does not end when cancelled, it does not block the caller who gives up.
     """
 
     def __init__(self, awaitable: Awaitable[Any], results: list[Any]) -> None:
@@ -121,7 +121,7 @@ class _Awaiting:
         self._ended = threading.Event()
 
     def wait(self) -> None:
-        """Wait for the end. An exception from outside, such as that of a Ctrl-C, cancels; a second one gives up."""
+        """Wait for the end. An exception from outside, such as a Ctrl-C, cancels; a second one gives up."""
         try:
             threading.Thread(target=self._run, name="persistent-context once", daemon=True).start()
             self._wait()

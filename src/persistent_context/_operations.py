@@ -1,4 +1,4 @@
-"""What one cycle of the lock applies to the file, in order: pure changes of a draft."""
+"""The operations that a lock cycle applies to the file, in order: pure changes of a draft."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _NUMBERS: Final = frozenset({int, float})
 
 
 class Origin(NamedTuple):
-    """The context that an operation came from, and how much was known to it by then."""
+    """The context that an operation came from, and what it knew at that time."""
 
     tracker: Tracker
     mark: int
     """The position of the last cycle whose outcome the context knew."""
     moment: int
-    """When the call was made, on the clock by which the context tells its changes."""
+    """When the call was made, on the context's clock of changes."""
 
 
 class Draft:
-    """The file's committed state with the changes of a cycle over it.
+    """The file's committed state, overlaid with the changes of a cycle.
 
     Args:
         document: the state.
-        operations: those of the cycle.
+        operations: the operations of the cycle.
     """
 
     def __init__(self, document: Document, operations: Iterable[Operation]) -> None:
@@ -55,7 +55,7 @@ class Draft:
 
     @property
     def is_new(self) -> bool:
-        """Whether there is no file to begin from, and nothing before in this cycle has made one."""
+        """Whether there is no file, and nothing earlier in this cycle has created one."""
         return self._is_new
 
     def get(self, key: str) -> MaybeText:
@@ -63,7 +63,7 @@ class Draft:
         return self._texts[key]
 
     def pending(self, unsaved: Mapping[str, Unsaved], origin: Origin) -> dict[str, Unsaved]:
-        """Return those changes of a context that none of its earlier calls has taken along, against their base now."""
+        """Return the context's changes that none of its earlier calls has included, against their current base."""
         return pending(unsaved, origin, partial(self._own_of, origin.tracker)) if unsaved else {}
 
     def put(
@@ -73,13 +73,13 @@ class Draft:
         pending: Mapping[str, Unsaved],
         moved: Collection[str] = (),
     ) -> None:
-        """Change texts on behalf of a call, which takes its context's unsaved changes along.
+        """Change texts on behalf of a call, which includes unsaved changes of its context.
 
         Args:
             changes: the new texts.
             write: the call.
-            pending: those of its unsaved changes that no earlier call has taken along.
-            moved: keys that are to stand at the end.
+            pending: its unsaved changes that no earlier call has included.
+            moved: keys to move to the end.
         """
         tracker = write.origin.tracker
         self._moved.update(moved)
@@ -87,7 +87,7 @@ class Draft:
         written = self._written.setdefault(tracker, {})
         for key, text in changes.items():
             before = self._texts.get(key, MISSING)
-            if before is MISSING:  # new keys stand in the order in which they came
+            if before is MISSING:  # new keys keep the order in which they came
                 self._texts.pop(key, None)
             self._texts[key] = text
             if text != before:
@@ -102,7 +102,7 @@ class Draft:
                 self._claims = True
             if change.moved:
                 self._moved.add(key)
-        # Also where an earlier call had taken a change along: a later one may know of that call, and not of this one.
+        # Even if an earlier call included a change: a later one may know of that call but not of this one.
         for key, change in write.unsaved.items():
             known = self._own_of(tracker, key)
             own[key] = Own(known.text, known.written, max(known.moment, change.moment), self.position)
@@ -110,29 +110,29 @@ class Draft:
         self._claims = self._claims or bool(changes)
 
     def claim(self) -> None:
-        """Note that a call promises what it found in the file, without a change of its own."""
+        """Note that a call acknowledges what it found in the file, without a change of its own."""
         self._claims = True
 
     def create(self) -> None:
-        """Have the file written even if it would be empty."""
+        """Write the file even if it is empty."""
         self._must_exist = self._is_new
         self._is_new = False
 
     def document(self) -> Document:
-        """Return the document to commit: the one that the draft began from, if nothing is to be written."""
+        """Return the document to commit: the original one if there is nothing to write."""
         changes = {key: text for key, text in self._texts.items() if not same(text, self._before.get(key, MISSING))}
         if changes or self._must_exist:
             return self._document.changed(changes, self._moved)
         return self._document
 
     def commit(self, document: Document, commit: Callable[..., None], *, durable: bool) -> None:
-        """Have the document committed, and note what was done on whose behalf.
+        """Commit the document, and record what was done for each context.
 
         Args:
             document: what :meth:`document` returned.
             commit: commits it: ``commit(document, durable=...)``.
-            durable: whether the calls promise that the change survives a power loss. Where they found in the file what
-                they were to write, they promise it of that; where they did not write at all, they promise nothing.
+            durable: whether the calls guarantee that the change survives a power loss. If the file already had what
+                they were to write, they guarantee that; if they write nothing at all, they guarantee nothing.
         """
         for tracker in self._trackers:
             tracker.is_writing = True
@@ -144,7 +144,7 @@ class Draft:
         self._note(document)
 
     def end(self) -> None:
-        """Note that the cycle is over, whatever became of it."""
+        """Note that the cycle is over, whatever its outcome."""
         for tracker in self._trackers:
             tracker.done = self.position
             tracker.is_writing = False
@@ -158,13 +158,13 @@ class Draft:
 
 
 def pending(unsaved: Mapping[str, Unsaved], origin: Origin, own_of: Callable[[str], Own]) -> dict[str, Unsaved]:
-    """Return those changes that no earlier call of the context has taken along, against their base by now.
+    """Return the changes that no earlier call of the context has included, against their current base.
 
     Args:
-        unsaved: what the context makes of keys, also of those that it has set back to what the file held.
-        origin: what it knew when it said so.
-        own_of: what its calls that came first did to a key. One of them may have taken a later change along: a
-            transaction sees memory as it is when it looks.
+        unsaved: the context's values of keys, including those that it has set back to the text in the file.
+        origin: what it knew at that time.
+        own_of: returns what its earlier calls did to a key. One of them may have included a later change: a
+            transaction sees the current memory when it touches a key.
     """
     found = {}
     for key, change in unsaved.items():
@@ -177,30 +177,30 @@ def pending(unsaved: Mapping[str, Unsaved], origin: Origin, own_of: Callable[[st
 
 
 class Operation:
-    """One call's part in a cycle; this one looks at the file under the lock, and changes nothing.
+    """One call's part in a cycle; this base class reads the file under the lock, and changes nothing.
 
     Args:
-        purpose: what the lock is held for, in a word.
+        purpose: what the lock is held for, in one word.
     """
 
     keys: Collection[str] = ()
     """The keys that it reads or changes."""
     unsaved: Mapping[str, Unsaved] = MappingProxyType({})
-    """The unsaved changes that it takes along."""
+    """The unsaved changes that it includes."""
     repeatable = True
     """Whether it can be applied again to a later state of the file."""
     origin: Origin | None = None
-    """The context that it is done for."""
+    """The context that it belongs to."""
 
     def __init__(self, purpose: str) -> None:
         self.purpose: Final = purpose
 
     def apply(self, draft: Draft) -> Any:
-        """Change the draft and return the call's result; if it raises, the draft is as it was."""
+        """Change the draft and return the call's result; if it raises, the draft is unchanged."""
 
 
 class Reload(Operation):
-    """Has memory become what the file holds.
+    """Replaces memory with the content of the file.
 
     Args:
         origin: the context.
@@ -217,7 +217,7 @@ class Write(Operation):
     Args:
         purpose: the name of the call.
         keys: the keys that it reads or changes.
-        unsaved: the unsaved changes that it takes along.
+        unsaved: the unsaved changes that it includes.
         origin: the context.
     """
 
@@ -236,8 +236,8 @@ class Save(Write):
     Args:
         unsaved: the changes.
         policy: for keys that others changed as well.
-        memory: returns all of memory as it was at the call, for a file that is gone.
-        seen: what memory had last taken over as a whole.
+        memory: returns all of memory at the time of the call, in case the file is missing.
+        seen: the last document that memory took over as a whole.
         origin: the context.
     """
 
@@ -267,13 +267,13 @@ class Save(Write):
 
 
 class Update(Write):
-    """Computes a new text of one key from its present one.
+    """Computes a new text of one key from the current one.
 
     Args:
         purpose: the name of the call.
         key: the key.
-        function: what is done to it.
-        unsaved: the unsaved change of the key, if there is one, which goes first.
+        function: computes the new text.
+        unsaved: the unsaved change of the key, if any, which is applied first.
         policy: for this unsaved change.
         origin: the context.
     """
@@ -304,7 +304,7 @@ class Update(Write):
 
 
 class Commit(Write):
-    """Writes what a transaction changed; made when it begins, and filled by its body.
+    """Writes the changes of a transaction; created when it begins, and filled by its body.
 
     Args:
         origin: the context.
@@ -314,24 +314,24 @@ class Commit(Write):
 
     def __init__(self, origin: Origin) -> None:
         self.looked_at: Final[dict[str, MaybeText]] = {}
-        """The keys that it touched, and what the file holds of them."""
+        """The keys that it touched, and their texts in the file."""
         self._taken: Final[dict[str, Unsaved]] = {}
         self._pending: Final[dict[str, Unsaved]] = {}
         self.changes: Final[dict[str, MaybeText]] = {}
         """The new texts."""
         self.moved: Final[set[str]] = set()
-        """The keys that were deleted and set again, and so stand at the end."""
+        """The keys that were deleted and set again, and so come last."""
         self.has_set = False
-        """Whether it set or deleted a key, maybe to what the file held."""
+        """Whether it set or deleted a key, even to the value in the file."""
         super().__init__("transaction", self.looked_at.keys(), self._taken, origin)
 
     def touch(self, key: str, change: Unsaved | None, theirs: MaybeText, policy: OnConflict) -> MaybeText:
-        """Note that a key is touched, and return what it is for the transaction.
+        """Note that a key is touched, and return its text for the transaction.
 
         Args:
             key: the key.
-            change: what the context makes of it, if that is unsaved.
-            theirs: what the file holds.
+            change: the context's unsaved change of it, if any.
+            theirs: the text in the file.
             policy: for this unsaved change.
 
         Raises:
@@ -375,9 +375,9 @@ def compare_and_set(key: str, expected: object, new: object) -> Callable[[MaybeT
 
 
 def mutate(key: str, fn: Callable[[Any], Any], default: object) -> Function:
-    """Return the function that lets a callable make a new value of the present one."""
+    """Return the function that computes a new value from the current one with a callable."""
     if not callable(fn):
-        msg = f"fn is a callable, not a {type(fn).__name__}"
+        msg = f"fn must be a callable, not {type(fn).__name__}"
         raise TypeError(msg)
     start = encode(default, key)
 
@@ -393,11 +393,11 @@ def _check_number(value: object, what: str, key: str | None = None) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         whose = "" if key is None else f" of {printable(repr(key))}"
-        msg = f"{what}{whose} is no number but a {type(value).__name__}"
+        msg = f"{what}{whose} must be a number, not {type(value).__name__}"
         raise TypeError(msg)
 
 
 def whole_memory(seen: Document, changes: Mapping[str, MaybeText], appended: Collection[str]) -> dict[str, Text]:
-    """Put all of a context's memory together, in order, from what it has read and what it changed."""
+    """Assemble all of a context's memory, in order, from what it has read and changed."""
     whole = seen.changed(changes, appended)
     return {key: bytes(text) for entries in whole.entries() for key, text in entries.items()}

@@ -1,7 +1,7 @@
-"""Parsing the file into a document: fast where it is in our own layout, exact in any other.
+"""Parsing of the file into a document: fast for our own layout, exact for any other.
 
-What is as in the document that is known already is compared, and not parsed. All else is cut into pages without
-decoding values, so that no step holds the interpreter for longer than a page takes.
+Parts that equal the already known document are compared, not parsed. Everything else is cut into pages without decoding
+values, so that no step holds the interpreter for longer than one page takes.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Read: TypeAlias = Callable[[int, int], bytes]
 
 
 class CorruptDocumentError(ValueError):
-    """The text is no JSON object that this project could write back."""
+    """The text is not a JSON object that this package could write back."""
 
 
 def parse(read: Read, size: int, known: Document = EMPTY) -> Document:
-    """Return the document in a file; what is as in the ``known`` one is shared with it.
+    """Return the document in a file, sharing unchanged pages with the ``known`` one.
 
-    Whether a text is accepted depends on the text alone, never on its layout or on what is known.
+    Whether a text is accepted depends only on the text, never on its layout or the known document.
 
     Raises:
-        CorruptDocumentError: it is no JSON object, or one that cannot be written back.
+        CorruptDocumentError: it is not a JSON object, or cannot be written back.
         TooManyDigitsError: it holds an integer that cannot be read.
     """
     if size <= PAGE_BYTES:
@@ -80,9 +80,9 @@ def _parse_pages(read: Read, size: int, known: Document) -> Document | None:
 
 
 def _same_at_front(read: Read, start: int, end: int, pages: Sequence[Page]) -> tuple[list[Page], int]:
-    """Return the first pages, as far as they stand at the start of a text, and where the last of them ends in it.
+    """Return the leading pages that are at the start of a text, and where the last of them ends in it.
 
-    What follows, if anything does, is a comma.
+    If anything follows, it is a comma.
     """
     same: list[Page] = []
     begin = start
@@ -99,9 +99,9 @@ def _same_at_front(read: Read, start: int, end: int, pages: Sequence[Page]) -> t
 
 
 def _same_at_back(read: Read, start: int, end: int, pages: Sequence[Page]) -> tuple[list[Page], int]:
-    """Return the last pages, as far as they stand at the end of a text, and where what is before them ends in it.
+    """Return the trailing pages that are at the end of a text, and where the part before them ends in it.
 
-    That is in front of a comma: a page that nothing is in front of is none of them.
+    That part ends before a comma: a page with nothing before it is not included.
     """
     same: list[Page] = []
     for page in reversed(pages):
@@ -115,7 +115,7 @@ def _same_at_back(read: Read, start: int, end: int, pages: Sequence[Page]) -> tu
 
 
 def _parse_lines(read: Read, start: int, end: int) -> tuple[list[Page], list[str]] | None:
-    """Parse lines into pages, and return these and all keys, or None if there are none or not such as we write."""
+    """Parse lines into pages; return these and all keys, or None if there are none or the layout is not ours."""
     pages: list[Page] = []
     keys: list[str] = []
     while start < end:
@@ -132,7 +132,7 @@ def _parse_lines(read: Read, start: int, end: int) -> tuple[list[Page], list[str
 
 
 def _read_lines(read: Read, start: int, end: int) -> bytes | None:
-    """Read about a page, up to where an entry may end, or return None if entries end where no line does."""
+    """Read about a page, up to a possible end of an entry, or return None if entries end within lines."""
     length = PAGE_BYTES
     while start + length < end:
         text = read(start, length)
@@ -153,7 +153,7 @@ def _parse_any_layout(text: bytes) -> Document:
 def _parse_pieces(text: bytes) -> Document | None:
     """Parse an object in any layout, about a page at a time, or return None if that cannot be done.
 
-    An object that repeats keys is one of these: what stands at a repeated key is judged as well.
+    It cannot for an object with duplicate keys, as the values of all duplicates have to be checked.
     """
     opening, end = _OUTERMOST.match(text), text.rfind(b"}")
     if opening is None or text[end + 1 :].strip(_SPACES) or _ESCAPED_COMMA.search(text):
@@ -167,7 +167,7 @@ def _parse_pieces(text: bytes) -> Document | None:
             stop, texts = end, split_any_layout(text[start:end])
         if not texts:
             return None
-        # With a comma too many, there was an entry more, whose key came again.
+        # An extra comma means an extra entry, with a duplicate key.
         commas = len(texts) - 1 + "".join(texts).count(",") + b"".join(texts.values()).count(b",")
         if text.count(b",", start, stop) > commas or not found.keys().isdisjoint(texts):
             return None
@@ -180,7 +180,7 @@ def _parse_pieces(text: bytes) -> Document | None:
 def _last_cut(text: bytes, start: int, stop: int) -> tuple[int, dict[str, Text] | None]:
     """Find the last comma before ``stop`` that ends an entry; return its place, and the entries from ``start`` to it.
 
-    What stands before the right comma is an object on its own: at any other a string, list or object is open.
+    The text before the right comma is a complete object: at any other, a string, list or object is open.
     """
     for _ in range(_CUTS_TRIED):
         stop = text.rfind(b",", start, stop)
@@ -194,7 +194,7 @@ def _last_cut(text: bytes, start: int, stop: int) -> tuple[int, dict[str, Text] 
 
 
 def _parse_values(text: bytes) -> Document:
-    """Parse an object value by value, so that no step takes longer than one value does."""
+    """Parse an object value by value, so that no step takes longer than one value."""
     try:
         return _scan_values(text.removeprefix(codecs.BOM_UTF8).decode())
     except TooManyDigitsError:
@@ -205,7 +205,7 @@ def _parse_values(text: bytes) -> Document:
         if deeper_than(1 + MAX_DEPTH, text):  # the object itself is a level, too
             msg = f"nested more than {MAX_DEPTH} levels deep"
             raise CorruptDocumentError(msg) from None
-        raise  # the caller's own stack is the deep one
+        raise  # the caller's own stack is too deep
 
 
 def _scan_values(source: str) -> Document:
@@ -218,7 +218,7 @@ def _scan_values(source: str) -> Document:
         return entries
 
     def refuse(constant: str) -> None:
-        msg = f"{constant} is no JSON"
+        msg = f"{constant} is not valid JSON"
         raise CorruptDocumentError(msg)
 
     scan = json.JSONDecoder(object_pairs_hook=unique, parse_constant=refuse, parse_int=parse_int).raw_decode
@@ -227,7 +227,7 @@ def _scan_values(source: str) -> Document:
     while source[at : at + 1] != "}" or entries:
         key, at = scan(source, at)
         if not isinstance(key, str):
-            msg = f"a key that is no string before character {at}"
+            msg = f"a key that is not a string, before character {at}"
             raise CorruptDocumentError(msg)
         value, at = scan(source, _expect(source, at, ":"))
         repeats = repeats or key in entries
@@ -237,15 +237,15 @@ def _scan_values(source: str) -> Document:
             break
         at = _expect(source, at, ",")
     if _SPACE.fullmatch(source, at + 1) is None:
-        msg = f"more text behind the object, at character {at + 1}"
+        msg = f"extra text after the object, at character {at + 1}"
         raise CorruptDocumentError(msg)
     return Document(pages_of(entries), repeats=repeats)
 
 
 def _expect(source: str, at: int, mark: str) -> int:
-    """Return the place behind ``mark`` and the white space around it."""
+    """Return the position after ``mark`` and the white space around it."""
     at = _SPACE.match(source, at).end()  # type: ignore[union-attr]
     if source[at : at + 1] != mark:
-        msg = f"no {mark!r} at character {at}" if source.strip("\0 \t\r\n") else "it is empty"
+        msg = f"expected {mark!r} at character {at}" if source.strip("\0 \t\r\n") else "it is empty"
         raise CorruptDocumentError(msg)
     return _SPACE.match(source, at + 1).end()  # type: ignore[union-attr]

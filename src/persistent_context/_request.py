@@ -1,7 +1,7 @@
-"""One call on its way through a cycle, who makes it, and whether it has begun or was withdrawn.
+"""A call on its way through a cycle, its caller, and whether it has begun or was withdrawn.
 
-What is decided here is decided by single operations that the interpreter does not interrupt: a signal handler, or a
-finalizer that the garbage collector runs, may make a call in the midst of another one of the same thread.
+All decisions here are single operations that the interpreter does not interrupt: a signal handler, or a finalizer run
+by the garbage collector, may make a call in the middle of another call of the same thread.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class _Fate(enum.Enum):
 
 
 class Stay:
-    """A blocking transaction, as the context (of ``contextvars``) knows it in which it was entered.
+    """A blocking transaction, as recorded in the ``contextvars`` context in which it was entered.
 
-    A thread alone does not say who is inside: a web framework enters in one thread of a pool, leaves in another, and
-    runs other requests in the first one meanwhile. Contexts refer to it weakly: the transaction keeps it.
+    The thread alone does not identify the caller: a web framework may enter in one pool thread, leave in another, and
+    run other requests in the first one meanwhile. Contexts hold weak references; the transaction keeps it alive.
     """
 
     __slots__ = ("__weakref__", "is_over")
@@ -39,7 +39,7 @@ class Stay:
         _stays.set((*_open_stays(), weakref.ref(self)))
 
     def leave(self) -> None:
-        """Note that it is over, in whichever context."""
+        """Note that it is over, in all contexts."""
         self.is_over = True
         _stays.set(_open_stays())
 
@@ -52,21 +52,21 @@ def _open_stays() -> tuple[weakref.ref[Stay], ...]:
 
 
 class Owner(NamedTuple):
-    """Who makes a call."""
+    """The caller of a call."""
 
     thread: int
     loop: weakref.ref[asyncio.AbstractEventLoop] | None
     """The event loop that runs in the thread, if any."""
     task: weakref.ref[asyncio.Task[Any]] | None
-    """The task that runs in it; one that was thrown away is not kept by its transaction."""
+    """The current task; weak, so that a transaction does not keep a discarded task alive."""
     blocks: bool
-    """Whether the thread stands still until the call is over."""
+    """Whether the call blocks the thread."""
     stays: tuple[weakref.ref[Stay], ...]
-    """The blocking transactions that it is inside of, the latest one last."""
+    """The blocking transactions that it is inside of, latest last."""
 
     @classmethod
     def current(cls, *, blocks: bool) -> Owner:
-        """Return who makes a call here and now."""
+        """Return the caller of a call made here and now."""
         try:
             loop = weakref.ref(asyncio.get_running_loop())
         except RuntimeError:  # none runs in this thread
@@ -75,13 +75,13 @@ class Owner(NamedTuple):
         return cls(threading.get_ident(), loop, None if task is None else weakref.ref(task), blocks, _stays.get())
 
     def is_inside(self, holder: Owner) -> bool:
-        """Whether it is inside the transaction of a holder."""
+        """Whether it is inside the holder's transaction."""
         if holder.task is not None:
             return holder.task == self.task
         return holder.thread == self.thread and bool(holder.stays) and holder.stays[-1] in self.stays
 
     def would_hold_up(self, other: Owner) -> bool:
-        """Whether another one's task cannot go on for as long as this call blocks."""
+        """Whether the other owner's task cannot continue while this call blocks."""
         return self.blocks and not other.blocks and self.loop is not None and self.loop == other.loop
 
 
@@ -116,62 +116,62 @@ class Request:
         patient: bool = True,
     ) -> None:
         self.path: Final = path
-        """Of the file, as the caller knows it: a symlink may lead elsewhere by now."""
+        """The file, as the caller knows it: a symlink may point elsewhere by now."""
         self.operation: Final = operation
         self.owner: Final = owner
         self.deliver: Final = deliver
-        """Gets those requests of a cycle that are over, in their order, in the thread of the cycle; never raises."""
+        """Receives the completed requests of a cycle, in order, in the thread of the cycle; never raises."""
         self.durable: Final = durable
         self.patient: Final = patient
-        """Whether it waits for the lock, and does not only try."""
+        """Whether it waits for the lock, instead of trying once."""
         self.waiter: Any = None
-        """What the caller waits with; nothing in here looks at it."""
+        """What the caller waits on; not used here."""
         self.arrived = False
-        """Whether the caller has been told that the call is over."""
+        """Whether the caller has been notified that the call is over."""
         self.result: Any = None
         self.error: BaseException | None = None
         self.document: Document | None = None
-        """What the file holds since the cycle, or None if the operation failed."""
+        """The content of the file after the cycle, or None if the operation failed."""
         self.position = 0
-        """Of the cycle that carried it, among all cycles of this process."""
-        self._fate: dict[None, _Fate] = {}  # decided once, by whoever is first to set the default
+        """The number of the cycle that carried it, among all cycles of this process."""
+        self._fate: dict[None, _Fate] = {}  # decided once, by the first to set the default
         self._is_unwanted = False
 
     @property
     def is_withdrawn(self) -> bool:
-        """Whether it was taken back, and never takes effect."""
+        """Whether it was withdrawn, and never takes effect."""
         return self._fate.get(None) is _Fate.WITHDRAWN
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it is neither taken by a cycle nor withdrawn."""
+        """Whether it was neither taken by a cycle nor withdrawn."""
         return not self._fate
 
     @property
     def has_begun(self) -> bool:
-        """Whether a cycle has taken the call, so that it cannot be withdrawn any more."""
+        """Whether a cycle has taken the call, so that it can no longer be withdrawn."""
         return self._fate.get(None) is _Fate.BEGUN
 
     def begin(self) -> bool:
-        """Take the call into a cycle; return whether it was not withdrawn."""
+        """Take the call into a cycle; return False if it was withdrawn."""
         return self._fate.setdefault(None, _Fate.BEGUN) is _Fate.BEGUN
 
     def withdraw(self) -> bool:
-        """Take back a call that has not begun, so that it never takes effect; return whether this is so.
+        """Withdraw a call that has not begun, so that it never takes effect; return whether it is withdrawn.
 
-        One that has begun is not begun again either, should its cycle have to be repeated.
+        If it has begun, it is not begun again if its cycle has to be repeated.
         """
         self._is_unwanted = True
         return self._fate.setdefault(None, _Fate.WITHDRAWN) is _Fate.WITHDRAWN
 
     def reopen(self) -> bool:
-        """Have a call wait again whose cycle has to be repeated; return whether somebody still wants it."""
+        """Let a call whose cycle has to be repeated wait again; return whether it is still wanted."""
         self.result = None
         self._fate = {}
         return not (self._is_unwanted and self.withdraw())
 
     def fail(self, error: BaseException) -> bool:
-        """Take back a call that has not begun, with an error; return whether this was so."""
+        """Withdraw a call that has not begun, with an error; return whether it was withdrawn."""
         if not self.withdraw():
             return False
         self.error = error

@@ -1,7 +1,7 @@
-"""The store: a document kept in one plain JSON file, read freely, changed in exclusive sessions.
+"""The store: a document in one plain JSON file, read freely and changed in exclusive sessions.
 
-Its verbs are few, so that another store can stand in: ``read`` a snapshot, ``begin`` exclusively, and of the session
-``commit`` and ``close``.
+Its interface is small, so that another store can replace it: ``read`` a snapshot, ``begin`` a session, and ``commit``
+and ``close`` of the session.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _SECOND_LOOK_SECONDS: Final = 0.02
 
 
 class Session(Protocol):
-    """An exclusive session: nobody else changes the document until it is closed."""
+    """An exclusive session: no one else changes the document until it is closed."""
 
     def read(self) -> Document:
-        """Return the document; what cannot be read is moved out of the way."""
+        """Return the document; a corrupt file is moved aside."""
 
     def commit(self, document: Document, *, durable: bool) -> None:
-        """Make this the document, durably or not.
+        """Replace the document, durably or not.
 
-        If it is the very document that was read, nothing is written; durable means then that it survives as it is.
+        If it is the same object that was read, nothing is written; if durable, the existing file is synced.
         """
 
     def close(self, operations: int) -> None:
-        """End the session, in which so many operations came to an end; what was not committed has not happened."""
+        """End the session, in which this many operations completed; uncommitted changes are discarded."""
 
 
 class Store(Protocol):
@@ -52,28 +52,28 @@ class Store(Protocol):
     """Whether another process had a session when the last one was begun."""
 
     def read(self) -> Document:
-        """Return the document as somebody committed it last; takes no lock."""
+        """Return the last committed document; takes no lock."""
 
     def begin(self, purpose: str, *, wait: bool) -> Session | None:
         """Begin a session; return None if another process has one and ``wait`` is false, or the wait was abandoned."""
 
     def is_waiting_in_vain(self) -> bool:
-        """Whether a ``begin`` in another thread waits for what can no longer be had."""
+        """Whether a ``begin`` in another thread waits for a lock that can no longer be acquired."""
 
     def abandon_wait(self) -> bool:
-        """Have a waiting ``begin`` return None, sooner or later, and allow another one at once.
+        """Make a waiting ``begin`` return None eventually, and allow another one immediately.
 
         Returns False if there is none, or its session has just begun.
         """
 
     def holder(self, *, probe: bool = True) -> Holder | None:
-        """Return who has a session; with ``probe`` without trusting what it says itself."""
+        """Return the holder of a session; with ``probe``, without trusting what it says about itself."""
 
     def statistics(self) -> Statistics:
         """Return what was done so far."""
 
     def forget_after_fork(self) -> None:
-        """Let go, in a forked child, of what is its parent's."""
+        """Release, in a forked child, what belongs to its parent."""
 
 
 class JsonFileStore:
@@ -90,16 +90,16 @@ class JsonFileStore:
         self._looked_for_leftovers = False
         self._warned_of: int | None = None
         self.had_to_wait = False
-        """Whether the lock was held by another process when it was last taken."""
+        """Whether another process held the lock when it was last taken."""
         self._counts: Counter[str] = Counter()
         self._uncounted: deque[dict[str, float]] = deque()
-        self._counting = threading.Lock()  # never waited for: a signal handler may have interrupted who holds it
+        self._counting = threading.Lock()  # never waited for: a signal handler may have interrupted its holder
 
     def read(self) -> Document:
         """Return the document in the file, or EMPTY if there is none.
 
         Raises:
-            CorruptDocumentError: the file holds something else.
+            CorruptDocumentError: the file is not a JSON object.
             TooManyDigitsError: it holds an integer that cannot be read.
             OSError: it cannot be read.
         """
@@ -141,7 +141,7 @@ class JsonFileStore:
         try:
             if self._lock.holder_crashed or not self._looked_for_leftovers:
                 for leftover in remove_leftovers(self.path):
-                    _logger.info("removed what a crashed writer left: %s", printable(leftover))
+                    _logger.info("removed a temporary file left by a crashed writer: %s", printable(leftover))
                 self._looked_for_leftovers = True
         except BaseException:
             self._lock.release()
@@ -153,17 +153,17 @@ class JsonFileStore:
         return self._lock.is_waiting_in_vain()
 
     def abandon_wait(self) -> bool:
-        """Give up the wait of another thread, whose ``begin`` returns None whenever it wakes.
+        """Abandon the wait of another thread, whose ``begin`` returns None when it wakes.
 
-        Another thread may begin at once.
+        Another thread may begin immediately.
 
         Returns:
-            False if nobody waits, or the lock has just been granted.
+            False if no thread waits, or the lock has just been granted.
         """
         return self._lock.abandon_wait()
 
     def holder(self, *, probe: bool = True) -> Holder | None:
-        """Return who holds the lock."""
+        """Return the holder of the lock."""
         return self._lock.holder(probe=probe)
 
     def statistics(self) -> Statistics:
@@ -176,21 +176,21 @@ class JsonFileStore:
         self._lock.forget_after_fork()
 
     def read_or_move_aside(self) -> Document:
-        """Read what the file holds, within a session; a corrupt file is moved aside."""
+        """Read the file, within a session; a corrupt file is moved aside."""
         for _ in range(_SECOND_LOOKS):
             try:
                 return self.read()
             except CorruptDocumentError:
-                time.sleep(_SECOND_LOOK_SECONDS)  # somebody who takes no lock may be about to finish it
+                time.sleep(_SECOND_LOOK_SECONDS)  # a writer without the lock may be about to finish it
         try:
             return self.read()
         except CorruptDocumentError as error:
             try:
                 aside = move_aside(self.path, durable=True)
-            except FileNotFoundError:  # somebody has removed it meanwhile, maybe with its directory
+            except FileNotFoundError:  # it was removed meanwhile, maybe with its directory
                 return EMPTY
             _logger.warning(
-                "%s is no JSON object (%s): moved aside to %s", printable(self.path), error, printable(aside)
+                "%s is not a JSON object (%s): moved aside to %s", printable(self.path), error, printable(aside)
             )
             return EMPTY
 
@@ -215,7 +215,7 @@ class JsonFileStore:
         return written
 
     def make_durable(self) -> None:
-        """Make sure that the file survives a power loss as it is."""
+        """Make sure that the existing file survives a power loss."""
         make_durable(self.path, new_directory=self._lock.in_new_directory)
         self._lock.in_new_directory = False
 
@@ -224,7 +224,7 @@ class JsonFileStore:
         self._lock.release()
 
     def note(self, cycle: Cycle) -> None:
-        """Count a session that has ended, and report it."""
+        """Count an ended session, and report it."""
         self._count(
             cycles=1,
             operations=cycle.operations,
@@ -235,14 +235,16 @@ class JsonFileStore:
         report(cycle)
 
     def _warn_of_repeats(self, content: int) -> None:
-        """Warn once of the same content: a watcher reads it many times a second."""
+        """Warn once about the same content: a watcher reads it many times a second."""
         if content != self._warned_of:
-            _logger.warning("%s repeats keys, of which the last ones are taken", printable(self.path))
+            _logger.warning("%s contains duplicate keys; the last value of each is used", printable(self.path))
             self._warned_of = content
 
     def _keep(self, *, durable: bool) -> None:
         aside = move_aside(self.path, durable=durable, keep=True)
-        _logger.warning("%s repeated keys: as it was, it is kept in %s", printable(self.path), printable(aside))
+        _logger.warning(
+            "%s contained duplicate keys; the original is kept in %s", printable(self.path), printable(aside)
+        )
 
     def _wait_for_the_lock_file_to_go(self) -> None:
         """Raise LockLostError if the directory is being removed: its files go one by one, the lock file among them."""
@@ -254,7 +256,7 @@ class JsonFileStore:
         self._uncounted.append(more)
         while self._uncounted and self._counting.acquire(blocking=False):
             try:
-                with contextlib.suppress(IndexError):  # somebody else was faster
+                with contextlib.suppress(IndexError):  # another thread was faster
                     for name, number in self._uncounted.popleft().items():
                         self._counts[name] += number  # type: ignore[assignment]
             finally:
@@ -273,19 +275,19 @@ class JsonFileSession:
         self._bytes_written = 0
 
     def read(self) -> Document:
-        """Return what the file holds; a corrupt file is moved aside first.
+        """Return the document; a corrupt file is moved aside first.
 
         Raises:
-            OSError: it cannot be read, or not be moved.
+            OSError: the file cannot be read or moved.
         """
         if self._document is None:
             self._document = self._store.read_or_move_aside()
         return self._document
 
     def commit(self, document: Document, *, durable: bool) -> None:
-        """Replace the file, if there is a change; if there is none, and it is to be durable, sync it as it is.
+        """Replace the file if there is a change; otherwise, if durable, sync the existing file.
 
-        What was found may have been written by somebody who did not sync it, and is acknowledged to our caller now.
+        The existing file may have been written by someone who did not sync it, and is acknowledged to the caller now.
 
         Raises:
             LockLostError: the lock file was deleted; nothing was written.

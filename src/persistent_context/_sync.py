@@ -1,4 +1,4 @@
-"""The blocking face: SyncPersistentContext."""
+"""The blocking interface: SyncPersistentContext."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from ._types import Change, Holder
 from ._watch import Flag, Watch
 
 _NAP_SECONDS: Final = 1.0
-"""The longest wait in one piece: a Ctrl-C just before it, and any on Windows, is noticed at its end."""
+"""The longest uninterrupted wait: a Ctrl-C just before it, and any on Windows, is noticed when it ends."""
 
 _POLL_SECONDS: Final = 0.02
-"""The same where no thread can be started, and the caller's own has to look whether the lock is free."""
+"""The same if no thread can be started, so that the caller's thread has to check whether the lock is free."""
 
 
 class SyncPersistentContext(BaseContext):
     __doc__ = describe(
         """A dictionary bound to one plain JSON file, for programs without an event loop.
 
-        The same as :class:`PersistentContext`, but that its calls block the thread instead of suspending a task. One
+        The same as :class:`PersistentContext`, except that calls block the thread instead of suspending a task. A
         context may be shared by several threads.
         """
     )
 
     @classmethod
     def create(cls, filepath: str | os.PathLike[str], **options: Unpack[Options]) -> Self:
-        """Construct a context and load it: the recommended way. Blocks.
+        """Create a context and load it; this is the recommended constructor. Blocks.
 
         Args:
             filepath: the JSON file.
-            options: ``durable``, ``lock_timeout`` and ``on_conflict``, see the class.
+            options: ``durable``, ``lock_timeout`` and ``on_conflict``; see the class.
         """
         context = cls(filepath, **options)
         context.load()
@@ -53,25 +53,25 @@ class SyncPersistentContext(BaseContext):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Save, unless the block was left with an exception. Blocks."""
+        """Save, unless the block raised an exception. Blocks."""
         if error is None:
             self.save()
 
     def load(self) -> None:
-        """Make memory what the file holds; see :meth:`PersistentContext.load`. Blocks."""
+        """Replace memory with the content of the file; see :meth:`PersistentContext.load`. Blocks."""
         if not self._take_over(self._read()):
             self._perform(self._reload())
 
     def save(self) -> None:
-        """Merge what is unsaved into the file; see :meth:`PersistentContext.save`. Blocks."""
+        """Merge unsaved changes into the file; see :meth:`PersistentContext.save`. Blocks."""
         self._perform(self._save())
 
     def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:
-        """Add to a number and return the new one; see :meth:`PersistentContext.incr`. Blocks."""
+        """Add to a number and return the result; see :meth:`PersistentContext.incr`. Blocks."""
         return self._perform(self._incr(key, delta, default))
 
     def add(self, key: str, value: Any) -> bool:
-        """Set a key only if there is none; see :meth:`PersistentContext.add`. Blocks."""
+        """Set a key only if it is missing; see :meth:`PersistentContext.add`. Blocks."""
         return bool(self._perform(self._add(key, value)))
 
     def compare_and_set(self, key: str, expected: Any, new: Any) -> bool:
@@ -79,31 +79,31 @@ class SyncPersistentContext(BaseContext):
         return bool(self._perform(self._compare_and_set(key, expected, new)))
 
     def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:
-        """Replace a value by what a function makes of it; see :meth:`PersistentContext.mutate`. Blocks."""
+        """Replace a value with a function of it; see :meth:`PersistentContext.mutate`. Blocks."""
         return self._perform(self._mutate(key, fn, default))
 
     def transaction(self, timeout: float | None = None) -> SyncTransaction:
-        """Return a context manager that has the file exclusively; see :meth:`PersistentContext.transaction`."""
+        """Return a context manager for exclusive access to the file; see :meth:`PersistentContext.transaction`."""
         return SyncTransaction(self, self._lock_timeout if timeout is None else check_timeout(timeout, "timeout"))
 
     def watch(self, *keys: str) -> SyncWatch:
-        """Return an iterator over what other writers change; see :meth:`PersistentContext.watch`. Its steps block."""
+        """Return an iterator over changes by other writers; see :meth:`PersistentContext.watch`. Each step blocks."""
         return SyncWatch(self, keys)
 
     def lock_holder(self) -> Holder | None:
-        """Return who holds the lock of the file now, or None. Blocks."""
+        """Return the current holder of the file's lock, or None. Blocks."""
         return (self._queue_here() or self._attach()).store.holder()
 
     def _guarded(self) -> AbstractContextManager[object]:
-        """Return the lock of memory, which has taken over by then what became known."""
+        """Return the lock of memory, after taking over queued outcomes."""
         self._drain()
         return super()._guarded()
 
     def _perform(self, operation: Operation, *, patience: float | None = None, kind: type[Request] = Request) -> Any:
-        """Have an operation carried by a cycle in another thread, which no signal interrupts, and return its result.
+        """Carry out an operation in a cycle in another thread, which signals do not interrupt, and return its result.
 
-        Interrupted before its cycle has begun, it is withdrawn; afterwards it is waited for, and then the exception
-        goes on.
+        If interrupted before the cycle has begun, the call is withdrawn. Afterwards, it is completed first, and then
+        the exception propagates.
         """
         queue: CommitQueue | None = None
         request: Request | None = None
@@ -127,7 +127,7 @@ class SyncPersistentContext(BaseContext):
             raise
 
     def _end(self, turn: Turn, operation: Operation) -> None:
-        """End a transaction with an operation, to its end whatever interrupts."""
+        """End a transaction with an operation; completes despite interruptions."""
         request = self._request(operation, Request, patient=True)
         try:
             turn.end(request)
@@ -143,24 +143,24 @@ class SyncPersistentContext(BaseContext):
     def _request(self, operation: Operation, kind: type[Request], *, patient: bool) -> Request:
         owner = Owner.current(blocks=True)
         request = kind(self._path, operation, owner, self._deliver, durable=self._durable, patient=patient)
-        request.waiter = threading.Lock()  # not an Event, whose own lock a signal handler may find taken
+        request.waiter = threading.Lock()  # not an Event, as a signal handler may find its internal lock taken
         request.waiter.acquire()
         return request
 
     def _wait(self, queue: CommitQueue, request: Request, deadline: float) -> None:
-        """Have the queue run until the call is over, or withdrawn as its time is up."""
+        """Run the queue until the call is over, or is withdrawn because it timed out."""
         has_thread = queue.run_elsewhere(even_if_busy=not request.patient)
         while not request.arrived:
             left = deadline - time.monotonic()
             if left <= 0 and request.patient and queue.withdraw(request):
                 return
-            # A call that has begun is over soon, or told so if its cycle has to be repeated.
+            # A call that has begun is over soon, or is withdrawn if its cycle has to be repeated.
             nap = _NAP_SECONDS if has_thread and request.patient else _POLL_SECONDS
             if not request.waiter.acquire(timeout=min(left, nap) if left > 0 else nap):
                 has_thread = queue.look_after(even_if_busy=not request.patient)
 
     def _wait_out(self, request: Request) -> None:
-        """Wait for a call that has begun; whatever interrupts that is raised afterwards."""
+        """Wait for a call that has begun; raise an interrupting exception afterwards."""
         interrupt: BaseException | None = None
         while not request.arrived:
             try:
@@ -171,7 +171,7 @@ class SyncPersistentContext(BaseContext):
             raise interrupt
 
     def _deliver(self, requests: Sequence[Request]) -> None:
-        """Put by what calls made known, and wake those who made them; runs in the thread of the cycle."""
+        """Queue the outcomes of calls for memory, and wake their callers; runs in the thread of the cycle."""
         self._receive(requests)
         for request in requests:
             if not request.arrived:
@@ -203,17 +203,17 @@ class SyncTransaction:
         return transaction
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Commit, or after an exception discard."""
+        """Commit, or discard after an exception."""
         try:
             self._end(error)
         finally:
-            self._clear()  # also if an interrupt came before the end was begun
+            self._clear()  # even if an interrupt came before ending began
 
     def _end(self, error: BaseException | None) -> None:
         assert self._open is not None, "entered"
         turn, transaction, _ = self._open
         if error is not None and turn.is_inherited:
-            return  # the transaction is the parent's to end, and the exception goes on
+            return  # only the parent can end the transaction; the exception propagates
         operation = Operation("transaction")
         try:
             if error is None:
@@ -252,7 +252,7 @@ class SyncWatch(Watch):
         raise StopIteration
 
     def close(self) -> None:
-        """End the iteration, also for a thread that waits for changes."""
+        """End the iteration, even for a thread waiting for changes."""
         self._close()
         self._rung.set()
 
@@ -270,7 +270,7 @@ def _ring(rung: Flag) -> bool:
 
 
 def _result(queue: CommitQueue, request: Request, began: float) -> Any:
-    """Return the result of a call that is over, or raise its error."""
+    """Return the result of a completed call, or raise its error."""
     if request.error is not None:
         raise request.error
     if request.is_withdrawn:

@@ -1,9 +1,9 @@
-"""What the cycles of the lock have done on behalf of one context, and it may not know yet.
+"""What lock cycles have done on behalf of one context, which it may not know yet.
 
-A call is made with what its context knows at that moment, and applied later, when other calls of the same context may
-have come first. What these wrote is no other writer's change, and what they took along is not written once more. The
-thread of the cycle writes it down here as it commits; the context, in its own threads, only reads it. So neither ever
-waits for the other: a signal handler may interrupt either of them at any line.
+A call is made with what its context knows at that moment, and applied later, possibly after other calls of the same
+context. What these wrote is not another writer's change, and the changes that they included must not be written again.
+The thread of the cycle records this here when it commits; the context, in its own threads, only reads it. So neither
+ever waits for the other: a signal handler may interrupt either at any line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ._values import MaybeText
 T = TypeVar("T")
 
 next_position: Final = itertools.count(1).__next__
-"""Numbers the cycles of this process, in their order."""
+"""Numbers the cycles of this process, in order."""
 
 
 class Own(NamedTuple):
@@ -31,33 +31,33 @@ class Own(NamedTuple):
     written: int = 0
     """The position of the cycle that wrote it."""
     moment: int = 0
-    """Of the last unsaved change that one of them took along; 0 if they took none."""
+    """The moment of the last unsaved change that one of them included; 0 if there is none."""
     taken: int = 0
-    """The position of the cycle that took it along."""
+    """The position of the cycle that included it."""
 
 
 NOTHING: Final = Own()
 
 
 class Listener(Protocol):
-    """Who wants to know what a context writes itself."""
+    """Receives what a context writes itself."""
 
     def note(self, position: int, document: Document, texts: Mapping[str, MaybeText]) -> None:
-        """Note that texts were written, and the document that the file holds since; must neither wait nor raise."""
+        """Record that texts were written, and the resulting document; must neither wait nor raise."""
 
 
 class Tracker:
-    """The calls of one context, as far as cycles have carried them."""
+    """The progress of one context's calls through cycles."""
 
     def __init__(self) -> None:
         self.done = 0
-        """The position of the last cycle that carried a call of the context to its end."""
+        """The position of the last cycle that completed a call of the context."""
         self.written = 0
-        """The position of the last one that wrote."""
+        """The position of the last such cycle that wrote."""
         self.is_writing = False
-        """Whether the file is just being replaced."""
+        """Whether the file is being replaced right now."""
         self.horizon = 0
-        """The position up to which the context, and every call of it that is under way, knows everything."""
+        """The position up to which the context and all its calls in flight know everything."""
         self._own: dict[str, Own] = {}
         self._log: deque[tuple[int, tuple[str, ...]]] = deque()
         self._listeners: tuple[weakref.ref[Listener], ...] = ()
@@ -73,12 +73,12 @@ class Tracker:
         }
 
     def listen(self, listener: Listener) -> None:
-        """Have a listener told of what is written from now on, for as long as it lives."""
+        """Notify a listener of what is written from now on, while it is alive."""
         living = (reference for reference in self._listeners if reference() is not None)
         self._listeners = (*living, weakref.ref(listener))
 
     def note(self, position: int, document: Document, own: Mapping[str, Own], written: Mapping[str, MaybeText]) -> None:
-        """Note what a cycle has done; ``written`` are the texts that its calls changed."""
+        """Record what a cycle has done; ``written`` are the texts that its calls changed."""
         self._own.update(own)
         self._log.append((position, tuple(own)))
         while self._log and self._log[0][0] <= self.horizon:
@@ -94,10 +94,10 @@ class Tracker:
                     listener.note(position, document, written)
 
     def read_between(self, attempts: int, read: Callable[[], T]) -> tuple[int, T] | None:
-        """Read the file at a moment that lies between two cycles for this context.
+        """Read the file at a moment between two cycles of this context.
 
         Returns:
-            The position of the cycle before it, and what was read; None if cycles came in between at every attempt.
+            The position of the cycle before it, and what was read; None if cycles interfered with every attempt.
         """
         for _ in range(attempts):
             position, written = self.done, self.written

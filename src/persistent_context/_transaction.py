@@ -1,4 +1,4 @@
-"""What a transaction's body works on: the file's committed state, and the unsaved changes that it touches."""
+"""The mapping inside a transaction: the file's committed state, plus the unsaved changes of the keys it touches."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ._values import MISSING, MaybeText, check_key, is_key, plain_key, same
 
 
 class Transaction(MutableMapping[str, Any]):
-    """The file as it is, exclusively: every change made here is committed as one when the ``with`` block ends.
+    """Exclusive access to the file: all changes made here are committed together when the ``with`` block ends.
 
-    A key with an unsaved change in the context is taken along when it is first touched: looked at, set or deleted.
-    Iteration is over the keys in the file and those touched. Values are live: changing one in place is a change.
+    An unsaved change in the context is included when its key is first touched: read, set or deleted. Iteration is over
+    the keys in the file and those touched. Values are live: changing one in place is a change.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class Transaction(MutableMapping[str, Any]):
         return len(self._known_keys())
 
     def items(self) -> ItemsView[str, Any]:
-        """Return a view of the keys and values; iterating looks at each key, and leaves out what is not here then."""
+        """Return a view of the keys and values; iteration touches each key, and skips those found to be absent."""
         return Items(self)
 
     def values(self) -> ValuesView[Any]:
-        """Return a view of the values; iterating looks at each key, and leaves out what is not here then."""
+        """Return a view of the values; iteration touches each key, and skips those found to be absent."""
         return Values(self)
 
     def popitem(self) -> tuple[str, Any]:
@@ -101,10 +101,10 @@ class Transaction(MutableMapping[str, Any]):
         return f"<{type(self).__name__} on {self._filepath!r}, {state}>"
 
     def _commit(self) -> Commit:
-        """Return the operation that writes what was changed; the context ends the transaction with it.
+        """Return the operation that writes the changes; the context ends the transaction with it.
 
         Raises:
-            UnserializableValueError: a value that JSON cannot hold.
+            UnserializableValueError: JSON cannot hold a value.
             ContextUsageError: in a forked child.
         """
         self._check()
@@ -116,7 +116,7 @@ class Transaction(MutableMapping[str, Any]):
         return self._operation
 
     def _finish(self) -> Commit:
-        """Let nothing more be done with it, and return the operation that is over."""
+        """Forbid further use, and return the finished operation."""
         self._is_over = True
         return self._operation
 
@@ -124,11 +124,11 @@ class Transaction(MutableMapping[str, Any]):
         if self._is_over:
             raise ContextUsageError("this transaction is over: its with block has ended").about(self._filepath)
         if os.getpid() != self._pid:
-            msg = f"this transaction belongs to process {self._pid}, from which this process was forked"
+            msg = f"this transaction belongs to process {self._pid}, and cannot be used in a process forked from it"
             raise ContextUsageError(msg).about(self._filepath)
 
     def _known_keys(self) -> dict[str, None]:
-        """Return the keys in the file and those touched, in order; from the first time on, whole and up to date."""
+        """Return the keys in the file and those touched, in order; built on first use, then kept up to date."""
         self._check()
         if self._keys is None:
             self._committed = LiveDict.of(self._document)
@@ -138,7 +138,7 @@ class Transaction(MutableMapping[str, Any]):
         return self._keys
 
     def _touch(self, key: Any) -> Any:
-        """Take a key into the transaction, if it can be one, and return it as the plain ``str`` that it is."""
+        """Include a valid key in the transaction, and return it as a plain ``str``."""
         self._check()
         key = plain_key(key)
         if key in self._operation.looked_at or not is_key(key):

@@ -1,4 +1,4 @@
-"""What the context tells about itself: the lock's holder, and the statistics of a file."""
+"""What a context reports: the holder of the lock, changes, and statistics."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ._printable import printable
 
 
 class Holder(NamedTuple):
-    """Who holds the lock of a file, as far as the holder said so; ``None`` where it said nothing.
+    """The holder of a file's lock, as recorded by the holder itself; ``None`` where it recorded nothing.
 
     Attributes:
-        pid: the process, as numbered on its own host.
-        host: the host (in a container: the container) of that process.
+        pid: the process ID on its own host.
+        host: the host (or container) of that process.
         since: when it took the lock, in seconds since the Unix epoch.
-        purpose: what for, such as ``"save"`` or ``"transaction"``.
-        verified: whether the process was seen alive. ``False`` on another host, where nobody can look.
+        purpose: the call that it is held for, such as ``"save"`` or ``"transaction"``.
+        verified: whether the process was seen alive; ``False`` for another host, which cannot be checked.
     """
 
     pid: int | None = None
@@ -29,17 +29,17 @@ class Holder(NamedTuple):
     def __str__(self) -> str:
         """Describe the holder in one line that is safe to print."""
         if self.pid is None:
-            return "a program that does not say who it is"
+            return "an unidentified program"
         text = f"process {self.pid} on {self.host}"
         if self.purpose:
             text += f" for {self.purpose}"
         if self.since is not None:
             text += f" since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S.%f}Z"
-        return printable(text if self.verified else f"{text}, by its own word")
+        return printable(text if self.verified else f"{text} (unverified)")
 
 
 class Change(NamedTuple):
-    """What became of one key; ``MISSING`` stands for its absence.
+    """The change of one key; ``MISSING`` means absent.
 
     Attributes:
         old: the value before.
@@ -56,7 +56,7 @@ class Statistics:
 
     Attributes:
         commits: how often the file was replaced.
-        operations: saves, atomic operations and transactions that came to an end, grouped into cycles of the lock.
+        operations: how many saves, atomic operations and transactions have completed, grouped into lock cycles.
         cycles: how often the lock was taken.
         waits: how many of these cycles found the lock held by another process.
         wait_seconds: time spent waiting for other processes, in seconds.

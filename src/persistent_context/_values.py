@@ -1,4 +1,4 @@
-"""How values become JSON text and back, and when two texts mean the same: the one module that imports msgspec."""
+"""Conversion between values and JSON text, and equality of texts: the only module that imports msgspec."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Missing(enum.Enum):
 
 
 MISSING: Final = Missing.MISSING
-"""Stands for the absence of a key, as an argument and as a result."""
+"""Means that a key is absent, as an argument and as a result."""
 
 Text: TypeAlias = bytes
 """The JSON text of one value, on one line."""
@@ -38,22 +38,22 @@ Text: TypeAlias = bytes
 MaybeText: TypeAlias = Text | Missing
 
 MAX_DEPTH: Final = 500
-"""The deepest nesting of lists and dictionaries in a value: what every supported Python can decode."""
+"""The deepest nesting of lists and dictionaries in a value, which every supported Python can decode."""
 
 MAX_DIGITS: Final = 4300
-"""The most digits of an integer: what every Python reads whose ``sys.set_int_max_str_digits`` nobody has called."""
+"""The most digits of an integer: what Python reads unless ``sys.set_int_max_str_digits`` was called."""
 
 _SHOWN_CHARACTERS: Final = 200
 _ATTEMPTS: Final = 100
-"""How often a value is encoded anew that another thread is just changing."""
+"""How often to retry encoding a value that another thread is changing."""
 _SCALARS: Final = frozenset({str, int, bool, type(None), float})
 _TOO_BIG: Final = 10**MAX_DIGITS
 
 
 def _plain(value: object) -> object:
-    """Return the plain value of a subclass of JSON's types, for msgspec, which knows them exactly.
+    """Return an instance of a subclass of a JSON type as the plain type, since msgspec only accepts exact types.
 
-    None of the subclass's own methods runs: a ``__str__`` of its own says something else.
+    None of the subclass's own methods is called: its ``__str__`` might return something else.
     """
     if isinstance(value, str):
         return str.__str__(value)
@@ -61,7 +61,7 @@ def _plain(value: object) -> object:
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
-    msg = f"no JSON type: {_name(type(value))}"
+    msg = f"not a JSON type: {_name(type(value))}"
     raise TypeError(msg)
 
 
@@ -76,17 +76,17 @@ _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _OPENING: Final = ord("[")
 _ONE_BRACKET: Final = bytes.maketrans(b"{}", b"[]")
 _DIGITS_ALIKE: Final = bytes.maketrans(b"123456789E", b"000000000e")
-_LONG_NUMBER: Final = b"0" * 200  # with an exponent of two digits it can be out of the range of floats
+_LONG_NUMBER: Final = b"0" * 200  # with a two-digit exponent it can be out of range for a float
 _LONG_EXPONENT: Final = b"0e000"
 
 
 def is_scalar(value: object) -> bool:
-    """Whether a value can never change in place."""
+    """Whether a value is immutable."""
     return type(value) in _SCALARS
 
 
 def plain_key(key: Any) -> Any:
-    """Return a key of a subclass of ``str`` as the ``str`` that it is, and any other as it is: to look it up."""
+    """Return a key of a ``str`` subclass as a plain ``str``, and any other key unchanged, for lookup."""
     return str.__str__(key) if isinstance(key, str) else key
 
 
@@ -96,10 +96,10 @@ def is_key(key: object) -> bool:
 
 
 def check_key(key: object) -> str:
-    """Return the key, as a plain ``str``, if it can be the key of a JSON object.
+    """Return the key as a plain ``str``.
 
     Raises:
-        UnserializableValueError: it cannot.
+        UnserializableValueError: it cannot be the key of a JSON object.
     """
     if not isinstance(key, str):
         raise UnserializableValueError(_shown(key), f"a key must be a str, not {_name(type(key))}")
@@ -109,13 +109,13 @@ def check_key(key: object) -> str:
 
 
 def encode(value: object, key: str) -> Text:
-    """Return the value as one line of JSON, non-ASCII unescaped.
+    """Return the value as one line of JSON, with non-ASCII characters unescaped.
 
-    A value is accepted if it comes back equal, which is asked of the decoder itself: msgspec would write tuples, sets,
-    dates, dataclasses and NaN as something else without a word.
+    A value is accepted only if decoding its text gives an equal value: msgspec would silently convert tuples, sets,
+    dates, dataclasses and NaN.
 
     Raises:
-        UnserializableValueError: it names the place within ``key`` that JSON cannot hold.
+        UnserializableValueError: JSON cannot hold the value; the error names the place within ``key``.
     """
     try:
         for _ in range(_ATTEMPTS):
@@ -123,20 +123,20 @@ def encode(value: object, key: str) -> Text:
             if is_whole:
                 return text if type(value) in _SCALARS else msgspec.json.format(text, indent=0)
             if _encode(value) == text:
-                break  # nobody changed it meanwhile: it would not come back
+                break  # not being changed: it really does not survive the round trip
     except MemoryError:
         raise
-    except Exception:  # whatever methods of the caller's own classes raise, which is named below, or a signal handler
+    except Exception:  # from methods of the caller's classes, explained below, or from a signal handler
         if _is_sound(value, key):
             raise
     raise _explain(value, key)
 
 
 def _written(value: object) -> tuple[Text, bool]:
-    """Return the text of a value, and whether it comes back equal."""
+    """Return the text of a value, and whether decoding it gives an equal value."""
     text: bytes = _encode(value)
     kind = type(value)
-    if kind in _SCALARS and (kind is str or len(text) <= MAX_DIGITS):  # a longer int may be one that nobody reads
+    if kind in _SCALARS and (kind is str or len(text) <= MAX_DIGITS):  # a longer int may be too long to read
         return text, text != b"null" or value is None
     return text, not deeper_than(MAX_DEPTH, text) and decode(text) == value
 
@@ -152,19 +152,19 @@ def decode(text: Text | Raw) -> Any:
     """Return a new value for a text.
 
     Raises:
-        TooManyDigitsError: it holds an integer that this process has forbidden itself to read.
+        TooManyDigitsError: it has an integer with more digits than this process allows.
     """
     try:
         return _decode(text)
-    except msgspec.ValidationError:  # more than 4,300 digits, whatever Python allows, and it counts the sign as one
+    except msgspec.ValidationError:  # more than 4,300 digits, regardless of Python's limit, and counting the sign
         return json.loads(bytes(text), parse_float=_finite, parse_int=parse_int)
 
 
 def parse_int(digits: str) -> int:
-    """Return the integer that these digits are.
+    """Return the integer for these digits.
 
     Raises:
-        TooManyDigitsError: there are more than may be written, or than this process reads.
+        TooManyDigitsError: there are more than may be written, or than this process can read.
     """
     count = len(digits.removeprefix("-"))
     limit = sys.get_int_max_str_digits()
@@ -187,12 +187,11 @@ def _canonical(text: Text) -> bytes:
 def split(text: bytes) -> dict[str, Raw] | None:
     """Split a JSON object by key without decoding its values; the texts share memory with the argument.
 
-    Returns None for whatever is not a valid object of decodable values, of which each stands on one line. msgspec does
-    not look into values that it skips as closely as into those it decodes: invalid UTF-8, numbers out of range and too
-    deep nesting are looked for here.
+    Returns None unless it is a valid object of decodable values, each on one line. msgspec checks values that it skips
+    less strictly than those it decodes, so invalid UTF-8, numbers out of range and too deep nesting are detected here.
 
     Raises:
-        TooManyDigitsError: it is valid, and holds an integer that cannot be read.
+        TooManyDigitsError: it is valid, but has an integer that cannot be read.
     """
     entries = _split_any(text)
     if entries is None or not _has_longer_line(2 * MAX_DEPTH, text):
@@ -201,7 +200,7 @@ def split(text: bytes) -> dict[str, Raw] | None:
 
 
 def split_any_layout(body: bytes) -> dict[str, Text] | None:
-    """Split the entries of a JSON object, in any layout, into texts on one line each; as :func:`split` otherwise."""
+    """Split the entries of a JSON object, in any layout, into texts on one line each; otherwise like :func:`split`."""
     entries = _split_any(b"{" + body + b"}")
     if entries is None or any(map(_too_deep, map(bytes, entries.values()))):
         return None
@@ -229,7 +228,7 @@ def _too_deep(text: bytes) -> bool:
 
 
 def key_texts(keys: Iterable[str]) -> list[bytes]:
-    """Return the JSON text of every key, with the colon and the space behind it, in one call."""
+    """Return the JSON text of every key, followed by a colon and a space, in one call."""
     lines: bytes = _encode_lines(list(keys))
     return lines.replace(b"\n", b": \n").split(b"\n")[:-1]
 
@@ -240,7 +239,7 @@ def deeper_than(limit: int, text: bytes) -> bool:
         return False
     brackets = _STRINGS.sub(b"", text).translate(_ONE_BRACKET, _NOT_BRACKETS)
     depth = 0
-    for _ in range(8):  # each turn takes the innermost pairs away, which are nearly all of them
+    for _ in range(8):  # each pass removes the innermost pairs, which are nearly all of them
         brackets = brackets.replace(b"[]", b"")
         depth += bool(brackets)
     for bracket in brackets:
@@ -263,7 +262,7 @@ def _has_longer_line(length: int, text: bytes) -> bool:
 def _finite(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        msg = f"{digits} is out of the range of floats"
+        msg = f"{digits} is out of range for a float"
         raise ValueError(msg)
     return number
 
@@ -282,12 +281,12 @@ def _explain(value: object, key: str) -> UnserializableValueError:
         found = _first_fault(value, key)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever methods of the caller's own classes raise
+    except Exception as error:  # noqa: BLE001 - from methods of the caller's classes
         return UnserializableValueError(
-            f"[{_quoted(key)}]", f"{_name(type(value))}: cannot be looked into, it raises {_name(type(error))}"
+            f"[{_quoted(key)}]", f"{_name(type(value))}: cannot be inspected: it raises {_name(type(error))}"
         )
     return found or UnserializableValueError(
-        f"[{_quoted(key)}]", f"{_name(type(value))}: does not come back equal from JSON"
+        f"[{_quoted(key)}]", f"{_name(type(value))}: does not compare equal after a round trip through JSON"
     )
 
 
@@ -329,23 +328,23 @@ def _scalar_fault(item: object) -> str | None:
 
 def _int_fault(number: int) -> str | None:
     if abs(number) >= _TOO_BIG:
-        return f"int with more than {MAX_DIGITS:,} digits, the most that every Python reads"
+        return f"int with more than {MAX_DIGITS:,} digits, the most that Python reads by default"
     try:
         str(number)
     except ValueError:
-        return "int with more digits than this process converts (sys.set_int_max_str_digits)"
+        return "int with more digits than this process can convert (see sys.set_int_max_str_digits)"
     return None
 
 
 def _name(kind: type) -> str:
-    """Return the name of a type, with its module: there is more than one ``bool``."""
+    """Return the name of a type, with its module, as ``bool`` alone could be ambiguous."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _shown(key: object) -> str:
     try:
         return printable(repr(key))[:_SHOWN_CHARACTERS]
-    except Exception:  # noqa: BLE001 - an int of too many digits, or whatever a class of the caller's raises
+    except Exception:  # noqa: BLE001 - an int with too many digits, or an exception from the caller's class
         return f"<{_name(type(key))}>"
 
 

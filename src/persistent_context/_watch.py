@@ -1,4 +1,4 @@
-"""Watching a file for what other writers change: what is new at a look, and when to look."""
+"""Watching a file for changes by other writers: what is new at a check, and when to check."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _STEP_MILLISECONDS: Final = 20
 _GATHER_AT_MOST_MILLISECONDS: Final = 40
 _READINGS: Final = 3
 _NOTES_KEPT: Final = 1000
-_TICK_SECONDS: Final = 0.05
+_LOOK_SECONDS: Final = 0.05
 _TICKS: Final = 40
 
 
 class Observer:
-    """Finds out what other writers have changed since the last look.
+    """Finds out what other writers have changed since the last check.
 
     Args:
         path: the file.
-        keys: those to look at; none stands for all.
-        known: what the file held as far as the context knows.
-        tracker: tells what the context itself writes, which is no news.
-        position: of the last cycle of the context that is known.
+        keys: the keys to watch; all if there are none.
+        known: the content of the file, as far as the context knows.
+        tracker: reports what the context itself writes, which is not news.
+        position: the position of the last known cycle of the context.
     """
 
     def __init__(self, path: str, keys: Iterable[str], known: Document, tracker: Tracker, position: int) -> None:
@@ -52,14 +52,14 @@ class Observer:
         self._latest = position, known
         self._news: dict[str, tuple[MaybeText, MaybeText]] = {}
         self._changes: dict[str, Change] = {}
-        self._guard = threading.Lock()  # a cancelled call leaves a look behind, which goes on beside the next one
+        self._guard = threading.Lock()  # a cancelled call leaves a check running, concurrently with the next one
         self._looker: int | None = None
         self._failure: BaseException | None = None
         tracker.listen(self)
         self._notes.append((position, tracker.written_since(position)))
 
     def note(self, position: int, document: Document, texts: Mapping[str, MaybeText]) -> None:
-        """Note what the context wrote; in the thread of the cycle, which waits for nobody here."""
+        """Record what the context wrote; runs in the thread of the cycle, and never waits."""
         self._notes.append((position, texts))
         self._latest = position, document
         if len(self._notes) > _NOTES_KEPT and self._guard.acquire(blocking=False):
@@ -69,18 +69,20 @@ class Observer:
                 self._guard.release()
 
     def fail(self, error: BaseException) -> None:
-        """Have the next look raise an error."""
+        """Make the next check raise an error."""
         self._failure = error
 
     def look(self) -> None:
-        """Read the file, and gather what is new; in a worker thread.
+        """Read the file, and gather what is new; runs in a worker thread.
 
         Raises:
-            OSError: the file cannot be read. One that is missing has no keys.
-            ContextUsageError: a signal handler interrupted this thread in the midst of a look.
+            OSError: the file cannot be read. A missing file has no keys.
+            ContextUsageError: a signal handler interrupted this thread in the middle of a check.
         """
         if self._looker == threading.get_ident():
-            raise ContextUsageError("a watch cannot be used while this thread is looking with it").about(self._path)
+            raise ContextUsageError("a watch cannot be used by a call that interrupts its own read of the file").about(
+                self._path
+            )
         with self._guard:
             try:
                 self._looker = threading.get_ident()
@@ -91,9 +93,9 @@ class Observer:
             raise self._failure
 
     def take_changes(self) -> dict[str, Change]:
-        """Return what was gathered; it is not returned again. Never waits: an event loop's thread may call it."""
+        """Return what was gathered, once. Never waits: an event loop's thread may call it."""
         if not self._guard.acquire(blocking=False):
-            return {}  # the look that is going on will have it
+            return {}  # the check in progress will have it
         try:
             changes, self._changes, self._news = self._changes, {}, {}
         finally:
@@ -103,7 +105,7 @@ class Observer:
     def _look(self) -> None:
         try:
             found = self._read(queue_of(self._path).store)
-        except CorruptDocumentError:  # half-written by somebody who takes no lock, or to be moved aside soon
+        except CorruptDocumentError:  # half-written by a writer without the lock, or soon to be moved aside
             return
         if found is None:
             return
@@ -115,7 +117,7 @@ class Observer:
         self._seen = document
         for key, text in now.items():
             if key in own:
-                self._news.pop(key, None)  # the context itself had the last word
+                self._news.pop(key, None)  # the context's own write is the latest
             if not self._keys or key in self._keys:
                 self._news[key] = self._news.get(key, (before[key],))[0], text
         self._changes = {
@@ -124,11 +126,11 @@ class Observer:
         self._news = {key: self._news[key] for key in self._changes}
 
     def _read(self, store: Store) -> tuple[int, Document] | None:
-        """Return what the file holds, and after which of the context's own cycles that is.
+        """Return the content of the file, and the context's own cycle that it follows.
 
-        No cycle waits for this. While one is writing, what is read may be from before it or after it: if the context
-        writes all the time, what it wrote last serves as well. None stands for a write that takes long: the change of
-        the file at its end will have us look again.
+        No cycle waits for this. While one is writing, the reading may be from before or after it: if the context
+        writes all the time, what it wrote last is used instead. None means that a write is taking long: the change of
+        the file at its end will trigger another check.
         """
         tracker = self._tracker
         for _ in range(_READINGS):
@@ -140,14 +142,14 @@ class Observer:
         return self._latest if self._latest[0] > self._position else None
 
     def _take_notes(self, position: int) -> dict[str, MaybeText]:
-        """Return what the context wrote since the last look, up to a cycle."""
+        """Return what the context wrote since the last check, up to a cycle."""
         own: dict[str, MaybeText] = {}
         while self._notes and self._notes[0][0] <= position:
             own.update(self._notes.popleft()[1])
         return own
 
     def _fold(self) -> None:
-        """Make one note of all, which holds no keys that came and went."""
+        """Merge all notes into one, without keys that came and went."""
         position = self._latest[0]
         own = self._take_notes(position)
         gone = [key for key, text in own.items() if text is MISSING]
@@ -166,7 +168,7 @@ def _value(text: MaybeText) -> Any:
 
 
 class Watch:
-    """What both faces' watches have in common: they are closed, and do not survive a fork."""
+    """What both kinds of watches share: closing, and refusing use after a fork."""
 
     def __init__(self, path: str, observer: Observer) -> None:
         self._path = path
@@ -177,7 +179,7 @@ class Watch:
 
     def _set_alarm(self, ring: Callable[[], bool]) -> None:
         if self._pid != os.getpid():
-            msg = f"this watch belongs to process {self._pid}, from which this process was forked"
+            msg = f"this watch belongs to process {self._pid}, and cannot be used in a process forked from it"
             raise ContextUsageError(msg).about(self._path)
         if self._alarm is None:
             self._alarm = Alarm(self._path, ring, self._observer.fail)
@@ -196,21 +198,21 @@ class Watch:
 
 
 class Flag:
-    """What threads wait for; unlike a ``threading.Event``, a signal handler may set it in the midst of anything."""
+    """A flag to wait for; unlike a ``threading.Event``, a signal handler may set it at any point."""
 
     def __init__(self) -> None:
         self._tokens: SimpleQueue[None] = SimpleQueue()
 
     def set(self) -> None:
-        """Let everybody go on."""
+        """Wake all waiting threads."""
         self._tokens.put(None)
 
     def is_set(self) -> bool:
-        """Whether nobody has to wait."""
+        """Whether it is set."""
         return not self._tokens.empty()
 
     def clear(self) -> None:
-        """Have whoever comes wait."""
+        """Reset the flag."""
         with contextlib.suppress(Empty):
             while True:
                 self._tokens.get_nowait()
@@ -226,15 +228,15 @@ class Flag:
 
 
 class Alarm:
-    """Rings, in a thread of its own, when a file may have changed, and now and then anyway.
+    """Rings, in its own thread, when a file may have changed, and periodically anyway.
 
-    The events of the file system make it quick, and the looks without one make it certain: events are lost when too
-    many come at once, are not to be had on every file system, and do not follow a symlink that is turned elsewhere.
-    Without the package watchfiles, or where it cannot watch, it rings so often that a change is seen in time.
+    File system events make it fast, and the periodic rings make it reliable: events are lost when too many come at
+    once, are not available on every file system, and do not follow a symlink that is redirected. Without the package
+    watchfiles, or where it cannot watch, it rings often enough to see changes in time.
 
     Args:
         path: the file.
-        ring: called in the alarm's thread; returns False if nobody listens any more.
+        ring: called in the alarm's thread; returns False if there is no listener left.
         fail: called with the error that ends the alarm's thread, before it rings for the last time.
     """
 
@@ -258,17 +260,17 @@ def _sound(path: str, ring: Callable[[], bool], fail: Callable[[BaseException], 
                     return
                 if os.path.realpath(path) != target:
                     break
-    except BaseException as error:  # noqa: BLE001 - whoever waits for the alarm is told
+    except BaseException as error:  # noqa: BLE001 - reported to the waiting iterator
         fail(error)
         ring()
 
 
 def _events(target: str, silenced: Flag) -> Iterator[object]:
-    """Yield when the file was replaced or written, and now and then anyway; end where this cannot be watched."""
+    """Yield when the file was replaced or written, and periodically; end if it cannot be watched."""
     directory, name = os.path.split(target)
     # Not installed; no directory; too many watches; a name that is not UTF-8, which watchfiles cannot take.
     with contextlib.suppress(ImportError, OSError, RuntimeError, UnicodeError):
-        with fork_gate:  # a child forked in the midst of an import would wait for ever to import the same
+        with fork_gate:  # a child forked in the middle of an import would deadlock on importing the same
             import watchfiles  # noqa: PLC0415
 
         yield from watchfiles.watch(
@@ -287,6 +289,6 @@ def _events(target: str, silenced: Flag) -> Iterator[object]:
 def _ticks(silenced: Flag) -> Iterator[object]:
     """Yield many times a second, for a while."""
     for _ in range(_TICKS):
-        if silenced.wait(_TICK_SECONDS):
+        if silenced.wait(_LOOK_SECONDS):
             return
         yield None

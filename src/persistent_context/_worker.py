@@ -1,4 +1,4 @@
-"""Daemon threads that run jobs, one pool for the whole process: they never keep the interpreter from exiting."""
+"""Daemon threads that run jobs, one pool per process: they never keep the interpreter from exiting."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Job: TypeAlias = Callable[[], object]
 
 _IDLE_SECONDS: Final = 1.0
 _IDLE_AT_MOST: Final = 60
-"""How often a thread goes on waiting for a job that somebody was about to hand over."""
+"""How often a thread keeps waiting for a job that is about to be handed over."""
 
 
 class DaemonPool:
-    """Threads that are started when there is a job and none of them is idle, and end when they were idle for a second.
+    """Threads that are started when there is a job and none is idle, and end after being idle for a second.
 
-    ``submit`` may be called from a signal handler or a finalizer, even in the midst of another ``submit`` in the same
+    ``submit`` may be called from a signal handler or finalizer, even in the middle of another ``submit`` in the same
     thread: every step is one operation that the interpreter does not interrupt, and none waits for a lock.
     """
 
@@ -34,19 +34,19 @@ class DaemonPool:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew, in a forked child, which has none of its parent's threads."""
+        """Reset in a forked child, which has none of its parent's threads."""
         self._jobs: SimpleQueue[tuple[str, Job]] = SimpleQueue()
-        self._idle: deque[None] = deque()  # one entry for each thread that nobody counts on
+        self._idle: deque[None] = deque()  # one entry per thread that no job is assigned to
 
     def submit(self, job: Job, name: str) -> bool:
-        """Have a job run; it must not raise.
+        """Run a job, which must not raise.
 
         Args:
             job: the job.
-            name: what its thread is called while it runs.
+            name: the name of its thread while it runs.
 
         Returns:
-            Whether there is a thread to run it: none can be started at the interpreter's exit, for one.
+            Whether there is a thread to run it: for example, none can be started at interpreter exit.
         """
         try:
             self._idle.pop()
@@ -59,10 +59,10 @@ class DaemonPool:
         return True
 
     def _start(self) -> None:  # pragma: no cover - it runs in a thread that is not traced
-        """Start a thread in the sight of ``threading``.
+        """Start a thread that ``threading`` knows.
 
-        ``Thread.start`` waits for the new thread, which may need a lock that the caller of ``submit`` holds. So it is
-        this thread that waits, and the caller does not.
+        ``Thread.start`` waits for the new thread, which may need a lock that the caller of ``submit`` holds. So this
+        thread waits, and the caller does not.
         """
         try:
             threading.Thread(target=self._run, daemon=True).start()
@@ -74,7 +74,7 @@ class DaemonPool:
         while (task := self._next()) is not None:
             thread.name, job = task
             job()
-            del task, job  # and with it what the job refers to, while waiting for the next one
+            del task, job  # and all that the job refers to, while waiting for the next one
             self._idle.append(None)
 
     def _next(self) -> tuple[str, Job] | None:
@@ -82,7 +82,7 @@ class DaemonPool:
             try:
                 return self._jobs.get(timeout=_IDLE_SECONDS)
             except Empty:
-                with contextlib.suppress(IndexError):  # nothing to take back: somebody counts on a thread
+                with contextlib.suppress(IndexError):  # no entry to take back: a job is about to come
                     self._idle.pop()
                     break
         return None
@@ -95,9 +95,9 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
 
 
 async def run_in_pool(function: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Run a function in a thread of the pool, whatever the default executor is busy with. Cancelling leaves it behind.
+    """Run a function in a pool thread, however busy the default executor is. If cancelled, the function keeps running.
 
-    Where no thread can be started, it is run here.
+    If no thread can be started, it runs here.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -113,9 +113,9 @@ def _run_for(
     result: T | None = None
     try:
         result = function(*args)
-    except BaseException as raised:  # noqa: BLE001 - it is the caller's
+    except BaseException as raised:  # noqa: BLE001 - raised in the caller
         error = raised
-    with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits any more
+    with contextlib.suppress(RuntimeError):  # the loop was closed, so there is no waiting task
         loop.call_soon_threadsafe(_set, future, result, error)
 
 

@@ -1,4 +1,4 @@
-"""Metrics: what every turn at a file took, told to whoever listens.
+"""Metrics: the cost of every lock cycle, reported to listeners.
 
 Import it by its name: ``from persistent_context import metrics``.
 """
@@ -20,14 +20,14 @@ _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 
 
 class Cycle(NamedTuple):
-    """One turn at a file: the lock was taken, calls were carried out, the lock was released.
+    """One lock cycle of a file: acquire the lock, carry out calls, release the lock.
 
     Attributes:
         filepath: the real path of the file.
-        purpose: the call for which the lock was taken: ``"save"``, ``"incr"``, ``"transaction"`` and so on. Others that
-            waited in this process were carried along.
-        operations: how many calls came to an end in it.
-        waited: how long other processes were waited for, in seconds; 0.0 if the lock was free.
+        purpose: the call for which the lock was taken: ``"save"``, ``"incr"``, ``"transaction"`` and so on. Other
+            calls waiting in this process are carried out in the same cycle.
+        operations: how many calls completed in it.
+        waited: how long it waited for other processes, in seconds; 0.0 if the lock was free.
         held: how long the lock was held, in seconds.
         bytes_written: the size of the new file; 0 if nothing was written.
     """
@@ -51,18 +51,18 @@ _listeners: Final[list[Callable[[Cycle], object]]] = []
 
 
 def listen(listener: Callable[[Cycle], object]) -> Callable[[], None]:
-    """Have a function called after every cycle of this process, on whichever file. Does not suspend.
+    """Call a function after every lock cycle of this process, on any file. Does not suspend.
 
-    It is called when the lock is released, and before the calls of the cycle return: in another thread, one after the
-    other for one file, at once for several files. Keep it quick. What it raises is logged, and hurts nobody.
+    It is called after the lock is released and before the calls of the cycle return: in another thread, sequentially
+    for one file, concurrently for several. Keep it quick. Exceptions that it raises are logged and ignored.
 
     Args:
         listener: takes the :class:`Cycle`. It must not call the same file.
 
     Returns:
-        A function that ends this.
+        A function that removes the listener.
     """
-    entry = functools.partial(listener)  # the same function may listen twice, and be ended once
+    entry = functools.partial(listener)  # the same function may listen twice, and be removed once
     _listeners.append(entry)
 
     def stop() -> None:
@@ -73,37 +73,37 @@ def listen(listener: Callable[[Cycle], object]) -> Callable[[], None]:
 
 
 def record_to_opentelemetry(meter_provider: MeterProvider | None = None) -> Callable[[], None]:
-    """Record every cycle of this process with OpenTelemetry; needs the extra ``otel``. Does not suspend.
+    """Record every lock cycle of this process with OpenTelemetry; needs the extra ``otel``. Does not suspend.
 
     The instruments are the histograms ``persistent_context.lock.wait`` (only of cycles that had to wait) and
     ``persistent_context.lock.hold``, in seconds, and the counters ``persistent_context.operations`` and
     ``persistent_context.written``, in bytes. Their attributes are ``file.path`` and ``persistent_context.purpose``.
 
     Args:
-        meter_provider: where to record; by default the global one, also if that is set later.
+        meter_provider: where to record; by default the global one, even if that is set later.
 
     Returns:
-        A function that ends this.
+        A function that stops recording.
 
     Raises:
         ImportError: OpenTelemetry's API is not installed.
     """
-    from opentelemetry.metrics import get_meter  # noqa: PLC0415 - only who asks for it pays for it
+    from opentelemetry.metrics import get_meter  # noqa: PLC0415 - imported only when used
 
     meter = get_meter("persistent_context", meter_provider=meter_provider)
     wait = meter.create_histogram(
         "persistent_context.lock.wait",
         "s",
-        "Time for which other processes were waited for",
+        "Time spent waiting for other processes",
         explicit_bucket_boundaries_advisory=_BUCKETS,
     )
     hold = meter.create_histogram(
         "persistent_context.lock.hold",
         "s",
-        "Time for which the lock was held",
+        "Time the lock was held",
         explicit_bucket_boundaries_advisory=_BUCKETS,
     )
-    operations = meter.create_counter("persistent_context.operations", "{operation}", "Calls that came to an end")
+    operations = meter.create_counter("persistent_context.operations", "{operation}", "Completed calls")
     written = meter.create_counter("persistent_context.written", "By", "Bytes written")
 
     def record(cycle: Cycle) -> None:
@@ -118,10 +118,10 @@ def record_to_opentelemetry(meter_provider: MeterProvider | None = None) -> Call
 
 
 def report(cycle: Cycle) -> None:
-    """Tell the listeners, and at DEBUG the log, of a cycle."""
+    """Report a cycle to the listeners, and to the log at DEBUG."""
     _logger.debug("%s", cycle)
     for listener in tuple(_listeners):
         try:
             listener(cycle)
-        except BaseException:  # it must not end the thread of the cycle, in which others' calls wait
-            _logger.exception("a listener to metrics failed")
+        except BaseException:  # it must not end the thread that other calls depend on
+            _logger.exception("a metrics listener failed")

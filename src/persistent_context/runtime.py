@@ -1,7 +1,7 @@
-"""The strategy layer: contexts in which tasks find their own variables beside the persistent data.
+"""The strategy layer: contexts that give tasks their own variables beside the persistent data.
 
-A :class:`ContextManager` makes them, and whoever works with one decides when to save; :class:`PersistentContext` is the
-mechanism. Import it by its name: ``from persistent_context.runtime import ContextManager``.
+A :class:`ContextManager` creates them, and their users decide when to save; :class:`PersistentContext` does the rest.
+Import it by its name: ``from persistent_context.runtime import ContextManager``.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ PERSISTENT_CONTEXT: Final = "persistent_context"
 class Context(MutableMapping[str, Any]):
     """What a task sees: its runtime variables, those of the contexts it was forked from, and the persistent data.
 
-    A name is looked up in this order. It is set where it lives: a key of the persistent data, which no runtime variable
-    hides, is set in the memory of the persistent context, and ``await context["persistent_context"].save()`` saves it.
-    All else is a runtime variable of this context alone, and never saved. To make a new key persistent, set it in
-    ``context["persistent_context"]``.
+    Names are looked up in this order, and set where they live: a key of the persistent data that no runtime variable
+    hides is set in the memory of the persistent context, and ``await context["persistent_context"].save()`` saves it.
+    Anything else becomes a runtime variable of this context alone, and is never saved. To make a new key persistent,
+    set it in ``context["persistent_context"]``.
 
     Args:
         persistent: the persistent context.
-        variables: the runtime variables; any values, also such as JSON cannot hold.
-        inherited: the variables of the contexts that this one is forked from, the nearest first.
+        variables: the runtime variables; any values, even those that JSON cannot hold.
+        inherited: the variables of the contexts that this one was forked from, nearest first.
 
     Raises:
         ValueError: a variable has the name ``persistent_context``.
@@ -46,8 +46,8 @@ class Context(MutableMapping[str, Any]):
     def fork(self, **variables: Any) -> Context:
         """Return a context for a subtask, over the same persistent data. Does not suspend.
 
-        It sees the variables of this one as they are at each look, and sets its own: nothing that it sets is seen here,
-        but for persistent keys.
+        It sees the current variables of this context and sets its own: nothing that it sets is visible here, except
+        for persistent keys.
 
         Args:
             variables: its own runtime variables, which hide those of the same name.
@@ -74,7 +74,7 @@ class Context(MutableMapping[str, Any]):
         _check_free(key)
         home = self._home(key)
         if home is not self._variables and home is not self._persistent:
-            msg = f"{key!r} is a variable of the context that this one was forked from, and stays there"
+            msg = f"{key!r} belongs to the context that this one was forked from; delete it there"
             raise KeyError(msg)
         del home[key]
 
@@ -92,16 +92,16 @@ class Context(MutableMapping[str, Any]):
         return f"<{type(self).__name__} with {', '.join(variables) or 'no variables'} over {self._persistent!r}>"
 
     def _homes(self) -> Sequence[MutableMapping[str, Any]]:
-        """Return where names live, the nearest first."""
+        """Return the mappings where names live, nearest first."""
         return (*self._layers, self._persistent)
 
     def _home(self, key: str) -> MutableMapping[str, Any]:
-        """Return where a name lives: the persistent data, if it is nobody's runtime variable."""
+        """Return the mapping where a name lives: the persistent data, unless it is a runtime variable."""
         return next((layer for layer in self._layers if key in layer), self._persistent)
 
 
 class ContextManager:
-    """Makes the contexts of tasks over one JSON file.
+    """Creates contexts for tasks over one JSON file.
 
     Args:
         filepath: the file.
@@ -120,12 +120,12 @@ class ContextManager:
 
         Raises:
             ValueError: a variable has the name ``persistent_context``.
-            OSError: and all others that :meth:`PersistentContext.load` raises.
+            OSError: as well as everything else that :meth:`PersistentContext.load` raises.
         """
         return Context(await PersistentContext.create(self._filepath, **self._options), variables)
 
 
 def _check_free(name: str) -> None:
     if name == PERSISTENT_CONTEXT:
-        msg = f"{PERSISTENT_CONTEXT!r} is the persistent context itself, in every context"
+        msg = f"{PERSISTENT_CONTEXT!r} is reserved: it names the persistent context itself"
         raise ValueError(msg)

@@ -122,8 +122,8 @@ DOCUMENT: Final = (
         (
             Edit(
                 "_values",
-                "    except Exception:  # whatever",
-                "    except (TypeError, ValueError, msgspec.MsgspecError):  # whatever",
+                "    except Exception:  # from",
+                "    except (TypeError, ValueError, msgspec.MsgspecError):  # from",
             ),
         ),
         (suite("bad_values::TestClassesThatRaise::test_a_broken_value_is_refused_and_fails_its_own_call_only"),),

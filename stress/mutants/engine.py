@@ -255,8 +255,8 @@ ENGINE: Final = (
         (
             Edit(
                 "_group",
-                "    except Exception:  # noqa: BLE001 - whatever",
-                "    except ZeroDivisionError:  # noqa: BLE001 - whatever",
+                "    except Exception:  # noqa: BLE001 - from",
+                "    except ZeroDivisionError:  # noqa: BLE001 - from",
             ),
         ),
         (suite("epilogue::TestALoggingHandlerThatRaises", limit=60),),
@@ -268,8 +268,8 @@ ENGINE: Final = (
         (
             Edit(
                 "_group",
-                "        except BaseException:  # memory ran out",
-                "        except ZeroDivisionError:  # memory ran out",
+                "        except BaseException:  # out of memory",
+                "        except ZeroDivisionError:  # out of memory",
             ),
         ),
         (suite("epilogue::TestNoMemoryAtTheEndOfACycle", limit=60),),

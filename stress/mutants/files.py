@@ -147,7 +147,7 @@ FILES: Final = (
         "temporary-not-locked",
         "A writer does not lock its temporary, so that others take it for a leftover.",
         Promise.LOST,
-        (Edit("_files", "        try_lock(fd)  # says", "        # says"),),
+        (Edit("_files", "        try_lock(fd)  # marks", "        # marks"),),
         (suite("moments::TestTemporaries::test_one_whose_writer_lives_stays"),),
     ),
     Mutant(

@@ -146,7 +146,7 @@ STORE: Final = (
         (
             Edit(
                 "_files",
-                "        with contextlib.suppress(OSError):  # gone, or another user's to remove\n",
+                "        with contextlib.suppress(OSError):  # gone, or owned by another user\n",
                 "        with contextlib.nullcontext():\n",
             ),
         ),

@@ -58,7 +58,7 @@ WATCH: Final = (
         (
             Edit(
                 "_watch",
-                "                self._news.pop(key, None)  # the context itself had the last word\n",
+                "                self._news.pop(key, None)  # the context's own write is the latest\n",
                 "                pass\n",
             ),
         ),
