@@ -145,7 +145,11 @@ MEMORY: Final = (
                 "            if False:  # a signal",
             ),
         ),
-        (suite("model::TestTheLiveDictionary::test_a_key_that_is_looked_at_while_all_are_taken_over_has_the_new_value"),),
+        (
+            suite(
+                "model::TestTheLiveDictionary::test_a_key_that_is_looked_at_while_all_are_taken_over_has_the_new_value"
+            ),
+        ),
     ),
     Mutant(
         "change-during-a-call-lost",
