@@ -54,7 +54,10 @@ ENGINE: Final = (
         "no-try-where-others-waited",
         "A call that only tries is turned away without a try if the lock had to be waited for before.",
         Promise.STARVES,
-        (Edit("_group", "if trying or not self.store.had_to_wait:", "if not self.store.had_to_wait:"),),
+        (
+            Edit("_group", "if trying or not self.store.had_to_wait:", "if not self.store.had_to_wait:"),
+            Edit("_group", "if outcome is not None or self._is_held_up():", "if True:"),
+        ),
         (suite("engine::TestWhoOnlyTries::test_it_gets_its_try_though_others_had_to_wait"),),
     ),
     Mutant(

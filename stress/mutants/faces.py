@@ -120,7 +120,7 @@ FACES: Final = (
         "raw-text-printed",
         "What strangers wrote reaches the terminal as it is, escape sequences and all.",
         Promise.ACCESS,
-        (Edit("_printable", 'return "".join(', 'return text or "".join('),),
+        (Edit("_printable", 'text if text.isprintable() else "".join(', 'text or "".join('),),
         (suite("errors::TestPrinting"),),
     ),
 )

@@ -141,6 +141,11 @@ QUEUE: Final = (
                 "        return self._fate.setdefault(None, _Fate.BEGUN) is _Fate.BEGUN\n",
                 "        self._fate[None] = _Fate.BEGUN\n        return True\n",
             ),
+            Edit(
+                "_group",
+                "            self._discard(request)\n        return is_withdrawn\n",
+                "            pass\n        return is_withdrawn\n",
+            ),
         ),
         (suite("cancelling::TestBehindAHeldLock::test_only_the_cancelled_ones_are_withdrawn"),),
     ),
