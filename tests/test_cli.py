@@ -211,7 +211,7 @@ class TestWriting:
         """What is none is wrong usage, and changes nothing."""
         before = stored.read_bytes()
         run("set", stored, "n", value, "--json", code=2, errors=".*VALUE is not valid JSON.*")
-        run("set", stored, "n", "1", "--json", "--string", code=2, errors=".*exclude.*")
+        run("set", stored, "n", "1", "--json", "--string", code=2, errors=".*cannot be combined.*")
 
         assert before == stored.read_bytes()
 

@@ -457,7 +457,7 @@ class TestAnInterrupt:
 
         def interrupted(self, queue, request, deadline):
             monkeypatch.undo()
-            with pytest.raises(ReentrantTransactionError, match="interrupts its thread"):
+            with pytest.raises(ReentrantTransactionError, match="interrupts a thread"):
                 other.incr("n")
             held.release()
             wait(self, queue, request, deadline)

@@ -89,6 +89,11 @@ def violation(text, policies, directory, seed):
 
 
 FOUND_BEFORE = {
+    "a list that grows again after a load": ("a.grow l 2; a.mutate l; a.load; a.grow l 2; a.save", "mine"),
+    "a list that grows again after a load, for a call": (
+        "a.grow l 2; a.mutate l; a.load; a.grow l 2; a.mutate l",
+        "mine",
+    ),
     "a change that has arrived is not the last word of its late callers": (
         "a.incr k; a.set k 50; a.save; a.incr k; a.save",
         "ask",

@@ -8,7 +8,7 @@ import pytest
 
 from persistent_context._document import EMPTY
 from persistent_context._live import LiveDict
-from persistent_context._memory import Arrival, Memory
+from persistent_context._memory import Arrival, Differences, Memory
 from persistent_context._operations import incr
 from persistent_context._tracking import Own, Tracker
 from persistent_context._values import MISSING
@@ -97,6 +97,33 @@ class TestMemory:
         memory.absorb(arrival(2, write, a=b"7", b=b"8"))
 
         assert ({"a": 1, "b": 2}, 5) == (memory.data, memory.position)
+
+    @pytest.mark.parametrize("how", ["set", "deleted"])
+    def test_what_a_handler_does_while_many_changes_are_taken_over_stays(self, memory, monkeypatch, how):
+        """A key that is set or deleted just before it is replaced by what the file holds is an unsaved change."""
+        take_over_all = LiveDict.take_over_all
+
+        def interrupted(live, texts, gone):
+            if how == "set":
+                live["a"] = 5
+            else:
+                del live["a"]
+            take_over_all(live, texts, gone)
+
+        monkeypatch.setattr(LiveDict, "take_over_all", interrupted)
+        save = memory.save("mine")
+        document = FILE.changed({"a": b"7", "b": b"8"})
+        memory.absorb(Arrival(2, document, {}, {}, save, Differences.between(FILE, document), over=[save]))
+
+        assert ({"b": 8} | ({"a": 5} if how == "set" else {}), {"a"}) == (memory.data, memory.unsaved_keys())
+        assert {} == memory._writes
+
+    def test_a_call_is_over_when_its_outcome_has_arrived(self, memory):
+        """Its caller may be told later, and what another one does meanwhile does not count on it."""
+        write = increment(memory, "a")
+        memory.absorb(arrival(2, write, a=b"2"))
+
+        assert ({}, {}) == (memory._writes, memory._flights)
 
 
 class TestTheTracker:

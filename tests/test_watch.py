@@ -642,7 +642,7 @@ class TestAnInterrupt:
         def interrupted(store):
             if not found:
                 found.append(None)
-                with pytest.raises(ContextUsageError, match="is looking with it"):
+                with pytest.raises(ContextUsageError, match="interrupts its own read"):
                     next(watch)
             return read(store)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any, Final, NamedTuple, Self
@@ -63,7 +64,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
     consistent dictionary.
     """
 
-    __slots__ = ("appended", "moments", "moved", "touched")
+    __slots__ = ("_kept", "appended", "moments", "moved", "touched")
 
     def __init__(self, moments: Iterator[int] | None = None) -> None:
         super().__init__()
@@ -73,6 +74,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         self.moved: set[str] = set()
         """The keys of the document that were deleted and set again."""
         self.moments = moments or itertools.count(1)
+        self._kept: dict[str, object] | None = None
 
     @classmethod
     def of(cls, document: Document) -> LiveDict:
@@ -86,6 +88,20 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         """Return the text of a key in the file."""
         touched = self.touched.get(key)
         return touched.base if touched else self._untouched(key)
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Have what a signal handler sets or deletes stay, whatever is taken over in the block that it interrupts."""
+        kept = self._kept = {}
+        try:
+            yield
+        finally:
+            self._kept = None
+            for key, value in kept.items():
+                if value is _GONE and key in self:
+                    del self[key]
+                elif value is not _GONE and dict.get(self, key, _GONE) is not value:
+                    self[key] = value
 
     def take_over(self, key: str, text: MaybeText) -> None:
         """Set a key and its base to the text in the file."""
@@ -171,6 +187,8 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
             self.moved.add(key)
         self._touch(key, base)
         self._place(key, value)
+        if self._kept is not None:
+            self._kept[key] = value
         self.touched[key] = Touched(base, MISSING, next(self.moments))  # a handler's call in between came first
 
     def __delitem__(self, key: str) -> None:
@@ -178,6 +196,8 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
             raise KeyError(key)
         self._touch(key, self.base(key))
         self._remove(key)
+        if self._kept is not None:
+            self._kept[key] = _GONE
 
     def _touch(self, key: str, base: MaybeText) -> None:
         """Note that a key is about to be set or deleted; until then it keeps its value."""

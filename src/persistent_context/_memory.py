@@ -134,7 +134,9 @@ class Memory:
         mine = self.data.text(key)
         flight = self._flights.get(key)
         last = flight.last if flight else None
-        is_known = last is not None and last.set_at == touched.moment and last.mine == mine
+        is_known = (
+            last is not None and last.moment > self._loaded and last.set_at == touched.moment and last.mine == mine
+        )
         if same(mine, touched.base) and not is_known and not self._is_last_word(key, mine, touched.moment):
             return None
         moment = last.moment if last is not None and is_known else next(self._moments)
@@ -212,7 +214,8 @@ class Memory:
         if arrival.live is not None:
             self.load(arrival.position, arrival.document, arrival.live, self.now())
         elif arrival.position > self.position:  # else memory was loaded since
-            self._absorb(arrival)
+            with self.data.keeping():
+                self._absorb(arrival)
         for write in arrival.over:  # now: its caller may be notified later
             self.is_over(write)
 
@@ -229,7 +232,6 @@ class Memory:
             base = self.data.base(key)
             if not arrival.save and self._ahead.setdefault(key, base) == text:
                 del self._ahead[key]
-            self._land(key, arrival.position)
             self._settle(key, text, arrival.calls.get(key))
         if arrival.save:
             self.seen, self._ahead = arrival.document, {}
@@ -322,13 +324,6 @@ class Memory:
         rest.update((key, MISSING) for key in concerned if key in gone)
         self.data.take_over_all(texts, gone - rest.keys())
         return rest
-
-    def _land(self, key: str, position: int) -> None:
-        """Note that a change included by a cycle up to this position is no longer in flight."""
-        flight = self._flights.get(key)
-        own = self.tracker.own(key)
-        if flight and flight.last and flight.last.moment <= own.moment and own.taken <= position:
-            flight.last = None
 
     def _take_over(self, key: str, text: MaybeText) -> None:
         self.data.take_over(key, text)

@@ -32,8 +32,9 @@ TRACKING: Final = (
         (
             Edit(
                 "_operations",
-                "            own[key] = known._replace(moment=",
-                "            if not same(change.base, change.mine):\n                own[key] = known._replace(moment=",
+                "            own[key] = Own(known.text, known.written, max(",
+                "            if not same(change.base, change.mine):\n"
+                "                own[key] = Own(known.text, known.written, max(",
             ),
         ),
         (suite("interleavings::test_found_before", limit=60),),
@@ -48,7 +49,6 @@ TRACKING: Final = (
                 "        for key, change in write.unsaved.items():\n",
                 "        for key, change in pending.items():\n",
             ),
-            Edit("_memory", "            flight.last = None\n\n", "            pass\n\n"),
         ),
         (suite("interleavings::test_found_before[a change that several calls have seen is not made again]", limit=60),),
     ),
@@ -59,7 +59,7 @@ TRACKING: Final = (
         (
             Edit(
                 "_operations",
-                "                own[key] = self._own_of(tracker, key)._replace(text=text, written=self.position)\n"
+                "                own[key] = Own(text, self.position, known.moment, known.taken)\n"
                 "                self._claims = True\n",
                 "                self._claims = True\n",
             ),
@@ -71,7 +71,7 @@ TRACKING: Final = (
         "A call whose outcome has arrived is taken to be under way until its caller hears of it.",
         Promise.MEMORY,
         (
-            Edit("_memory", "            self.is_over(write)\n", "            pass\n"),
+            Edit("_memory", "        for write in arrival.over:", "        for write in ():"),
             Edit(
                 "_context",
                 "        self._over(request.operation)\n        request.arrived",
@@ -281,7 +281,7 @@ TRACKING: Final = (
         (
             Edit(
                 "_operations",
-                '"""Note that a call promises what it found in the file, without a change of its own."""\n'
+                '"""Note that a call acknowledges what it found in the file, without a change of its own."""\n'
                 "        self._claims = True\n",
                 "pass\n",
             ),
