@@ -63,11 +63,13 @@ def groups(*names: str) -> list[str]:
 
 @nox.session(python=NEWEST)
 def lint(session: nox.Session) -> None:
-    """Check style and formatting, and the workflow of GitHub against its schema."""
+    """Check style and formatting, and the files for GitHub against their schemas."""
     session.install(*groups("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", ".github/workflows/ci.yml")
+    workflows = map(str, sorted(Path(".github/workflows").glob("*.yml")))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
 
 
 @nox.session(python=NEWEST)
