@@ -63,11 +63,17 @@ def groups(*names: str) -> list[str]:
 
 @nox.session(python=NEWEST)
 def lint(session: nox.Session) -> None:
+<<<<<<< HEAD
     """Check style and formatting, and the GitHub workflow against its schema."""
+=======
+    """Check style and formatting, and the files for GitHub against their schemas."""
+>>>>>>> habits
     session.install(*groups("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", ".github/workflows/ci.yml")
+    workflows = map(str, sorted(Path(".github/workflows").glob("*.yml")))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
 
 
 @nox.session(python=NEWEST)

@@ -58,10 +58,11 @@ class Runs:
         self._pytester = pytester
         self._log = pytester.path / "the.log"
 
-    def run(self, tests, *options, ini="", asyncio_mode="auto"):
+    def run(self, tests, *options, ini="", asyncio_mode="auto", plugins=()):
+        left_out = "".join(f" -p no:{name}" for name in ("hypothesispytest", "timeout", "anyio") if name not in plugins)
         self._pytester.makeini(f"""
 [pytest]
-addopts = -ra -p no:cacheprovider -p no:hypothesispytest -p no:timeout
+addopts = -ra -p no:cacheprovider{left_out}
 asyncio_mode = {asyncio_mode}
 asyncio_default_fixture_loop_scope = function
 {ini}
@@ -135,6 +136,7 @@ async def test_async(async_shared_context, number):
     log(str(await async_shared_context.incr("drawn")))
 """,
             *workers,
+            plugins=[plugin],
             asyncio_mode="strict",  # else all asynchronous tests are pytest-asyncio's
         )
 
