@@ -63,11 +63,7 @@ def groups(*names: str) -> list[str]:
 
 @nox.session(python=NEWEST)
 def lint(session: nox.Session) -> None:
-<<<<<<< HEAD
-    """Check style and formatting, and the GitHub workflow against its schema."""
-=======
     """Check style and formatting, and the files for GitHub against their schemas."""
->>>>>>> habits
     session.install(*groups("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")

@@ -59,7 +59,8 @@ class Runs:
         self._log = pytester.path / "the.log"
 
     def run(self, tests, *options, ini="", asyncio_mode="auto", plugins=()):
-        left_out = "".join(f" -p no:{name}" for name in ("hypothesispytest", "timeout", "anyio") if name not in plugins)
+        unwanted = {"hypothesispytest", "timeout", "anyio", *([] if "async def test" in tests else ["asyncio"])}
+        left_out = "".join(f" -p no:{name}" for name in sorted(unwanted - {*plugins}))
         self._pytester.makeini(f"""
 [pytest]
 addopts = -ra -p no:cacheprovider{left_out}
