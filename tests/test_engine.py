@@ -496,6 +496,38 @@ class TestOneThreadAtATime:
 
         assert [1, {"n": 1}] == await asyncio.gather(ctx.incr("n"), enter())
 
+    def test_a_wait_that_another_thread_has_taken_over_goes_on(self, path, monkeypatch):
+        """A thread whose wait was abandoned leaves it to the other thread to say that nobody waits any more."""
+        queue = queue_of(str(path))
+        monkeypatch.setattr(JsonFileStore, "begin", lambda *_, **__: None)
+
+        assert queue._begin(wait=True) is None
+        assert queue._waiting_since is not None
+
+    def test_a_wait_that_is_not_in_vain_is_left_alone(self, path):
+        """Only a wait for a lock file that is gone is abandoned."""
+        queue = queue_of(str(path))
+        queue._abandon_wait()
+
+        assert not queue._busy.locked()
+
+    def test_a_call_that_is_delivered_once_more_is_told_once(self, path):
+        """A cycle that fails after it has told a call does not tell it again."""
+        ctx = SyncPersistentContext(path)
+        request = ctx._request(Operation("save"), Request, patient=True)
+        ctx._deliver([request])
+        ctx._deliver([request])
+
+        assert (True, False) == (request.waiter.acquire(blocking=False), request.waiter.acquire(blocking=False))
+
+    def test_a_forked_child_bears_a_queue_that_is_gone(self, path, monkeypatch):
+        """A queue that was thrown away just before the fork is nobody's."""
+        queues = {str(path): weakref.ref(_Gone())}
+        monkeypatch.setattr(_group, "_queues", queues)
+        _group._after_fork_in_child()
+
+        assert {} == queues
+
     def test_a_queue_that_is_gone_is_made_anew(self, path):
         """A file whose queue was just thrown away, as another thread may see, has a new one."""
         known = weakref.ref(_Gone())

@@ -58,6 +58,15 @@ class TestTheLiveDictionary:
 
         assert (7, b"7", 2) == (live["a"], live.base("a"), live["b"])
 
+    def test_what_is_set_and_stays_is_not_set_again(self):
+        """A handler's change that nothing was taken over for is left as it is."""
+        live = LiveDict.of(FILE)
+        with live.keeping():
+            live["a"] = 5
+        moment = live.touched["a"].moment
+
+        assert (5, True) == (live["a"], moment < next(live.moments))
+
     def test_a_text_that_the_user_sets_is_not_decoded(self):
         """A value of the very type in which undecoded texts are kept is a value, and one that JSON cannot hold."""
         live = LiveDict()
@@ -127,6 +136,13 @@ class TestMemory:
 
 
 class TestTheTracker:
+    def test_the_file_is_not_read_while_it_is_written(self):
+        """A reading beside a write says nothing of whether it is older or newer."""
+        tracker, readings = Tracker(), []
+        tracker.is_writing = True
+
+        assert (None, []) == (tracker.read_between(3, lambda: readings.append(None)), readings)
+
     def test_a_listener_that_is_gone_is_not_told(self):
         """Only those who still listen are told of what is written."""
         tracker, told = Tracker(), []

@@ -103,7 +103,7 @@ class Turn:
             self._queue.end(self._sessions, [])
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():
+        if not sys.is_finalizing():  # pragma: no branch - at the interpreter's exit, which runs no coverage
             self.abandon()
 
 
