@@ -1,5 +1,6 @@
 """Signal handlers that strike while a blocking context looks into memory: nothing is lost, swallowed or held up."""
 
+import gc
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from persistent_context import SyncPersistentContext, _values, _watch
+from persistent_context import ReentrantTransactionError, SyncPersistentContext, _values, _watch
 from persistent_context._group import Turn
 from persistent_context._watch import Flag
 
@@ -134,6 +135,28 @@ class TestInterrupts:
             signal.signal(signal.SIGUSR1, before)
 
         assert (2, {"other": 1}) == (len(strikes), stored(path))
+
+    def test_one_that_comes_as_the_end_is_entered_ends_the_transaction_with_its_traceback(self, path):
+        """Nothing of ours runs between the body and ``__exit__``: what is raised there keeps the transaction."""
+        ctx = SyncPersistentContext(path, lock_timeout=20)
+
+        def strike(frame, event, argument):
+            if frame.f_code.co_name == "__exit__":
+                raise KeyboardInterrupt
+
+        try:
+            with ctx.transaction() as tx:
+                tx["n"] = 1
+                sys.settrace(strike)
+        except KeyboardInterrupt as error:
+            sys.settrace(None)
+            with pytest.raises(ReentrantTransactionError):
+                ctx.save()
+            error.__traceback__ = None
+        gc.collect()  # what traces a frame may refer to itself
+        ctx.incr("other")
+
+        assert {"other": 1} == stored(path)
 
     def test_a_watch_is_closed_in_the_midst_of_its_waking(self, path):
         """A handler that closes a watch, at whatever line of its waiting and waking, never hangs."""

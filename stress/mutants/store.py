@@ -178,8 +178,8 @@ STORE: Final = (
         (suite("lock::TestWaiting"),),
     ),
     Mutant(
-        "failed-unlock-fails-the-call",
-        "A call whose change is in the file is told that it failed.",
+        "failed-unlock-is-an-error",
+        "An unlock that fails is logged as an error, though closing the lock file makes up for it.",
         Promise.FAILURE,
         (
             Edit(

@@ -70,20 +70,8 @@ TRACKING: Final = (
         "arrived-call-still-under-way",
         "A call whose outcome has arrived is taken to be under way until its caller hears of it.",
         Promise.MEMORY,
-        (
-            Edit("_memory", "        for write in arrival.over:", "        for write in ():"),
-            Edit(
-                "_context",
-                "        self._over(request.operation)\n        request.arrived",
-                "        request.arrived",
-            ),
-        ),
-        (
-            suite(
-                "interleavings::test_found_before[a change that has arrived is not the last word of its late callers]",
-                limit=60,
-            ),
-        ),
+        (Edit("_memory", "        for write in arrival.over:", "        for write in ():"),),
+        (suite("model::TestMemory::test_a_call_is_over_when_its_outcome_has_arrived"),),
     ),
     Mutant(
         "set-back-and-then-told-otherwise",
