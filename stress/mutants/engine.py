@@ -191,7 +191,7 @@ ENGINE: Final = (
                 "        turn.abandon()\n        self._context._over(",
                 "        self._context._over(",
             ),
-            Edit("_group", "        if not sys.is_finalizing():\n            self.abandon()\n", "        pass\n"),
+            Edit("_group", "            self.abandon()\n", "            pass\n"),
         ),
         (suite("interrupts::TestInterrupts::test_a_second_one_at_the_end_of_a_transaction", limit=15),),
     ),
@@ -200,7 +200,7 @@ ENGINE: Final = (
         "A transaction whose task is thrown away with its loop holds the lock for ever.",
         Promise.CANCELLING,
         (
-            Edit("_group", "        if not sys.is_finalizing():\n            self.abandon()\n", "        pass\n"),
+            Edit("_group", "            self.abandon()\n", "            pass\n"),
             Edit("_context", "                    turn.abandon()\n", "                    pass\n"),
         ),
         (suite("shutdown::TestALoopIsThrownAway::test_an_open_transaction_goes_with_its_loop", limit=40),),

@@ -8,7 +8,7 @@ from stress.mutants.model import Edit, Mutant, Promise, suite
 
 _COMMIT = "    operation = transaction._commit()  # noqa: SLF001\n"
 _COMMIT_UNLESS_ERROR = f"            if error is None:\n            {_COMMIT}"
-_ENDS_ITSELF = "        if not sys.is_finalizing():\n            self.abandon()\n"
+_ENDS_ITSELF = "            self.abandon()\n"
 _CHANGING_HANDS = "cancelling::TestBehindAHeldLock::test_the_lock_comes_free_at_that_very_moment"
 
 FACES: Final = (
@@ -48,7 +48,7 @@ FACES: Final = (
                 '                    await self._end(request.result, Operation("transaction"))\n',
                 "                    pass\n",
             ),
-            Edit("_group", _ENDS_ITSELF, "        pass\n"),
+            Edit("_group", _ENDS_ITSELF, "            pass\n"),
         ),
         (
             suite(
