@@ -120,7 +120,7 @@ class CommitQueue:
         self.name: Final = name
         self.pid: Final = os.getpid()
         self._thread_name = f"persistent_context {os.path.basename(name)}"
-        self._waiting: deque[Request] = deque()  # removed only while holding _busy
+        self._waiting: deque[Request] = deque()  # a call leaves it by being taken, or by being withdrawn in any thread
         self._busy = threading.Lock()  # held while a thread runs a cycle or a transaction is open; never waited for
         self._cycle_thread: int | None = None
         self._waiting_since: float | None = None  # since when a thread has been waiting for the lock
