@@ -20,7 +20,7 @@ import pytest
 
 if TYPE_CHECKING:
     from persistent_context import PersistentContext, SyncPersistentContext
-    from persistent_context._once import Once
+    from persistent_context._api.once import Once
 
 _OPTION: Final = "shared_context"
 _CRASHED: Final = ".crashed"
@@ -115,7 +115,7 @@ def async_shared_context(pytestconfig: pytest.Config) -> PersistentContext:
 @pytest.fixture(scope="session")
 def compute_once(pytestconfig: pytest.Config) -> ComputeOnce:
     """``compute_once(key, factory, teardown=None)``: a value that one worker computes for all."""
-    from persistent_context._once import Once  # noqa: PLC0415
+    from persistent_context._api.once import Once  # noqa: PLC0415
 
     own = _folder(pytestconfig) / "once"
     given = _given_file(pytestconfig)

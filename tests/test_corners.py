@@ -21,12 +21,12 @@ from persistent_context import (
     ReentrantTransactionError,
     SyncPersistentContext,
     UnserializableValueError,
-    _base,
-    _files,
-    _lock,
-    _parse,
 )
-from persistent_context._parse import CorruptDocumentError, parse
+from persistent_context._api import base as _base
+from persistent_context._stores.jsonfile import files as _files
+from persistent_context._stores.jsonfile import lock as _lock
+from persistent_context._stores.jsonfile import parse as _parse
+from persistent_context._stores.jsonfile.parse import CorruptDocumentError, parse
 
 
 class TestLoading:
@@ -241,7 +241,7 @@ class TestInterrupting:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, filelock.FileLock(f"{path}.lock"):
-            patch.setattr(f"persistent_context._group.CommitQueue.{moment}", interrupt)
+            patch.setattr(f"persistent_context._engine.queue.CommitQueue.{moment}", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 SyncPersistentContext(path, lock_timeout=0.05).incr("n")
 
@@ -280,7 +280,7 @@ class TestInterrupting:
 
     def test_a_call_that_began_in_time_may_take_longer_than_its_timeout(self, tmp_path, monkeypatch):
         """The timeout is for the wait: a cycle that has begun is waited for, and its result returned."""
-        monkeypatch.setattr("persistent_context._sync._NAP_SECONDS", 0.02)
+        monkeypatch.setattr("persistent_context._api.blocking._NAP_SECONDS", 0.02)
         ctx = SyncPersistentContext(tmp_path / "state.json", lock_timeout=0.05)
 
         def slow(value):

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persistent_context import TooManyDigitsError, _document, _parse
-from persistent_context._document import EMPTY, Document, Page
-from persistent_context._parse import CorruptDocumentError, parse
-from persistent_context._values import MISSING, decode, encode
+from persistent_context import TooManyDigitsError
+from persistent_context._model.values import MISSING, decode, encode
+from persistent_context._stores.jsonfile import document as _document
+from persistent_context._stores.jsonfile import parse as _parse
+from persistent_context._stores.jsonfile.document import EMPTY, Document, Page
+from persistent_context._stores.jsonfile.parse import CorruptDocumentError, parse
 
 keys = st.text(max_size=5) | st.sampled_from([f"key-{n}" for n in range(40)])
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()

@@ -22,14 +22,14 @@ from persistent_context import (
     PersistentContext,
     ReentrantTransactionError,
     SyncPersistentContext,
-    _group,
-    _values,
 )
-from persistent_context._group import CommitQueue, Turn, queue_of
-from persistent_context._operations import Operation
-from persistent_context._request import Request
-from persistent_context._store import JsonFileStore
-from persistent_context._worker import DaemonPool, pool
+from persistent_context._engine import queue as _group
+from persistent_context._engine.queue import CommitQueue, Turn, queue_of
+from persistent_context._engine.request import Request
+from persistent_context._engine.worker import DaemonPool, pool
+from persistent_context._model import values as _values
+from persistent_context._model.operations import Operation
+from persistent_context._stores.jsonfile.store import JsonFileStore
 
 STARTERS = [name for name in ("_start_new_thread", "_start_joinable_thread") if hasattr(threading, name)]
 
@@ -340,7 +340,7 @@ class TestThePool:
 
     def test_a_thread_that_is_counted_on_waits_longer(self, monkeypatch):
         """A thread whose job is late, since it was chosen at the last moment, does not end before it comes."""
-        monkeypatch.setattr("persistent_context._worker._IDLE_SECONDS", 0.01)
+        monkeypatch.setattr("persistent_context._engine.worker._IDLE_SECONDS", 0.01)
         pool, done = DaemonPool(), threading.Event()
         pool.submit(int, "first")
         while not pool._idle:
@@ -385,8 +385,8 @@ class TestThePool:
 
     def test_a_thread_that_nobody_takes_back_ends(self, monkeypatch):
         """A thread that somebody seemed to count on, again and again, ends all the same."""
-        monkeypatch.setattr("persistent_context._worker._IDLE_SECONDS", 0.001)
-        monkeypatch.setattr("persistent_context._worker._IDLE_AT_MOST", 3)
+        monkeypatch.setattr("persistent_context._engine.worker._IDLE_SECONDS", 0.001)
+        monkeypatch.setattr("persistent_context._engine.worker._IDLE_AT_MOST", 3)
 
         assert DaemonPool()._next() is None
 

@@ -10,9 +10,11 @@ import time
 
 import pytest
 
-from persistent_context import ReentrantTransactionError, SyncPersistentContext, _values, _watch
-from persistent_context._group import Turn
-from persistent_context._watch import Flag
+from persistent_context import ReentrantTransactionError, SyncPersistentContext
+from persistent_context._api import watch as _watch
+from persistent_context._api.watch import Flag
+from persistent_context._engine.queue import Turn
+from persistent_context._model import values as _values
 
 ON_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals on Windows")
 

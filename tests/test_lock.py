@@ -8,13 +8,14 @@ import threading
 
 import pytest
 
-from persistent_context import LockTimeoutError, SyncPersistentContext, _lock
-from persistent_context._lock import FileLock
+from persistent_context import LockTimeoutError, SyncPersistentContext
+from persistent_context._stores.jsonfile import lock as _lock
+from persistent_context._stores.jsonfile.lock import FileLock
 
 CHECK_DESCRIPTORS_IN_A_CHILD = """
 import os, sys, threading, time
-from persistent_context import _flock
-from persistent_context._lock import FileLock
+from persistent_context._stores.jsonfile import flock as _flock
+from persistent_context._stores.jsonfile.lock import FileLock
 
 path = sys.argv[1]
 lock = FileLock(path + ".lock", path)

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from persistent_context import PersistentContext, SyncPersistentContext, _document, _parse
+from persistent_context import PersistentContext, SyncPersistentContext
+from persistent_context._stores.jsonfile import document as _document
+from persistent_context._stores.jsonfile import parse as _parse
 
 
 def async_context(path):

@@ -6,12 +6,12 @@ import itertools
 import msgspec
 import pytest
 
-from persistent_context._document import EMPTY
-from persistent_context._live import LiveDict
-from persistent_context._memory import Arrival, Differences, Memory
-from persistent_context._operations import incr
-from persistent_context._tracking import Own, Tracker
-from persistent_context._values import MISSING
+from persistent_context._model.live import LiveDict
+from persistent_context._model.memory import Arrival, Differences, Memory
+from persistent_context._model.operations import incr
+from persistent_context._model.tracking import Own, Tracker
+from persistent_context._model.values import MISSING
+from persistent_context._stores.jsonfile.document import EMPTY
 
 FILE = EMPTY.changed({"a": b"1", "b": b"2"})
 

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import anyio
 import pytest
 
-from persistent_context import PersistentContext, SyncPersistentContext, _store
+from persistent_context import PersistentContext, SyncPersistentContext
+from persistent_context._stores.jsonfile import store as _store
 
 STOP_BEFORE_THE_FIRST_SYNC = """
 import os, sys

@@ -9,7 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from persistent_context import DurabilityUnknownError, SyncPersistentContext, _files, _flock, _lock
+from persistent_context import DurabilityUnknownError, SyncPersistentContext
+from persistent_context._stores.jsonfile import files as _files
+from persistent_context._stores.jsonfile import flock as _flock
+from persistent_context._stores.jsonfile import lock as _lock
 
 
 @pytest.fixture

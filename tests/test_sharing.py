@@ -10,7 +10,8 @@ import threading
 
 import pytest
 
-from persistent_context import MISSING, PersistentContext, SyncPersistentContext, UnserializableValueError, _values
+from persistent_context import MISSING, PersistentContext, SyncPersistentContext, UnserializableValueError
+from persistent_context._model import values as _values
 
 
 def stored(path):

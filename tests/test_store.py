@@ -12,15 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from persistent_context import (
-    DurabilityUnknownError,
-    LockLostError,
-    NotARegularFileError,
-    SyncPersistentContext,
-    _files,
-    _store,
-)
-from persistent_context._store import JsonFileStore
+from persistent_context import DurabilityUnknownError, LockLostError, NotARegularFileError, SyncPersistentContext
+from persistent_context._stores.jsonfile import files as _files
+from persistent_context._stores.jsonfile import store as _store
+from persistent_context._stores.jsonfile.store import JsonFileStore
 
 STOP_AT_THE_FIRST_SYNC_IN_A_NEW_DIRECTORY = """
 import os, sys

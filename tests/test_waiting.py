@@ -17,7 +17,7 @@ import filelock
 import pytest
 
 from persistent_context import LockLostError, LockTimeoutError, PersistentContext, SyncPersistentContext
-from persistent_context._store import JsonFileStore
+from persistent_context._stores.jsonfile.store import JsonFileStore
 
 THREADS = 4
 JOBS = 12
@@ -162,7 +162,7 @@ class TestATimeoutNeedsNobodysThreads:
         """A timeout is reported without the holder if finding out takes long, as on a file system that hangs."""
         ctx = PersistentContext(path, lock_timeout=0.05)
         release = threading.Event()
-        monkeypatch.setattr("persistent_context._context._FIND_HOLDER_SECONDS", 0.05)
+        monkeypatch.setattr("persistent_context._api.aio._FIND_HOLDER_SECONDS", 0.05)
         monkeypatch.setattr(JsonFileStore, "holder", lambda self, *, probe: release.wait(20) and None)
         with filelock.FileLock(f"{path}.lock"), pytest.raises(LockTimeoutError) as caught:
             await ctx.incr("n")

@@ -10,16 +10,10 @@ import threading
 import pytest
 import watchfiles  # noqa: F401 - so that hiding it below hides no import that is under way
 
-from persistent_context import (
-    MISSING,
-    Change,
-    ContextUsageError,
-    PersistentContext,
-    SyncPersistentContext,
-    _files,
-    _store,
-    _watch,
-)
+from persistent_context import MISSING, Change, ContextUsageError, PersistentContext, SyncPersistentContext
+from persistent_context._api import watch as _watch
+from persistent_context._stores.jsonfile import files as _files
+from persistent_context._stores.jsonfile import store as _store
 
 HAMMER = """
 import sys
@@ -654,7 +648,7 @@ class TestAnInterrupt:
 
     def test_a_wait_of_many_naps(self, path, monkeypatch):
         """A wait goes on, nap after nap, until there is something."""
-        monkeypatch.setattr("persistent_context._sync._NAP_SECONDS", 0.001)
+        monkeypatch.setattr("persistent_context._api.blocking._NAP_SECONDS", 0.001)
         with SyncPersistentContext.create(path).watch() as watch:
             writer = threading.Timer(0.2, SyncPersistentContext(path).incr, ["n"])
             writer.start()

@@ -1,7 +1,10 @@
 """A dictionary bound to one plain JSON file, safe and fast under many asyncio tasks, threads and processes."""
 
-from ._context import PersistentContext
-from ._errors import (
+from ._api.aio import PersistentContext
+from ._api.blocking import SyncPersistentContext
+from ._api.transaction import Transaction
+from ._model.values import MISSING
+from .errors import (
     ConflictError,
     ContextUsageError,
     DurabilityUnknownError,
@@ -13,10 +16,7 @@ from ._errors import (
     TooManyDigitsError,
     UnserializableValueError,
 )
-from ._sync import SyncPersistentContext
-from ._transaction import Transaction
-from ._types import Change, Holder, Statistics
-from ._values import MISSING
+from .types import Change, Holder, Statistics
 
 __all__ = [
     "MISSING",

@@ -11,7 +11,7 @@ def main() -> None:
         import typer  # noqa: F401, PLC0415 - only looked for
     except ImportError:
         sys.exit("error: the command line needs more packages: pip install 'persistent-context[cli]'")
-    from ._cli import run  # noqa: PLC0415
+    from ._cli.main import run  # noqa: PLC0415
 
     run()
 

@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any, Final, Unpack
 
-from ._base import Options
-from ._context import PersistentContext
+from ._api.aio import PersistentContext
+from ._api.base import Options
 
 PERSISTENT_CONTEXT: Final = "persistent_context"
 """The name under which a context holds the persistent context itself."""

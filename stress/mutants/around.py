@@ -29,7 +29,7 @@ AROUND: Final = (
         Promise.ONCE,
         (
             Edit(
-                "_once",
+                "once",
                 "            if teardown and computed and not self._is_kept(key, mark):\n",
                 "            if False:\n",
             ),
@@ -42,7 +42,7 @@ AROUND: Final = (
         Promise.ONCE,
         (
             Edit(
-                "_once",
+                "once",
                 "                    failure = error\n                tx.clear()\n",
                 "                    failure = error\n                else:\n                    tx.clear()\n",
             ),
@@ -96,7 +96,7 @@ AROUND: Final = (
         Promise.ACCESS,
         (
             Edit(
-                "_cli",
+                "main",
                 "    return printable_json(json.dumps(value, ensure_ascii=False), sys.stdout.encoding)\n",
                 "    return json.dumps(value, ensure_ascii=False)\n",
             ),
@@ -109,7 +109,7 @@ AROUND: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "_once",
+                "once",
                 "                    self._loop.call_soon_threadsafe(self._task.cancel)\n",
                 "                    pass\n",
             ),

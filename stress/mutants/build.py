@@ -27,9 +27,6 @@ def edited(edits: Iterable[Edit], package: Path = PACKAGE) -> dict[str, str]:
     for edit in edits:
         file = module_file(package, edit.module)
         if edit.module not in texts:
-            if not file.is_file():
-                message = f"there is no module {edit.module}"
-                raise InapplicableError(message)
             texts[edit.module] = file.read_text(encoding="utf-8")
         times = texts[edit.module].count(edit.old)
         if times != 1:
@@ -49,8 +46,18 @@ def edited(edits: Iterable[Edit], package: Path = PACKAGE) -> dict[str, str]:
 
 
 def module_file(package: Path, module: str) -> Path:
-    """Return the file of a module of the library."""
-    return (package.parent if module == PLUGIN else package) / f"{module}.py"
+    """Return the file of a module of the library, by its name or, if several have it, by the end of its path.
+
+    Raises:
+        InapplicableError: no module has the name, or several have it.
+    """
+    if module == PLUGIN:
+        return package.parent / f"{module}.py"
+    files = [file for file in package.rglob(f"{module.rpartition('/')[2]}.py") if f"/{module}.py" in file.as_posix()]
+    if len(files) != 1:
+        message = f"there are {len(files)} modules {module}" if files else f"there is no module {module}"
+        raise InapplicableError(message)
+    return files[0]
 
 
 def build(directory: Path, edits: Iterable[Edit] = (), package: Path = PACKAGE) -> Path:

@@ -11,49 +11,79 @@ DOCUMENT: Final = (
         "index-published-unfinished",
         "Other threads see where keys are before all of them have been looked at, and take the rest for absent.",
         Promise.LOST,
-        (Edit("_document", "        index: dict[str, int] = {}\n", "        index = self._index = {}\n"),),
+        (
+            Edit(
+                "document",
+                "        index: dict[str, int] = {}\n",
+                "        index = self._index = {}\n",
+            ),
+        ),
         (suite("document::TestSharing::test_it_is_true_whenever_others_run"),),
     ),
     Mutant(
         "index-outlives-new-keys",
         "Where keys are is passed on to a document that has more of them, which are then taken for absent.",
         Promise.LOST,
-        (Edit("_document", "        if same_keys and not new and all(", "        if same_keys and all("),),
+        (
+            Edit(
+                "document",
+                "        if same_keys and not new and all(",
+                "        if same_keys and all(",
+            ),
+        ),
         (suite("document::TestWork::test_a_key_added_to_a_searched_document_is_found"),),
     ),
     Mutant(
         "never-indexed",
         "Every key that is asked for is searched for in all pages.",
         Promise.LOOP,
-        (Edit("_document", "            if self._passes > _PASSES_BEFORE_INDEX:\n", "            if False:\n"),),
+        (
+            Edit(
+                "document",
+                "            if self._passes > _PASSES_BEFORE_INDEX:\n",
+                "            if False:\n",
+            ),
+        ),
         (suite("document::TestWork::test_asking_for_key_after_key_is_linear"),),
     ),
     Mutant(
         "grown-pages-never-split",
         "Values that grow one by one make a page as long as the file.",
         Promise.LOOP,
-        (Edit("_document", "            if len(page.text) <= 2 * PAGE_BYTES:\n", "            if True:\n"),),
+        (
+            Edit(
+                "document",
+                "            if len(page.text) <= 2 * PAGE_BYTES:\n",
+                "            if True:\n",
+            ),
+        ),
         (suite("document::TestWork::test_pages_that_grow_are_split"),),
     ),
     Mutant(
         "shrunken-pages-never-joined",
         "A file of few keys that had many is kept in as many pages as ever.",
         Promise.LOOP,
-        (Edit("_document", "        if some and length + len(page.text) > PAGE_BYTES:\n", "        if some:\n"),),
+        (
+            Edit(
+                "document",
+                "        if some and length + len(page.text) > PAGE_BYTES:\n",
+                "        if some:\n",
+            ),
+        ),
         (suite("document::TestWork::test_pages_that_shrink_are_joined"),),
     ),
     Mutant(
         "moved-keys-stay",
         "A key that was deleted and set again keeps its old place in the file.",
         Promise.MEMORY,
-        (Edit("_document", " if key in new and key not in going}", " if key in new}"),),
+        (Edit("document", " if key in new and key not in going}", " if key in new}"),),
         (suite("document::TestDocuments::test_moved_keys_stand_at_the_end_in_the_order_of_the_changes"),),
     ),
     Mutant(
         "comma-too-many-beside-known-pages",
         "A file with a comma too many is accepted by those who knew the rest of it.",
         Promise.CLOBBERED,
-        (Edit("_parse", "    return (pages, keys) if pages else None\n", "    return pages, keys\n"),),
+        (Edit("parse", "    return (pages, keys) if pages else None\n", "    return pages, keys\n"),),
         (suite("document::TestStrictness::test_a_comma_too_many_is_found_beside_known_pages"),),
     ),
     Mutant(
@@ -62,7 +92,7 @@ DOCUMENT: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "_parse",
+                "parse",
                 "    if not middle and not gone and not known.repeats:\n",
                 "    if not middle and not gone:\n",
             ),
@@ -75,7 +105,7 @@ DOCUMENT: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "_values",
+                "values",
                 "    if entries is None or any(map(_too_deep, map(bytes, entries.values()))):\n",
                 "    if entries is None:\n",
             ),
@@ -86,7 +116,7 @@ DOCUMENT: Final = (
         "long-numbers-with-short-exponents-unchecked",
         "A number out of the range of floats is accepted, and raises when it is looked at.",
         Promise.FAILURE,
-        (Edit("_values", '_LONG_NUMBER: Final = b"0" * 200', '_LONG_NUMBER: Final = b"0" * 300'),),
+        (Edit("values", '_LONG_NUMBER: Final = b"0" * 200', '_LONG_NUMBER: Final = b"0" * 300'),),
         (suite("bad_documents::TestOneBadLineInALargeFile::test_load_moves_the_whole_file_aside"),),
     ),
     Mutant(
@@ -95,9 +125,11 @@ DOCUMENT: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "_values", "    except TooManyDigitsError:\n        raise\n    except (msgspec", "    except (msgspec"
+                "values",
+                "    except TooManyDigitsError:\n        raise\n    except (msgspec",
+                "    except (msgspec",
             ),
-            Edit("_parse", "    except TooManyDigitsError:\n        raise\n", ""),
+            Edit("parse", "    except TooManyDigitsError:\n        raise\n", ""),
         ),
         (suite("bad_documents::TestAnIntegerThatIsTooLong::test_it_is_found_where_the_rest_is_known"),),
     ),
@@ -105,14 +137,14 @@ DOCUMENT: Final = (
         "long-integers-written",
         "A process that converts more digits than others writes what they cannot read.",
         Promise.CLOBBERED,
-        (Edit("_values", "_SCALARS and (kind is str or len(text) <= MAX_DIGITS):", "_SCALARS:"),),
+        (Edit("values", "_SCALARS and (kind is str or len(text) <= MAX_DIGITS):", "_SCALARS:"),),
         (suite("bad_values::TestTheLimitOfDigits::test_what_a_default_python_cannot_read_is_not_written"),),
     ),
     Mutant(
         "keys-kept-as-they-came",
         "A key of a class of the caller's goes on into memory and into the cycle, with methods of its own.",
         Promise.FAILURE,
-        (Edit("_values", "    return str.__str__(key)\n", "    return key\n"),),
+        (Edit("values", "    return str.__str__(key)\n", "    return key\n"),),
         (suite("bad_values::TestKeysOfClassesOfTheirOwn"),),
     ),
     Mutant(
@@ -121,7 +153,7 @@ DOCUMENT: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_values",
+                "values",
                 "    except Exception:  # from",
                 "    except (TypeError, ValueError, msgspec.MsgspecError):  # from",
             ),

@@ -13,7 +13,7 @@ ENGINE: Final = (
         "repeated-in-another-order",
         "Calls whose cycle is repeated under a new lock are applied in the opposite order.",
         Promise.FAILURE,
-        (Edit("_group", "self._waiting.extendleft(reversed(again))", "self._waiting.extendleft(again)"),),
+        (Edit("queue", "self._waiting.extendleft(reversed(again))", "self._waiting.extendleft(again)"),),
         (suite("engine::TestALostCycle::test_its_calls_are_applied_again_in_their_order"),),
     ),
     Mutant(
@@ -22,7 +22,7 @@ ENGINE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_group",
+                "queue",
                 "[request for request in batch if request.error is not None] + self._queue_again(applied)",
                 "self._queue_again(applied)",
             ),
@@ -33,21 +33,27 @@ ENGINE: Final = (
         "repeated-though-nobody-waits",
         "A call whose time is up, or that was interrupted, waits anew when its cycle has to be repeated.",
         Promise.CANCELLING,
-        (Edit("_request", "        return not (self._is_unwanted and self.withdraw())\n", "        return True\n"),),
+        (
+            Edit(
+                "request",
+                "        return not (self._is_unwanted and self.withdraw())\n",
+                "        return True\n",
+            ),
+        ),
         (suite("waiting::TestTheLockIsTakenAway::test_a_cancelled_call_ends", limit=20),),
     ),
     Mutant(
         "durable-if-all-are",
         "A durable call that shares its cycle with one that is not durable is not synced.",
         Promise.LOST,
-        (Edit("_group", "durable=any(request.durable", "durable=all(request.durable"),),
+        (Edit("queue", "durable=any(request.durable", "durable=all(request.durable"),),
         (suite("engine::TestACycleOfSeveral::test_it_is_durable_if_one_of_them_is"),),
     ),
     Mutant(
         "file-name-overwritten",
         "An error that names a file is given another name.",
         Promise.FAILURE,
-        (Edit("_group", "error.errno is not None and error.filename is None:", "error.errno is not None:"),),
+        (Edit("queue", "error.errno is not None and error.filename is None:", "error.errno is not None:"),),
         (suite("engine::TestACycleOfSeveral::test_an_error_that_names_a_file_keeps_its_name"),),
     ),
     Mutant(
@@ -55,8 +61,8 @@ ENGINE: Final = (
         "A call that only tries is turned away without a try if the lock had to be waited for before.",
         Promise.STARVES,
         (
-            Edit("_group", "if trying or not self.store.had_to_wait:", "if not self.store.had_to_wait:"),
-            Edit("_group", "if outcome is not None or self._is_held_up():", "if True:"),
+            Edit("queue", "if trying or not self.store.had_to_wait:", "if not self.store.had_to_wait:"),
+            Edit("queue", "if outcome is not None or self._is_held_up():", "if True:"),
         ),
         (suite("engine::TestWhoOnlyTries::test_it_gets_its_try_though_others_had_to_wait"),),
     ),
@@ -64,7 +70,7 @@ ENGINE: Final = (
         "who-only-tries-waits",
         "A call that only tries waits for the lock all the same.",
         Promise.STARVES,
-        (Edit("_group", _SETTLES_THE_TRIES, "            pass\n"),),
+        (Edit("queue", _SETTLES_THE_TRIES, "            pass\n"),),
         (suite("engine::TestWhoOnlyTries::test_nobody_waits_for_it", limit=20),),
     ),
     Mutant(
@@ -73,7 +79,7 @@ ENGINE: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_group",
+                "queue",
                 "            self._discard(request)\n        return is_withdrawn\n",
                 "            pass\n        return is_withdrawn\n",
             ),
@@ -86,12 +92,12 @@ ENGINE: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_context",
+                "aio",
                 "        try:\n            loop = self._enter_loop()\n",
                 "        loop = self._enter_loop()\n        try:\n",
             ),
             Edit(
-                "_sync",
+                "blocking",
                 "        try:\n            queue = self._queue_here() or self._attach()\n",
                 "        queue = self._queue_here() or self._attach()\n        try:\n",
             ),
@@ -107,7 +113,7 @@ ENGINE: Final = (
         Promise.STARVES,
         (
             Edit(
-                "_group",
+                "queue",
                 "        except BaseException:\n            self._waiting_since = None\n            raise\n",
                 "        except BaseException:\n            raise\n",
             ),
@@ -120,7 +126,7 @@ ENGINE: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_context",
+                "aio",
                 "            self._in_flight.pop(request, None)\n            if isinstance",
                 "            if isinstance",
             ),
@@ -131,21 +137,21 @@ ENGINE: Final = (
         "told-twice",
         "A call that is over as it is cancelled is told so twice.",
         Promise.CANCELLING,
-        (Edit("_context", "if not request.waiter.done():", "if True:"),),
+        (Edit("aio", "if not request.waiter.done():", "if True:"),),
         (suite("engine::TestWhatIsLeftBehind::test_a_call_is_told_once"),),
     ),
     Mutant(
         "child-counts-on-its-parents-threads",
         "A forked child hands its jobs to threads that only its parent has.",
         Promise.FAILURE,
-        (Edit("_worker", "os.register_at_fork(after_in_child=pool.forget)", "pass"),),
+        (Edit("worker", "os.register_at_fork(after_in_child=pool.forget)", "pass"),),
         (suite("engine::TestWhatIsLeftBehind::test_a_forked_child_has_threads_and_a_queue_of_its_own", limit=30),),
     ),
     Mutant(
         "child-has-its-parents-queue",
         "A forked child waits for a thread that only its parent has.",
         Promise.FAILURE,
-        (Edit("_group", "    _queues.clear()\n", ""),),
+        (Edit("queue", "    _queues.clear()\n", ""),),
         (suite("engine::TestWhatIsLeftBehind::test_a_forked_child_has_threads_and_a_queue_of_its_own", limit=30),),
     ),
     Mutant(
@@ -154,7 +160,7 @@ ENGINE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_base",
+                "base",
                 "        queue = self._queue_here()\n        return Statistics()",
                 "        queue = self._queue\n        return Statistics()",
             ),
@@ -167,7 +173,7 @@ ENGINE: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "_sync",
+                "blocking",
                 "if queue is not None and request is not None and not queue.withdraw(request):\n",
                 "if False:\n",
             ),
@@ -178,7 +184,7 @@ ENGINE: Final = (
         "interrupt-ends-the-wait-for-a-commit",
         "An interrupt at the end of a blocking transaction comes out before the commit is over.",
         Promise.CANCELLING,
-        (Edit("_sync", "            turn.end(request)\n            self._wait_out(request)\n", ""),),
+        (Edit("blocking", "            turn.end(request)\n            self._wait_out(request)\n", ""),),
         (suite("engine::TestAnInterrupt", limit=40),),
     ),
     Mutant(
@@ -187,11 +193,11 @@ ENGINE: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "_sync",
+                "blocking",
                 "        turn.abandon()\n        self._context._over(",
                 "        self._context._over(",
             ),
-            Edit("_group", "            self.abandon()\n", "            pass\n"),
+            Edit("queue", "            self.abandon()\n", "            pass\n"),
         ),
         (suite("interrupts::TestInterrupts::test_a_second_one_at_the_end_of_a_transaction", limit=15),),
     ),
@@ -200,8 +206,8 @@ ENGINE: Final = (
         "A transaction whose task is thrown away with its loop holds the lock for ever.",
         Promise.CANCELLING,
         (
-            Edit("_group", "            self.abandon()\n", "            pass\n"),
-            Edit("_context", "                    turn.abandon()\n", "                    pass\n"),
+            Edit("queue", "            self.abandon()\n", "            pass\n"),
+            Edit("aio", "                    turn.abandon()\n", "                    pass\n"),
         ),
         (suite("shutdown::TestALoopIsThrownAway::test_an_open_transaction_goes_with_its_loop", limit=40),),
     ),
@@ -210,10 +216,8 @@ ENGINE: Final = (
         "A context counts on a task that was cancelled to run the queue.",
         Promise.CANCELLING,
         (
-            Edit("_context", "if self._driver is None or self._driver.done():", "if self._driver is None:"),
-            Edit(
-                "_context", "            queue.look_after(even_if_busy=self._has_impatient())\n", "            pass\n"
-            ),
+            Edit("aio", "if self._driver is None or self._driver.done():", "if self._driver is None:"),
+            Edit("aio", "            queue.look_after(even_if_busy=self._has_impatient())\n", "            pass\n"),
         ),
         (suite("shutdown::TestAllTasksAreCancelled::test_a_context_goes_on_after_all_tasks_were_cancelled", limit=40),),
     ),
@@ -221,21 +225,21 @@ ENGINE: Final = (
         "timeout-by-naps",
         "A blocking call notices that its time is up only now and then.",
         Promise.STARVES,
-        (Edit("_sync", "min(left, nap) if left > 0 else nap", "nap"),),
+        (Edit("blocking", "min(left, nap) if left > 0 else nap", "nap"),),
         (suite("waiting::TestTimeoutsAreExact::test_of_threads", limit=40),),
     ),
     Mutant(
         "one-timeout-is-enough",
         "When a call has timed out, nobody looks at the time any more.",
         Promise.STARVES,
-        (Edit("_context", "        self._set_clock(loop, min(max(coming,", "        max(0, min(max(coming,"),),
+        (Edit("aio", "        self._set_clock(loop, min(max(coming,", "        max(0, min(max(coming,"),),
         (suite("waiting::TestTimeoutsAreExact::test_beside_calls_that_time_out_earlier", limit=40),),
     ),
     Mutant(
         "full-executor-is-waited-for",
         "Nothing moves while the default executor is full.",
         Promise.LOOP,
-        (Edit("_context", "_SOON_SECONDS: Final = 0.05", "_SOON_SECONDS: Final = 1000"),),
+        (Edit("aio", "_SOON_SECONDS: Final = 0.05", "_SOON_SECONDS: Final = 1000"),),
         (suite("waiting::TestTheExecutorIsFullOfThreadsThatCallUs::test_they_are_served", limit=60),),
     ),
     Mutant(
@@ -244,7 +248,7 @@ ENGINE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_worker",
+                "worker",
                 "            except (RuntimeError, MemoryError):\n                return False\n",
                 "            except ZeroDivisionError:\n                return False\n",
             ),
@@ -257,7 +261,7 @@ ENGINE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_group",
+                "queue",
                 "    except Exception:  # noqa: BLE001 - from",
                 "    except ZeroDivisionError:  # noqa: BLE001 - from",
             ),
@@ -270,7 +274,7 @@ ENGINE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_group",
+                "queue",
                 "        except BaseException:  # out of memory",
                 "        except ZeroDivisionError:  # out of memory",
             ),
@@ -283,7 +287,7 @@ ENGINE: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "_group",
+                "queue",
                 "                queue_of(request.path).adopt(request)\n",
                 "                request._fate = {}\n                queue_of(request.path).adopt(request)\n",
             ),
@@ -294,7 +298,7 @@ ENGINE: Final = (
         "a-thread-is-inside",
         "A thread of a pool is taken to be inside a transaction that it entered for somebody else.",
         Promise.FAILURE,
-        (Edit("_request", "bool(holder.stays) and holder.stays[-1] in self.stays", "True"),),
+        (Edit("request", "bool(holder.stays) and holder.stays[-1] in self.stays", "True"),),
         (suite("engine::TestWhoIsInside", limit=40),),
     ),
     Mutant(
@@ -303,7 +307,7 @@ ENGINE: Final = (
         Promise.LOOP,
         (
             Edit(
-                "_request",
+                "request",
                 "        return self.blocks and not other.blocks and",
                 "        return False and not other.blocks and",
             ),
@@ -314,7 +318,7 @@ ENGINE: Final = (
         "deleted-lock-waited-for",
         "Who waits for a lock file that was deleted under a stopped holder waits for ever.",
         Promise.STARVES,
-        (Edit("_group", "self.store.is_waiting_in_vain() and", "False and"),),
+        (Edit("queue", "self.store.is_waiting_in_vain() and", "False and"),),
         (suite("waiting::TestTheLockIsTakenAway::test_one_who_waits_behind_a_stopped_holder_goes_on", limit=60),),
     ),
 )

@@ -18,7 +18,7 @@ FACES: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "_context",
+                "aio",
                 "            while not request.arrived:\n",
                 "            while False:\n",
             ),
@@ -31,7 +31,7 @@ FACES: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "_context",
+                "aio",
                 "        with shielded():\n            while",
                 "        with contextlib.nullcontext():\n            while",
             ),
@@ -44,11 +44,11 @@ FACES: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "_context",
+                "aio",
                 '                    await self._end(request.result, Operation("transaction"))\n',
                 "                    pass\n",
             ),
-            Edit("_group", _ENDS_ITSELF, "            pass\n"),
+            Edit("queue", _ENDS_ITSELF, "            pass\n"),
         ),
         (
             suite(
@@ -63,7 +63,7 @@ FACES: Final = (
         Promise.STARVES,
         (
             Edit(
-                "_context",
+                "aio",
                 "_Flight(queue, began + patience if",
                 "_Flight(queue, began + 1000 if",
             ),
@@ -75,8 +75,8 @@ FACES: Final = (
         "A transaction whose body raised is written all the same.",
         Promise.FAILURE,
         (
-            Edit("_context", _COMMIT_UNLESS_ERROR, f"        {_COMMIT}"),
-            Edit("_sync", _COMMIT_UNLESS_ERROR, f"        {_COMMIT}"),
+            Edit("aio", _COMMIT_UNLESS_ERROR, f"        {_COMMIT}"),
+            Edit("blocking", _COMMIT_UNLESS_ERROR, f"        {_COMMIT}"),
         ),
         (suite("transactions::TestDiscard::test_an_exception_discards"),),
     ),
@@ -85,8 +85,8 @@ FACES: Final = (
         "A context manager that is left by an exception saves what was half done.",
         Promise.FAILURE,
         (
-            Edit("_context", "        if error is None:\n            await self.save()", "        await self.save()"),
-            Edit("_sync", "        if error is None:\n            self.save()", "        self.save()"),
+            Edit("aio", "        if error is None:\n            await self.save()", "        await self.save()"),
+            Edit("blocking", "        if error is None:\n            self.save()", "        self.save()"),
         ),
         (suite("save_and_load::TestTheContextManager"),),
     ),
@@ -96,7 +96,7 @@ FACES: Final = (
         Promise.LOOP,
         (
             Edit(
-                "_context",
+                "aio",
                 "await self._in_executor(loop, self._sync_load_internal)",
                 "self._sync_load_internal()",
             ),
@@ -109,7 +109,7 @@ FACES: Final = (
         Promise.LOOP,
         (
             Edit(
-                "_context",
+                "aio",
                 "await self._in_executor(loop, self._sync_save_internal)",
                 "self._sync_save_internal()",
             ),

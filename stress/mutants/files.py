@@ -16,14 +16,20 @@ FILES: Final = (
         "no-file-fsync",
         "The new file is not synced before it replaces the old one.",
         Promise.LOST,
-        (Edit("_files", _SYNC_THE_FILE, "        check()"),),
+        (Edit("files", _SYNC_THE_FILE, "        check()"),),
         (_STEPS, _POWER),
     ),
     Mutant(
         "no-directory-fsync",
         "The directory is not synced after the replacing, so the old name may come back.",
         Promise.LOST,
-        (Edit("_files", "        if durable:\n            sync_name(path, new_directory=new_directory)\n", ""),),
+        (
+            Edit(
+                "files",
+                "        if durable:\n            sync_name(path, new_directory=new_directory)\n",
+                "",
+            ),
+        ),
         (_STEPS, _POWER),
     ),
     Mutant(
@@ -31,9 +37,9 @@ FILES: Final = (
         "The new file is synced only when it has replaced the old one.",
         Promise.LOST,
         (
-            Edit("_files", _SYNC_THE_FILE, "        check()"),
+            Edit("files", _SYNC_THE_FILE, "        check()"),
             Edit(
-                "_files",
+                "files",
                 "        if durable:\n            sync_name(",
                 "        if durable:\n            _sync(fd)\n            sync_name(",
             ),
@@ -44,7 +50,7 @@ FILES: Final = (
         "new-directories-unsynced",
         "A directory that was made for the file may be gone after a power loss.",
         Promise.LOST,
-        (Edit("_files", "        _sync_parent(os.path.dirname(directory))\n", ""),),
+        (Edit("files", "        _sync_parent(os.path.dirname(directory))\n", ""),),
         (_STEPS,),
     ),
     Mutant(
@@ -53,7 +59,7 @@ FILES: Final = (
         Promise.LOST,
         (
             Edit(
-                "_files",
+                "files",
                 "        os.fsync(fd)\n",
                 "        try:\n            os.fsync(fd)\n        except OSError:\n            os.fsync(fd)\n",
             ),
@@ -66,7 +72,7 @@ FILES: Final = (
         Promise.TORN,
         (
             Edit(
-                "_files",
+                "files",
                 "            os.replace(source, target)\n",
                 '            with open(source, "rb") as new, open(target, "wb") as old:\n'
                 "                old.write(new.read())\n"
@@ -84,7 +90,7 @@ FILES: Final = (
         Promise.TORN,
         (
             Edit(
-                "_files",
+                "files",
                 "            rest = rest[os.write(fd, rest) :]\n",
                 "            os.write(fd, rest)\n            rest = rest[len(rest) :]\n",
             ),
@@ -97,7 +103,9 @@ FILES: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "_store", "            aside = move_aside(self.path, durable=True)\n", "            aside = self.path\n"
+                "store",
+                "            aside = move_aside(self.path, durable=True)\n",
+                "            aside = self.path\n",
             ),
         ),
         (suite("save_and_load::TestCorruptFiles::test_a_file_corrupt_by_the_time_of_a_save"),),
@@ -106,21 +114,21 @@ FILES: Final = (
         "no-second-look",
         "A file that somebody is just rewriting in place is moved aside at the first look.",
         Promise.CLOBBERED,
-        (Edit("_store", "_SECOND_LOOKS: Final = 5", "_SECOND_LOOKS: Final = 0"),),
+        (Edit("store", "_SECOND_LOOKS: Final = 5", "_SECOND_LOOKS: Final = 0"),),
         (suite("moments::TestASecondLook"),),
     ),
     Mutant(
         "repeated-keys-not-kept",
         "A file that repeats keys is overwritten without a copy of what it was.",
         Promise.CLOBBERED,
-        (Edit("_store", "        if old.repeats:\n", "        if False:\n"),),
+        (Edit("store", "        if old.repeats:\n", "        if False:\n"),),
         (suite("save_and_load::TestLayouts::test_duplicate_keys_are_kept_aside_when_overwritten"),),
     ),
     Mutant(
         "symlink-replaced",
         "A symbolic link is replaced by a file, and its target stays as it was.",
         Promise.CLOBBERED,
-        (Edit("_group", "    real = os.path.realpath(path)\n", "    real = os.path.abspath(path)\n"),),
+        (Edit("queue", "    real = os.path.realpath(path)\n", "    real = os.path.abspath(path)\n"),),
         (suite("save_and_load::TestSymlinks::test_the_link_stays_and_its_target_is_written"),),
     ),
     Mutant(
@@ -129,7 +137,7 @@ FILES: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "_store",
+                "store",
                 "                for leftover in remove_leftovers(self.path):",
                 "                for leftover in ():",
             ),
@@ -140,21 +148,27 @@ FILES: Final = (
         "living-writer-s-temporary-removed",
         "A temporary is removed though its writer lives.",
         Promise.LOST,
-        (Edit("_files", "S_ISREG(os.fstat(fd).st_mode) and try_lock(fd):", "S_ISREG(os.fstat(fd).st_mode):"),),
+        (
+            Edit(
+                "files",
+                "S_ISREG(os.fstat(fd).st_mode) and try_lock(fd):",
+                "S_ISREG(os.fstat(fd).st_mode):",
+            ),
+        ),
         (suite("moments::TestTemporaries::test_one_whose_writer_lives_stays"),),
     ),
     Mutant(
         "temporary-not-locked",
         "A writer does not lock its temporary, so that others take it for a leftover.",
         Promise.LOST,
-        (Edit("_files", "        try_lock(fd)  # marks", "        # marks"),),
+        (Edit("files", "        try_lock(fd)  # marks", "        # marks"),),
         (suite("moments::TestTemporaries::test_one_whose_writer_lives_stays"),),
     ),
     Mutant(
         "fixed-temporary-name",
         "The temporary has always the same name, which anybody can plant a file under.",
         Promise.ACCESS,
-        (Edit("_files", "os.urandom(8).hex()", "bytes(8).hex()"),),
+        (Edit("files", "os.urandom(8).hex()", "bytes(8).hex()"),),
         (suite("bad_places::TestTemporaryFiles::test_names_are_random_and_short_lived"),),
     ),
     Mutant(
@@ -163,7 +177,7 @@ FILES: Final = (
         Promise.ACCESS,
         (
             Edit(
-                "_files",
+                "files",
                 "os.O_CREAT | os.O_EXCL | NO_FOLLOW, mode)",
                 "os.O_CREAT | NO_FOLLOW, mode)",
             ),
@@ -174,21 +188,21 @@ FILES: Final = (
         "mode-not-kept",
         "The new file does not get the access rights of the old one.",
         Promise.ACCESS,
-        (Edit("_files", "        share_access(path, fd)\n", ""),),
+        (Edit("files", "        share_access(path, fd)\n", ""),),
         (suite("save_and_load::TestModes::test_the_mode_of_a_file_is_kept"),),
     ),
     Mutant(
         "temporary-open-to-all",
         "For a moment, the temporary can be read by more users than the file that it will replace.",
         Promise.ACCESS,
-        (Edit("_files", "        mode = 0o600  # widened", "        mode = 0o666  # widened"),),
+        (Edit("files", "        mode = 0o600  # widened", "        mode = 0o666  # widened"),),
         (suite("moments::TestTemporaries::test_one_is_never_open_to_more_users_than_the_file"),),
     ),
     Mutant(
         "group-of-the-writer-let-in",
         "Where the file's group cannot be given, the writer's own group gets its rights.",
         Promise.ACCESS,
-        (Edit("_files", "        mode &= ~0o070 | (mode & 0o007) << 3", "        mode &= 0o777"),),
+        (Edit("files", "        mode &= ~0o070 | (mode & 0o007) << 3", "        mode &= 0o777"),),
         (suite("bad_places::TestRights::test_a_file_of_a_group_one_is_not_in"),),
     ),
     Mutant(
@@ -197,7 +211,7 @@ FILES: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_files",
+                "files",
                 '        raise _durability_unknown(path, "the file was replaced", error) from error\n',
                 "        raise\n",
             ),
@@ -208,7 +222,7 @@ FILES: Final = (
         "temporary-left-by-a-failed-write",
         "A write that failed leaves its temporary behind.",
         Promise.FAILURE,
-        (Edit("_files", "                os.unlink(temporary)\n", "                pass\n"),),
+        (Edit("files", "                os.unlink(temporary)\n", "                pass\n"),),
         (suite(_BROKEN_DISK + "test_an_unsynced_file_does_not_replace_the_old_one"),),
     ),
     Mutant(
@@ -217,7 +231,7 @@ FILES: Final = (
         Promise.LOST,
         (
             Edit(
-                "_store",
+                "store",
                 "                return self.read()\n",
                 "                return self._known if self._known.present else self.read()\n",
             ),

@@ -17,7 +17,7 @@ LOCKS: Final = (
         "no-file-lock",
         "The lock is said to be had without asking the kernel.",
         Promise.LOST,
-        (Edit("_flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),),
+        (Edit("flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),),
         (_INCREMENTS, _HAMMER),
     ),
     Mutant(
@@ -26,11 +26,11 @@ LOCKS: Final = (
         Promise.LOST,
         (
             Edit(
-                "_store",
+                "store",
                 "            written = replace(\n",
                 "            self._lock.release()\n            written = replace(\n",
             ),
-            Edit("_store", "check=self._lock.check", "check=lambda: None"),
+            Edit("store", "check=self._lock.check", "check=lambda: None"),
         ),
         (_INCREMENTS, _HAMMER),
     ),
@@ -40,7 +40,7 @@ LOCKS: Final = (
         Promise.LOST,
         (
             Edit(
-                "_lock",
+                "lock",
                 "                unlock(fd)\n        finally",
                 "                unlock(fd)\n                os.unlink(self.path)\n        finally",
             ),
@@ -53,7 +53,7 @@ LOCKS: Final = (
         Promise.LOST,
         (
             Edit(
-                "_lock",
+                "lock",
                 "if granted and self._is_at_path(status := os.fstat(fd)):",
                 "if granted and (status := os.fstat(fd)):",
             ),
@@ -64,28 +64,34 @@ LOCKS: Final = (
         "deleted-lock-file-not-noticed",
         "Nobody looks before the replacing whether the lock file is still the one that was locked.",
         Promise.LOST,
-        (Edit("_store", "check=self._lock.check", "check=lambda: None"),),
+        (Edit("store", "check=self._lock.check", "check=lambda: None"),),
         (suite("processes::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
     ),
     Mutant(
         "transaction-repeated-after-a-lost-lock",
         "A transaction that lost its lock is written later, over what others wrote meanwhile.",
         Promise.LOST,
-        (Edit("_operations", "    repeatable = False\n", ""),),
+        (Edit("operations", "    repeatable = False\n", ""),),
         (suite("processes::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
     ),
     Mutant(
         "forked-child-unlocks",
         "A forked child lets go of what it inherited by unlocking, which unlocks its parent's lock.",
         Promise.LOST,
-        (Edit("_lock", "        for fd in self._open_fds:\n            os.close(fd)\n", "        self.release()\n"),),
+        (
+            Edit(
+                "lock",
+                "        for fd in self._open_fds:\n            os.close(fd)\n",
+                "        self.release()\n",
+            ),
+        ),
         (suite("processes::TestForks::test_a_child_cannot_release_its_parents_lock"),),
     ),
     Mutant(
         "forked-child-keeps-the-descriptor",
         "A forked child keeps its parent's lock open, so that it outlasts the parent.",
         Promise.STARVES,
-        (Edit("_group", "        queue.disown()\n", "        pass\n"),),
+        (Edit("queue", "        queue.disown()\n", "        pass\n"),),
         (suite("processes::TestForks::test_a_forked_child_does_not_outlast_a_killed_holder"),),
     ),
     Mutant(
@@ -94,7 +100,7 @@ LOCKS: Final = (
         Promise.STARVES,
         (
             Edit(
-                "_flock",
+                "flock",
                 "        fcntl.flock(fd, fcntl.LOCK_EX)\n",
                 "        while not try_lock(fd):\n            threading.Event().wait(0.005)\n",
             ),
@@ -105,7 +111,7 @@ LOCKS: Final = (
         "codec-imported-in-a-cycle",
         "The first cycle imports a codec, of which a fork in another thread makes half of one in the child.",
         Promise.FAILURE,
-        (Edit("_lock", 'boot_id", encoding="utf-8"', 'boot_id", encoding="ascii"'),),
+        (Edit("lock", 'boot_id", encoding="utf-8"', 'boot_id", encoding="ascii"'),),
         (suite("processes::TestForks::test_no_call_imports_a_module"),),
     ),
     Mutant(
@@ -114,7 +120,7 @@ LOCKS: Final = (
         Promise.STARVES,
         (
             Edit(
-                "_lock",
+                "lock",
                 "            if self._stamped:\n                with contextlib",
                 "            if False:\n                with contextlib",
             ),
@@ -125,14 +131,14 @@ LOCKS: Final = (
         "dead-holder-shown",
         "A process that is dead is shown as the holder.",
         Promise.STARVES,
-        (Edit("_lock", "    if verified and not _is_alive(pid, start):\n        return nobody\n", ""),),
+        (Edit("lock", "    if verified and not _is_alive(pid, start):\n        return nobody\n", ""),),
         (suite("processes::TestTheHolder::test_a_dead_process_is_not_shown_for_a_holder_without_a_stamp"),),
     ),
     Mutant(
         "holder-asked-once",
         "A process that has just taken the lock is said to be one that does not say who it is.",
         Promise.STARVES,
-        (Edit("_lock", "for pause in _LOOKS:", "for pause in _LOOKS[:1]:"),),
+        (Edit("lock", "for pause in _LOOKS:", "for pause in _LOOKS[:1]:"),),
         (suite("processes::TestTheHolder::test_who_has_just_taken_the_lock_is_known"),),
     ),
     Mutant(
@@ -141,7 +147,7 @@ LOCKS: Final = (
         Promise.ACCESS,
         (
             Edit(
-                "_lock",
+                "lock",
                 "        flags = os.O_RDWR | NO_FOLLOW | NO_WAIT\n",
                 "        flags = os.O_RDWR | NO_WAIT\n",
             ),
@@ -152,7 +158,7 @@ LOCKS: Final = (
         "lock-file-open-to-all",
         "For a moment, a new lock file can be opened by more users than the data file.",
         Promise.ACCESS,
-        (Edit("_lock", "mode = 0o600 if os.path.exists(self._data_path) else 0o666", "mode = 0o666"),),
+        (Edit("lock", "mode = 0o600 if os.path.exists(self._data_path) else 0o666", "mode = 0o666"),),
         (suite("moments::TestTheLockFile::test_it_is_never_open_to_more_users_than_the_file"),),
     ),
     Mutant(
@@ -161,7 +167,7 @@ LOCKS: Final = (
         Promise.ACCESS,
         (
             Edit(
-                "_lock",
+                "lock",
                 "                        share_access(self._data_path, fd, mask=0o666)\n",
                 "                        pass\n",
             ),
@@ -172,7 +178,7 @@ LOCKS: Final = (
         "stranger-s-file-stamped",
         "A file that was put under the lock file's name by a hard link is written to.",
         Promise.ACCESS,
-        (Edit("_lock", "ours = status.st_nlink == 1  #", "ours = True  #"),),
+        (Edit("lock", "ours = status.st_nlink == 1  #", "ours = True  #"),),
         (suite("bad_places::TestTheKindOfTheLockFile::test_a_hard_link_changes_nobody_s_file"),),
     ),
 )

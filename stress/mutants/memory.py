@@ -13,7 +13,7 @@ MEMORY: Final = (
         "no-merge",
         "Saving writes all of memory over what others changed meanwhile.",
         Promise.CLOBBERED,
-        (Edit("_operations", "        if draft.is_new:\n", "        if True:\n"),),
+        (Edit("operations", "        if draft.is_new:\n", "        if True:\n"),),
         (suite("save_and_load::TestMerging::test_a_key_that_others_changed_is_kept"),),
     ),
     Mutant(
@@ -22,7 +22,7 @@ MEMORY: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "_operations",
+                "operations",
                 _MERGE,
                 "            draft._texts.update({key: one.mine for key, one in self.unsaved.items()})\n" + _MERGE,
             ),
@@ -33,7 +33,7 @@ MEMORY: Final = (
         "conflict-not-raised",
         'on_conflict="raise" overwrites what others changed, without a word.',
         Promise.CLOBBERED,
-        (Edit("_merge", "            conflicts.append(key)\n", "            merged[key] = change.mine\n"),),
+        (Edit("merge", "            conflicts.append(key)\n", "            merged[key] = change.mine\n"),),
         (suite("conflicts::TestRaise::test_a_conflict_raises"),),
     ),
     Mutant(
@@ -42,7 +42,7 @@ MEMORY: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "_operations",
+                "operations",
                 "base = own.text if own.text is not None and own.written > origin.mark else change.base",
                 "base = change.base",
             ),
@@ -53,7 +53,7 @@ MEMORY: Final = (
         "compared-by-equality",
         "1, 1.0 and True are taken for the same value.",
         Promise.MEMORY,
-        (Edit("_values", "_canonical(one) == _canonical(other)", "decode(one) == decode(other)"),),
+        (Edit("values", "_canonical(one) == _canonical(other)", "decode(one) == decode(other)"),),
         (
             suite("atomic::TestCompareAndSet::test_equal_values_of_other_json_do_not_match"),
             suite("memory::TestExactness::test_equal_values_of_other_json_are_changes"),
@@ -63,21 +63,21 @@ MEMORY: Final = (
         "compared-by-spelling",
         "The same value spelt otherwise is taken for a change.",
         Promise.MEMORY,
-        (Edit("_values", "one == other or _canonical(one) == _canonical(other)", "one == other"),),
+        (Edit("values", "one == other or _canonical(one) == _canonical(other)", "one == other"),),
         (suite("sameness::TestTheSameValue"),),
     ),
     Mutant(
         "nan-accepted",
         "NaN is written as null, and comes back as None.",
         Promise.FAILURE,
-        (Edit("_values", 'text != b"null" or value is None', "True"),),
+        (Edit("values", 'text != b"null" or value is None', "True"),),
         (suite("bad_values::TestSaveRefuses::test_at_the_top_too[async-NaN]"),),
     ),
     Mutant(
         "unequal-values-accepted",
         "Tuples, sets, dates and what stands in them are written as something else.",
         Promise.FAILURE,
-        (Edit("_values", "text) and decode(text) == value", "text)"),),
+        (Edit("values", "text) and decode(text) == value", "text)"),),
         (suite("bad_values::TestSaveRefuses::test_at_the_top_too[async-tuple]"),),
     ),
     Mutant(
@@ -86,7 +86,7 @@ MEMORY: Final = (
         Promise.LOST,
         (
             Edit(
-                "_operations",
+                "operations",
                 "            draft.put(self._memory(), ",
                 "            draft.put({key: one.mine for key, one in self.unsaved.items()}, ",
             ),
@@ -99,7 +99,7 @@ MEMORY: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_memory",
+                "memory",
                 "        self.data, self.seen, self._ahead = live, document, {}\n",
                 "        live.update({key: self.data[key] for key in self.unsaved_keys() if key in self.data})\n"
                 "        self.data, self.seen, self._ahead = live, document, {}\n",
@@ -111,14 +111,14 @@ MEMORY: Final = (
         "older-load-taken-for-newer",
         "A load that a save overtook puts back into memory what the save had replaced.",
         Promise.MEMORY,
-        (Edit("_memory", "        if position < self.position:\n            return False\n", ""),),
+        (Edit("memory", "        if position < self.position:\n            return False\n", ""),),
         (suite("corners::TestLoading::test_a_load_that_a_save_overtakes_is_not_taken_for_newer"),),
     ),
     Mutant(
         "earlier-load-taken-for-later",
         "A load that ends last puts back into memory what it read before a later one began.",
         Promise.MEMORY,
-        (Edit("_memory", "if position == self.position and began < self._read:", "if False:"),),
+        (Edit("memory", "if position == self.position and began < self._read:", "if False:"),),
         (suite("sharing::TestReadings::test_one_does_not_undo_a_later_one"),),
     ),
     Mutant(
@@ -127,7 +127,7 @@ MEMORY: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_memory",
+                "memory",
                 "concerned = (*self.data.touched, *self._flights, *self._ahead)",
                 "concerned = (*differences.texts, *differences.gone)",
             ),
@@ -140,7 +140,7 @@ MEMORY: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_live",
+                "live",
                 "            if key in texts and dict.get(self, key) is texts[key]:  # a signal",
                 "            if False:  # a signal",
             ),
@@ -155,14 +155,14 @@ MEMORY: Final = (
         "change-during-a-call-lost",
         "What was set while a call was under way is overwritten by its result.",
         Promise.MEMORY,
-        (Edit("_memory", "elif self._was_changed_since(key, mine, write):", "elif False:"),),
+        (Edit("memory", "elif self._was_changed_since(key, mine, write):", "elif False:"),),
         (suite("atomic::TestUnsavedChanges::test_a_set_during_an_incr_comes_after_it"),),
     ),
     Mutant(
         "copy-shares-memory",
         "Changing what get_all_data() returned changes the context.",
         Promise.MEMORY,
-        (Edit("_memory", "else _own_copy(value)", "else value"),),
+        (Edit("memory", "else _own_copy(value)", "else value"),),
         (suite("memory::TestGetAllData"),),
     ),
     Mutant(
@@ -171,7 +171,7 @@ MEMORY: Final = (
         Promise.LOST,
         (
             Edit(
-                "_live",
+                "live",
                 "        if value is touched.seen and is_scalar(value) and ",
                 "        if value is touched.seen and ",
             ),

@@ -11,14 +11,14 @@ ONCE: Final = (
         "computed-by-every-worker",
         "A worker that waited computes the value again.",
         Promise.ONCE,
-        (Edit("_once", "                if _VALUE not in tx:\n", "                if True:\n"),),
+        (Edit("once", "                if _VALUE not in tx:\n", "                if True:\n"),),
         (suite("plugin::TestComputeOnce::test_every_worker_runs_all_tests"),),
     ),
     Mutant(
         "torn-down-by-every-worker",
         "A value stays when it was torn down, and every worker tears it down.",
         Promise.ONCE,
-        (Edit("_once", "                tx.clear()\n", ""),),
+        (Edit("once", "                tx.clear()\n", ""),),
         (suite("plugin::TestTeardown::test_it_runs_once_after_the_last_test[-n 3]"),),
     ),
 )

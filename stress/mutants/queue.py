@@ -26,12 +26,12 @@ QUEUE: Final = (
         Promise.LOST,
         (
             Edit(
-                "_group",
+                "queue",
                 "if not self._waiting or not self._busy.acquire(blocking=False):",
                 "if not (self._busy.acquire(blocking=False) or True) or not self._waiting:",
             ),
-            Edit("_group", "(self._busy.locked() and not even_if_busy)", "False"),
-            Edit("_flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),
+            Edit("queue", "(self._busy.locked() and not even_if_busy)", "False"),
+            Edit("flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),
         ),
         (suite("moments::TestOneCycleAtATime", limit=15),),
     ),
@@ -41,11 +41,11 @@ QUEUE: Final = (
         Promise.LOST,
         (
             Edit(
-                "_group",
+                "queue",
                 "if not self._waiting or not self._busy.acquire(blocking=False):",
                 "if not (self._busy.acquire(blocking=False) or True) or not self._waiting:",
             ),
-            Edit("_group", "(self._busy.locked() and not even_if_busy)", "False"),
+            Edit("queue", "(self._busy.locked() and not even_if_busy)", "False"),
         ),
         (suite("engine::TestOneThreadAtATime", limit=15),),
     ),
@@ -53,7 +53,7 @@ QUEUE: Final = (
         "a-queue-for-each-context",
         "Contexts on the same file do not know of each other, so that a task waits for its own transaction.",
         Promise.FAILURE,
-        (Edit("_group", "        queue = known and known()\n", "        queue = None\n"),),
+        (Edit("queue", "        queue = known and known()\n", "        queue = None\n"),),
         (
             suite(
                 "transactions::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10
@@ -66,7 +66,7 @@ QUEUE: Final = (
         Promise.LOST,
         (
             Edit(
-                "_group",
+                "queue",
                 _DRAWN_UP,
                 _DRAWN_UP + "            self._settle(applied)\n            threading.Event().wait(0.1)\n",
             ),
@@ -83,7 +83,7 @@ QUEUE: Final = (
         Promise.LOST,
         (
             Edit(
-                "_group",
+                "queue",
                 "            request.error = request.error or self._named(own_copy(error))\n",
                 "            request.error = None\n",
             ),
@@ -96,7 +96,7 @@ QUEUE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_group",
+                "queue",
                 _APPLIED,
                 _APPLIED + "            batch[0].result, batch[-1].result = batch[-1].result, batch[0].result\n",
             ),
@@ -109,7 +109,7 @@ QUEUE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_group",
+                "queue",
                 _APPLIED,
                 _APPLIED + "            for one in batch:\n"
                 "                one.error = next((other.error for other in batch if other.error), None)\n",
@@ -123,7 +123,7 @@ QUEUE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_group",
+                "queue",
                 _ENDED,
                 _ENDED + "            for request in batch:\n"
                 "                request.document, request.position = draft.document(), draft.position\n",
@@ -137,12 +137,12 @@ QUEUE: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "_request",
+                "request",
                 "        return self._fate.setdefault(None, _Fate.BEGUN) is _Fate.BEGUN\n",
                 "        self._fate[None] = _Fate.BEGUN\n        return True\n",
             ),
             Edit(
-                "_group",
+                "queue",
                 "            self._discard(request)\n        return is_withdrawn\n",
                 "            pass\n        return is_withdrawn\n",
             ),
@@ -155,7 +155,7 @@ QUEUE: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_group",
+                "queue",
                 _CLOSED + "        self._settle(over)\n",
                 _CLOSED + "        threading.Thread(target=self._settle, args=[over], daemon=True).start()\n",
             ),
@@ -166,7 +166,7 @@ QUEUE: Final = (
         "timeout-names-nobody",
         "A wait that ends in a timeout does not say who holds the lock.",
         Promise.STARVES,
-        (Edit("_group", "self.store.holder(probe=False)", "None"),),
+        (Edit("queue", "self.store.holder(probe=False)", "None"),),
         (suite("transactions::TestTimeout::test_it_carries_its_data"),),
     ),
     Mutant(
@@ -175,7 +175,7 @@ QUEUE: Final = (
         Promise.LOOP,
         (
             Edit(
-                "_group",
+                "queue",
                 "            outcome = self._turn(wait=False)\n            while",
                 "            outcome = self._turn(wait=True)\n            while",
             ),
@@ -188,7 +188,7 @@ QUEUE: Final = (
         Promise.LOOP,
         (
             Edit(
-                "_group",
+                "queue",
                 _ELSEWHERE,
                 _IN_THE_EXECUTOR,
             ),
@@ -204,7 +204,7 @@ QUEUE: Final = (
         "reentrancy-unchecked",
         "A task that calls the same file inside its own transaction waits for itself.",
         Promise.FAILURE,
-        (Edit("_group", "        self._check_reentrancy(request.owner)\n", ""),),
+        (Edit("queue", "        self._check_reentrancy(request.owner)\n", ""),),
         (
             suite("corners::TestCallables::test_a_function_that_calls_the_same_file_is_told_so", limit=15),
             suite("transactions::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once", limit=15),
@@ -214,7 +214,7 @@ QUEUE: Final = (
         "turned-link-not-followed",
         "A call goes to where a symbolic link led before.",
         Promise.LOST,
-        (Edit("_group", "os.path.realpath(request.path) != self.name", "False"),),
+        (Edit("queue", "os.path.realpath(request.path) != self.name", "False"),),
         (suite("save_and_load::TestSymlinks::test_a_link_that_was_turned_is_followed_anew"),),
     ),
     Mutant(
@@ -223,7 +223,7 @@ QUEUE: Final = (
         Promise.STARVES,
         (
             Edit(
-                "_context",
+                "aio",
                 "            if is_turned or not queue.needs_running():\n",
                 "            if not queue.needs_running():\n",
             ),
@@ -243,7 +243,7 @@ QUEUE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_group",
+                "queue",
                 _CLOSED,
                 "            self._cycle_thread = None\n" + _CLOSED,
             ),

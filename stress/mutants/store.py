@@ -16,7 +16,7 @@ STORE: Final = (
         "nothing-to-write-unsynced",
         "A durable call that finds nothing to write is acknowledged though others have not synced what it found.",
         Promise.LOST,
-        (Edit("_store", "        elif durable and document.present:\n", "        elif False:\n"),),
+        (Edit("store", "        elif durable and document.present:\n", "        elif False:\n"),),
         (suite(_NOTHING_TO_WRITE + "test_it_syncs_what_it_found"),),
     ),
     Mutant(
@@ -25,7 +25,7 @@ STORE: Final = (
         Promise.LOST,
         (
             Edit(
-                "_files",
+                "files",
                 "        sync_name(path, new_directory=new_directory)\n    except FileNotFoundError:\n",
                 "    except FileNotFoundError:\n",
             ),
@@ -38,7 +38,7 @@ STORE: Final = (
         Promise.LOST,
         (
             Edit(
-                "_files",
+                "files",
                 '        raise _durability_unknown(path, "there was nothing to write", error) from error\n',
                 "        return\n",
             ),
@@ -49,7 +49,7 @@ STORE: Final = (
         "new-directory-of-another-unsynced",
         "A directory that somebody else has just made is taken for durable.",
         Promise.LOST,
-        (Edit("_files", "    if new_directory:\n", "    if False:\n"),),
+        (Edit("files", "    if new_directory:\n", "    if False:\n"),),
         (suite(_NEW_DIRECTORY + "test_one_whose_maker_was_killed_is_synced_by_the_next"),),
     ),
     Mutant(
@@ -58,7 +58,7 @@ STORE: Final = (
         Promise.LOST,
         (
             Edit(
-                "_store",
+                "store",
                 "        self._lock.in_new_directory &= not durable\n",
                 "        self._lock.in_new_directory = False\n",
             ),
@@ -71,7 +71,7 @@ STORE: Final = (
         Promise.LOOP,
         (
             Edit(
-                "_lock",
+                "lock",
                 "_write_at_start(fd, _NEW_STAMP if self.in_new_directory else _EMPTY_STAMP)",
                 "_write_at_start(fd, _NEW_STAMP)",
             ),
@@ -84,7 +84,7 @@ STORE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_lock",
+                "lock",
                 "contextlib.suppress(FileExistsError, FileNotFoundError)",
                 "contextlib.suppress(FileNotFoundError)",
             ),
@@ -95,7 +95,7 @@ STORE: Final = (
         "removed-directory-fails-the-cycle",
         "A directory that is removed under a cycle fails its calls, which could be repeated.",
         Promise.FAILURE,
-        (Edit("_store", "            self._wait_for_the_lock_file_to_go()\n", ""),),
+        (Edit("store", "            self._wait_for_the_lock_file_to_go()\n", ""),),
         (suite(_REMOVED + "test_under_a_cycle"),),
     ),
     Mutant(
@@ -104,7 +104,7 @@ STORE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_store",
+                "store",
                 "            time.sleep(_SECOND_LOOK_SECONDS)\n\n    def _count",
                 "            return\n\n    def _count",
             ),
@@ -115,28 +115,28 @@ STORE: Final = (
         "standard-stream-taken",
         "A file of ours becomes the standard output of a process that has closed its own.",
         Promise.TORN,
-        (Edit("_files", "    if fd > _LAST_STANDARD_STREAM:\n", "    if True:\n"),),
+        (Edit("files", "    if fd > _LAST_STANDARD_STREAM:\n", "    if True:\n"),),
         (suite("store::TestClosedStreams::test_what_is_printed_lands_in_no_file"),),
     ),
     Mutant(
         "printed-meanwhile-stays",
         "What is printed while a temporary is the standard output for a moment stays in it.",
         Promise.TORN,
-        (Edit("_files", "    if flags & os.O_EXCL:  #", "    if False:  #"),),
+        (Edit("files", "    if flags & os.O_EXCL:  #", "    if False:  #"),),
         (suite("store::TestClosedStreams::test_nor_what_is_printed_between"),),
     ),
     Mutant(
         "repeats-warned-of-at-each-look",
         "The log is filled with the same warning for as long as a watch looks at a file that repeats keys.",
         Promise.FAILURE,
-        (Edit("_store", "        if content != self._warned_of:\n", "        if True:\n"),),
+        (Edit("store", "        if content != self._warned_of:\n", "        if True:\n"),),
         (suite("store::TestReading::test_repeated_keys_are_warned_of_once_a_content"),),
     ),
     Mutant(
         "leftovers-of-later-crashes-stay",
         "A context that has looked for leftovers once never looks again, though a holder has died since.",
         Promise.CLOBBERED,
-        (Edit("_store", "            if self._lock.holder_crashed or not", "            if not"),),
+        (Edit("store", "            if self._lock.holder_crashed or not", "            if not"),),
         (suite("store::TestLeftovers"),),
     ),
     Mutant(
@@ -145,7 +145,7 @@ STORE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_files",
+                "files",
                 "        with contextlib.suppress(OSError):  # gone, or owned by another user\n",
                 "        with contextlib.nullcontext():\n",
             ),
@@ -158,7 +158,9 @@ STORE: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "_files", "    if durable:\n        sync_directory(directory)\n    return aside\n", "    return aside\n"
+                "files",
+                "    if durable:\n        sync_directory(directory)\n    return aside\n",
+                "    return aside\n",
             ),
         ),
         (suite("store::TestMovingAside"),),
@@ -167,14 +169,14 @@ STORE: Final = (
         "every-cycle-counted-as-a-wait",
         "A cycle that found the lock free is counted as one that waited.",
         Promise.FAILURE,
-        (Edit("_store", "waits=cycle.waited > 0,", "waits=cycle.waited >= 0,"),),
+        (Edit("store", "waits=cycle.waited > 0,", "waits=cycle.waited >= 0,"),),
         (suite("lock::TestWaiting"),),
     ),
     Mutant(
         "waited-once-waited-always",
         "A cycle that found the lock free is said to have waited if one before it did.",
         Promise.FAILURE,
-        (Edit("_lock", "        self.waited = False\n        while True:\n", "        while True:\n"),),
+        (Edit("lock", "        self.waited = False\n        while True:\n", "        while True:\n"),),
         (suite("lock::TestWaiting"),),
     ),
     Mutant(
@@ -183,7 +185,7 @@ STORE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "_lock",
+                "lock",
                 "            with contextlib.suppress(OSError):  # closing unlocks it as well",
                 "            with contextlib.nullcontext():  # closing unlocks it as well",
             ),
@@ -196,7 +198,7 @@ STORE: Final = (
         Promise.STARVES,
         (
             Edit(
-                "_lock",
+                "lock",
                 "        finally:\n            self._let_go(fd)\n",
                 "        except KeyError:\n            pass\n        else:\n            self._let_go(fd)\n",
             ),
@@ -207,14 +209,20 @@ STORE: Final = (
         "handler-waits-for-its-own-thread",
         "A signal handler that comes while a lock file is opened, and locks another file, waits for ever.",
         Promise.CANCELLING,
-        (Edit("_flock", "fork_gate: Final = threading.RLock()", "fork_gate: Final = threading.Lock()"),),
+        (Edit("flock", "fork_gate: Final = threading.RLock()", "fork_gate: Final = threading.Lock()"),),
         (suite("lock::TestASignalHandler", limit=10),),
     ),
     Mutant(
         "vain-wait-unnoticed",
         "A wait for a lock file that was deleted under a stopped holder is taken for one like any other.",
         Promise.STARVES,
-        (Edit("_lock", "            return not self._is_at_path(wait.status)\n", "            return False\n"),),
+        (
+            Edit(
+                "lock",
+                "            return not self._is_at_path(wait.status)\n",
+                "            return False\n",
+            ),
+        ),
         (suite("lock::TestAWaitInVain"),),
     ),
     Mutant(
@@ -223,7 +231,7 @@ STORE: Final = (
         Promise.STARVES,
         (
             Edit(
-                "_lock",
+                "lock",
                 "                raise\n        return wait.settle()\n",
                 "                raise\n        return True\n",
             ),
@@ -234,14 +242,20 @@ STORE: Final = (
         "abandoned-wait-not-unlocked",
         "A wait that was abandoned closes its lock without unlocking it, so that a forked child keeps it.",
         Promise.STARVES,
-        (Edit("_lock", "                unlock(fd)\n        finally", "                pass\n        finally"),),
+        (
+            Edit(
+                "lock",
+                "                unlock(fd)\n        finally",
+                "                pass\n        finally",
+            ),
+        ),
         (suite(_ABANDONED + "test_it_keeps_no_lock_when_it_is_granted_one"),),
     ),
     Mutant(
         "abandoned-wait-unknown-to-children",
         "A forked child inherits the descriptors of abandoned waits, and keeps them open.",
         Promise.STARVES,
-        (Edit("_lock", "            self._open_fds.add(fd)\n", "            self._open_fds = {fd}\n"),),
+        (Edit("lock", "            self._open_fds.add(fd)\n", "            self._open_fds = {fd}\n"),),
         (suite(_ABANDONED + "test_a_forked_child_keeps_none_of_its_descriptors"),),
     ),
     Mutant(
@@ -250,7 +264,7 @@ STORE: Final = (
         Promise.STARVES,
         (
             Edit(
-                "_lock",
+                "lock",
                 "        return process[0] not in _DEAD and process[1] == start\n",
                 "        return process[1] == start\n",
             ),

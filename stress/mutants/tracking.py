@@ -13,7 +13,7 @@ TRACKING: Final = (
         Promise.LOST,
         (
             Edit(
-                "_operations",
+                "operations",
                 "        if own.taken > origin.mark and change.moment <= own.moment:\n",
                 "        if False:\n",
             ),
@@ -31,7 +31,7 @@ TRACKING: Final = (
         Promise.LOST,
         (
             Edit(
-                "_operations",
+                "operations",
                 "            own[key] = Own(known.text, known.written, max(",
                 "            if not same(change.base, change.mine):\n"
                 "                own[key] = Own(known.text, known.written, max(",
@@ -45,7 +45,7 @@ TRACKING: Final = (
         Promise.LOST,
         (
             Edit(
-                "_operations",
+                "operations",
                 "        for key, change in write.unsaved.items():\n",
                 "        for key, change in pending.items():\n",
             ),
@@ -58,7 +58,7 @@ TRACKING: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "_operations",
+                "operations",
                 "                own[key] = Own(text, self.position, known.moment, known.taken)\n"
                 "                self._claims = True\n",
                 "                self._claims = True\n",
@@ -70,7 +70,7 @@ TRACKING: Final = (
         "arrived-call-still-under-way",
         "A call whose outcome has arrived is taken to be under way until its caller hears of it.",
         Promise.MEMORY,
-        (Edit("_memory", "        for write in arrival.over:", "        for write in ():"),),
+        (Edit("memory", "        for write in arrival.over:", "        for write in ():"),),
         (suite("model::TestMemory::test_a_call_is_over_when_its_outcome_has_arrived"),),
     ),
     Mutant(
@@ -79,7 +79,7 @@ TRACKING: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_memory",
+                "memory",
                 "        return not same(mine, touched.base) or self._is_last_word(key, mine, touched.moment)\n",
                 "        return not same(mine, touched.base)\n",
             ),
@@ -90,14 +90,14 @@ TRACKING: Final = (
         "set-that-a-call-interrupts-lost",
         "A key that a signal handler's call changes in the midst of its being set is what that call made of it.",
         Promise.MEMORY,
-        (Edit("_memory", "            looked = write.origin.moment\n", "            pass\n"),),
+        (Edit("memory", "            looked = write.origin.moment\n", "            pass\n"),),
         (suite("interrupts::TestInterrupts::test_a_set_that_a_call_interrupts_comes_after_it"),),
     ),
     Mutant(
         "half-set-key-taken-for-changed",
         "A signal handler that looks at a key in the midst of its being set gets the undecoded text.",
         Promise.MEMORY,
-        (Edit("_live", "_UNDECODED if is_undecoded else MISSING", "MISSING"),),
+        (Edit("live", "_UNDECODED if is_undecoded else MISSING", "MISSING"),),
         (suite("interrupts::TestInterrupts::test_a_set_that_a_call_interrupts_comes_after_it"),),
     ),
     Mutant(
@@ -106,10 +106,12 @@ TRACKING: Final = (
         Promise.LOST,
         (
             Edit(
-                "_memory", "            if change and not same(change.mine, mine):\n                return True\n", ""
+                "memory",
+                "            if change and not same(change.mine, mine):\n                return True\n",
+                "",
             ),
             Edit(
-                "_memory",
+                "memory",
                 "            if set_at > (change.set_at if change else looked):\n                return True\n",
                 "",
             ),
@@ -122,7 +124,7 @@ TRACKING: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_memory",
+                "memory",
                 "            return touched.moment > change.set_at or not same(mine, change.mine)\n",
                 "            return not same(mine, change.mine)\n",
             ),
@@ -134,9 +136,9 @@ TRACKING: Final = (
         "What a call has made known arrives after a load that is newer, and overwrites it.",
         Promise.MEMORY,
         (
-            Edit("_memory", "elif arrival.position > self.position:  # else memory was loaded since\n", "else:\n"),
+            Edit("memory", "elif arrival.position > self.position:  # else memory was loaded since\n", "else:\n"),
             Edit(
-                "_memory",
+                "memory",
                 "                return  # by another thread, while a signal handler had the lock of memory released\n",
                 "                pass\n",
             ),
@@ -149,7 +151,7 @@ TRACKING: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_tracking",
+                "tracking",
                 "            if not self.is_writing and (position, written) == (self.done, self.written):\n",
                 "            position = self.done\n            if True:\n",
             ),
@@ -162,7 +164,9 @@ TRACKING: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_tracking", "        while self._log and self._log[0][0] <= self.horizon:\n", "        while False:\n"
+                "tracking",
+                "        while self._log and self._log[0][0] <= self.horizon:\n",
+                "        while False:\n",
             ),
         ),
         (suite("sharing::TestGrowth"),),
@@ -171,14 +175,14 @@ TRACKING: Final = (
         "keys-ahead-pile-up",
         "Keys that came and went since the last save are remembered.",
         Promise.MEMORY,
-        (Edit("_memory", "                del self._ahead[key]\n", "                pass\n"),),
+        (Edit("memory", "                del self._ahead[key]\n", "                pass\n"),),
         (suite("sharing::TestGrowth"),),
     ),
     Mutant(
         "deleted-keys-pile-up",
         "Keys that are neither in memory nor in the file are remembered.",
         Promise.MEMORY,
-        (Edit("_memory", "            del self.data.touched[key]\n", "            pass\n"),),
+        (Edit("memory", "            del self.data.touched[key]\n", "            pass\n"),),
         (suite("sharing::TestGrowth"),),
     ),
     Mutant(
@@ -187,7 +191,7 @@ TRACKING: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_memory",
+                "memory",
                 "            else:\n                self._bury(key)\n        mine = ",
                 "            else:\n                pass\n        mine = ",
             ),
@@ -199,8 +203,8 @@ TRACKING: Final = (
         "A signal handler that waits for a call keeps other threads of the context out of memory meanwhile.",
         Promise.STARVES,
         (
-            Edit("_guard", "deque(itertools.starmap(_acquire, self._states), maxlen=0)", "pass"),
-            Edit("_guard", "self._states.extend(zip(owned, map(_release, owned), strict=True))", "pass"),
+            Edit("guard", "deque(itertools.starmap(_acquire, self._states), maxlen=0)", "pass"),
+            Edit("guard", "self._states.extend(zip(owned, map(_release, owned), strict=True))", "pass"),
         ),
         (suite("interrupts::TestInterrupts::test_one_in_the_midst_of_memory_lets_another_thread_finish", limit=15),),
     ),
@@ -210,20 +214,22 @@ TRACKING: Final = (
         Promise.STARVES,
         (
             Edit(
-                "_guard",
+                "guard",
                 "    def __init__(self) -> None:\n",
                 "    def __init__(self, mine: Any) -> None:\n        self._mine = mine\n",
             ),
             Edit(
-                "_guard", "if guard is not None and guard._is_owned()", "if guard is self._mine and guard._is_owned()"
+                "guard",
+                "if guard is not None and guard._is_owned()",
+                "if guard is self._mine and guard._is_owned()",
             ),
             Edit(
-                "_sync",
+                "blocking",
                 "with Released():\n                self._wait(",
                 "with Released(self._guard[1]):\n                self._wait(",
             ),
             Edit(
-                "_sync",
+                "blocking",
                 "with Released():\n                    self._wait_out(",
                 "with Released(self._guard[1]):\n                    self._wait_out(",
             ),
@@ -241,7 +247,7 @@ TRACKING: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_base",
+                "base",
                 "                    self._memory.absorb(self._inbox[0])\n                    self._inbox.popleft()\n",
                 "                    self._memory.absorb(self._inbox.popleft())\n",
             ),
@@ -252,14 +258,14 @@ TRACKING: Final = (
         "handlers-exception-swallowed",
         "What a signal handler raises while a value is encoded is taken for a value that JSON cannot hold.",
         Promise.CANCELLING,
-        (Edit("_values", "        if _is_sound(value, key):\n            raise\n", "        pass\n"),),
+        (Edit("values", "        if _is_sound(value, key):\n            raise\n", "        pass\n"),),
         (suite("interrupts::TestInterrupts::test_what_a_handler_raises_while_a_value_is_encoded_goes_on", limit=40),),
     ),
     Mutant(
         "changing-value-refused",
         "A list that another thread changes while it is saved is taken for a value that JSON cannot hold.",
         Promise.FAILURE,
-        (Edit("_values", "            if _encode(value) == text:\n", "            if True:\n"),),
+        (Edit("values", "            if _encode(value) == text:\n", "            if True:\n"),),
         (suite("sharing::TestThreads::test_a_list_that_grows_between_two_looks_at_it_is_saved"),),
     ),
     Mutant(
@@ -268,7 +274,7 @@ TRACKING: Final = (
         Promise.LOST,
         (
             Edit(
-                "_operations",
+                "operations",
                 '"""Note that a call acknowledges what it found in the file, without a change of its own."""\n'
                 "        self._claims = True\n",
                 "pass\n",
@@ -280,7 +286,7 @@ TRACKING: Final = (
         "growth-in-place-taken-for-the-same",
         "A list that grew further while it is saved is taken for what the first save has taken along.",
         Promise.LOST,
-        (Edit("_memory", "last.set_at == touched.moment and last.mine == mine", "last.set_at == touched.moment"),),
+        (Edit("memory", "last.set_at == touched.moment and last.mine == mine", "last.set_at == touched.moment"),),
         (suite("unsaved_once::TestTakingBack::test_a_list_that_grows_in_place_while_it_is_saved_is_saved_again"),),
     ),
     Mutant(
@@ -289,7 +295,7 @@ TRACKING: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_operations",
+                "operations",
                 "        self._must_exist = self._is_new\n        self._is_new = False\n",
                 "        self._must_exist = self._is_new\n",
             ),
@@ -300,14 +306,14 @@ TRACKING: Final = (
         "old-place-kept",
         "A key that was deleted and set again keeps its old place in the file.",
         Promise.MEMORY,
-        (Edit("_operations", "self._document.changed(changes, self._moved)", "self._document.changed(changes)"),),
+        (Edit("operations", "self._document.changed(changes, self._moved)", "self._document.changed(changes)"),),
         (suite("sharing::TestOrder"),),
     ),
     Mutant(
         "tilde-taken-literally",
         "A path that begins with a tilde makes a directory of that name.",
         Promise.FAILURE,
-        (Edit("_base", "os.path.abspath(os.path.expanduser(path))", "os.path.abspath(path)"),),
+        (Edit("base", "os.path.abspath(os.path.expanduser(path))", "os.path.abspath(path)"),),
         (suite("sharing::TestHome"),),
     ),
 )

@@ -11,7 +11,7 @@ WATCH: Final = (
         "own-changes-told",
         "What the context writes itself is told as another's change.",
         Promise.MEMORY,
-        (Edit("_watch", "_texts(self._seen, now) | own\n", "_texts(self._seen, now)\n"),),
+        (Edit("watch", "_texts(self._seen, now) | own\n", "_texts(self._seen, now)\n"),),
         (suite("watch::TestOwnChanges::test_what_the_context_writes_itself_is_no_news"),),
     ),
     Mutant(
@@ -20,7 +20,7 @@ WATCH: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_watch",
+                "watch",
                 "                if not tracker.is_writing and tracker.written == position:\n",
                 "                if True:\n",
             ),
@@ -33,11 +33,11 @@ WATCH: Final = (
         Promise.STARVES,
         (
             Edit(
-                "_watch",
+                "watch",
                 "self._guard.acquire(blocking=False):\n            try:\n                self._fold",
                 "self._guard.acquire():\n            try:\n                self._fold",
             ),
-            Edit("_watch", "if len(self._notes) > _NOTES_KEPT and", "if"),
+            Edit("watch", "if len(self._notes) > _NOTES_KEPT and", "if"),
         ),
         (suite("watch::TestLooks::test_a_commit_does_not_wait_for_a_slow_look", limit=15),),
     ),
@@ -46,8 +46,8 @@ WATCH: Final = (
         "What a call found in the file, and left there, is taken for a write of our own.",
         Promise.MEMORY,
         (
-            Edit("_operations", "{} if text is found else {self._key: text}", "{self._key: text}"),
-            Edit("_operations", "if text != before:\n                written", "if True:\n                written"),
+            Edit("operations", "{} if text is found else {self._key: text}", "{self._key: text}"),
+            Edit("operations", "if text != before:\n                written", "if True:\n                written"),
         ),
         (suite("watch::TestLooks::test_a_failed_add_makes_nobody_elses_value_ones_own"),),
     ),
@@ -57,7 +57,7 @@ WATCH: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_watch",
+                "watch",
                 "                self._news.pop(key, None)  # the context's own write is the latest\n",
                 "                pass\n",
             ),
@@ -68,35 +68,35 @@ WATCH: Final = (
         "late-outcome-told-as-news",
         "A watch does not know of what was committed before it began, and had not arrived yet.",
         Promise.MEMORY,
-        (Edit("_watch", "        self._notes.append((position, tracker.written_since(position)))\n", ""),),
+        (Edit("watch", "        self._notes.append((position, tracker.written_since(position)))\n", ""),),
         (suite("watch::TestLooks::test_an_own_write_whose_outcome_has_not_arrived_is_no_news"),),
     ),
     Mutant(
         "notes-pile-up",
         "A watch that nobody looks at remembers every key that came and went.",
         Promise.MEMORY,
-        (Edit("_watch", "            del own[key]\n", "            pass\n"),),
+        (Edit("watch", "            del own[key]\n", "            pass\n"),),
         (suite("watch::TestLooks::test_own_writes_that_nobody_looks_at_take_no_room"),),
     ),
     Mutant(
         "a-dead-alarm-is-not-told",
         "A watch whose thread has failed waits for ever.",
         Promise.FAILURE,
-        (Edit("_watch", "        fail(error)\n        ring()\n", "        pass\n"),),
+        (Edit("watch", "        fail(error)\n        ring()\n", "        pass\n"),),
         (suite("watch::TestLooks::test_an_alarm_that_fails_ends_the_wait_with_its_error", limit=10),),
     ),
     Mutant(
         "no-watch-of-odd-names",
         "A directory whose name is not UTF-8 ends the thread that watches it.",
         Promise.FAILURE,
-        (Edit("_watch", "(ImportError, OSError, RuntimeError, UnicodeError)", "(ImportError, OSError)"),),
+        (Edit("watch", "(ImportError, OSError, RuntimeError, UnicodeError)", "(ImportError, OSError)"),),
         (suite("watch::TestLooks::test_a_directory_whose_name_is_not_utf_8_is_watched", limit=15),),
     ),
     Mutant(
         "change-over-own-one-missed",
         "A change back to what stood in the file before our own write is not told.",
         Promise.MEMORY,
-        (Edit("_watch", "        now |= _texts(document, own.keys() - now.keys())\n", ""),),
+        (Edit("watch", "        now |= _texts(document, own.keys() - now.keys())\n", ""),),
         (suite("watch::TestOwnChanges::test_a_change_over_an_own_one_is_told_from_it", limit=10),),
     ),
     Mutant(
@@ -105,7 +105,7 @@ WATCH: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "_watch",
+                "watch",
                 "        for key, text in now.items():\n            if key in own:",
                 "        self._news = {}\n        for key, text in now.items():\n            if key in own:",
             ),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 from unittest import mock
 
-from persistent_context import _worker
+from persistent_context._engine import worker as _worker
 
 
 @contextlib.contextmanager

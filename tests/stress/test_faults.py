@@ -46,7 +46,7 @@ SAMPLED = [
 SYNC = "        os.fsync(fd)\n"
 BROKEN = {
     "the file is not synced": (
-        "_files.py",
+        "files.py",
         "        if durable:\n            _sync(fd)\n",
         "",
         [
@@ -57,14 +57,14 @@ BROKEN = {
         "the file is torn",
     ),
     "the file is synced after the rename": (
-        "_files.py",
+        "files.py",
         "        if durable:\n            _sync(fd)\n        check()\n",
         "        check(); os.link(temporary, path + '~'); os.rename(path + '~', path); _sync(fd)\n",
         ["lossy:save:async step-names-first:5"],
         "the file is torn",
     ),
     "the directory is not synced": (
-        "_files.py",
+        "files.py",
         "    fd = open_fd(path, _DIRECTORY)\n    try:\n        _sync(fd)\n",
         "    fd = open_fd(path, _DIRECTORY)\n    try:\n        pass\n",
         [
@@ -75,84 +75,84 @@ BROKEN = {
         "the call said done, and the file holds",
     ),
     "a new directory is not synced": (
-        "_files.py",
+        "files.py",
         "        _sync_parent(directory)\n",
         "        pass\n",
         ["lossy:create:sync acknowledged:1"],
         "the call said done, and the file holds no file",
     ),
     "the file is written in place": (
-        "_files.py",
+        "files.py",
         "    temporary = _temporary_name(path)\n",
         "    with open(path, 'wb') as file:\n        return sum(file.write(piece) for piece in pieces)\n",
         ["kill:save:async write:2", "full:save:sync tmpfs-bytes:1", "limit:save:async bytes=4096:1"],
         "the file is torn",
     ),
     "a short write is taken for a whole one": (
-        "_files.py",
+        "files.py",
         "            rest = rest[os.write(fd, rest) :]\n",
         "            os.write(fd, rest)\n            break\n",
         ["limit:save:async bytes=4096:1", "full:save:sync tmpfs-bytes:1"],
         "the file is torn",
     ),
     "an error leaves the temporary": (
-        "_files.py",
+        "files.py",
         "                os.unlink(temporary)\n            raise\n",
         "                pass\n            raise\n",
         ["error:save:sync fsync=EIO:1", "error:commit:async rename=ENOSPC:1", "full:save:sync tmpfs-bytes:1"],
         "left behind after the error",
     ),
     "what a killed writer left stays": (
-        "_files.py",
+        "files.py",
         "    removed = []\n",
         "    return []\n",
         ["kill:save:async rename:1", "power:xfs:save:async rename:1"],
         "left behind after the next write",
     ),
     "a failed sync is tried again": (
-        "_files.py",
+        "files.py",
         SYNC,
         "        try:\n            os.fsync(fd)\n        except OSError:\n            os.fsync(fd)\n",
         ["error:save:sync fsync=EIO:1", "error:commit:async fsync=EIO:2"],
         "a failed sync was tried again",
     ),
     "a failed sync is swallowed": (
-        "_files.py",
+        "files.py",
         SYNC,
         "        with contextlib.suppress(OSError):\n            os.fsync(fd)\n",
         ["error:save:sync fsync=EIO:1", "error:commit:async fsync=EIO:2", "error:create:sync fsync=EIO+:1"],
         "the call said done, although this failed",
     ),
     "a failed rename is swallowed": (
-        "_files.py",
+        "files.py",
         "        _rename(temporary, path)\n",
         "        with contextlib.suppress(OSError):\n            _rename(temporary, path)\n",
         ["error:save:sync rename=EIO:1"],
         "the call said done, and the file holds",
     ),
     "a late error does not say that the file is replaced": (
-        "_files.py",
+        "files.py",
         '        raise _durability_unknown(path, "the file was replaced", error) from error\n',
         "        raise\n",
         ["error:save:sync fsync=EIO:2"],
         "the call said refused, and the file holds",
     ),
     "a dead holder keeps the lock": (
-        "_lock.py",
+        "lock.py",
         "                    if ours:\n",
         "                    assert _read_start(fd) in (b'', _EMPTY_STAMP, _NEW_STAMP)\n                    if ours:\n",
         ["kill:save:async rename:1", "kill:commit:sync fsync:2"],
         "another process could not go on",
     ),
     "others' changes are not read under the lock": (
-        "_store.py",
+        "store.py",
         "            self._document = self._store.read_or_move_aside()\n",
         "            self._document = self._store._known or self._store.read_or_move_aside()\n",
         ["kill:save:async flock:9", "error:save:sync fsync=EIO:9"],
         "the call said done, and the file holds",
     ),
     "a call is acknowledged before it is written": (
-        "_group.py",
+        "queue.py",
         "draft.commit(document, session.commit, durable=",
         "self._settle(applied); batch = []; draft.commit(document, session.commit, durable=",
         ["kill:incr:sync rename:1", "lossy:incr:sync step:5", "error:save:async rename=EIO:1"],
@@ -213,7 +213,7 @@ class TestBrokenBuilds:
         module, old, new, points, reason = BROKEN[what]
         library = tmp_path / "library"
         shutil.copytree(LIBRARY, library / LIBRARY.name, ignore=shutil.ignore_patterns("__pycache__"))
-        source = library / LIBRARY.name / module
+        (source,) = (library / LIBRARY.name).rglob(module)
         text = source.read_text(encoding="utf-8")
         assert 1 == text.count(old), "the library was changed: break it in another way"
         source.write_text(text.replace(old, new), encoding="utf-8")

@@ -31,9 +31,7 @@ LINE = "            return self._memory.data.get(key, default)\n"
 NUMBERS = count()
 
 
-def mutant(
-    new: str, *, old: str = LINE, module: str = "_base", catcher: Suite | Program = GET_WITH_A_DEFAULT
-) -> Mutant:
+def mutant(new: str, *, old: str = LINE, module: str = "base", catcher: Suite | Program = GET_WITH_A_DEFAULT) -> Mutant:
     """Return a mutant for a test."""
     return Mutant(f"mutant-{next(NUMBERS)}", "Something.", Promise.MEMORY, (Edit(module, old, new),), (catcher,))
 
@@ -103,11 +101,13 @@ class TestTheTable:
 class TestApplying:
     def test_the_copy_differs_from_the_source_by_the_edit_alone(self, tmp_path):
         """The source stays as it is, and the copy has the new text in the one place."""
-        before = (PACKAGE / "_base.py").read_text(encoding="utf-8")
-        copy = build(tmp_path, [Edit("_base", LINE, "            return None\n")]) / PACKAGE.name
+        before = (PACKAGE / "_api/base.py").read_text(encoding="utf-8")
+        copy = build(tmp_path, [Edit("base", LINE, "            return None\n")]) / PACKAGE.name
 
-        assert before.replace(LINE, "            return None\n") == (copy / "_base.py").read_text(encoding="utf-8")
-        assert before == (PACKAGE / "_base.py").read_text(encoding="utf-8")
+        assert before.replace(LINE, "            return None\n") == (copy / "_api" / "base.py").read_text(
+            encoding="utf-8"
+        )
+        assert before == (PACKAGE / "_api/base.py").read_text(encoding="utf-8")
         assert {file.name for file in PACKAGE.glob("*.py")} == {
             file.name for file in copy.iterdir() if file.suffix == ".py"
         }
@@ -115,11 +115,11 @@ class TestApplying:
     @pytest.mark.parametrize(
         ("edit", "why"),
         [
-            (Edit("_base", "no such text", "x"), "0 times"),
-            (Edit("_base", "import", "x"), "times, not once"),
+            (Edit("base", "no such text", "x"), "0 times"),
+            (Edit("base", "import", "x"), "times, not once"),
             (Edit("_gone", "import", "x"), "no module _gone"),
-            (Edit("_base", LINE, LINE), "changes nothing"),
-            (Edit("_base", LINE, "            return (\n"), "no Python"),
+            (Edit("base", LINE, LINE), "changes nothing"),
+            (Edit("base", LINE, "            return (\n"), "no Python"),
         ],
         ids=["not there", "more than once", "no module", "no change", "no Python"],
     )

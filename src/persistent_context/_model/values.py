@@ -13,8 +13,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Raw as Raw  # noqa: PLC0414 - exported from here
 
-from ._errors import TooManyDigitsError, UnserializableContentError, UnserializableValueError
-from ._printable import printable
+from .._printable import printable
+from ..errors import TooManyDigitsError, UnserializableContentError, UnserializableValueError
 
 
 class Missing(enum.Enum):

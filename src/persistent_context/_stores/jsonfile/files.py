@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from ._errors import DurabilityUnknownError, NotARegularFileError
-from ._flock import try_lock
+from ...errors import DurabilityUnknownError, NotARegularFileError
+from .flock import try_lock
 
 _CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_BINARY", 0)
 NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)

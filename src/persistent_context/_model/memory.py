@@ -15,13 +15,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
-from ._document import EMPTY, Document
-from ._errors import UnserializableValueError
-from ._live import LiveDict
-from ._merge import OnConflict, Unsaved
-from ._operations import Commit, Function, Operation, Origin, Reload, Save, Update, Write, whole_memory
-from ._tracking import Tracker
-from ._values import MISSING, MaybeText, Raw, decode, same
+from .._stores.jsonfile.document import EMPTY, Document
+from ..errors import UnserializableValueError
+from .live import LiveDict
+from .merge import OnConflict, Unsaved
+from .operations import Commit, Function, Operation, Origin, Reload, Save, Update, Write, whole_memory
+from .tracking import Tracker
+from .values import MISSING, MaybeText, Raw, decode, same
 
 _COPY_ATTEMPTS: Final = 100
 W = TypeVar("W", bound=Write)

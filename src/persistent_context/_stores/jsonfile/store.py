@@ -15,14 +15,14 @@ import time
 from collections import Counter, deque
 from typing import Final, Protocol
 
-from ._document import EMPTY, Document
-from ._errors import TooManyDigitsError
-from ._files import make_durable, move_aside, open_to_read, read_at, remove_leftovers, replace
-from ._lock import FileLock
-from ._parse import CorruptDocumentError, parse
-from ._printable import printable
-from ._types import Holder, Statistics
-from .metrics import Cycle, report
+from ..._printable import printable
+from ...errors import TooManyDigitsError
+from ...metrics import Cycle, report
+from ...types import Holder, Statistics
+from .document import EMPTY, Document
+from .files import make_durable, move_aside, open_to_read, read_at, remove_leftovers, replace
+from .lock import FileLock
+from .parse import CorruptDocumentError, parse
 
 _logger = logging.getLogger("persistent_context")
 _SECOND_LOOKS: Final = 5

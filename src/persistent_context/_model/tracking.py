@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from ._document import Document
-from ._values import MaybeText
+from .._stores.jsonfile.document import Document
+from .values import MaybeText
 
 T = TypeVar("T")
 

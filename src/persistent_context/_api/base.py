@@ -12,21 +12,21 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, TypedDict
 
-from . import _operations as operations
-from ._document import Document
-from ._errors import PersistentContextError
-from ._group import CommitQueue, queue_of
-from ._guard import new_guard
-from ._live import Items, LiveDict, Values
-from ._memory import Arrival, Differences, Memory
-from ._merge import OnConflict, Unsaved, check_policy
-from ._operations import Commit, Operation, Reload, Save, Update, Write
-from ._parse import CorruptDocumentError
-from ._request import Request
-from ._transaction import Transaction
-from ._types import Statistics
-from ._values import MISSING, MaybeText, check_key
-from ._watch import Observer
+from .._engine.guard import new_guard
+from .._engine.queue import CommitQueue, queue_of
+from .._engine.request import Request
+from .._model import operations
+from .._model.live import Items, LiveDict, Values
+from .._model.memory import Arrival, Differences, Memory
+from .._model.merge import OnConflict, Unsaved, check_policy
+from .._model.operations import Commit, Operation, Reload, Save, Update, Write
+from .._model.values import MISSING, MaybeText, check_key
+from .._stores.jsonfile.document import Document
+from .._stores.jsonfile.parse import CorruptDocumentError
+from ..errors import PersistentContextError
+from ..types import Statistics
+from .transaction import Transaction
+from .watch import Observer
 
 _LOCK_FREE_READINGS: Final = 3
 _REQUIRED: Final = object()

@@ -18,8 +18,10 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ._errors import LockLostError, NotARegularFileError
-from ._files import (
+from ..._printable import printable
+from ...errors import LockLostError, NotARegularFileError
+from ...types import Holder
+from .files import (
     NO_FOLLOW,
     NO_WAIT,
     check_regular,
@@ -29,9 +31,7 @@ from ._files import (
     open_fd,
     share_access,
 )
-from ._flock import fork_gate, try_lock, unlock, wait_for_lock
-from ._printable import printable
-from ._types import Holder
+from .flock import fork_gate, try_lock, unlock, wait_for_lock
 
 _logger = logging.getLogger("persistent_context")
 _MAGIC: Final = b'{"persistent_context":'

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from ._errors import ConflictError
-from ._values import MISSING, MaybeText, decode, encode, same
+from ..errors import ConflictError
+from .values import MISSING, MaybeText, decode, encode, same
 
 Resolver: TypeAlias = Callable[[str, Any, Any, Any], Any]
 """``fn(key, base, mine, theirs) -> value``, where each value can be MISSING."""

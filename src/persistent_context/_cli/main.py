@@ -17,15 +17,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from . import _demo, _doctor
-from ._errors import LockTimeoutError, PersistentContextError
-from ._live import LiveDict
-from ._parse import CorruptDocumentError
-from ._printable import printable, printable_json
-from ._store import JsonFileStore
-from ._sync import SyncPersistentContext
-from ._types import Change
-from ._values import MISSING
+from .._api.blocking import SyncPersistentContext
+from .._model.live import LiveDict
+from .._model.values import MISSING
+from .._printable import printable, printable_json
+from .._stores.jsonfile.parse import CorruptDocumentError
+from .._stores.jsonfile.store import JsonFileStore
+from ..errors import LockTimeoutError, PersistentContextError
+from ..types import Change
+from .demo import run as run_demo
+from .doctor import Level, examine
 
 _FAILED: Final = 1
 _TIMED_OUT: Final = 3
@@ -229,7 +230,7 @@ def who(file: File, json_: AsJson = False) -> None:
 @app.command()
 def doctor(file: File, json_: AsJson = False) -> None:
     """Examine the file, its directory and its lock; exit with 1 if there is a problem. Nothing is changed."""
-    findings = list(_doctor.examine(file))
+    findings = list(examine(file))
     if json_:
         _say(_json([finding._asdict() for finding in findings]))
     else:
@@ -241,7 +242,7 @@ def doctor(file: File, json_: AsJson = False) -> None:
             )
             if finding.advice:
                 console.print(f"         {printable(finding.advice)}")
-    if any(finding.level is _doctor.Level.PROBLEM for finding in findings):
+    if any(finding.level is Level.PROBLEM for finding in findings):
         raise typer.Exit(_FAILED)
 
 
@@ -251,7 +252,7 @@ def demo(
     seconds: Annotated[float, typer.Option(min=1, help="Duration in seconds.")] = 5.0,
 ) -> None:
     """Hammer one file from several processes, kill some with SIGKILL, and check that no count was lost."""
-    if not _demo.run(processes, seconds, Console()):
+    if not run_demo(processes, seconds, Console()):
         raise typer.Exit(_FAILED)
 
 

@@ -7,8 +7,8 @@ import itertools
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any, Final, NamedTuple, Self
 
-from ._document import Document
-from ._values import MISSING, MaybeText, Raw, check_key, decode, encode, is_scalar
+from .._stores.jsonfile.document import Document
+from .values import MISSING, MaybeText, Raw, check_key, decode, encode, is_scalar
 
 _GONE: Final = object()
 _UNDECODED: Final = object()

@@ -10,14 +10,14 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final, Self, Unpack
 
-from ._base import TRY_ONLY_SECONDS, BaseContext, Options, check_timeout, describe
-from ._group import CommitQueue, Turn
-from ._guard import Released
-from ._operations import Operation
-from ._request import Begin, Owner, Request, Stay
-from ._transaction import Transaction
-from ._types import Change, Holder
-from ._watch import Flag, Watch
+from .._engine.guard import Released
+from .._engine.queue import CommitQueue, Turn
+from .._engine.request import Begin, Owner, Request, Stay
+from .._model.operations import Operation
+from ..types import Change, Holder
+from .base import TRY_ONLY_SECONDS, BaseContext, Options, check_timeout, describe
+from .transaction import Transaction
+from .watch import Flag, Watch
 
 _NAP_SECONDS: Final = 1.0
 """The longest uninterrupted wait: a Ctrl-C just before it, and any on Windows, is noticed when it ends."""

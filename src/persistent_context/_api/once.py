@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from ._errors import UnserializableValueError
-from ._sync import SyncPersistentContext
+from ..errors import UnserializableValueError
+from .blocking import SyncPersistentContext
 
 _VALUE: Final = "value"
 _MARK: Final = "mark"

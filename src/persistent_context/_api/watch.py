@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from ._document import Document
-from ._errors import ContextUsageError
-from ._flock import fork_gate
-from ._group import queue_of
-from ._parse import CorruptDocumentError
-from ._store import Store
-from ._tracking import Tracker
-from ._types import Change
-from ._values import MISSING, MaybeText, check_key, decode, same
+from .._engine.queue import queue_of
+from .._model.tracking import Tracker
+from .._model.values import MISSING, MaybeText, check_key, decode, same
+from .._stores.jsonfile.document import Document
+from .._stores.jsonfile.flock import fork_gate
+from .._stores.jsonfile.parse import CorruptDocumentError
+from .._stores.jsonfile.store import Store
+from ..errors import ContextUsageError
+from ..types import Change
 
 _LOOK_ANYWAY_MILLISECONDS: Final = 500
 _STEP_MILLISECONDS: Final = 20

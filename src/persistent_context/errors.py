@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final, Self
 
 from ._printable import printable
-from ._types import Holder
+from .types import Holder
 
 _MOST_DIGITS: Final = 4300
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Column, Table
 
-from ._sync import SyncPersistentContext
+from .._api.blocking import SyncPersistentContext
 
 _LOOK_SECONDS: Final = 0.1
 _KILL_EVERY_LOOKS: Final = 5

@@ -7,12 +7,12 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from ._document import Document
-from ._errors import DurabilityUnknownError
-from ._merge import OnConflict, Unsaved, merge
-from ._printable import printable
-from ._tracking import Own, Tracker, next_position
-from ._values import MISSING, MaybeText, Missing, Text, decode, encode, same
+from .._printable import printable
+from .._stores.jsonfile.document import Document
+from ..errors import DurabilityUnknownError
+from .merge import OnConflict, Unsaved, merge
+from .tracking import Own, Tracker, next_position
+from .values import MISSING, MaybeText, Missing, Text, decode, encode, same
 
 Function: TypeAlias = Callable[[MaybeText], tuple[MaybeText, Any]]
 """Takes the text of a key, and returns the new one and the call's result."""

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
-from ._values import MISSING, MaybeText, Raw, Text, is_key, key_texts, split
+from ..._model.values import MISSING, MaybeText, Raw, Text, is_key, key_texts, split
 
 PAGE_BYTES: Final = 64 * 1024
 _SPLIT_INSTEAD_OF_SEARCH: Final = 16

@@ -25,8 +25,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
-from ._document import Document
-from ._errors import (
+from .._model.operations import Draft
+from .._printable import printable
+from .._stores.jsonfile.document import Document
+from .._stores.jsonfile.store import JsonFileStore, Session, Store
+from ..errors import (
     ContextUsageError,
     DurabilityUnknownError,
     LockLostError,
@@ -34,12 +37,9 @@ from ._errors import (
     PersistentContextError,
     ReentrantTransactionError,
 )
-from ._operations import Draft
-from ._printable import printable
-from ._request import Begin, Deliver, Owner, Request
-from ._store import JsonFileStore, Session, Store
-from ._types import Holder
-from ._worker import pool
+from ..types import Holder
+from .request import Begin, Deliver, Owner, Request
+from .worker import pool
 
 _logger = logging.getLogger("persistent_context")
 

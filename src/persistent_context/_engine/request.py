@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from ._document import Document
-from ._operations import Operation
+from .._model.operations import Operation
+from .._stores.jsonfile.document import Document
 
 Deliver: TypeAlias = "Callable[[Sequence[Request]], None]"
 

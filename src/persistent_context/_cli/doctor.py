@@ -20,13 +20,13 @@ from collections.abc import Iterator
 from shlex import quote
 from typing import Final, NamedTuple
 
-from ._errors import PersistentContextError, TooManyDigitsError
-from ._files import leftovers, moved_aside
-from ._live import LiveDict
-from ._parse import CorruptDocumentError
-from ._store import JsonFileStore
-from ._sync import SyncPersistentContext
-from ._types import Holder
+from .._api.blocking import SyncPersistentContext
+from .._model.live import LiveDict
+from .._stores.jsonfile.files import leftovers, moved_aside
+from .._stores.jsonfile.parse import CorruptDocumentError
+from .._stores.jsonfile.store import JsonFileStore
+from ..errors import PersistentContextError, TooManyDigitsError
+from ..types import Holder
 
 if sys.platform != "win32":  # pragma: no branch - Windows has no fcntl
     import fcntl

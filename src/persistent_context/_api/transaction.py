@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, ItemsView, Iterator, MutableMapping, ValuesView
 from typing import Any
 
-from ._document import Document
-from ._errors import ContextUsageError
-from ._live import Items, LiveDict, Values
-from ._merge import OnConflict, Unsaved
-from ._operations import Commit
-from ._values import MISSING, MaybeText, check_key, is_key, plain_key, same
+from .._model.live import Items, LiveDict, Values
+from .._model.merge import OnConflict, Unsaved
+from .._model.operations import Commit
+from .._model.values import MISSING, MaybeText, check_key, is_key, plain_key, same
+from .._stores.jsonfile.document import Document
+from ..errors import ContextUsageError
 
 
 class Transaction(MutableMapping[str, Any]):

@@ -12,16 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, NamedTuple, Self, TypeVar, Unpack
 
-from ._base import TRY_ONLY_SECONDS, BaseContext, Options, Reading, check_timeout, describe
-from ._cancelling import shielded
-from ._errors import ContextUsageError, LockTimeoutError, ReentrantTransactionError
-from ._group import CommitQueue, Turn, own_copy
-from ._operations import Operation
-from ._request import Begin, Owner, Request
-from ._transaction import Transaction
-from ._types import Change, Holder
-from ._watch import Watch
-from ._worker import run_in_pool
+from .._engine.queue import CommitQueue, Turn, own_copy
+from .._engine.request import Begin, Owner, Request
+from .._engine.worker import run_in_pool
+from .._model.operations import Operation
+from ..errors import ContextUsageError, LockTimeoutError, ReentrantTransactionError
+from ..types import Change, Holder
+from .base import TRY_ONLY_SECONDS, BaseContext, Options, Reading, check_timeout, describe
+from .cancelling import shielded
+from .transaction import Transaction
+from .watch import Watch
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-from ._document import BETWEEN, CLOSE, EMPTY, OPEN, PAGE_BYTES, Document, Page, let_others_run, pages_of
-from ._errors import TooManyDigitsError, UnserializableValueError
-from ._values import MAX_DEPTH, Text, check_key, deeper_than, encode, parse_int, split_any_layout
+from ..._model.values import MAX_DEPTH, Text, check_key, deeper_than, encode, parse_int, split_any_layout
+from ...errors import TooManyDigitsError, UnserializableValueError
+from .document import BETWEEN, CLOSE, EMPTY, OPEN, PAGE_BYTES, Document, Page, let_others_run, pages_of
 
 _CUTS_TRIED: Final = 50
 _CUT_CONTEXT: Final = 64

@@ -1,0 +1,1 @@
+"""The two public classes, and what they give out: transactions and watches."""

@@ -1,0 +1,1 @@
+"""The store in one plain JSON file, with a lock file beside it."""
