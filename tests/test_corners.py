@@ -278,17 +278,6 @@ class TestInterrupting:
 
         assert 1 == SyncPersistentContext(tmp_path / "state.json", lock_timeout=60).incr("n")
 
-    def test_a_call_that_began_in_time_may_take_longer_than_its_timeout(self, tmp_path, monkeypatch):
-        """The timeout is for the wait: a cycle that has begun is waited for, and its result returned."""
-        monkeypatch.setattr("persistent_context._api.blocking._NAP_SECONDS", 0.02)
-        ctx = SyncPersistentContext(tmp_path / "state.json", lock_timeout=0.05)
-
-        def slow(value):
-            time.sleep(0.3)
-            return "done"
-
-        assert "done" == ctx.mutate("a", slow)
-
 
 class TestTheLockFile:
     def test_a_lock_file_that_is_deleted_while_we_wait_for_it_is_left_for_the_new_one(self, tmp_path):

@@ -108,7 +108,7 @@ FILES: Final = (
                 "            aside = self.path\n",
             ),
         ),
-        (suite("save_and_load::TestCorruptFiles::test_a_file_corrupt_by_the_time_of_a_save"),),
+        (suite("bad_documents::TestADocumentThatWentBadUnderUs::test_save_writes_all_of_memory"),),
     ),
     Mutant(
         "no-second-look",
@@ -122,14 +122,14 @@ FILES: Final = (
         "A file that repeats keys is overwritten without a copy of what it was.",
         Promise.CLOBBERED,
         (Edit("store", "        if old.repeats:\n", "        if False:\n"),),
-        (suite("save_and_load::TestLayouts::test_duplicate_keys_are_kept_aside_when_overwritten"),),
+        (suite("bad_documents::TestDuplicateKeys::test_the_original_is_kept_aside_when_it_is_overwritten"),),
     ),
     Mutant(
         "symlink-replaced",
         "A symbolic link is replaced by a file, and its target stays as it was.",
         Promise.CLOBBERED,
         (Edit("queue", "    real = os.path.realpath(path)\n", "    real = os.path.abspath(path)\n"),),
-        (suite("save_and_load::TestSymlinks::test_the_link_stays_and_its_target_is_written"),),
+        (suite("store::TestLinks::test_the_link_stays_and_its_target_is_written"),),
     ),
     Mutant(
         "leftovers-stay",
@@ -189,7 +189,7 @@ FILES: Final = (
         "The new file does not get the access rights of the old one.",
         Promise.ACCESS,
         (Edit("files", "        share_access(path, fd)\n", ""),),
-        (suite("save_and_load::TestModes::test_the_mode_of_a_file_is_kept"),),
+        (suite("files::TestModes::test_the_mode_of_a_file_is_kept"),),
     ),
     Mutant(
         "temporary-open-to-all",
@@ -236,6 +236,6 @@ FILES: Final = (
                 "                return self._known if self._known.present else self.read()\n",
             ),
         ),
-        (suite("save_and_load::TestMerging::test_a_program_that_knows_nothing_of_us_is_merged_with"),),
+        (suite("merge::TestMerging::test_a_program_that_knows_nothing_of_us_is_merged_with"),),
     ),
 )

@@ -172,7 +172,7 @@ LOCKS: Final = (
                 "                        pass\n",
             ),
         ),
-        (suite("save_and_load::TestModes::test_the_lock_follows_the_file"),),
+        (suite("files::TestModes::test_the_lock_follows_the_file"),),
     ),
     Mutant(
         "stranger-s-file-stamped",

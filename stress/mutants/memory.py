@@ -14,7 +14,7 @@ MEMORY: Final = (
         "Saving writes all of memory over what others changed meanwhile.",
         Promise.CLOBBERED,
         (Edit("operations", "        if draft.is_new:\n", "        if True:\n"),),
-        (suite("save_and_load::TestMerging::test_a_key_that_others_changed_is_kept"),),
+        (suite("merge::TestMerging::test_a_key_that_others_changed_is_kept"),),
     ),
     Mutant(
         "conflict-written-anyway",
@@ -91,7 +91,7 @@ MEMORY: Final = (
                 "            draft.put({key: one.mine for key, one in self.unsaved.items()}, ",
             ),
         ),
-        (suite("save_and_load::TestAFileThatIsGone::test_all_memory_is_written"),),
+        (suite("store::TestAFileThatIsGone::test_all_memory_is_written"),),
     ),
     Mutant(
         "load-keeps-unsaved-changes",
@@ -163,7 +163,7 @@ MEMORY: Final = (
         "Changing what get_all_data() returned changes the context.",
         Promise.MEMORY,
         (Edit("memory", "else _own_copy(value)", "else value"),),
-        (suite("memory::TestGetAllData"),),
+        (suite("base::TestGetAllData"),),
     ),
     Mutant(
         "changes-in-place-not-seen",

@@ -181,7 +181,7 @@ QUEUE: Final = (
                 "            outcome = self._turn(wait=True)\n            while",
             ),
         ),
-        (suite("save_and_load::TestWaiting::test_who_waits_holds_no_thread_of_the_executor", limit=15),),
+        (suite("aio::TestManyWaiters::test_who_waits_holds_no_thread_of_the_executor", limit=15),),
     ),
     Mutant(
         "transaction-ends-in-the-executor",
@@ -216,7 +216,7 @@ QUEUE: Final = (
         "A call goes to where a symbolic link led before.",
         Promise.LOST,
         (Edit("queue", "os.path.realpath(request.path) != self.name", "False"),),
-        (suite("save_and_load::TestSymlinks::test_a_link_that_was_turned_is_followed_anew"),),
+        (suite("store::TestLinks::test_a_link_that_was_turned_is_followed_anew"),),
     ),
     Mutant(
         "left-behind-at-a-turned-link",

@@ -307,7 +307,7 @@ TRACKING: Final = (
         "A key that was deleted and set again keeps its old place in the file.",
         Promise.MEMORY,
         (Edit("operations", "self._document.changed(changes, self._moved)", "self._document.changed(changes)"),),
-        (suite("blocking::TestOrder"),),
+        (suite("format::TestOrder"),),
     ),
     Mutant(
         "tilde-taken-literally",

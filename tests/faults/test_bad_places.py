@@ -894,18 +894,37 @@ class TestLinks:
         assert {real.name, real.name + ".lock"} == names(real.parent)
 
     def test_a_linked_directory(self, face: Any, path: Path, tmp_path: Path, hold: Any) -> None:
-        """A file reached through a linked directory has the lock of its real path."""
+        """A file reached through a linked directory has the lock of its real path, and is the same file."""
         linked = tmp_path / "linked"
         linked.symlink_to(path.parent)
 
-        async def story() -> None:
+        async def story(held: Any) -> None:
             with pytest.raises(LockTimeoutError):
                 await _incr(face.context(linked / path.name, lock_timeout=0))
+            assert not path.exists()
+            held.release()
+            first, second = await done(face.context.create(linked / path.name)), await done(face.context.create(path))
+            first.set("a", 1)
+            second.set("b", 2)
+            await done(first.save())
+            await done(second.save())
 
-        with hold(path):
-            face.run(story())
+        face.run(story(hold(path)))
 
-        assert not path.exists()
+        assert {"a": 1, "b": 2} == json.loads(path.read_bytes())
+
+    @pytest.mark.parametrize("call", CALLS)
+    def test_a_link_to_a_device(self, face: Any, path: Path, call: str) -> None:
+        """A device is refused also when a link leads to it."""
+        path.symlink_to("/dev/null")
+
+        async def story() -> None:
+            with pytest.raises(NotARegularFileError):
+                await CALLS[call](face.context(path))
+
+        face.run(story())
+
+        assert path.is_char_device()
 
 
 # ---------------------------------------- the lock file

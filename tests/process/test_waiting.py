@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -50,6 +51,48 @@ async def ended(task, seconds=8.0):
 
 
 # ---------------------------------------- timeouts
+
+
+class TestWaiting:
+    @pytest.mark.parametrize("lock_timeout", [0, 1e-9, 1e-6])
+    def test_a_free_lock_is_had_in_no_time(self, face, path, lock_timeout):
+        """However short the time to wait, who needs not wait does not time out."""
+        ctx = face.open(path, lock_timeout=lock_timeout, durable=False)
+
+        assert list(range(1, 101)) == [face.do(ctx.incr, "n") for _ in range(100)]
+
+    def test_a_save_that_gave_up_can_be_repeated(self, face, path, hold):
+        """After a timeout the next save writes."""
+        ctx = face.open(path, lock_timeout=1)
+        ctx.set("a", 2)
+        with hold(path), pytest.raises(LockTimeoutError):
+            face.do(ctx.save)
+        face.do(ctx.save)
+
+        assert ({"a": 2}, set()) == (stored(path), ctx.unsaved_keys())
+
+    async def test_a_save_waits_until_the_lock_is_free(self, path, hold):
+        """A wait without end ends when the lock is released."""
+        ctx = await PersistentContext.create(path, lock_timeout=math.inf)
+        ctx.set("a", 1)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await asyncio.sleep(0.05)
+            written = path.exists()
+        await saving
+
+        assert (False, {"a": 1}) == (written, stored(path))
+
+    def test_a_call_that_began_in_time_may_take_longer_than_its_timeout(self, tmp_path, monkeypatch):
+        """The timeout is for the wait: a cycle that has begun is waited for, and its result returned."""
+        monkeypatch.setattr("persistent_context._api.blocking._NAP_SECONDS", 0.02)
+        ctx = SyncPersistentContext(tmp_path / "state.json", lock_timeout=0.05)
+
+        def slow(value):
+            time.sleep(0.3)
+            return "done"
+
+        assert "done" == ctx.mutate("a", slow)
 
 
 class TestTimeoutsAreExact:

@@ -1,6 +1,7 @@
 """Nobody who waits occupies the default executor, and nothing blocks the event loop."""
 
 import asyncio
+import concurrent.futures
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import filelock
 import pytest
 
-from persistent_context import LockTimeoutError, PersistentContext, SyncPersistentContext
+from persistent_context import ContextUsageError, LockTimeoutError, PersistentContext, SyncPersistentContext
 
 THREADS = 6
 
@@ -28,6 +29,12 @@ def threads_of(path):
 
 def stored(path):
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+async def turns(count=50):
+    """Let every other task run until it waits for something outside."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 class TestManyWaiters:
@@ -126,6 +133,19 @@ class TestManyWaiters:
             ThreadPoolExecutor(1), SyncPersistentContext(path).incr, "n"
         )
 
+    async def test_who_waits_holds_no_thread_of_the_executor(self, path, hold):
+        """While a save waits for the lock, the loop's executor of one thread still serves others."""
+        asyncio.get_running_loop().set_default_executor(concurrent.futures.ThreadPoolExecutor(1))
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        with hold(path):
+            calls = [asyncio.create_task(ctx.save()), asyncio.create_task(ctx.incr("n"))]
+            await turns()
+            served = [await asyncio.to_thread(lambda: "served") for _ in range(5)]
+        await asyncio.gather(*calls)
+
+        assert (["served"] * 5, {"a": 1, "n": 1}) == (served, stored(path))
+
 
 class TestGroupCommit:
     async def test_calls_that_wait_share_one_write(self, tmp_path):
@@ -213,3 +233,106 @@ class TestTimeouts:
                 assert caught.value.waited >= timeout * 0.9
         assert 1 == await patient
         assert {"n": 1} == stored(path)
+
+
+class TestTheOriginalSpecification:
+    async def test_the_lock_is_an_asyncio_lock(self, path):
+        """`_lock` is what the original specification said."""
+        ctx = await PersistentContext.create(path)
+
+        assert isinstance(ctx._lock, asyncio.Lock)
+
+    @pytest.mark.parametrize("name", ["load", "save"])
+    async def test_load_and_save_wait_for_the_lock(self, path, name):
+        """Who holds `_lock` holds up load and save."""
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        async with ctx._lock:
+            task = asyncio.create_task(getattr(ctx, name)())
+            await turns()
+            waited = not task.done()
+        await task
+        async with ctx._lock:
+            free = True
+
+        assert (True, True) == (waited, free)
+
+    @pytest.mark.parametrize("name", ["load", "save"])
+    async def test_load_and_save_run_in_the_default_executor(self, path, name):
+        """The file is read and written in a thread of the loop's default executor, off the loop."""
+        asyncio.get_running_loop().set_default_executor(
+            concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="the-default-executor"),
+        )
+        threads = []
+
+        class Watched(PersistentContext):
+            def _sync_load_internal(self, *args, **kwargs):
+                threads.append(threading.current_thread().name)
+                return super()._sync_load_internal(*args, **kwargs)
+
+            def _sync_save_internal(self, *args, **kwargs):
+                threads.append(threading.current_thread().name)
+                return super()._sync_save_internal(*args, **kwargs)
+
+        ctx = Watched(path)
+        ctx.set("a", 1)
+        await getattr(ctx, name)()
+
+        assert {True} == {thread.startswith("the-default-executor") for thread in threads}
+
+    async def test_the_snapshot_of_a_save_is_the_calls(self, path):
+        """A save that waits for `_lock` writes what memory held when it was called."""
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        async with ctx._lock:
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            ctx.set("a", 2)
+        await saving
+
+        assert ({"a": 1}, {"a"}) == (stored(path), ctx.unsaved_keys())
+
+
+class TestEventLoops:
+    def test_a_context_needs_no_loop_to_be_made(self, path):
+        """A context may be made before any loop runs."""
+        ctx = PersistentContext(path)
+        ctx.set("a", 1)
+        asyncio.run(ctx.save())
+
+        assert {"a": 1} == stored(path)
+
+    def test_a_later_loop_may_use_it(self, path):
+        """After a loop was closed, the next may go on with the context."""
+        ctx = PersistentContext(path)
+
+        numbers = [asyncio.run(ctx.incr("n")) for _ in range(3)]
+
+        assert ([1, 2, 3], {"n": 3}) == (numbers, stored(path))
+
+    @pytest.mark.parametrize("call", ["load", "save"])
+    def test_a_second_loop_beside_the_first_is_refused(self, path, call):
+        """Two open loops do not share one context."""
+        ctx = PersistentContext(path)
+        with asyncio.Runner() as first, asyncio.Runner() as second:
+            first.run(ctx.save())
+
+            async def use():
+                await getattr(ctx, call)()
+
+            with pytest.raises(ContextUsageError):
+                second.run(use())
+
+            assert 1 == first.run(ctx.incr("n"))
+
+    def test_two_loops_in_two_threads_share_the_file(self, path):
+        """Each thread's loop has a context of its own, and they lose nothing to each other."""
+
+        async def count():
+            ctx = await PersistentContext.create(path)
+            return await asyncio.gather(*(ctx.incr("n") for _ in range(25)))
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            numbers = [number for part in pool.map(lambda _: asyncio.run(count()), range(2)) for number in part]
+
+        assert list(range(1, 51)) == sorted(numbers)

@@ -176,40 +176,6 @@ class TestHome:
         assert ({"n": 1}, False) == (stored(tmp_path / "sub" / "state.json"), os.path.exists("~"))
 
 
-class TestOrder:
-    @pytest.mark.parametrize("how", ["saved", "carried", "transacted", "gone"])
-    def test_a_key_that_is_deleted_and_set_again_goes_to_the_end(self, path, how):
-        """The file has the keys in the order in which memory has them."""
-        path.write_text('{"a": 1, "b": 2, "c": 3}', encoding="utf-8")
-        ctx = SyncPersistentContext.create(path)
-        if how == "transacted":
-            with ctx.transaction() as tx:
-                del tx["a"]
-                tx["a"] = 10
-        else:
-            del ctx["a"]
-            ctx["a"] = 10
-        if how == "carried":
-            ctx.incr("a", 0)
-        elif how != "transacted":
-            if how == "gone":
-                path.unlink()
-            ctx.save()
-
-        assert [("b", 2), ("c", 3), ("a", 10)] == list(stored(path).items())
-
-    def test_new_keys_keep_their_order_when_the_file_is_gone(self, path):
-        """Keys that atomic calls made, and those that were set, stand as in memory."""
-        ctx = SyncPersistentContext.create(path)
-        ctx["first"] = 1
-        ctx.incr("second")
-        ctx["third"] = 3
-        path.unlink()
-        ctx.save()
-
-        assert ["first", "second", "third"] == list(ctx) == list(stored(path))
-
-
 class TestViews:
     def test_what_is_reversed_comes_from_the_end(self, path):
         """Contexts and transactions are reversible, as dictionaries are."""

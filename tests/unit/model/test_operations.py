@@ -520,6 +520,14 @@ class TestUnsavedChanges:
 
         assert (1, {"n": 1}, 100, {"n"}) == (await counting, stored(path), ctx["n"], ctx.unsaved_keys())
 
+    def test_a_bad_value_does_not_hinder_atomic_operations(self, face, path):
+        """Only what is written must be writable."""
+        ctx = face.open(path)
+        ctx.set("x", {1, 2})
+        face.do(ctx.incr, "n")
+
+        assert ({"n": 1}, {"x"}) == (stored(path), ctx.unsaved_keys())
+
 
 class TestAnEmptyStart:
     def test_a_file_that_is_gone(self, face, path):

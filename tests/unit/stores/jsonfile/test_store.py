@@ -141,6 +141,12 @@ NOTHING_TO_WRITE = {
 }
 
 
+def identity(path):
+    """What tells one writing of a file from another."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, path.read_bytes()
+
+
 class TestADurableCallThatWritesNothing:
     @pytest.fixture
     def unsynced(self, path):
@@ -601,6 +607,32 @@ class TestLinks:
 
         assert (True, []) == (path.is_symlink(), temporaries(path))
 
+    def test_a_link_that_was_turned_is_followed_anew(self, face, path):
+        """A save goes to where the link leads now."""
+        old, new = path.parent / "old.json", path.parent / "new.json"
+        old.write_text('{"a": 1}', encoding="utf-8")
+        new.write_text('{"b": 1}', encoding="utf-8")
+        path.symlink_to(old)
+        ctx = face.open(path)
+        path.unlink()
+        path.symlink_to(new)
+        ctx.set("c", 1)
+        face.do(ctx.save)
+
+        assert ({"a": 1}, 1) == (stored(old), stored(new)["c"])
+
+    def test_the_link_stays_and_its_target_is_written(self, face, path):
+        """A symlink is followed, never replaced."""
+        target = path.parent / "elsewhere" / "real.json"
+        target.parent.mkdir()
+        target.write_text('{"a": 1}', encoding="utf-8")
+        path.symlink_to(target)
+        ctx = face.open(path)
+        ctx.set("a", 2)
+        face.do(ctx.save)
+
+        assert (True, {"a": 2}) == (path.is_symlink(), stored(target))
+
 
 @pytest.mark.parametrize("place", ["state.json", "state.json.lock"])
 class TestWhatStandsThere:
@@ -620,3 +652,131 @@ class TestWhatStandsThere:
             server.bind(place)
             with pytest.raises(NotARegularFileError, match=rf"found a socket.*{place}'?$"):
                 SyncPersistentContext(path).incr("n")
+
+
+class TestNothingToWrite:
+    def test_a_save_without_changes_writes_nothing(self, face, path):
+        """The file is the same file afterwards."""
+        ctx = face.open(path)
+        ctx.set("a", 1)
+        face.do(ctx.save)
+        before = identity(path)
+        face.do(ctx.save)
+
+        assert before == identity(path)
+
+    def test_a_value_set_to_what_it_was_writes_nothing(self, face, path):
+        """No difference, no writing."""
+        ctx = face.open(path)
+        ctx.set("a", [1])
+        face.do(ctx.save)
+        before = identity(path)
+        ctx.set("a", [1])
+        face.do(ctx.save)
+
+        assert before == identity(path)
+
+    def test_another_layout_is_left_alone(self, face, path):
+        """A save without changes does not reformat what a human wrote."""
+        path.write_text('{\n    "a":   1\n}', encoding="utf-8")
+        ctx = face.open(path)
+        before = identity(path)
+        face.do(ctx.save)
+
+        assert before == identity(path)
+
+    def test_others_changes_are_taken_over_all_the_same(self, face, path):
+        """A save with nothing to write still shows what others wrote."""
+        path.write_text('{"a": 1, "b": 1, "c": 1}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        other.set("a", 2)
+        del other["b"]
+        face.do(other.save)
+        before = identity(path)
+        face.do(ctx.save)
+
+        assert (before, {"a": 2, "c": 1}, set()) == (identity(path), dict(ctx), ctx.unsaved_keys())
+
+    def test_a_change_that_others_made_too_writes_nothing(self, face, path):
+        """Where the file has my change already, there is nothing to write."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        other.set("a", 2)
+        face.do(other.save)
+        before = identity(path)
+        ctx.set("a", 2)
+        face.do(ctx.save)
+
+        assert before == identity(path)
+
+
+class TestAFileThatIsGone:
+    def test_all_memory_is_written(self, face, path):
+        """A file that somebody deleted says nothing about what to delete."""
+        ctx = face.open(path)
+        ctx.update(a=1, b=2)
+        face.do(ctx.save)
+        path.unlink()
+        ctx.set("a", 3)
+        face.do(ctx.save)
+
+        assert {"a": 3, "b": 2} == stored(path)
+
+    def test_all_memory_is_written_even_without_changes(self, face, path):
+        """A save brings a deleted file back."""
+        ctx = face.open(path)
+        ctx.update(a=1, b=2)
+        face.do(ctx.save)
+        path.unlink()
+        face.do(ctx.save)
+
+        assert ({"a": 1, "b": 2}, {"a": 1, "b": 2}, set()) == (stored(path), dict(ctx), ctx.unsaved_keys())
+
+    def test_a_deleted_key_does_not_come_back(self, face, path):
+        """All of memory is what memory holds, not what it held."""
+        ctx = face.open(path)
+        ctx.update(a=1, b=2)
+        face.do(ctx.save)
+        path.unlink()
+        del ctx["a"]
+        face.do(ctx.save)
+
+        assert {"b": 2} == stored(path)
+
+    @pytest.mark.parametrize("bad", [None, b"{"], ids=["gone", "corrupt"])
+    def test_the_order_of_memory_is_kept(self, face, path, bad):
+        """All of memory is written in memory's order, changed keys in their places."""
+        path.write_text('{"a": 1, "b": 2, "c": 3}', encoding="utf-8")
+        ctx = face.open(path)
+        ctx.update(b=5, new=1)
+        if bad is None:
+            path.unlink()
+        else:
+            path.write_bytes(bad)
+        face.do(ctx.save)
+
+        assert b'{\n"a": 1,\n"b": 5,\n"c": 3,\n"new": 1\n}\n' == path.read_bytes()
+
+    def test_it_is_no_conflict(self, face, path):
+        """A missing file conflicts with nobody."""
+        ctx = face.open(path, on_conflict="raise")
+        ctx.update(a=1)
+        face.do(ctx.save)
+        path.unlink()
+        ctx.set("a", 2)
+        face.do(ctx.save)
+
+        assert {"a": 2} == stored(path)
+
+    def test_a_directory_that_is_gone_is_made_again(self, face, path):
+        """The whole directory may be gone."""
+        deep = path.parent / "x" / "state.json"
+        ctx = face.open(deep)
+        ctx.set("a", 1)
+        face.do(ctx.save)
+        for one in deep.parent.iterdir():
+            one.unlink()
+        deep.parent.rmdir()
+        face.do(ctx.save)
+
+        assert {"a": 1} == stored(deep)
