@@ -36,7 +36,7 @@ FACES: Final = (
                 "        with contextlib.nullcontext():\n            while",
             ),
         ),
-        (suite("moments::TestCancelling"),),
+        (suite("cancelling::TestAfterAnyTime::test_a_scope_that_cancels_again_and_again_does_not_keep_the_loop_busy"),),
     ),
     Mutant(
         "cancelled-transaction-keeps-the-lock",

@@ -939,6 +939,16 @@ FOREIGN_STAMPS = {
     "deep JSON": b"[" * 100_000,
     "a list": b"[1, 2, 3]",
     "escape sequences": b"\x1b[31m\x1b]0;title\x07\n",
+    "an open object": b"{",
+    "null": b"null",
+    "five megabytes": b"x" * 5_000_000,
+    "fields of wrong types": b'{"pid": "x", "host": 1, "since": "never", "purpose": []}',
+    "a process that cannot be": b'{"pid": -1}',
+    "true for a process": b'{"pid": true}',
+    "too many digits": b'{"pid": ' + b"9" * 5000 + b"}",
+    "numbers that are none": b'{"pid": NaN, "since": Infinity}',
+    "a living process": b'{"pid": 1, "host": "\\u001b[31mred", "purpose": "\\u001b]0;t\\u0007", "since": 1}',
+    "surrogates": b'{"pid": 1, "host": "\\ud800", "since": 1, "purpose": "\\ud800"}',
 }
 
 

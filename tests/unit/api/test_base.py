@@ -1,13 +1,14 @@
 """What both public classes share: options, the life of a context, and its mapping of live values."""
 
 import asyncio
+import copy
 import json
 import os
 from collections.abc import MutableMapping
 
 import pytest
 
-from persistent_context import PersistentContext, UnserializableValueError
+from persistent_context import PersistentContext, SyncPersistentContext, UnserializableValueError
 
 
 @pytest.fixture
@@ -460,3 +461,23 @@ class TestOptions:
         """create takes what the constructor takes."""
         with pytest.raises(ValueError, match="on_conflict"):
             face.open(path, on_conflict="ours")
+
+
+class TestCopies:
+    @pytest.mark.parametrize("face", [PersistentContext, SyncPersistentContext])
+    @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+    def test_a_context_is_not_copied(self, path, face, copied):
+        """Two contexts that share one memory in silence would overwrite each other's changes."""
+        with pytest.raises(TypeError, match="get_all_data"):
+            copied(face(path))
+
+
+class TestHome:
+    def test_a_tilde_is_the_home_directory(self, tmp_path, monkeypatch):
+        """A path that begins with ``~`` makes no directory of that name."""
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("USERPROFILE", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        SyncPersistentContext("~/sub/state.json").incr("n")
+
+        assert ({"n": 1}, False) == (stored(tmp_path / "sub" / "state.json"), os.path.exists("~"))

@@ -2,8 +2,14 @@
 
 import copy
 import json
+import pickle
 
+import msgspec
 import pytest
+
+from persistent_context import SyncPersistentContext
+from persistent_context._model.live import LiveDict
+from persistent_context._stores.jsonfile.document import EMPTY
 
 
 @pytest.fixture
@@ -11,6 +17,9 @@ def ctx(face, path):
     """A loaded context over a small file."""
     path.write_text('{\n"a": 1,\n"jobs": [1, 2],\n"deep": {"list": [{"x": 1}]}\n}\n', encoding="utf-8")
     return face.open(path)
+
+
+FILE = EMPTY.changed({"a": b"1", "b": b"2"})
 
 
 class TestTheDataAttribute:
@@ -84,3 +93,61 @@ class TestTheDataAttribute:
         ctx._data.update(a=2, b=3)
 
         assert ({"a", "b"}, 2, 3) == (ctx.unsaved_keys(), ctx["a"], ctx["b"])
+
+    def test_it_is_a_dictionary_in_every_way(self, tmp_path):
+        """In-place union, pickling and printing show values, not what they are kept as."""
+        path = tmp_path / "state.json"
+        path.write_text('{"a": [1]}', encoding="utf-8")
+        ctx = SyncPersistentContext.create(path)
+        data = ctx._data
+        data |= {"b": 2}
+
+        assert {"z": 0, "a": [1], "b": 2} == {"z": 0} | data
+
+        assert ("{'a': [1], 'b': 2}", {"a": [1], "b": 2}, {"b"}) == (
+            repr(data),
+            pickle.loads(pickle.dumps(data)),
+            ctx.unsaved_keys(),
+        )
+
+
+class TestTheLiveDictionary:
+    def test_a_key_that_is_just_being_set_has_its_old_value(self):
+        """Whoever looks in the midst of that sees the value, and the text, that the key had."""
+        live = LiveDict.of(FILE)
+        live._touch("a", b"1")
+        texts = live.text("a")
+
+        assert (b"1", 1, b"1") == (texts, live["a"], live.text("a"))
+
+    def test_a_key_that_is_looked_at_while_all_are_taken_over_has_the_new_value(self):
+        """A handler that looks at a key just before it is replaced leaves no text behind in the place of a value."""
+        live = LiveDict.of(FILE)
+
+        class Interrupted(dict):
+            def __iter__(self):
+                return super().__iter__()
+
+            def keys(self):
+                assert 1 == live["a"]  # as a handler does
+                return super().keys()
+
+        live.take_over_all(Interrupted(a=msgspec.Raw(b"7")), ())
+
+        assert (7, b"7", 2) == (live["a"], live.base("a"), live["b"])
+
+    def test_what_is_set_and_stays_is_not_set_again(self):
+        """A handler's change that nothing was taken over for is left as it is."""
+        live = LiveDict.of(FILE)
+        with live.keeping():
+            live["a"] = 5
+        moment = live.touched["a"].moment
+
+        assert (5, True) == (live["a"], moment < next(live.moments))
+
+    def test_a_text_that_the_user_sets_is_not_decoded(self):
+        """A value of the very type in which undecoded texts are kept is a value, and one that JSON cannot hold."""
+        live = LiveDict()
+        live["a"] = msgspec.Raw(b"1")
+
+        assert msgspec.Raw is type(live["a"])

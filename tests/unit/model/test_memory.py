@@ -1,6 +1,14 @@
 """What a context is in memory: a mapping of live values that knows which keys are unsaved."""
 
+import json
+
 import pytest
+
+from persistent_context import SyncPersistentContext
+from persistent_context._model.live import LiveDict
+from persistent_context._model.memory import Arrival, Differences, Memory
+from persistent_context._model.operations import incr
+from persistent_context._stores.jsonfile.document import EMPTY
 
 
 @pytest.fixture
@@ -8,6 +16,26 @@ def ctx(face, path):
     """A loaded context over a small file."""
     path.write_text('{\n"a": 1,\n"jobs": [1, 2],\n"deep": {"list": [{"x": 1}]}\n}\n', encoding="utf-8")
     return face.open(path)
+
+
+FILE = EMPTY.changed({"a": b"1", "b": b"2"})
+
+
+@pytest.fixture
+def memory():
+    """A memory that was loaded."""
+    memory = Memory()
+    memory.load(1, FILE, LiveDict.of(FILE), memory.now())
+    return memory
+
+
+def increment(memory, key):
+    return memory.update("incr", key, incr(key, 1, 0), "mine")
+
+
+def arrival(position, write, **texts):
+    """What is known when a call is over, and what the file holds then."""
+    return Arrival(position, FILE.changed(texts), dict.fromkeys(write.keys, write), texts, over=[write])
 
 
 class TestUnsavedKeys:
@@ -156,6 +184,18 @@ class TestExactness:
 
         assert repr(value) == repr(face.open(path).get("x"))
 
+    def test_a_value_that_json_cannot_hold_stays_in_memory_while_others_are_taken_over(self, tmp_path):
+        """What cannot be saved is no loss for an atomic call on the same key that is under way."""
+        ctx = SyncPersistentContext(tmp_path / "state.json")
+        bad = {1, 2}
+
+        def function(value):
+            ctx["k"] = bad
+            return 1
+
+        assert 1 == ctx.mutate("k", function)
+        assert (bad, {"k"}) == (ctx["k"], ctx.unsaved_keys())
+
 
 class TestIdentityOverSave:
     def test_a_set_object_stays_the_live_one(self, face, ctx):
@@ -246,3 +286,99 @@ class TestLoading:
         face.do(ctx.load)
 
         assert ({}, set()) == (dict(ctx), ctx.unsaved_keys())
+
+
+class TestMemory:
+    def test_a_call_that_was_interrupted_before_it_was_noted_ends(self, memory):
+        """A call whose key was not noted yet leaves nothing behind."""
+        write = increment(memory, "a")
+        memory._flights.clear()
+        memory.is_over(write)
+
+        assert {} == memory._writes
+
+    def test_a_change_after_a_call_that_is_over_stays(self, memory):
+        """What was set after a call was made stays, though the call is over before its outcome is taken over."""
+        write = increment(memory, "a")
+        memory.data["a"] = 1
+        memory.is_over(write)
+        memory.absorb(arrival(2, write, a=b"2"))
+
+        assert (1, {"a"}) == (memory.data["a"], memory.unsaved_keys())
+
+    def test_what_arrives_while_another_thread_loads_is_dropped(self, memory, monkeypatch):
+        """An outcome that is taken over while the file is loaded, by another thread, ends there."""
+        write = memory.save("mine")
+        settle = Memory._settle
+
+        def overtaken(self, key, *rest):
+            settle(self, key, *rest)
+            self.load(5, FILE, LiveDict.of(FILE), self.now())
+
+        monkeypatch.setattr(Memory, "_settle", overtaken)
+        memory.absorb(arrival(2, write, a=b"7", b=b"8"))
+
+        assert ({"a": 1, "b": 2}, 5) == (memory.data, memory.position)
+
+    @pytest.mark.parametrize("how", ["set", "deleted"])
+    def test_what_a_handler_does_while_many_changes_are_taken_over_stays(self, memory, monkeypatch, how):
+        """A key that is set or deleted just before it is replaced by what the file holds is an unsaved change."""
+        take_over_all = LiveDict.take_over_all
+
+        def interrupted(live, texts, gone):
+            if how == "set":
+                live["a"] = 5
+            else:
+                del live["a"]
+            take_over_all(live, texts, gone)
+
+        monkeypatch.setattr(LiveDict, "take_over_all", interrupted)
+        save = memory.save("mine")
+        document = FILE.changed({"a": b"7", "b": b"8"})
+        memory.absorb(Arrival(2, document, {}, {}, save, Differences.between(FILE, document), over=[save]))
+
+        assert ({"b": 8} | ({"a": 5} if how == "set" else {}), {"a"}) == (memory.data, memory.unsaved_keys())
+        assert {} == memory._writes
+
+    def test_a_call_is_over_when_its_outcome_has_arrived(self, memory):
+        """Its caller may be told later, and what another one does meanwhile does not count on it."""
+        write = increment(memory, "a")
+        memory.absorb(arrival(2, write, a=b"2"))
+
+        assert ({}, {}) == (memory._writes, memory._flights)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [('{"x": 1, "y": 2}', {"y": 2, "x": 1}), ("1e0", 1.0), ('"\\u0061"', "a"), ("[ 1,2 ]", [1, 2])],
+    ids=["order of keys", "number", "escape", "spaces"],
+)
+class TestTheSameValue:
+    """Each text stands on a line of its own, as the library itself would write it, but is spelt otherwise."""
+
+    @pytest.fixture
+    def ctx(self, face, path, text):
+        """A context on a file that holds the text."""
+        path.write_text(f'{{\n"k": {text}\n}}\n', encoding="utf-8")
+        return face.open(path, on_conflict="raise")
+
+    def test_setting_it_is_no_change(self, face, ctx, path, value, text):
+        """A key that is set to the value it has is not unsaved, and saving leaves the file alone."""
+        before = path.read_bytes()
+        ctx.set("k", value)
+        unsaved = ctx.unsaved_keys()
+        face.do(ctx.save)
+
+        assert (set(), before) == (unsaved, path.read_bytes())
+
+    def test_others_writing_it_is_no_conflict(self, face, ctx, path, value, text):
+        """Who spells a value otherwise has not changed it, and is in no conflict with who did."""
+        path.write_text(f'{{"k": {json.dumps(value)}}}', encoding="utf-8")
+        ctx.set("k", "mine")
+        face.do(ctx.save)
+
+        assert {"k": "mine"} == json.loads(path.read_text(encoding="utf-8"))
+
+    def test_it_is_the_expected_one(self, face, ctx, path, value, text):
+        """A compare_and_set that expects the value finds it."""
+        assert face.do(ctx.compare_and_set, "k", value, "new")

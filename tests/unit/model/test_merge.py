@@ -400,18 +400,6 @@ class TestAFunction:
         assert ({"a"}, [1]) == (ctx.unsaved_keys(), stored(path)["a"])
 
 
-class TestMissing:
-    def test_it_is_not_none(self):
-        """A null is a value; absence is not."""
-
-        assert MISSING is not None
-
-    def test_it_tells_what_it_is(self):
-        """In a traceback one reads what it is."""
-
-        assert "MISSING" in repr(MISSING)
-
-
 class TestMerging:
     def test_both_contexts_keys_are_kept(self, face, path):
         """Two contexts that set different keys lose neither."""

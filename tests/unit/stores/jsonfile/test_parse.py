@@ -5,6 +5,9 @@ import logging
 
 import pytest
 
+from persistent_context._stores.jsonfile import parse as _parse
+from persistent_context._stores.jsonfile.parse import CorruptDocumentError, parse
+
 
 def stored(path):
     """What any other program reads in the file."""
@@ -84,6 +87,10 @@ def short(text):
     return f"{ascii(text)[:40]}-{len(text)}"
 
 
+def _parsed(text):
+    return parse(lambda offset, length: text.encode()[offset : offset + length], len(text))
+
+
 class TestLayouts:
     @pytest.mark.parametrize("text", LAYOUTS, ids=short)
     def test_every_valid_layout_is_read(self, face, path, text, caplog):
@@ -149,3 +156,23 @@ class TestLayouts:
         face.do(ctx.save)
 
         assert {"a": {"x": [1, 2, 3]}, "b": "é"} == stored(path)
+
+
+class TestBigFiles:
+    def test_a_lone_surrogate_is_refused_in_a_big_file_of_any_layout(self):
+        """What cannot be written back is not read, however the file is cut."""
+        with pytest.raises(CorruptDocumentError, match="surrogate"):
+            _parsed('{"a": "\\ud800", "b": "' + "x" * 100_000 + '"}')
+
+    def test_braces_on_lines_of_their_own_do_not_make_our_layout(self):
+        """A big file whose entries share lines is read, whatever its first and last lines look like."""
+        data = {f"key-{number}": number for number in range(20_000)}
+        document = _parsed("{\n" + json.dumps(data)[1:-1] + "\n}\n")
+
+        assert json.dumps(data) == json.dumps(json.loads(b"".join(document.pieces())))
+
+    def test_a_caller_without_stack_left_is_not_told_that_the_file_is_corrupt(self, monkeypatch):
+        """Too little stack is the caller's trouble, and no reason to move a file aside."""
+        monkeypatch.setattr(_parse, "deeper_than", lambda limit, text: False)
+        with pytest.raises(RecursionError):
+            _parsed('{"a": ' + "[" * 200_000)
