@@ -11,7 +11,7 @@ import persistent_context
 
 pytestmark = pytest.mark.timeout(240)
 
-GUIDE = (Path(__file__).parent.parent / "docs" / "pytest.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[2] / "docs" / "pytest.md").read_text(encoding="utf-8")
 
 LOG = """
 import contextlib, os, pathlib, pytest, signal, time

@@ -22,7 +22,7 @@ from persistent_context import (
     metrics,
 )
 
-PAGE = Path(__file__).parent.parent / "docs" / "observability.md"
+PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
 
 
 @pytest.fixture

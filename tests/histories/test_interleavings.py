@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("fcntl", reason="the explorer looks at the lock by flock")
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # the package beside this file
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package "exploring"
 
 from exploring.programs import draw
 from exploring.search import Violated, explore, sample, shrink

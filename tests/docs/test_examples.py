@@ -20,7 +20,7 @@ import pytest
 
 from persistent_context import SyncPersistentContext
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PAGE = ROOT / "docs" / "examples.md"
 STOPPED = "stopped; start it again to go on\n"

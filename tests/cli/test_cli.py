@@ -18,7 +18,7 @@ import pytest
 from persistent_context import SyncPersistentContext
 
 fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))  # not on Windows
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 COMMAND = [sys.executable, "-m", "persistent_context"]
 NOBODY = 65534

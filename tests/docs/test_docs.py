@@ -19,14 +19,14 @@ from persistent_context import runtime
 
 pytestmark = pytest.mark.timeout(240)
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md"))}
 RUN_ELSEWHERE = {
-    "cli.md": "test_cli.py",
-    "observability.md": "test_metrics.py",
-    "pytest.md": "test_plugin.py",
-    "tasks.md": "test_runtime.py",
+    "cli.md": "cli/test_cli.py",
+    "observability.md": "unit/test_metrics.py",
+    "pytest.md": "plugin/test_plugin.py",
+    "tasks.md": "unit/test_runtime.py",
 }
 RUN_HERE = [name for name, text in PAGES.items() if "```python" in text and name not in RUN_ELSEWHERE]
 FIXTURES = ("async_shared_context", "compute_once", "shared_context")
@@ -156,7 +156,7 @@ class TestPages:
     @pytest.mark.parametrize("name", RUN_ELSEWHERE)
     def test_what_is_not_run_here_is_run_elsewhere(self, name):
         """The pages that are left out here are run by the tests that are named for them."""
-        assert f'"{name}"' in (Path(__file__).parent / RUN_ELSEWHERE[name]).read_text(encoding="utf-8")
+        assert f'"{name}"' in (ROOT / "tests" / RUN_ELSEWHERE[name]).read_text(encoding="utf-8")
 
     def test_links_lead_somewhere(self):
         """A link inside the documentation leads to a file and a heading that are there."""
