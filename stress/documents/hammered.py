@@ -1,4 +1,4 @@
-"""What the workloads and their checkers both know: the keys that are there from the beginning, and what they hold."""
+"""The file that the workers hammer, `state.json`: the keys that are there from the beginning, and what they hold."""
 
 from __future__ import annotations
 
@@ -18,36 +18,12 @@ REPLAYS = "bank/replays"
 """In a snapshot, but not in the file: whether the journal leads to the balances."""
 GENERATION = 20
 """Tokens in a list that only grows, before it starts anew."""
-PATIENCE = 20.0
-"""Seconds in which a call has its turn, and a watcher is told of the last change, however crowded."""
-PATIENCE_PER_WORKER = 2.5
-"""Further seconds in which a program ends, which makes several calls."""
-
-FILLERS = 400
-FILLER = 1_000
-"""How many values make `watching.json` a file of many pages, and how many characters each of them has at first."""
-COUNTERS = tuple(f"watching/counter/{number}" for number in range(2))
-LATEST = tuple(f"watching/latest/{number}" for number in range(4))
-"""Keys that are overwritten all the time, and watched."""
-DONE = "watching/done"
-"""Counts the children that have written all that they will write."""
 
 
 def opening_document() -> dict[str, Any]:
     """Return what the file holds before the run."""
     balances = dict.fromkeys(ACCOUNTS, OPENING_BALANCE)
     return {**balances, TRANSFERS: 0, JOURNAL: [], BASE: balances}
-
-
-def opening_pages() -> dict[str, Any]:
-    """Return what `watching.json` holds before the run."""
-    latest = dict.fromkeys(LATEST, "")
-    return {**dict.fromkeys(COUNTERS, 0), **latest, **{filler(number): "-" * FILLER for number in range(FILLERS)}}
-
-
-def filler(number: int) -> str:
-    """Return the key of a value that is there from the beginning, and never goes away."""
-    return f"watching/filler/{number:03}"
 
 
 def enter(document: MutableMapping[str, Any], transfer: list[Any]) -> None:

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from stress.checking.checkers import CHECKERS, check
 from stress.checking.evidence import Violation
-from stress.history import Operation, Outcome
-from stress.run import Run
+from stress.logs.history import Operation, Outcome
+from stress.run.supervisor import Run
 
 UNDECIDED = "undecided"
 """The kind of a finding that says that a checker gave up."""

@@ -1,4 +1,4 @@
-"""A foreign process: knows no more than `filelock` and `json`. `python -m stress.foreign ASSIGNMENT`.
+"""A foreign process: knows no more than `filelock` and `json`. `python -m stress.children.foreign ASSIGNMENT`.
 
 It takes the plain lock beside the file, reads, counts, and writes the whole document, each time in another layout.
 """
@@ -14,8 +14,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from stress.assignment import Assignment, prepare
-from stress.history import Kind, Log
+from stress.children.assignment import Assignment, prepare
+from stress.logs.history import Kind, Log
 
 PATIENCE = 20.0
 """Seconds to wait for the lock."""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
 from persistent_context import PersistentContext
-from stress.ending.program import COUNTER, LAST_SAVE, Program
+from stress.children.ending.program import COUNTER, LAST_SAVE, Program
 
 SEATS = 10
 """Tasks of a program."""

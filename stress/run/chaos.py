@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from stress.child import Child
-from stress.history import Kind, Log
-from stress.stamp import holder
+from stress.children.stamp import holder
+from stress.logs.history import Kind, Log
+from stress.run.child import Child
 
 LONGEST_STOP = 1.0
 """Seconds for which a process is stopped at most."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stress.report import Report, Verdict
-from stress.run import Run
+from stress.run.report import Report, Verdict
+from stress.run.supervisor import Run
 
 
 def conclude(console: Console, run: Run, report: Report, *, page: Path | None, keep: bool) -> bool:

@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from persistent_context import DurabilityUnknownError, LockLostError, LockTimeoutError
-from stress.history import Kind, Log
+from stress.logs.history import Kind, Log
 
 REFUSALS: tuple[type[BaseException], ...] = (LockTimeoutError, LockLostError)
 """The errors that any call may raise, and which promise that nothing happened."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stress.history import Kind, Log
-from stress.model import snapshot
+from stress.documents.hammered import snapshot
+from stress.logs.history import Kind, Log
 
 
 def witness(log: Log, state: Path, tokens: Iterator[str], workload: str, key: str) -> None:

@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 from random import Random
 
-from stress.actor import Actor
-from stress.assignment import Assignment
-from stress.history import Kind, Log
-from stress.stamp import holder
+from stress.children.assignment import Assignment
+from stress.children.stamp import holder
+from stress.children.worker.actor import Actor
+from stress.logs.history import Kind, Log
 
 LOOKS = 500
 """How often it is looked whether this process has the lock, before a call is cancelled all the same."""

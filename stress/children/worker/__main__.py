@@ -1,4 +1,4 @@
-"""A worker process: many tasks or threads, several contexts on the one file. `python -m stress.worker ASSIGNMENT`."""
+"""A worker: many tasks or threads, several contexts on the one file. `python -m stress.children.worker ASSIGNMENT`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from enum import Enum
 from functools import partial
 from random import Random
 
-from stress.actor import Actor
-from stress.assignment import Assignment, prepare
-from stress.cancelling import cancel_now_and_then
-from stress.faces import Context, open_context, open_threaded_context
-from stress.forking import Forker
-from stress.history import Kind, Log
+from stress.children.assignment import Assignment, prepare
+from stress.children.faces import Context, open_context, open_threaded_context
+from stress.children.worker.actor import Actor
+from stress.children.worker.cancelling import cancel_now_and_then
+from stress.children.worker.forking import Forker
+from stress.logs.history import Kind, Log
 from stress.workloads import WORKLOADS
 
 CONTEXTS = 3

@@ -1,4 +1,4 @@
-"""A process that goes on and on while its keys come and go. `python -m stress.jobs ASSIGNMENT`.
+"""A process that goes on and on while its keys come and go. `python -m stress.children.jobs ASSIGNMENT`.
 
 A queue of jobs, each a key of a random name that is put into the file and taken out again, by the ten thousand.
 Afterwards nothing is left of them: neither in the file nor in memory, which is measured whenever no job is under way.
@@ -13,11 +13,11 @@ from random import Random
 from typing import TypeAlias
 
 from persistent_context import MISSING, PersistentContext, SyncPersistentContext
-from stress.assignment import Assignment, prepare
-from stress.faces import LOCK_TIMEOUT
-from stress.history import Log
-from stress.memory import measure
-from stress.scribe import Desk, Scribe
+from stress.children.assignment import Assignment, prepare
+from stress.children.faces import LOCK_TIMEOUT
+from stress.children.memory import measure
+from stress.logs.history import Log
+from stress.logs.scribe import Desk, Scribe
 
 LANES = 100
 """Jobs under way at the same time, which share their cycles."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from random import Random
 
 from persistent_context import PersistentContext, ReentrantTransactionError, SyncPersistentContext
-from stress.faces import LOCK_TIMEOUT
-from stress.history import Log
-from stress.scribe import REFUSALS, Desk, Scribe
+from stress.children.faces import LOCK_TIMEOUT
+from stress.logs.history import Log
+from stress.logs.scribe import REFUSALS, Desk, Scribe
 
 COUNTER = "ending/counter"
 LAST_SAVE = "last_save"

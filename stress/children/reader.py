@@ -1,4 +1,4 @@
-"""A reader process: opens the file with plain `json.load`, all the time. `python -m stress.reader ASSIGNMENT`."""
+"""A process that constantly opens the file with plain `json.load`. `python -m stress.children.reader ASSIGNMENT`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from stress.assignment import Assignment, prepare
-from stress.history import Kind, Log
-from stress.model import snapshot
+from stress.children.assignment import Assignment, prepare
+from stress.documents.hammered import snapshot
+from stress.logs.history import Kind, Log
 
 SAME_EVERY = 50_000_000
 """Nanoseconds in which of many reads that show the same only the first and the last are logged."""

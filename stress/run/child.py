@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from stress.assignment import SHOW_STACKS, Assignment
+from stress.children.assignment import SHOW_STACKS, Assignment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class Child:

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable
 
 from persistent_context import SyncPersistentContext
-from stress.ending.program import COUNTER, LAST_SAVE, Program
-from stress.scribe import Scribe
+from stress.children.ending.program import COUNTER, LAST_SAVE, Program
+from stress.logs.scribe import Scribe
 
 THREADS = 4
 

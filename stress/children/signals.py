@@ -1,4 +1,4 @@
-"""A process whose blocking calls are hit by signals. `python -m stress.signals ASSIGNMENT`.
+"""A process whose blocking calls are hit by signals. `python -m stress.children.signals ASSIGNMENT`.
 
 The main thread makes calls. SIGALRM comes in the middle of most of them, and its handler raises; SIGUSR1 comes at any
 moment, and its handler makes calls itself. Other threads use the same contexts meanwhile, and must get on with it.
@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from random import Random
 
 from persistent_context import ReentrantTransactionError, SyncPersistentContext
-from stress.assignment import Assignment, prepare
-from stress.faces import LOCK_TIMEOUT
-from stress.history import Log
-from stress.scribe import REFUSALS, Desk, Scribe
+from stress.children.assignment import Assignment, prepare
+from stress.children.faces import LOCK_TIMEOUT
+from stress.logs.history import Log
+from stress.logs.scribe import REFUSALS, Desk, Scribe
 
 COUNTER = "signals/counter"
 COMPANIONS = 2

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from random import Random
 
-from stress.actor import Actor
-from stress.assignment import Assignment
-from stress.faces import Context
-from stress.history import Kind, Log
+from stress.children.assignment import Assignment
+from stress.children.faces import Context
+from stress.children.worker.actor import Actor
+from stress.logs.history import Kind, Log
 from stress.workloads import WORKLOADS
 
 TASKS = 3

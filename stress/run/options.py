@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stress.run import KINDS, Plan
+from stress.run.plan import KINDS, Plan
 
 FAULTS = {"kill_every": 0.5, "stop_every": 2.0, "cancel_every": 0.2, "fork_every": 3.0}
 OTHERS = {"foreign": 2, "ending": 1, "signals": 1, "watching": 2, "jobs": 1}

@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from stress.run import Run
+from stress.run.supervisor import Run
 
 INTERVAL = 0.25
 """Seconds between two updates."""

@@ -17,11 +17,12 @@ from typing import Self
 
 from rich.console import Console
 
-from stress.conclude import conclude
-from stress.display import Display
-from stress.options import Options
-from stress.report import Report, Verdict
-from stress.run import Plan, Run
+from stress.run.conclude import conclude
+from stress.run.display import Display
+from stress.run.options import Options
+from stress.run.plan import Plan
+from stress.run.report import Report, Verdict
+from stress.run.supervisor import Run
 
 STATE = "soak.json"
 

@@ -1,4 +1,4 @@
-"""A process that starts such programs, one after the other. `python -m stress.ending ASSIGNMENT`.
+"""A process that starts such programs, one after the other. `python -m stress.children.ending ASSIGNMENT`.
 
 Each is a forked child of this process, which has no threads and has used no context: the child takes the place of an
 interpreter that was just started, at a small part of the cost, and ends as one does.
@@ -15,12 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
-from stress.assignment import SHOW_STACKS, Assignment, prepare_stacks
-from stress.ending.blocking import BLOCKING
-from stress.ending.program import Program
-from stress.ending.tasks import TASKS
-from stress.history import Kind, Log
-from stress.model import PATIENCE, PATIENCE_PER_WORKER
+from stress.children.assignment import SHOW_STACKS, Assignment, prepare_stacks
+from stress.children.ending.blocking import BLOCKING
+from stress.children.ending.program import Program
+from stress.children.ending.tasks import TASKS
+from stress.children.patience import PATIENCE, PATIENCE_PER_WORKER
+from stress.logs.history import Kind, Log
 
 AT_A_TIME = 3
 LOOK_EVERY = 0.02

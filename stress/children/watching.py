@@ -1,4 +1,4 @@
-"""A process whose threads and event loops watch a file of many pages. `python -m stress.watching ASSIGNMENT`.
+"""A process whose threads and event loops watch a file of many pages. `python -m stress.children.watching ASSIGNMENT`.
 
 Threads share one context of the synchronous face; two event loops, each in a thread of its own, have one each. All
 write, all look whether what was always there is there, and on each of the three contexts somebody watches.
@@ -16,11 +16,12 @@ from random import Random
 from typing import Any, TypeAlias
 
 from persistent_context import Change, PersistentContext, SyncPersistentContext
-from stress.assignment import Assignment, prepare
-from stress.faces import LOCK_TIMEOUT, Context, ThreadedContext
-from stress.history import Log
-from stress.model import COUNTERS, DONE, FILLER, FILLERS, LATEST, PATIENCE, filler
-from stress.scribe import Desk, Scribe
+from stress.children.assignment import Assignment, prepare
+from stress.children.faces import LOCK_TIMEOUT, Context, ThreadedContext
+from stress.children.patience import PATIENCE
+from stress.documents.watched import COUNTERS, DONE, FILLER, FILLERS, LATEST, filler
+from stress.logs.history import Log
+from stress.logs.scribe import Desk, Scribe
 
 TASKS = 3
 """On each context."""

@@ -14,9 +14,9 @@ from random import Random
 from typing import Any
 
 from persistent_context import DurabilityUnknownError, LockLostError, LockTimeoutError
-from stress.faces import Context
-from stress.history import Kind, Log
-from stress.witness import witness
+from stress.children.faces import Context
+from stress.children.worker.witness import witness
+from stress.logs.history import Kind, Log
 
 
 @dataclass(frozen=True, slots=True)
