@@ -192,7 +192,9 @@ class JsonFileSession:
                 aside = move_aside(path, durable=True)
             except FileNotFoundError:  # it was removed meanwhile, maybe with its directory
                 return EMPTY
-            _logger.warning("%s is not a JSON object (%s): moved aside to %s", printable(path), error, printable(aside))
+            _logger.warning(
+                "%s is not a JSON object (%s): moved aside to %s", printable(path), str(error), printable(aside)
+            )
             return EMPTY
 
     def _replace(self, new: Document, access: Access | None, *, durable: bool) -> None:
