@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,12 @@ def shared_place(request, tmp_path):
 def elsewhere(shared_place, spawn):
     """Start another process that has a store at the shared place."""
     return lambda: Elsewhere(spawn(f"import sys; {shared_place.opens_elsewhere}{ELSEWHERE}", shared_place.path))
+
+
+@pytest.fixture
+def listen():
+    """Subscribe listeners until the test is over."""
+    with contextlib.ExitStack() as open_ones:
+        yield lambda listener: open_ones.enter_context(
+            contextlib.closing(listener.store.subscribe(listener.notify, listener.fail))
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,7 +61,9 @@ def increment(store: Store, key: str) -> None:
     session = store.begin("increment", wait=True)
 
     assert session is not None
-    finish(session, Changes(texts_of({key: (value(session.snapshot, key) or 0) + 1})))
+    number = value(session.snapshot, key) or 0
+    time.sleep(0)  # others run
+    finish(session, Changes(texts_of({key: number + 1})))
 
 
 class Listener:

@@ -71,7 +71,8 @@ class MemorySnapshot:
     def changed(self, changes: Changes) -> MemorySnapshot:
         if not changes:
             return self
-        texts = {key: text for key, text in self.texts.items() if key not in changes.moved} | changes.texts
+        texts: dict[str, MaybeText] = {key: text for key, text in self.texts.items() if key not in changes.moved}
+        texts.update(changes.texts)
         return MemorySnapshot(self.revision + 1, {key: text for key, text in texts.items() if text is not MISSING})
 
 
@@ -129,6 +130,7 @@ class MemorySession:
         self._turn = turn
         self._turns = turns
         self._snapshot: MemorySnapshot | None = None
+        self._is_over = False
 
     @property
     def snapshot(self) -> MemorySnapshot:
@@ -143,6 +145,8 @@ class MemorySession:
         return self._snapshot
 
     def commit(self, changes: Changes, *, durable: bool) -> MemorySnapshot:
+        assert not self._is_over, "a session is for one commit, before it is closed"
+        self._is_over = True
         self._place.reach("commit")
         after = self.snapshot.changed(changes)
         with self._place.changed:
@@ -158,6 +162,7 @@ class MemorySession:
         with self._place.changed:
             if self._turn not in self._turns:
                 return
+            self._is_over = True
             self._turns.remove(self._turn)
             self._place.changed.notify_all()
         self._place.reach("closed")
@@ -265,7 +270,7 @@ class MemoryStore:
         return state
 
     def count_commit(self, changes: Changes) -> int:
-        size = sum(len(key) + len(text or b"") for key, text in changes.texts.items())
+        size = len("".join(changes.texts)) + sum(len(text) for text in changes.texts.values() if text is not MISSING)
         self._count(commits=1, bytes_written=size)
         return size
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
@@ -65,9 +66,14 @@ class TestExclusive:
 
     def test_nothing_is_lost_among_threads(self, place):
         """Threads that read and write in sessions, with the same store or their own, lose none of their changes."""
-        shared = place.store()
-        stores = [shared, shared, place.store(), place.store()]
-        for done in [place.start(lambda one: [increment(one, "n") for _ in range(50)], one) for one in stores]:
+        shared, together = place.store(), threading.Barrier(4)
+
+        def work(store):
+            together.wait()
+            for _ in range(50):
+                increment(store, "n")
+
+        for done in [place.start(work, one) for one in (shared, shared, place.store(), place.store())]:
             place.result(done)
 
         assert [("n", 200)] == entries(shared.snapshot())
@@ -124,7 +130,7 @@ class TestWaiting:
         while waiting:
             place.until(lambda: any(one.done() for one in waiting))
             order.append([one.done() for one in waiting])
-            waiting.pop(0).result().close()
+            place.result(waiting.pop(0)).close()
 
         assert [[True] + [False] * n for n in (3, 2, 1, 0)] == order
 

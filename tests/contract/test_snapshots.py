@@ -25,6 +25,10 @@ def changes(draw):
     return values, tuple(draw(st.lists(st.sampled_from(list(values)), unique=True)) if values else ())
 
 
+STEPS = st.lists(st.tuples(changes(), st.booleans()), max_size=6)
+"""What is committed, and whether by another store."""
+
+
 def model_after(model, values, moved):
     """What a dictionary looks like after changes."""
     after = {key: value for key, value in model.items() if key not in moved} | values
@@ -224,7 +228,7 @@ class TestChanges:
         assert ({}, {"a": b"1"}) == (created.changes_since(nothing), first.changes_since(nothing))
 
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors])
-    @given(steps=st.lists(st.tuples(changes(), st.booleans()), max_size=6))
+    @given(steps=STEPS)
     def test_they_lead_from_any_state_to_any_later_one(self, place, steps):
         """Whatever is committed, by whom ever, a store sees what a dictionary would hold, and each difference of it."""
         place = place.another()

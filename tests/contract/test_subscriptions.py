@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import threading
 
-import pytest
-
 from contract.helping import Listener, commit, increment
-
-
-@pytest.fixture
-def listen():
-    """Subscribe listeners until the test is over."""
-    with contextlib.ExitStack() as open_ones:
-        yield lambda listener: open_ones.enter_context(
-            contextlib.closing(listener.store.subscribe(listener.notify, listener.fail))
-        )
 
 
 class TestNotifying:
