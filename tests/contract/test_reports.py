@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from contract.helping import Listener, begin, commit, entries, finish
+from contract.helping import Listener, begin, commit, entries, finish, value
 from persistent_context._model.snapshot import Changes
 from persistent_context._stores.protocol import Traffic
 
 FORK = """
-import os, sys
+import os, signal, sys
 from persistent_context._model.snapshot import Changes
 
 store.snapshot()
@@ -41,6 +41,14 @@ session = store.begin("parent", wait=False)  # though the child has inherited wh
 session.close()
 os.write(into, b"x")
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), dict(store.snapshot().get(["n"])), flush=True)
+"""
+OUTLIVE_THE_CHILD = """
+sys.stdin.readline()
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+print(store.begin("parent", wait=False), flush=True)
+sys.stdin.readline()
+session.close()
 """
 
 
@@ -184,17 +192,22 @@ class TestFork:
         assert ["0 {'n': b'3'}"] == parent.finish()
 
     def test_it_outlives_the_child(self, shared_place, spawn):
-        """A child that ends does not end its parent's session."""
+        """A child that ends, however it does, does not end its parent's session."""
         commit(shared_place.store(), {"n": 1})
-        program = f"import sys; {shared_place.opens_elsewhere}{FORK}"
-        parent = spawn(
-            program + "import signal\nsys.stdin.readline()\nos.kill(child, signal.SIGKILL)\nos.waitpid(child, 0)\n"
-            "print(store.begin('parent', wait=False), flush=True)\nsys.stdin.readline()\nsession.close()\n",
-            shared_place.path,
-        )
-        parent.hear()
+        parent = spawn(f"import sys; {shared_place.opens_elsewhere}{FORK}{OUTLIVE_THE_CHILD}", shared_place.path)
+        child_said = parent.hear()
         parent.say()
-        refused = parent.hear(), shared_place.store().begin("test", wait=False)
+        parent_said = parent.hear()
+        refused = shared_place.store().begin("test", wait=False)
         parent.finish()
 
-        assert ("None", None) == refused
+        assert ("True parent None {'n': b'1'}", "None", None) == (child_said, parent_said, refused)
+
+    def test_it_does_not_outlive_the_parent(self, shared_place, spawn):
+        """When its parent is killed, the session is over, though the child lives: it begins one of its own."""
+        store = shared_place.store()
+        commit(store, {"n": 1})
+        parent = spawn(f"import sys; {shared_place.opens_elsewhere}{FORK}sys.stdin.readline()", shared_place.path)
+        parent.hear()
+        parent.process.kill()
+        shared_place.until(lambda: value(store.snapshot(), "n") == 2)

@@ -106,6 +106,19 @@ class TestWaiting:
 
             assert (False, None, True) == (is_early, refused, 0 < waited.waited < place.patience)
 
+    def test_it_ends_with_that_of_another_process(self, shared_place, elsewhere):
+        """Who waits for another process is told how long it took, on both sides."""
+        other, store = elsewhere(), shared_place.store()
+        other.do("(session := store.begin('other', wait=True)) and None")
+        waiting = shared_place.begin_waiting(store)
+        other.do("session.close()")
+        session = shared_place.result(waiting)
+        other.start("(session := store.begin('other', wait=True)).waited")
+        shared_place.until(shared_place.waiting)
+        session.close()
+
+        assert (True, True) == (session.waited > 0, other.result() > 0)
+
     def test_it_sees_what_was_committed_meanwhile(self, place):
         """The state in a session is that of its beginning, not that of the moment when it was asked for."""
         store, other = place.store(), place.store()
@@ -184,7 +197,7 @@ class TestCommit:
                 commit(writer, {str(n): number for n in range(20)})
 
         writing = place.start(write)
-        while not writing.done():
+        while not writing.done() and not halves:
             numbers = {number for _, number in entries(store.snapshot())}
             halves += [numbers] if len(numbers) != 1 else []
         place.result(writing)
