@@ -13,7 +13,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this package, and others beside it
 
 from contract.places import PLACES, ContractPlace
-from persistent_context._stores.jsonfile.store import JsonFileStore
 
 ELSEWHERE = """
 import os, sys
@@ -53,8 +52,6 @@ class Elsewhere:
 
 def make(name: str, directory: Path) -> ContractPlace:
     """Return an empty place."""
-    if name == "json" and not hasattr(JsonFileStore, "traffic"):
-        pytest.skip("the JSON file store does not speak this protocol yet")
     directory.mkdir()
     return PLACES[name](directory)
 

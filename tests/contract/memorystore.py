@@ -64,9 +64,9 @@ class MemorySnapshot:
             yield {key: Raw(text) for key, text in part.items()}
 
     def changes_since(self, older: Snapshot) -> dict[str, MaybeText]:
-        assert isinstance(older, MemorySnapshot)
-        new = {key: text for key, text in self.texts.items() if older.texts.get(key) != text}
-        return new | {key: MISSING for key in older.texts if key not in self.texts}
+        old = older.get(older.keys())
+        changes: dict[str, MaybeText] = {key: text for key, text in self.texts.items() if old.get(key) != text}
+        return changes | {key: MISSING for key in old if key not in self.texts}
 
     def changed(self, changes: Changes) -> MemorySnapshot:
         if not changes:
@@ -124,11 +124,13 @@ class MemorySession:
 
     def __init__(self, store: MemoryStore, turn: Turn, turns: list[Turn], waited: float) -> None:
         self.waited = waited
+        self.held = 0.0
         self.bytes_written = 0
         self._store = store
         self._place = store.place
         self._turn = turn
         self._turns = turns
+        self._since = time.monotonic()
         self._snapshot: MemorySnapshot | None = None
         self._is_over = False
 
@@ -154,6 +156,7 @@ class MemorySession:
                 raise SessionLostError("the session was lost; nothing was written")
             if changes:
                 self._place.write(after)
+                self._snapshot = after
                 self.bytes_written = self._store.count_commit(changes)
         self._place.reach("committed")
         return after
@@ -163,6 +166,7 @@ class MemorySession:
             if self._turn not in self._turns:
                 return
             self._is_over = True
+            self.held = time.monotonic() - self._since
             self._turns.remove(self._turn)
             self._place.changed.notify_all()
         self._place.reach("closed")

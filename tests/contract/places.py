@@ -18,7 +18,7 @@ from typing import Any, Literal
 import pytest
 
 from persistent_context._stores.jsonfile.store import JsonFileStore
-from persistent_context._stores.protocol import Store
+from persistent_context._stores.protocol import Session, Store
 from persistent_context.errors import DurabilityUnknownError
 
 from .memorystore import MemoryStore, Place
@@ -91,6 +91,13 @@ class ContractPlace:
         """Wait for the result of a call, or its error."""
         self.until(future.done)
         return future.result()
+
+    def granted(self, waiting: Future[Any]) -> Session:
+        """Wait for a session."""
+        session: Session | None = self.result(waiting)
+
+        assert session is not None, "it waited for nothing"
+        return session
 
     def begin_waiting(self, store: Store, purpose: str = "test") -> Future[Any]:
         """Begin a session in another thread, and return once it waits for its turn."""
