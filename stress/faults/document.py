@@ -37,6 +37,8 @@ def caller_key(caller: int) -> str:
 
 def after(document: Document | None, operation: str, number: int, size: int = SIZE) -> Document:
     """Return what an operation makes of a document, or of no file."""
+    if operation == "neighbour":
+        return with_neighbour(document)
     changed = dict(document or {})
     if operation in {"incr", "transaction", "commit"}:
         changed["n"] += 1

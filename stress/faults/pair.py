@@ -1,8 +1,8 @@
-"""Two writers and a power loss: what one has renamed and not yet synced, the other reads, builds on and acknowledges.
+"""Two writers and a power loss: what one has renamed and not yet synced, the other builds on and acknowledges.
 
-The first writer is stopped after each of its calls from just before the rename on. Then the second one does a call. Where
-the first one holds the lock, the second one gets it when the first one is killed or goes on. At the end the power is
-cut: what was acknowledged to either of them must be in the file, and all that the second one found there and built on.
+The first writer is stopped after each of its calls, beginning with the last one before the rename. Then the second one
+does a call. If the first one holds the lock, the second one gets it when the first one is killed or goes on. At the end
+the power is cut: the file must hold what was acknowledged to either of them, and all that the second one built on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ KILLED = "killed"
 CONTINUED = "continued"
 """The first writer goes on when the second one is done, or waits for its lock, and is acknowledged too."""
 OVERTAKEN = "overtaken"
-"""The second writer is stopped before it syncs the names; the first one goes on, and the power fails when it is done."""
+"""The second writer is stopped before it syncs the names; the first one goes on and is acknowledged."""
 SECOND = 4
 """The number of the second writer's operation."""
 VOLATILE = "-volatile"
@@ -103,7 +103,11 @@ class Pair:
         halts = list(_halts(calls, trial.path.parent))
         unlocks = [index for index, call in enumerate(calls) if call.name == "flock" and "LOCK_UN" in call.text]
         from_the_rename = halts[renames[-1] - 1 :]
-        self._halts = {KILLED: from_the_rename, CONTINUED: from_the_rename, OVERTAKEN: halts[unlocks[-1] :]}
+        self._halts = {
+            KILLED: from_the_rename,
+            CONTINUED: from_the_rename,
+            OVERTAKEN: halts[unlocks[-1] :] if unlocks else [],
+        }
         series = [Series(fault, len(self._halts[fault])) for fault in (KILLED, CONTINUED, OVERTAKEN)]
         return [Series(ACKNOWLEDGED, 1, once=True), *series]
 
@@ -140,7 +144,7 @@ class Pair:
         return lab.nursery.fork(trial.path, trial.face, durable=False)
 
     def _judge(self, meeting: Meeting) -> None:
-        """The file must hold what is left if nothing is lost that was acknowledged, or found by who was acknowledged."""
+        """The file must hold what was acknowledged, and what was built on."""
         trial = meeting.trial
         found = read(trial.path)
         trial.found = found if isinstance(found, dict) else None
@@ -158,7 +162,7 @@ class Pair:
         }
         if "second" in needed and meeting.found_by_second == trial.new:
             needed.add("first")  # it was built on, or confirmed
-        allowed = list(meeting.outcomes(needed))
+        allowed = meeting.outcomes(needed)
         if found not in allowed:
             said = f"the call said done to {' and '.join(sorted(needed)) or 'nobody'}{meeting.stopped_after}"
             wanted = " or ".join(map(tell, allowed))
@@ -221,8 +225,9 @@ class Meeting:
             self.second_answer = self.second_answer or self._answer_of_second()
         return True
 
-    def outcomes(self, needed: set[str]) -> Iterable[Document]:
-        """Yield what the file may hold if no operation is lost that is needed: all of them, in any order."""
+    def outcomes(self, needed: set[str]) -> list[Document | None]:
+        """Return what the file may hold if no operation is lost that is needed, in any order that is possible."""
+        outcomes: list[Document | None] = []
         both: dict[str, tuple[str, int]] = {
             "first": (self.trial.operation, FAULTED),
             "second": (self._operation, SECOND),
@@ -234,9 +239,10 @@ class Meeting:
                 continue
             result = self.trial.old
             for name in names:
-                operation, number = both[name]
-                result = document.after(result, operation, number)
-            yield result or {}
+                result = document.after(result, *both[name])
+            if result not in outcomes:
+                outcomes.append(result)
+        return outcomes
 
     def _overtake(self) -> None:
         """Let the second writer replace what the first one has, and get no further; then let the first one go on."""

@@ -15,7 +15,7 @@ from stress.faults.limits import FileSize, FullDisk
 from stress.faults.model import Result, Series
 from stress.faults.pair import Pair
 from stress.faults.power import PowerLoss
-from stress.faults.slow import SlowDisk
+from stress.faults.several import FailingDisk, SlowDisk
 
 FACES = ("async", "sync")
 LIMITED = ("save", "transaction")
@@ -26,9 +26,10 @@ PAIRS = {
     "lossy": (
         *(("incr", "incr"), ("save", "resave"), ("commit", "transaction"), ("incr", "rewrite")),
         *(("incr-volatile", "resave"), ("save-volatile", "rewrite"), ("incr", "incr-volatile")),
+        *(("create", "neighbour"), ("create", "resave")),
     ),
-    "xfs": (("save", "incr"), ("incr", "resave"), ("incr-volatile", "resave")),
-    "ext4": (("incr", "resave"), ("commit", "incr")),
+    "xfs": (("save", "incr"), ("incr-volatile", "resave"), ("incr", "incr-volatile")),
+    "ext4": (("commit", "rewrite"), ("incr", "incr")),
 }
 """File systems, and what the first and the second writer do there: the cheapest one gets most."""
 
@@ -66,4 +67,5 @@ def scenarios() -> list[Scenario]:
         *(Pair(kind, first, second) for kind, pairs in PAIRS.items() for first, second in pairs),
         *(Errors(operation, face) for operation in OPERATIONS for face in FACES),
         Errors("resave", "sync"),
+        *(FailingDisk(face) for face in FACES),
     ]

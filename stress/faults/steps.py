@@ -21,9 +21,7 @@ class Tracer:
         log: the name of the log, of which each process that is traced at the same time needs its own.
     """
 
-    def __init__(
-        self, lab: Lab, inject: str | None = None, path: Path | None = None, log: str = "strace.log"
-    ) -> None:
+    def __init__(self, lab: Lab, inject: str | None = None, path: Path | None = None, log: str = "strace.log") -> None:
         """Lay out; nothing is attached yet."""
         self._log = lab.scratch / log
         self._inject = inject

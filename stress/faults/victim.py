@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from typing import Any, TypedDict
 
 from persistent_context import DurabilityUnknownError, PersistentContext, SyncPersistentContext
@@ -93,12 +93,12 @@ class Victim:
                 await self._context.save()
 
     async def _change_several(self, number: int) -> None:
-        """Let that many callers, who begin one after the other, count a key each; tell of each that has done so."""
+        """Let that many callers, who begin one after the other, count a key each; tell what became of each."""
 
         async def change(caller: int) -> None:
             key = caller_key(caller)
-            await self._context.incr(key)
-            self._wire.say(acknowledged=key)
+            outcome, error = await _outcome(self._context.incr(key))
+            self._wire.say(caller=key, outcome=outcome, error=repr(error))
 
         def change_in_a_thread(caller: int) -> None:
             with contextlib.suppress(StopIteration):
@@ -113,29 +113,32 @@ class Victim:
         threads = [threading.Thread(target=change_in_a_thread, args=(caller,)) for caller in range(number)]
         for thread in threads:
             thread.start()
-            time.sleep(CALLER_SECONDS)
+            time.sleep(CALLER_SECONDS)  # noqa: ASYNC251 (there is no loop)
         for thread in threads:
             thread.join()
 
     async def _attempt(self, operation: str, number: int, size: int) -> dict[str, Any]:
         """Do it, and report what became of it, on the word of the library."""
-        error: BaseException | None = None
-        try:
-            await self._change(operation, number, size)
-        except DurabilityUnknownError as failure:
-            outcome, error = "unknown", failure
-        except OSError as failure:
-            outcome, error = "refused", failure
-        except BaseException as failure:  # noqa: BLE001 (a failure of another type is what is looked for)
-            outcome, error = "wrong", failure
-        else:
-            outcome = "done"
+        outcome, error = await _outcome(self._change(operation, number, size))
         return {
             "outcome": outcome,
             "error": repr(error),
             "unsaved": sorted(self._plain.unsaved_keys()),
             "memory": {key: self._plain.get(key) for key in ("n", "new")},
         }
+
+
+async def _outcome(change: Awaitable[object]) -> tuple[str, BaseException | None]:
+    """Return what becomes of a change, in one word, and the error."""
+    try:
+        await change
+    except DurabilityUnknownError as failure:
+        return "unknown", failure
+    except OSError as failure:
+        return "refused", failure
+    except BaseException as failure:  # noqa: BLE001 (a failure of another type is what is looked for)
+        return "wrong", failure
+    return "done", None
 
 
 @contextlib.contextmanager
