@@ -31,7 +31,7 @@ from stress.faults.strace import Call, Trace
 from stress.faults.trial import FAULTED, Answer, Trial
 
 KILLED = "killed"
-"""The first writer does not go on after its stop: it is killed when the second one needs its lock, else at the end."""
+"""The first writer does not go on after its stop: it is killed when the second one is done, or waits for its lock."""
 CONTINUED = "continued"
 """The first writer goes on when the second one is done, or waits for its lock, and is acknowledged too."""
 OVERTAKEN = "overtaken"
@@ -218,10 +218,10 @@ class Meeting:
                 _wait_until(lambda: waits(self._second.pid, self._lock), self._second)
             else:
                 self.second_answer = self._answer_of_second()
-            if fault != KILLED:
+            if fault == KILLED:
+                trial.victim.end()  # here: without the tracer it could go on
+            else:
                 self._continue_first()
-            elif locked:
-                trial.victim.end()
             self.second_answer = self.second_answer or self._answer_of_second()
         return True
 
@@ -255,6 +255,7 @@ class Meeting:
             if not is_stopped():
                 self.second_answer = self._answer_of_second()
             self._continue_first()
+            self._second.end()  # here: without the tracer it could go on
 
     def _begin_second(self) -> None:
         self._note()
