@@ -33,6 +33,8 @@ ALL_SHARE = 0.05
 BOUND_SHARE = 0.25
 """Of the others, those on bundles."""
 ON_BUNDLES = (read, read_exclusively, exchange, write)
+HOT = 20
+"""Registers of one key, all over the file, on which half of the operations on such are."""
 PAUSE = 0.01
 """Mean seconds between two operations: writing a long file is work, of which other workloads need some."""
 REWRITE_EVERY = 2.0
@@ -74,7 +76,7 @@ class Site:
             elif random.random() < BOUND_SHARE:
                 await random.choice(ON_BUNDLES)(hand, random.choice(BOUND))
             else:
-                await random.choice(ON_REGISTERS)(hand, random.choice(REGISTERS))
+                await random.choice(ON_REGISTERS)(hand, random.choice(random.choice([REGISTERS, REGISTERS[:HOT]])))
             await asyncio.sleep(PAUSE * random.uniform(0.0, 2.0))
 
     def _rewrite(self) -> None:

@@ -18,20 +18,23 @@ PARTS = 5
 """Keys of each bundle, far from each other at the beginning."""
 OPENING = "opening.0.0"
 """How the tokens begin of what is there from the beginning."""
-LENGTHS = ((0, 10), (10, 200), (200, 3_000), (3_000, 10_000), (64_000, 140_000))
-"""Characters of a value. A page of the library holds about 64 kB."""
-WEIGHTS = (8, 12, 60, 18, 2)
+LENGTHS = (40, 200, 1_500, 4_000, 9_000, 70_000, 130_000)
+"""Characters of a value. A page of the library holds about 64 kB, and often another value has just the same length."""
+CELL = 30
+"""Characters of a token in it, with dots behind the token."""
+WEIGHTS = (8, 12, 45, 25, 8, 1, 1)
 
 
 def padded(token: str) -> str:
     """Return the value that an operation writes: its token, and a text that only this token has.
 
     The text has what separates the lines of the file, so that whoever cuts pages has to tell the one from the other.
+    Values that are equally long take equally many bytes of the file.
     """
-    random = Random(blake2b(token.encode()).digest())
-    (bounds,) = random.choices(LENGTHS, WEIGHTS)
-    line = f'{token} "é",\n"{token}": {{}}'
-    return f"{token} {line * (random.randint(*bounds) // len(line))}"
+    (length,) = Random(blake2b(token.encode()).digest()).choices(LENGTHS, WEIGHTS)
+    cell = token.ljust(CELL, ".")
+    line = f'{cell} "é",\n"{cell}": {{}}'
+    return f"{cell} {line * ((length - CELL) // len(line))}".ljust(length, ".")
 
 
 REGISTERS = tuple(Register(name, (name,), padded) for name in (f"pages/single/{number}" for number in range(SINGLES)))

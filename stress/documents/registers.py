@@ -16,7 +16,7 @@ class Register:
     keys: tuple[str, ...]
     """Its keys in the file, which all have the same value at any time."""
     dress: Callable[[str], str] = str
-    """Returns the text that is written for an operation's token. It begins with the token."""
+    """Returns the text that is written for an operation's token. It begins with the token, and perhaps dots."""
 
     def held(self, get: Callable[[str], Any]) -> str | None:
         """Return the token of the value, or None if there is none; what nobody wrote is told as no operation's token.
@@ -25,7 +25,7 @@ class Register:
             get: returns the value of a key in the file, or None.
         """
         values = [get(key) for key in self.keys]
-        tokens = [value.partition(" ")[0] if isinstance(value, str) else None for value in values]
+        tokens = [value.partition(" ")[0].rstrip(".") if isinstance(value, str) else None for value in values]
         whole = [None if token is None else self.dress(token) for token in tokens]
         if values == whole and len({*tokens}) == 1:
             return tokens[0]

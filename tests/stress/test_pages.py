@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the stress run i
 
 from stress.checking.evidence import Evidence
 from stress.checking.pages import check_pages
-from stress.documents.paged import ALL, BOUND, PARTS, REGISTERS, filler, opening_paged, padded
+from stress.documents.paged import ALL, BOUND, LENGTHS, PARTS, REGISTERS, filler, opening_paged, padded
 from stress.logs.history import Operation, Outcome
 
 SINGLE, BUNDLE = REGISTERS[7], BOUND[0]
@@ -58,8 +58,8 @@ class TestTheFile:
         """Some values are longer than a page, and some are no more than a token."""
         lengths = sorted(len(padded(f"pages-0.0.task0.{number}")) for number in range(1_000))
 
-        assert lengths[0] < 40
-        assert lengths[-1] > PAGE
+        assert lengths[0] == LENGTHS[0]
+        assert lengths[-1] == LENGTHS[-1] > PAGE
 
     @pytest.mark.parametrize(
         "spoil", [lambda text: text[:-1], lambda text: text + "-", lambda _: 7], ids=["cut", "longer", "no text"]
