@@ -13,6 +13,8 @@ from stress.logs.history import Operation, Outcome
 
 def check_pages(evidence: Evidence) -> Iterator[Violation]:
     """Each register behaves like one, keys of a bundle change together, and the rest is as it was at the beginning."""
+    if not evidence.operations:
+        return  # there were no such processes
     written = {key for register in ALL for key in register.keys}
     for key, value in opening_paged().items():
         if key not in written and evidence.final.get(key) != value:

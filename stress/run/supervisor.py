@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from stress.children.assignment import Assignment, kind_of
-from stress.documents.openings import OPENINGS
+from stress.documents.openings import OPENINGS, STATE
 from stress.logs.history import History, Kind, Log, read_logs
 from stress.run.chaos import Clock, Stopper, delete_lock
 from stress.run.child import Child
@@ -92,13 +92,13 @@ class Run:
         """Return what the files hold: each key is in one of them.
 
         Raises:
-            OSError: One of those is missing that were there from the beginning.
+            OSError: The one that the workers hammer is missing. What is in another one is lost if that is missing.
             ValueError: One is not valid.
         """
         document: dict[str, Any] = {}
-        for name, opening in OPENINGS.items():
+        for name in OPENINGS:
             file = self._assignment(READER).file(name)
-            if opening is not None or file.exists():
+            if name == STATE or file.exists():
                 document |= json.loads(file.read_bytes())
         return document
 
