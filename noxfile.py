@@ -104,9 +104,9 @@ def coverage(session: nox.Session) -> None:
     """Measure which branches of the library the tests reach; part of the large matrices is enough for that."""
     session.install(".", *groups("test"))
     # Coverage's tracer takes a lock that the thread interrupted by a signal handler may already hold.
-    signals = ("tests/test_interrupts.py", "tests/test_shutdown.py", "tests/test_signals.py")
-    unmeasured = (*signals, "tests/stress", "tests/test_docs.py", "tests/test_examples.py")
-    whole = ("tests/test_cli.py", "tests/test_plugin.py")
+    signals = [f"tests/process/test_{name}.py" for name in ("interrupts", "shutdown", "signals")]
+    unmeasured = (*signals, "tests/stress", "tests/docs/test_docs.py", "tests/docs/test_examples.py")
+    whole = ("tests/cli", "tests/plugin")
     ignored = (f"--ignore={path}" for path in (*unmeasured, *whole))
     session.run("coverage", "erase")
     for selection in (("--part", *ignored), whole):
@@ -137,8 +137,7 @@ def minimums(session: nox.Session) -> None:
     """Test with the lowest allowed versions of the dependencies, on the oldest Python installed."""
     lowest = [re.sub(r">=", "==", requirement) for requirement in PYPROJECT["project"]["dependencies"]]
     session.install(".", *lowest, *groups("test"))
-    files = [f"tests/test_{name}.py" for name in ("memory", "save_and_load", "atomic", "transactions", "executor")]
-    run_pytest(session, *(session.posargs or ("--part", *files)))
+    run_pytest(session, *(session.posargs or ("--part", "tests/unit/model", "tests/unit/api")))
 
 
 @nox.session(python=NEWEST, default=False)

@@ -23,8 +23,9 @@ from stress.checking.owned import check_owned
 from stress.checking.prefixes import check_prefixes
 from stress.checking.register import check_registers
 from stress.checking.watching import check_watching
-from stress.history import History, Operation, Outcome
-from stress.model import opening_document, opening_pages
+from stress.documents.hammered import opening_document
+from stress.documents.watched import opening_pages
+from stress.logs.history import History, Operation, Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stress.history import Operation, Outcome
+from stress.logs.history import Operation, Outcome
 
 
 @dataclass(frozen=True, slots=True)

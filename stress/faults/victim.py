@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from persistent_context import DurabilityUnknownError, PersistentContext, SyncPersistentContext
-from stress.faces import Context, ThreadedContext
+from stress.children.faces import Context, ThreadedContext
 from stress.faults.document import NEIGHBOUR, SIZE, value_of
 from stress.faults.wire import Wire
 

@@ -21,8 +21,8 @@ LIMIT = 150.0
 FAILED = 1
 """The exit code of pytest, and of the programs here, if something was found: all others above 0 are accidents."""
 
-_FAILED = re.compile(r"^FAILED tests/test_(\S+(?: \S+)*?)(?: - .*)?$", re.MULTILINE)
-_STARTED = re.compile(r"^tests/test_(\S+::.*?) *(?:PASSED.*|\++ Timeout .*)?$", re.MULTILINE)
+_FAILED = re.compile(r"^FAILED tests/(?:\w+/)*test_(\S+(?: \S+)*?)(?: - .*)?$", re.MULTILINE)
+_STARTED = re.compile(r"^tests/(?:\w+/)*test_(\S+::.*?) *(?:PASSED.*|\++ Timeout .*)?$", re.MULTILINE)
 _TIMEOUT = re.compile(r"^\++ Timeout \++$", re.MULTILINE)
 _SKIPPED = re.compile(r"^SKIPPED (?:\[\d+\] )?\S+ (.*)$", re.MULTILINE)
 _COUNT = re.compile(r"\b(\d+) (passed|skipped|xfailed)\b")

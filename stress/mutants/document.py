@@ -138,14 +138,14 @@ DOCUMENT: Final = (
         "A process that converts more digits than others writes what they cannot read.",
         Promise.CLOBBERED,
         (Edit("values", "_SCALARS and (kind is str or len(text) <= MAX_DIGITS):", "_SCALARS:"),),
-        (suite("bad_values::TestTheLimitOfDigits::test_what_a_default_python_cannot_read_is_not_written"),),
+        (suite("values::TestTheLimitOfDigits::test_what_a_default_python_cannot_read_is_not_written"),),
     ),
     Mutant(
         "keys-kept-as-they-came",
         "A key of a class of the caller's goes on into memory and into the cycle, with methods of its own.",
         Promise.FAILURE,
         (Edit("values", "    return str.__str__(key)\n", "    return key\n"),),
-        (suite("bad_values::TestKeysOfClassesOfTheirOwn"),),
+        (suite("values::TestKeysOfClassesOfTheirOwn"),),
     ),
     Mutant(
         "errors-of-broken-classes-escape",
@@ -158,6 +158,6 @@ DOCUMENT: Final = (
                 "    except (TypeError, ValueError, msgspec.MsgspecError):  # from",
             ),
         ),
-        (suite("bad_values::TestClassesThatRaise::test_a_broken_value_is_refused_and_fails_its_own_call_only"),),
+        (suite("values::TestClassesThatRaise::test_a_broken_value_is_refused_and_fails_its_own_call_only"),),
     ),
 )

@@ -14,7 +14,7 @@ ENGINE: Final = (
         "Calls whose cycle is repeated under a new lock are applied in the opposite order.",
         Promise.FAILURE,
         (Edit("queue", "self._waiting.extendleft(reversed(again))", "self._waiting.extendleft(again)"),),
-        (suite("engine::TestALostCycle::test_its_calls_are_applied_again_in_their_order"),),
+        (suite("queue::TestALostCycle::test_its_calls_are_applied_again_in_their_order"),),
     ),
     Mutant(
         "failed-in-a-lost-cycle-untold",
@@ -27,7 +27,7 @@ ENGINE: Final = (
                 "self._queue_again(applied)",
             ),
         ),
-        (suite("engine::TestALostCycle::test_a_call_that_failed_in_it_is_over", limit=20),),
+        (suite("queue::TestALostCycle::test_a_call_that_failed_in_it_is_over", limit=20),),
     ),
     Mutant(
         "repeated-though-nobody-waits",
@@ -47,14 +47,14 @@ ENGINE: Final = (
         "A durable call that shares its cycle with one that is not durable is not synced.",
         Promise.LOST,
         (Edit("queue", "durable=any(request.durable", "durable=all(request.durable"),),
-        (suite("engine::TestACycleOfSeveral::test_it_is_durable_if_one_of_them_is"),),
+        (suite("queue::TestACycleOfSeveral::test_it_is_durable_if_one_of_them_is"),),
     ),
     Mutant(
         "file-name-overwritten",
         "An error that names a file is given another name.",
         Promise.FAILURE,
         (Edit("queue", "error.errno is not None and error.filename is None:", "error.errno is not None:"),),
-        (suite("engine::TestACycleOfSeveral::test_an_error_that_names_a_file_keeps_its_name"),),
+        (suite("queue::TestACycleOfSeveral::test_an_error_that_names_a_file_keeps_its_name"),),
     ),
     Mutant(
         "no-try-where-others-waited",
@@ -64,14 +64,14 @@ ENGINE: Final = (
             Edit("queue", "if trying or not self.store.had_to_wait:", "if not self.store.had_to_wait:"),
             Edit("queue", "if outcome is not None or self._is_held_up():", "if True:"),
         ),
-        (suite("engine::TestWhoOnlyTries::test_it_gets_its_try_though_others_had_to_wait"),),
+        (suite("queue::TestWhoOnlyTries::test_it_gets_its_try_though_others_had_to_wait"),),
     ),
     Mutant(
         "who-only-tries-waits",
         "A call that only tries waits for the lock all the same.",
         Promise.STARVES,
         (Edit("queue", _SETTLES_THE_TRIES, "            pass\n"),),
-        (suite("engine::TestWhoOnlyTries::test_nobody_waits_for_it", limit=20),),
+        (suite("queue::TestWhoOnlyTries::test_nobody_waits_for_it", limit=20),),
     ),
     Mutant(
         "who-only-tried-is-kept",
@@ -84,7 +84,7 @@ ENGINE: Final = (
                 "            pass\n        return is_withdrawn\n",
             ),
         ),
-        (suite("engine::TestWhatIsLeftBehind::test_calls_that_only_tried_are_not_kept"),),
+        (suite("queue::TestWhatIsLeftBehind::test_calls_that_only_tried_are_not_kept"),),
     ),
     Mutant(
         "refused-call-is-kept",
@@ -103,8 +103,8 @@ ENGINE: Final = (
             ),
         ),
         (
-            suite("engine::TestWhatIsLeftBehind::test_a_refused_call_is_not_kept[async]"),
-            suite("engine::TestWhatIsLeftBehind::test_a_refused_call_is_not_kept[sync]"),
+            suite("queue::TestWhatIsLeftBehind::test_a_refused_call_is_not_kept[async]"),
+            suite("queue::TestWhatIsLeftBehind::test_a_refused_call_is_not_kept[sync]"),
         ),
     ),
     Mutant(
@@ -118,7 +118,7 @@ ENGINE: Final = (
                 "        except BaseException:\n            raise\n",
             ),
         ),
-        (suite("engine::TestWhatIsLeftBehind::test_an_error_while_waiting_is_over_with_its_cycle"),),
+        (suite("queue::TestWhatIsLeftBehind::test_an_error_while_waiting_is_over_with_its_cycle"),),
     ),
     Mutant(
         "withdrawn-call-is-kept",
@@ -131,28 +131,28 @@ ENGINE: Final = (
                 "            if isinstance",
             ),
         ),
-        (suite("engine::TestWhatIsLeftBehind::test_a_withdrawn_call_is_not_kept"),),
+        (suite("queue::TestWhatIsLeftBehind::test_a_withdrawn_call_is_not_kept"),),
     ),
     Mutant(
         "told-twice",
         "A call that is over as it is cancelled is told so twice.",
         Promise.CANCELLING,
         (Edit("aio", "if not request.waiter.done():", "if True:"),),
-        (suite("engine::TestWhatIsLeftBehind::test_a_call_is_told_once"),),
+        (suite("queue::TestWhatIsLeftBehind::test_a_call_is_told_once"),),
     ),
     Mutant(
         "child-counts-on-its-parents-threads",
         "A forked child hands its jobs to threads that only its parent has.",
         Promise.FAILURE,
         (Edit("worker", "os.register_at_fork(after_in_child=pool.forget)", "pass"),),
-        (suite("engine::TestWhatIsLeftBehind::test_a_forked_child_has_threads_and_a_queue_of_its_own", limit=30),),
+        (suite("queue::TestWhatIsLeftBehind::test_a_forked_child_has_threads_and_a_queue_of_its_own", limit=30),),
     ),
     Mutant(
         "child-has-its-parents-queue",
         "A forked child waits for a thread that only its parent has.",
         Promise.FAILURE,
         (Edit("queue", "    _queues.clear()\n", ""),),
-        (suite("engine::TestWhatIsLeftBehind::test_a_forked_child_has_threads_and_a_queue_of_its_own", limit=30),),
+        (suite("queue::TestWhatIsLeftBehind::test_a_forked_child_has_threads_and_a_queue_of_its_own", limit=30),),
     ),
     Mutant(
         "child-has-its-parents-statistics",
@@ -165,7 +165,7 @@ ENGINE: Final = (
                 "        queue = self._queue\n        return Statistics()",
             ),
         ),
-        (suite("engine::TestWhatIsLeftBehind::test_a_forked_child_has_statistics_of_its_own", limit=30),),
+        (suite("queue::TestWhatIsLeftBehind::test_a_forked_child_has_statistics_of_its_own", limit=30),),
     ),
     Mutant(
         "interrupted-call-takes-effect",
@@ -185,7 +185,7 @@ ENGINE: Final = (
         "An interrupt at the end of a blocking transaction comes out before the commit is over.",
         Promise.CANCELLING,
         (Edit("blocking", "            turn.end(request)\n            self._wait_out(request)\n", ""),),
-        (suite("engine::TestAnInterrupt", limit=40),),
+        (suite("queue::TestAnInterrupt", limit=40),),
     ),
     Mutant(
         "second-interrupt-keeps-the-lock",
@@ -253,7 +253,7 @@ ENGINE: Final = (
                 "            except ZeroDivisionError:\n                return False\n",
             ),
         ),
-        (suite("engine::TestThePool::test_without_a_thread_the_caller_does_it", limit=20),),
+        (suite("queue::TestThePool::test_without_a_thread_the_caller_does_it", limit=20),),
     ),
     Mutant(
         "uncopyable-error-ends-the-thread",
@@ -299,7 +299,7 @@ ENGINE: Final = (
         "A thread of a pool is taken to be inside a transaction that it entered for somebody else.",
         Promise.FAILURE,
         (Edit("request", "bool(holder.stays) and holder.stays[-1] in self.stays", "True"),),
-        (suite("engine::TestWhoIsInside", limit=40),),
+        (suite("queue::TestWhoIsInside", limit=40),),
     ),
     Mutant(
         "loop-blocked-behind-its-own-transaction",

@@ -68,7 +68,7 @@ FACES: Final = (
                 "_Flight(queue, began + 1000 if",
             ),
         ),
-        (suite("transactions::TestTimeout::test_it_names_the_holder[async]", limit=15),),
+        (suite("transaction::TestTimeout::test_it_names_the_holder[async]", limit=15),),
     ),
     Mutant(
         "aborted-transaction-commits",
@@ -78,7 +78,7 @@ FACES: Final = (
             Edit("aio", _COMMIT_UNLESS_ERROR, f"        {_COMMIT}"),
             Edit("blocking", _COMMIT_UNLESS_ERROR, f"        {_COMMIT}"),
         ),
-        (suite("transactions::TestDiscard::test_an_exception_discards"),),
+        (suite("transaction::TestDiscard::test_an_exception_discards"),),
     ),
     Mutant(
         "saved-after-an-exception",

@@ -27,14 +27,14 @@ MEMORY: Final = (
                 "            draft._texts.update({key: one.mine for key, one in self.unsaved.items()})\n" + _MERGE,
             ),
         ),
-        (suite("conflicts::TestRaise::test_nothing_is_written"),),
+        (suite("merge::TestRaise::test_nothing_is_written"),),
     ),
     Mutant(
         "conflict-not-raised",
         'on_conflict="raise" overwrites what others changed, without a word.',
         Promise.CLOBBERED,
         (Edit("merge", "            conflicts.append(key)\n", "            merged[key] = change.mine\n"),),
-        (suite("conflicts::TestRaise::test_a_conflict_raises"),),
+        (suite("merge::TestRaise::test_a_conflict_raises"),),
     ),
     Mutant(
         "in-conflict-with-itself",
@@ -47,7 +47,7 @@ MEMORY: Final = (
                 "base = change.base",
             ),
         ),
-        (suite("executor::TestGroupCommit::test_an_earlier_call_of_the_same_context_is_no_conflict"),),
+        (suite("aio::TestGroupCommit::test_an_earlier_call_of_the_same_context_is_no_conflict"),),
     ),
     Mutant(
         "compared-by-equality",
@@ -55,7 +55,7 @@ MEMORY: Final = (
         Promise.MEMORY,
         (Edit("values", "_canonical(one) == _canonical(other)", "decode(one) == decode(other)"),),
         (
-            suite("atomic::TestCompareAndSet::test_equal_values_of_other_json_do_not_match"),
+            suite("operations::TestCompareAndSet::test_equal_values_of_other_json_do_not_match"),
             suite("memory::TestExactness::test_equal_values_of_other_json_are_changes"),
         ),
     ),
@@ -71,14 +71,14 @@ MEMORY: Final = (
         "NaN is written as null, and comes back as None.",
         Promise.FAILURE,
         (Edit("values", 'text != b"null" or value is None', "True"),),
-        (suite("bad_values::TestSaveRefuses::test_at_the_top_too[async-NaN]"),),
+        (suite("values::TestSaveRefuses::test_at_the_top_too[async-NaN]"),),
     ),
     Mutant(
         "unequal-values-accepted",
         "Tuples, sets, dates and what stands in them are written as something else.",
         Promise.FAILURE,
         (Edit("values", "text) and decode(text) == value", "text)"),),
-        (suite("bad_values::TestSaveRefuses::test_at_the_top_too[async-tuple]"),),
+        (suite("values::TestSaveRefuses::test_at_the_top_too[async-tuple]"),),
     ),
     Mutant(
         "memory-not-written-to-a-missing-file",
@@ -119,7 +119,7 @@ MEMORY: Final = (
         "A load that ends last puts back into memory what it read before a later one began.",
         Promise.MEMORY,
         (Edit("memory", "if position == self.position and began < self._read:", "if False:"),),
-        (suite("sharing::TestReadings::test_one_does_not_undo_a_later_one"),),
+        (suite("blocking::TestReadings::test_one_does_not_undo_a_later_one"),),
     ),
     Mutant(
         "changes-taken-over-singly",
@@ -132,7 +132,7 @@ MEMORY: Final = (
                 "concerned = (*differences.texts, *differences.gone)",
             ),
         ),
-        (suite("sharing::TestManyChanges"),),
+        (suite("blocking::TestManyChanges"),),
     ),
     Mutant(
         "look-in-the-midst-of-many-changes",
@@ -156,7 +156,7 @@ MEMORY: Final = (
         "What was set while a call was under way is overwritten by its result.",
         Promise.MEMORY,
         (Edit("memory", "elif self._was_changed_since(key, mine, write):", "elif False:"),),
-        (suite("atomic::TestUnsavedChanges::test_a_set_during_an_incr_comes_after_it"),),
+        (suite("operations::TestUnsavedChanges::test_a_set_during_an_incr_comes_after_it"),),
     ),
     Mutant(
         "copy-shares-memory",

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
+from pathlib import Path
 from typing import TypeAlias
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Promise(Enum):
@@ -34,7 +38,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Tests of this project, by what pytest calls them below ``tests/``; one of them has to fail."""
+    """Tests of this project, by what pytest calls them; one of them has to fail."""
 
     nodes: tuple[str, ...]
     limit: int
@@ -60,9 +64,25 @@ class Program:
 Catcher: TypeAlias = Suite | Program
 
 
+@cache
+def modules() -> dict[str, list[str]]:
+    """Return the test modules, wherever below ``tests/`` they are, by their names without ``test_``."""
+    found: dict[str, list[str]] = {}
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
+        found.setdefault(file.stem.removeprefix("test_"), []).append(file.relative_to(ROOT).as_posix())
+    return found
+
+
 def suite(*nodes: str, limit: int = 40) -> Suite:
-    """Return the catcher that these tests are; each begins with the name of its file, without ``test_``."""
-    return Suite(tuple(f"tests/test_{node.replace('::', '.py::', 1)}" for node in nodes), limit)
+    """Return the catcher that these tests are; each begins with the name of its module, without ``test_``."""
+    return Suite(tuple(map(_find, nodes)), limit)
+
+
+def _find(node: str) -> str:
+    """Return what pytest calls a test."""
+    module, _, test = node.partition("::")
+    file, *_ = modules().get(module, [f"tests/test_{module}.py"])
+    return f"{file}::{test}"
 
 
 def stress(arguments: str) -> Program:

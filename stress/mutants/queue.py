@@ -47,7 +47,7 @@ QUEUE: Final = (
             ),
             Edit("queue", "(self._busy.locked() and not even_if_busy)", "False"),
         ),
-        (suite("engine::TestOneThreadAtATime", limit=15),),
+        (suite("queue::TestOneThreadAtATime", limit=15),),
     ),
     Mutant(
         "a-queue-for-each-context",
@@ -56,7 +56,7 @@ QUEUE: Final = (
         (Edit("queue", "        queue = known and known()\n", "        queue = None\n"),),
         (
             suite(
-                "transactions::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10
+                "transaction::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10
             ),
         ),
     ),
@@ -73,7 +73,8 @@ QUEUE: Final = (
         ),
         (
             suite(
-                "atomic::TestIncr::test_it_counts_from_what_others_wrote", "atomic::TestIncr::test_other_keys_are_kept"
+                "operations::TestIncr::test_it_counts_from_what_others_wrote",
+                "operations::TestIncr::test_other_keys_are_kept",
             ),
         ),
     ),
@@ -101,7 +102,7 @@ QUEUE: Final = (
                 _APPLIED + "            batch[0].result, batch[-1].result = batch[-1].result, batch[0].result\n",
             ),
         ),
-        (suite("executor::TestGroupCommit::test_every_call_gets_its_own_error"),),
+        (suite("aio::TestGroupCommit::test_every_call_gets_its_own_error"),),
     ),
     Mutant(
         "one-error-for-all",
@@ -115,7 +116,7 @@ QUEUE: Final = (
                 "                one.error = next((other.error for other in batch if other.error), None)\n",
             ),
         ),
-        (suite("atomic::TestGroups::test_a_function_that_raises_hurts_only_its_own_call"),),
+        (suite("operations::TestGroups::test_a_function_that_raises_hurts_only_its_own_call"),),
     ),
     Mutant(
         "failed-save-forgets-its-changes",
@@ -167,7 +168,7 @@ QUEUE: Final = (
         "A wait that ends in a timeout does not say who holds the lock.",
         Promise.STARVES,
         (Edit("queue", "self.store.holder(probe=False)", "None"),),
-        (suite("transactions::TestTimeout::test_it_carries_its_data"),),
+        (suite("transaction::TestTimeout::test_it_carries_its_data"),),
     ),
     Mutant(
         "waiting-in-the-executor",
@@ -195,7 +196,7 @@ QUEUE: Final = (
         ),
         (
             suite(
-                "executor::TestManyWaiters::test_a_transaction_ends_though_the_executor_is_full_of_those_who_wait_for_it",
+                "aio::TestManyWaiters::test_a_transaction_ends_though_the_executor_is_full_of_those_who_wait_for_it",
                 limit=15,
             ),
         ),
@@ -207,7 +208,7 @@ QUEUE: Final = (
         (Edit("queue", "        self._check_reentrancy(request.owner)\n", ""),),
         (
             suite("corners::TestCallables::test_a_function_that_calls_the_same_file_is_told_so", limit=15),
-            suite("transactions::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once", limit=15),
+            suite("transaction::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once", limit=15),
         ),
     ),
     Mutant(
@@ -228,7 +229,7 @@ QUEUE: Final = (
                 "            if not queue.needs_running():\n",
             ),
         ),
-        (suite("engine::TestATurnedLink", limit=40),),
+        (suite("queue::TestATurnedLink", limit=40),),
     ),
     Mutant(
         "a-listener-ends-the-thread",

@@ -20,8 +20,8 @@ TRACKING: Final = (
         ),
         (
             suite(
-                "unsaved_once::TestCallsMadeAtOnce::test_a_save_that_waited_does_not_undo_what_others_made_of_it",
-                "unsaved_once::TestATransactionThatCallsWaitFor",
+                "tracking::TestCallsMadeAtOnce::test_a_save_that_waited_does_not_undo_what_others_made_of_it",
+                "tracking::TestATransactionThatCallsWaitFor",
             ),
         ),
     ),
@@ -116,7 +116,7 @@ TRACKING: Final = (
                 "",
             ),
         ),
-        (suite("unsaved_once::TestTakingBack"),),
+        (suite("tracking::TestTakingBack"),),
     ),
     Mutant(
         "set-anew-during-a-call-forgotten",
@@ -156,7 +156,7 @@ TRACKING: Final = (
                 "            position = self.done\n            if True:\n",
             ),
         ),
-        (suite("sharing::TestReadings"),),
+        (suite("blocking::TestReadings"),),
     ),
     Mutant(
         "own-writes-pile-up",
@@ -169,21 +169,21 @@ TRACKING: Final = (
                 "        while False:\n",
             ),
         ),
-        (suite("sharing::TestGrowth"),),
+        (suite("blocking::TestGrowth"),),
     ),
     Mutant(
         "keys-ahead-pile-up",
         "Keys that came and went since the last save are remembered.",
         Promise.MEMORY,
         (Edit("memory", "                del self._ahead[key]\n", "                pass\n"),),
-        (suite("sharing::TestGrowth"),),
+        (suite("blocking::TestGrowth"),),
     ),
     Mutant(
         "deleted-keys-pile-up",
         "Keys that are neither in memory nor in the file are remembered.",
         Promise.MEMORY,
         (Edit("memory", "            del self.data.touched[key]\n", "            pass\n"),),
-        (suite("sharing::TestGrowth"),),
+        (suite("blocking::TestGrowth"),),
     ),
     Mutant(
         "jobs-never-saved-pile-up",
@@ -196,7 +196,7 @@ TRACKING: Final = (
                 "            else:\n                pass\n        mine = ",
             ),
         ),
-        (suite("sharing::TestGrowth::test_of_a_blocking_context[never saved]"),),
+        (suite("blocking::TestGrowth::test_of_a_blocking_context[never saved]"),),
     ),
     Mutant(
         "interrupt-keeps-memory-locked",
@@ -266,7 +266,7 @@ TRACKING: Final = (
         "A list that another thread changes while it is saved is taken for a value that JSON cannot hold.",
         Promise.FAILURE,
         (Edit("values", "            if _encode(value) == text:\n", "            if True:\n"),),
-        (suite("sharing::TestThreads::test_a_list_that_grows_between_two_looks_at_it_is_saved"),),
+        (suite("blocking::TestThreads::test_a_list_that_grows_between_two_looks_at_it_is_saved"),),
     ),
     Mutant(
         "found-and-not-synced",
@@ -287,7 +287,7 @@ TRACKING: Final = (
         "A list that grew further while it is saved is taken for what the first save has taken along.",
         Promise.LOST,
         (Edit("memory", "last.set_at == touched.moment and last.mine == mine", "last.set_at == touched.moment"),),
-        (suite("unsaved_once::TestTakingBack::test_a_list_that_grows_in_place_while_it_is_saved_is_saved_again"),),
+        (suite("tracking::TestTakingBack::test_a_list_that_grows_in_place_while_it_is_saved_is_saved_again"),),
     ),
     Mutant(
         "made-and-still-missing",
@@ -300,20 +300,20 @@ TRACKING: Final = (
                 "        self._must_exist = self._is_new\n",
             ),
         ),
-        (suite("unsaved_once::TestAMissingFile"),),
+        (suite("tracking::TestAMissingFile"),),
     ),
     Mutant(
         "old-place-kept",
         "A key that was deleted and set again keeps its old place in the file.",
         Promise.MEMORY,
         (Edit("operations", "self._document.changed(changes, self._moved)", "self._document.changed(changes)"),),
-        (suite("sharing::TestOrder"),),
+        (suite("blocking::TestOrder"),),
     ),
     Mutant(
         "tilde-taken-literally",
         "A path that begins with a tilde makes a directory of that name.",
         Promise.FAILURE,
         (Edit("base", "os.path.abspath(os.path.expanduser(path))", "os.path.abspath(path)"),),
-        (suite("sharing::TestHome"),),
+        (suite("blocking::TestHome"),),
     ),
 )

@@ -22,13 +22,14 @@ from stress.checking.ending import check_endings, check_signals
 from stress.checking.evidence import Evidence
 from stress.checking.jobs import check_jobs
 from stress.checking.watching import check_watching
-from stress.ending.program import COUNTER
-from stress.history import Log, Operation, Outcome, read_logs
-from stress.memory import measure
-from stress.model import COUNTERS, DONE, LATEST, PATIENCE, filler
-from stress.options import TIERS
-from stress.run import KINDS
-from stress.scribe import Desk, Scribe
+from stress.children.ending.program import COUNTER
+from stress.children.memory import measure
+from stress.children.patience import PATIENCE
+from stress.documents.watched import COUNTERS, DONE, LATEST, filler
+from stress.logs.history import Log, Operation, Outcome, read_logs
+from stress.logs.scribe import Desk, Scribe
+from stress.run.options import TIERS
+from stress.run.plan import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORT_ROOT = Path(persistent_context.__file__).resolve().parents[1]

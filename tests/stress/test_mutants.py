@@ -19,7 +19,7 @@ from stress.mutants import catching
 from stress.mutants.build import PACKAGE, InapplicableError, build, edited
 from stress.mutants.catching import Sight, judge
 from stress.mutants.gate import Gate, Result, Verdict
-from stress.mutants.model import Edit, Mutant, Program, Promise, Suite, suite
+from stress.mutants.model import Edit, Mutant, Program, Promise, Suite, modules, suite
 from stress.mutants.report import exit_code, write
 from stress.mutants.table import ALL, MUTANTS
 
@@ -83,6 +83,10 @@ class TestTheTable:
     def test_every_promise_falls_with_some_mutant(self):
         """No promise is left out."""
         assert set(Promise) == {one.promise for one in ALL}
+
+    def test_every_test_module_has_a_name_of_its_own(self):
+        """Mutants name tests by their module, whatever folder it is in."""
+        assert [] == [files for files in modules().values() if len(files) > 1]
 
     def test_every_catcher_that_is_a_test_exists(self):
         """The tests that a mutant names are there."""

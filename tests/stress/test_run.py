@@ -30,8 +30,7 @@ from stress.checking.checkers import (
 )
 from stress.checking.evidence import Evidence
 from stress.checking.prefixes import check_prefixes
-from stress.history import Fault, History, Kind, Log, Operation, Outcome, parse, read_logs
-from stress.model import (
+from stress.documents.hammered import (
     ACCOUNTS,
     BASE,
     GENERATION,
@@ -44,8 +43,9 @@ from stress.model import (
     replays,
     snapshot,
 )
-from stress.options import parse as parse_command_line
-from stress.run import KINDS, Plan
+from stress.logs.history import Fault, History, Kind, Log, Operation, Outcome, parse, read_logs
+from stress.run.options import parse as parse_command_line
+from stress.run.plan import KINDS, Plan
 from stress.workloads import WORKLOADS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, NamedTuple, Self, TypeVar, Unpack
 
-from .._engine.queue import CommitQueue, Turn, own_copy
-from .._engine.request import Begin, Owner, Request
+from .._engine.cycle import own_copy
+from .._engine.owner import Owner
+from .._engine.queue import CommitQueue
+from .._engine.request import Begin, Request
+from .._engine.turn import Turn
 from .._engine.worker import run_in_pool
 from .._model.operations import Operation
 from ..errors import ContextUsageError, LockTimeoutError, ReentrantTransactionError
@@ -487,7 +490,7 @@ class AsyncTransaction:
     async def __aenter__(self) -> Transaction:
         """Wait for the turn."""
         turn: Turn = await self._context._perform(Operation("transaction"), patience=self._timeout, kind=Begin)  # noqa: SLF001
-        transaction = self._context._transaction(turn.document)  # noqa: SLF001
+        transaction = self._context._transaction(turn.snapshot)  # noqa: SLF001
         self._open = turn, transaction
         return transaction
 
@@ -524,10 +527,13 @@ class AsyncWatch(Watch):
 
     async def __anext__(self) -> dict[str, Change]:
         """Wait for the next changes."""
-        self._enter_loop(asyncio.get_running_loop())
+        self._check()
+        loop = asyncio.get_running_loop()
+        self._enter_loop(loop)
+        find = partial(self._follow, partial(_ring, loop, self._rung))
         while not self._closed:
             self._rung.clear()
-            await run_in_pool(self._observer.look)
+            await run_in_pool(self._observer.look, find)
             if changes := self._observer.take_changes():
                 return changes
             await self._rung.wait()
@@ -539,8 +545,7 @@ class AsyncWatch(Watch):
                 msg = "this watch belongs to another event loop, which is still open; create one watch per loop"
                 raise ContextUsageError(msg).about(self._path)
             self._loop, self._rung = loop, asyncio.Event()
-            self._silence()
-        self._set_alarm(partial(_ring, loop, self._rung))
+            self._unsubscribe()
 
     async def aclose(self) -> None:
         """End the iteration, even for a task waiting for changes. Does not suspend."""

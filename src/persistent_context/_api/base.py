@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, TypedDict
 
 from .._engine.guard import new_guard
-from .._engine.queue import CommitQueue, queue_of
+from .._engine.queue import CommitQueue
+from .._engine.registry import queue_of
 from .._engine.request import Request
-from .._model import operations
+from .._model import updates
+from .._model.faults import check_key
 from .._model.live import Items, LiveDict, Values
 from .._model.memory import Arrival, Differences, Memory
 from .._model.merge import OnConflict, Unsaved, check_policy
 from .._model.operations import Commit, Operation, Reload, Save, Update, Write
-from .._model.values import MISSING, MaybeText, check_key
-from .._stores.jsonfile.document import Document
-from .._stores.jsonfile.parse import CorruptDocumentError
+from .._model.snapshot import Snapshot
+from .._model.values import MISSING, MaybeText
+from .._stores.factory import locate
+from .._stores.protocol import CorruptStateError
 from ..errors import PersistentContextError
 from ..types import Statistics
 from .transaction import Transaction
@@ -43,10 +46,10 @@ class Options(TypedDict, total=False):
 
 
 class Reading(NamedTuple):
-    """A document read without the lock, the cycle it follows, and the moment when reading began."""
+    """A state read without the lock, the cycle it follows, and the moment when reading began."""
 
     position: int
-    document: Document
+    snapshot: Snapshot
     live: LiveDict
     began: int
 
@@ -81,11 +84,8 @@ class BaseContext(MutableMapping[str, Any]):
         if not isinstance(path, str):
             msg = f"filepath must be a str or a path object, not {type(path).__name__}"
             raise TypeError(msg)
-        if not path or "\0" in path:
-            msg = f"filepath must be a file path, not {path!r}"
-            raise ValueError(msg)
         self._given_path: Final = path
-        self._path: Final = os.path.abspath(os.path.expanduser(path))
+        self._path: Final = locate(path)
         self._durable: Final = durable
         self._lock_timeout: Final = check_timeout(lock_timeout, "lock_timeout")
         self._on_conflict: Final = check_policy(on_conflict)
@@ -156,7 +156,7 @@ class BaseContext(MutableMapping[str, Any]):
     def statistics(self) -> Statistics:
         """Return what this process has done to the file so far, through all contexts on it. Does not suspend."""
         queue = self._queue_here()
-        return Statistics() if queue is None else queue.store.statistics()
+        return Statistics() if queue is None else queue.statistics()
 
     def __getitem__(self, key: str) -> Any:
         with self._guarded():
@@ -256,13 +256,13 @@ class BaseContext(MutableMapping[str, Any]):
         began = self._memory.now()
         store = self._attach().store
         try:
-            reading = self._memory.tracker.read_between(_LOCK_FREE_READINGS, store.read)
-        except CorruptDocumentError:
+            reading = self._memory.tracker.read_between(_LOCK_FREE_READINGS, store.snapshot)
+        except CorruptStateError:
             return None
         if reading is None:
             return None
-        position, document = reading
-        return Reading(position, document, LiveDict.of(document), began)
+        position, snapshot = reading
+        return Reading(position, snapshot, LiveDict.of(snapshot), began)
 
     def _take_over(self, reading: Reading | None) -> bool:
         """Replace memory with what was read; return whether this was possible."""
@@ -280,28 +280,28 @@ class BaseContext(MutableMapping[str, Any]):
             return self._memory.save(self._on_conflict)
 
     def _incr(self, key: str, delta: float, default: float) -> Update:
-        return self._update("incr", key, operations.incr, delta, default)
+        return self._update("incr", key, updates.incr, delta, default)
 
     def _add(self, key: str, value: object) -> Update:
-        return self._update("add", key, operations.compare_and_set, MISSING, value)
+        return self._update("add", key, updates.compare_and_set, MISSING, value)
 
     def _compare_and_set(self, key: str, expected: object, new: object) -> Update:
-        return self._update("compare_and_set", key, operations.compare_and_set, expected, new)
+        return self._update("compare_and_set", key, updates.compare_and_set, expected, new)
 
     def _mutate(self, key: str, fn: Callable[[Any], Any], default: object) -> Update:
-        return self._update("mutate", key, operations.mutate, fn, default)
+        return self._update("mutate", key, updates.mutate, fn, default)
 
-    def _update(self, purpose: str, key: str, make: Callable[..., operations.Function], *args: Any) -> Update:
+    def _update(self, purpose: str, key: str, make: Callable[..., updates.Function], *args: Any) -> Update:
         with self._about_file():
             key = check_key(key)
             function = make(key, *args)
             with self._guarded():
                 return self._memory.update(purpose, key, function, self._on_conflict)
 
-    def _transaction(self, document: Document) -> Transaction:
+    def _transaction(self, snapshot: Snapshot) -> Transaction:
         with self._guarded():
             commit = self._memory.transaction()
-        return Transaction(document, commit, self._touch, self._on_conflict, self._path)
+        return Transaction(snapshot, commit, self._touch, self._on_conflict, self._path)
 
     def _touch(self, commit: Commit, key: str) -> Unsaved | None:
         with self._guarded():
@@ -315,7 +315,10 @@ class BaseContext(MutableMapping[str, Any]):
 
     def _observer(self, keys: Iterable[str]) -> Observer:
         with self._guarded(), self._about_file():
-            return Observer(self._path, keys, self._memory.known(), self._memory.tracker, self._memory.position)
+            memory = self._memory
+            return Observer(
+                self._path, keys, memory.seen, memory.known_since(), tracker=memory.tracker, position=memory.position
+            )
 
     def _about_file(self) -> AbstractContextManager[None]:
         return _AboutFile(self._path)
@@ -336,11 +339,11 @@ class BaseContext(MutableMapping[str, Any]):
 
     def _arrival(self, requests: Sequence[Request]) -> Arrival | None:
         """Compute the outcome of a cycle's calls, for memory."""
-        over = [request for request in requests if request.document is not None and request.operation.origin]
+        over = [request for request in requests if request.snapshot is not None and request.operation.origin]
         if not over:
             return None
-        document, position = over[-1].document, over[-1].position
-        assert document is not None, "of a completed call"
+        snapshot, position = over[-1].snapshot, over[-1].position
+        assert snapshot is not None, "of a completed call"
         calls: dict[str, Write] = {}
         save: Save | None = None
         live: LiveDict | None = None
@@ -349,14 +352,14 @@ class BaseContext(MutableMapping[str, Any]):
             if isinstance(operation, Write):
                 calls.update(dict.fromkeys(operation.keys, operation))
             else:
-                live = live or LiveDict.of(document)
+                live = live or LiveDict.of(snapshot)
             if isinstance(operation, Save):
                 save = operation
-        found = document.find(calls)
+        found = snapshot.get(calls)
         texts: dict[str, MaybeText] = {key: found.get(key, MISSING) for key in calls}
-        differences = Differences.between(save.seen, document) if save else Differences()
+        differences = Differences.between(save.seen, snapshot) if save else Differences()
         writes = [request.operation for request in requests if isinstance(request.operation, Write)]
-        return Arrival(position, document, calls, texts, save, differences, live, writes)
+        return Arrival(position, snapshot, calls, texts, save, differences, live, writes)
 
     def _drain(self) -> None:
         """Take over queued outcomes in order, unless this call interrupts an update of memory in the same thread."""

@@ -11,13 +11,16 @@ from functools import partial
 from typing import Any, Final, Self, Unpack
 
 from .._engine.guard import Released
-from .._engine.queue import CommitQueue, Turn
-from .._engine.request import Begin, Owner, Request, Stay
+from .._engine.owner import Owner, Stay
+from .._engine.queue import CommitQueue
+from .._engine.request import Begin, Request
+from .._engine.turn import Turn
+from .._flag import Flag
 from .._model.operations import Operation
 from ..types import Change, Holder
 from .base import TRY_ONLY_SECONDS, BaseContext, Options, check_timeout, describe
 from .transaction import Transaction
-from .watch import Flag, Watch
+from .watch import Watch
 
 _NAP_SECONDS: Final = 1.0
 """The longest uninterrupted wait: a Ctrl-C just before it, and any on Windows, is noticed when it ends."""
@@ -193,7 +196,7 @@ class SyncTransaction:
         turn: Turn | None = None
         try:
             turn = self._context._perform(Operation("transaction"), patience=self._timeout, kind=Begin)  # noqa: SLF001
-            transaction = self._context._transaction(turn.document)  # noqa: SLF001
+            transaction = self._context._transaction(turn.snapshot)  # noqa: SLF001
             self._open = turn, transaction, stay
         except BaseException:
             stay.leave()
@@ -241,10 +244,11 @@ class SyncWatch(Watch):
 
     def __next__(self) -> dict[str, Change]:
         """Wait for the next changes."""
-        self._set_alarm(partial(_ring, self._rung))
+        self._check()
+        find = partial(self._follow, partial(_ring, self._rung))
         while not self._closed:
             self._rung.clear()
-            self._observer.look()
+            self._observer.look(find)
             if changes := self._observer.take_changes():
                 return changes
             while not self._closed and not self._rung.wait(_NAP_SECONDS):

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, ItemsView, Iterator, MutableMapping, ValuesView
 from typing import Any
 
+from .._model.faults import check_key, is_key, plain_key
 from .._model.live import Items, LiveDict, Values
 from .._model.merge import OnConflict, Unsaved
 from .._model.operations import Commit
-from .._model.values import MISSING, MaybeText, check_key, is_key, plain_key, same
-from .._stores.jsonfile.document import Document
+from .._model.snapshot import Snapshot
+from .._model.values import MISSING, MaybeText, same
 from ..errors import ContextUsageError
 
 
@@ -23,13 +24,13 @@ class Transaction(MutableMapping[str, Any]):
 
     def __init__(
         self,
-        document: Document,
+        snapshot: Snapshot,
         commit: Commit,
         touch: Callable[[Commit, str], Unsaved | None],
         policy: OnConflict,
         filepath: str,
     ) -> None:
-        self._document = document
+        self._snapshot = snapshot
         self._operation = commit
         self._touch_memory = touch
         self._policy = policy
@@ -131,7 +132,7 @@ class Transaction(MutableMapping[str, Any]):
         """Return the keys in the file and those touched, in order; built on first use, then kept up to date."""
         self._check()
         if self._keys is None:
-            self._committed = LiveDict.of(self._document)
+            self._committed = LiveDict.of(self._snapshot)
             touched = self._operation.looked_at
             self._keys = {key: None for key in self._committed if key not in touched or key in self._values}
             self._keys |= dict.fromkeys(self._values)
@@ -157,5 +158,5 @@ class Transaction(MutableMapping[str, Any]):
 
     def _theirs(self, key: str) -> MaybeText:
         if self._committed is None:
-            return self._document.find([key]).get(key, MISSING)
+            return self._snapshot.get([key]).get(key, MISSING)
         return self._committed.base(key)

@@ -22,9 +22,9 @@ from typing import Final, NamedTuple
 
 from .._api.blocking import SyncPersistentContext
 from .._model.live import LiveDict
-from .._stores.jsonfile.files import leftovers, moved_aside
-from .._stores.jsonfile.parse import CorruptDocumentError
+from .._stores.jsonfile.names import leftovers, moved_aside
 from .._stores.jsonfile.store import JsonFileStore
+from .._stores.protocol import CorruptStateError
 from ..errors import PersistentContextError, TooManyDigitsError
 from ..types import Holder
 
@@ -42,7 +42,7 @@ import sys
 from persistent_context import SyncPersistentContext
 with SyncPersistentContext(sys.argv[1]).transaction():
     print("held", flush=True)
-    sys.stdin.read()
+    sys.stdin.snapshot()
 """
 
 
@@ -121,8 +121,8 @@ def _file(path: str) -> Finding:
     if not os.path.lexists(path):
         return Finding(Level.OK, "file", "does not exist; it reads as empty, and the first save creates it")
     try:
-        document = JsonFileStore(path).read()
-    except CorruptDocumentError as error:
+        document = JsonFileStore(path).snapshot()
+    except CorruptStateError as error:
         return Finding(
             Level.PROBLEM,
             "file",

@@ -21,8 +21,8 @@ from .._api.blocking import SyncPersistentContext
 from .._model.live import LiveDict
 from .._model.values import MISSING
 from .._printable import printable, printable_json
-from .._stores.jsonfile.parse import CorruptDocumentError
-from .._stores.jsonfile.store import JsonFileStore
+from .._stores.factory import identify, open_store
+from .._stores.protocol import CorruptStateError
 from ..errors import LockTimeoutError, PersistentContextError
 from ..types import Change
 from .demo import run as run_demo
@@ -220,7 +220,7 @@ def watch(
 @app.command()
 def who(file: File, json_: AsJson = False) -> None:
     """Show who holds the lock of the file."""
-    holder = JsonFileStore(os.path.realpath(file)).holder()
+    holder = open_store(identify(file)).holder()
     if json_:
         _say(_json(holder and holder._asdict()))
     else:
@@ -262,12 +262,11 @@ def _context(file: str, timeout: float) -> SyncPersistentContext:
 
 def _read(file: str, *, must_exist: bool = True) -> LiveDict:
     """Read the file without the lock; a file that is not a JSON object is left in place."""
-    path = os.path.realpath(file)
-    if must_exist and not os.path.lexists(path):
+    if must_exist and not os.path.lexists(os.path.realpath(file)):
         _fail(f"{file} does not exist")
     try:
-        return LiveDict.of(JsonFileStore(path).read())
-    except CorruptDocumentError as error:
+        return LiveDict.of(open_store(identify(file)).snapshot())
+    except CorruptStateError as error:
         _fail(f"{file} is not a JSON object: {error}; run persistent-context doctor for details")
 
 

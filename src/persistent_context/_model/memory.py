@@ -15,12 +15,14 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
-from .._stores.jsonfile.document import EMPTY, Document
 from ..errors import UnserializableValueError
+from .draft import Origin
 from .live import LiveDict
 from .merge import OnConflict, Unsaved
-from .operations import Commit, Function, Operation, Origin, Reload, Save, Update, Write, whole_memory
+from .operations import Commit, Operation, Reload, Save, Update, Write, whole_memory
+from .snapshot import NOTHING, Snapshot
 from .tracking import Tracker
+from .updates import Function
 from .values import MISSING, MaybeText, Raw, decode, same
 
 _COPY_ATTEMPTS: Final = 100
@@ -28,15 +30,15 @@ W = TypeVar("W", bound=Write)
 
 
 class Differences(NamedTuple):
-    """The changes that turn one document into another."""
+    """The changes that turn one snapshot into another."""
 
     texts: Mapping[str, Raw] = MappingProxyType({})
     gone: Collection[str] = ()
 
     @classmethod
-    def between(cls, older: Document, newer: Document) -> Self:
-        """Compare two documents."""
-        changes = newer.differences(older)
+    def between(cls, older: Snapshot, newer: Snapshot) -> Self:
+        """Compare two snapshots."""
+        changes = newer.changes_since(older)
         texts = {key: Raw(text) for key, text in changes.items() if text is not MISSING}
         return cls(texts, changes.keys() - texts.keys())
 
@@ -45,17 +47,17 @@ class Arrival(NamedTuple):
     """The outcome of a cycle for one context."""
 
     position: int
-    document: Document
+    snapshot: Snapshot
     calls: Mapping[str, Write]
     """By key, the last call that changed it, or may have."""
     texts: Mapping[str, MaybeText]
     """The texts of these keys in the file."""
     save: Save | None = None
-    """The last save among the calls, after which memory has seen the whole document."""
+    """The last save among the calls, after which memory has seen the whole snapshot."""
     differences: Differences = Differences()
-    """Between the document that memory had seen when the save was called, and this one."""
+    """Between the snapshot that memory had seen when the save was called, and this one."""
     live: LiveDict | None = None
-    """The whole document, if it was loaded."""
+    """All of the snapshot, if it was loaded."""
     over: Sequence[Write] = ()
     """The completed calls, including those that failed."""
 
@@ -75,16 +77,16 @@ class _Flight:
 
 
 class Memory:
-    """The live dictionary, the document that it was read from, and what is known since.
+    """The live dictionary, the snapshot that it was read from, and what is known since.
 
-    ``seen`` is the last document that memory took over as a whole. Newer texts, from atomic operations and
+    ``seen`` is the last snapshot that memory took over as a whole. Newer texts, from atomic operations and
     transactions, are known for the keys in ``_ahead``, which keeps the texts that ``seen`` has for them.
     """
 
     def __init__(self) -> None:
         self._moments = itertools.count(1)
         self.data = LiveDict(self._moments)
-        self.seen: Document = EMPTY
+        self.seen: Snapshot = NOTHING
         self.tracker = Tracker()
         self._ahead: dict[str, MaybeText] = {}
         self.position = 0
@@ -98,25 +100,25 @@ class Memory:
         """Return a new moment: a reading that begins now is older than all that begin later."""
         return next(self._moments)
 
-    def load(self, position: int, document: Document, live: LiveDict, began: int) -> bool:
-        """Take over a whole document, read at a position, and drop unsaved changes.
+    def load(self, position: int, snapshot: Snapshot, live: LiveDict, began: int) -> bool:
+        """Take over a whole snapshot, read at a position, and drop unsaved changes.
 
         Returns False, and does nothing, if memory knows of a later cycle, as it may be newer than what was read. A
-        document that another thread began to read later, and has already loaded, is kept.
+        snapshot that another thread began to read later, and has already loaded, is kept.
         """
         if position < self.position:
             return False
         if position == self.position and began < self._read:
             return True
         live.moments = self._moments
-        self.data, self.seen, self._ahead = live, document, {}
+        self.data, self.seen, self._ahead = live, snapshot, {}
         self._stand_at(position)
         self._loaded, self._read = next(self._moments), began
         return True
 
-    def known(self) -> Document:
-        """Return the content of the file, as far as known here."""
-        return self.seen.changed({key: self.data.base(key) for key in list(self._ahead)})
+    def known_since(self) -> dict[str, MaybeText]:
+        """Return the texts that are known to be newer than ``seen``."""
+        return {key: self.data.base(key) for key in list(self._ahead)}
 
     def unsaved_keys(self) -> set[str]:
         """Return the keys whose values differ from the file, as far as known here."""
@@ -154,10 +156,10 @@ class Memory:
             else:
                 self._bury(key)
         mine = {key: change.mine for key, change in unsaved.items()}
-        texts = {key: data.base(key) for key in list(self._ahead)} | mine
+        texts = self.known_since() | mine
         changes = {key: texts[key] for key in texts if key not in appended}
         changes |= {key: texts[key] for key in appended if key in texts}
-        memory = partial(whole_memory, self.seen, changes, appended)
+        memory = partial(whole_memory, self.seen, changes, appended.keys())
         return self._begun(Save(unsaved, policy, memory, self.seen, self.origin()))
 
     def update(self, purpose: str, key: str, function: Function, policy: OnConflict) -> Update:
@@ -212,7 +214,7 @@ class Memory:
         If an exception interrupts this, it can be repeated.
         """
         if arrival.live is not None:
-            self.load(arrival.position, arrival.document, arrival.live, self.now())
+            self.load(arrival.position, arrival.snapshot, arrival.live, self.now())
         elif arrival.position > self.position:  # else memory was loaded since
             with self.data.keeping():
                 self._absorb(arrival)
@@ -224,7 +226,7 @@ class Memory:
         if arrival.save:
             since_seen = arrival.differences
             if arrival.save.seen is not self.seen:  # another save or load came in between
-                since_seen = Differences.between(self.seen, arrival.document)
+                since_seen = Differences.between(self.seen, arrival.snapshot)
             texts = {**self._ahead, **self._take_over_untouched(since_seen), **texts}
         for key, text in texts.items():
             if arrival.position <= self.position:
@@ -234,7 +236,7 @@ class Memory:
                 del self._ahead[key]
             self._settle(key, text, arrival.calls.get(key))
         if arrival.save:
-            self.seen, self._ahead = arrival.document, {}
+            self.seen, self._ahead = arrival.snapshot, {}
             for key in [key for key in self.data.appended if self.data.base(key) is not MISSING]:
                 self.data.appended.pop(key, None)
         self._stand_at(arrival.position)

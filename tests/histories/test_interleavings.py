@@ -1,0 +1,135 @@
+"""Small programs under every interleaving of their calls, jobs and turns of the loop, against a specification.
+
+A violation prints the program, a schedule that leads to it, and what was seen; ``replay`` of ``exploring.search`` runs
+it again.
+"""
+
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fcntl", reason="the explorer looks at the lock by flock")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package "exploring"
+
+from exploring.programs import draw
+from exploring.search import Violated, explore, sample, shrink
+
+MEMORY_DISK = Path("/dev/shm")
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """Where thousands of files are written quickly."""
+    path = tempfile.mkdtemp(dir=MEMORY_DISK if MEMORY_DISK.is_dir() else tmp_path)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def programs(request):
+    """How many random programs a test runs."""
+    return 150 if request.config.getoption("--thorough") else 30
+
+
+@pytest.fixture
+def schedules(request):
+    """How many schedules of a program a test runs, if it has so many."""
+    return 500 if request.config.getoption("--thorough") else 100
+
+
+PROGRAMS = {
+    "a change during a save": ("a.set k 2; a.save; a.set k 3; edit k 9; a.save", "ask"),
+    "a change taken back during a save": ("a.set k 2; a.save; a.set k 1; a.save", "mine"),
+    "increments of a changed key": ("a.set k 10; a.incr k; a.incr k; a.save", "mine"),
+    "a load beside an increment": ("a.load; a.incr k; edit k 9", "mine"),
+    "a load beside a save": ("a.set k 2; a.save; a.load; a.set k 3", "mine"),
+    "a conflict": ("a.set k 2; edit k 9; a.save; a.incr k", "raise"),
+    "a failed call beside a save": ("a.set k 2; a.fail k; a.save", "raise"),
+    "a transaction beside a save": ("a.set k 2; a.tx k; a.save", "theirs"),
+    "a cancelled call before another": ("a.set k 2; a.incr k; cancel 0; a.save", "ask"),
+    "a list that grows during a save": ("a.grow l 2; a.save; a.grow l 3; a.mutate l", "mine"),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_schedule(name, directory, schedules):
+    """Whatever the schedule, the program does what the specification says."""
+    run(*PROGRAMS[name], directory, schedules)
+
+
+def run(text, policy, directory, schedules):
+    """Run a program with schedules of all kinds, and then with all that there are, or as many as are wanted."""
+    policies = {action.partition(".")[0]: policy for action in text.split("; ") if "." in action.split()[0]}
+    sample(text, policies, directory, times=schedules // 2)
+    explore(text, policies, directory, limit=schedules)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("contexts", ["a", "ab"])
+def test_random_programs(contexts, seed, directory, programs):
+    """Random programs of one or two contexts do what the specification says, under random schedules."""
+    order = random.Random(seed)
+    for _ in range(programs):
+        text, policies = draw(order, contexts)
+        if violated := violation(text, policies, directory, seed):
+            pytest.fail(str(shrink(text, policies, directory) or violated), pytrace=False)
+
+
+def violation(text, policies, directory, seed):
+    """What some schedules of a program violate, if anything."""
+    try:
+        sample(text, policies, directory, times=8, seed=seed)
+    except Violated as violated:
+        return violated
+    return None
+
+
+FOUND_BEFORE = {
+    "a list that grows again after a load": ("a.grow l 2; a.mutate l; a.load; a.grow l 2; a.save", "mine"),
+    "a list that grows again after a load, for a call": (
+        "a.grow l 2; a.mutate l; a.load; a.grow l 2; a.mutate l",
+        "mine",
+    ),
+    "a change that has arrived is not the last word of its late callers": (
+        "a.incr k; a.set k 50; a.save; a.incr k; a.save",
+        "ask",
+    ),
+    "a key set back after a call stays so when a save tells": (
+        "a.save; a.tx k; a.set k 50; a.mutate k; a.set k 1; edit k 80",
+        "theirs",
+    ),
+    "a deletion that was none is followed by a change": ("edit k -; a.del k; a.swap k 1 -; a.set k 1; a.save", "mine"),
+    "a saved change is not made again by a late call": ("a.set k 30; a.save; a.load; a.tx k; a.mutate k", "raise"),
+    "a change that several calls have seen is not made again": (
+        "a.set k 2; a.save; a.save; a.swap k 2 -; a.save; a.save",
+        "mine",
+    ),
+    "a change that is none, seen by an earlier call": ("a.add k 20; a.tx k; a.set k 1; a.incr k", "mine"),
+    "a change that is none beside a save": ("a.save; edit k 30; a.set k 1; a.incr k", "ask"),
+    "a key set anew to the same value during an increment": ("a.set k 10; a.incr k; a.set k 10", "mine"),
+    "a failed add is no own write": ("edit k 9; a.add k 5; a.set k 4; a.save", "raise"),
+    "a failed swap is no own write": ("a.swap k 1 20; a.set k 30; edit k 50; a.incr k", "theirs"),
+    "a key set back during a call": ("a.incr k; a.set k 30; a.mutate k; a.set k 1", "mine"),
+    "a key deleted during an increment": ("a.swap k 1 -; a.incr k; a.del k", "ask"),
+    "a save does not undo a transaction that saw more": ("a.tx k; a.set k 40; a.save; a.set k 1", "mine"),
+    "an increment does not undo a transaction that saw more": ("a.set k 20; a.tx k; a.incr k; a.set k 1", "theirs"),
+    "a save does not undo a mutation that saw the same": ("a.add k 30; a.set k 1; a.mutate k; a.save", "ask"),
+    "a swap does not undo an increment that saw the same": (
+        "a.swap k 1 20; a.set k 1; a.incr k; a.swap k 1 50",
+        "raise",
+    ),
+    "a load is newer than what a transaction tells late": ("a.tx k; edit k 40; a.load", "mine"),
+    "a load is newer than what a failed swap tells late": ("a.tx l; a.swap k 5 6; edit k 50; a.load", "mine"),
+    "a load is newer than what another's call made known": ("b.tx k; a.swap k 1 40; edit k 50; b.load", "mine"),
+    "a resolver sees what an earlier save wrote as base": ("a.set k 2; a.save; a.set k 3; a.save; edit k 9", "ask"),
+}
+
+
+@pytest.mark.parametrize("name", FOUND_BEFORE)
+def test_found_before(name, directory, schedules):
+    """What went wrong once goes right under every schedule."""
+    run(*FOUND_BEFORE[name], directory, schedules)

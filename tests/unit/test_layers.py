@@ -1,0 +1,75 @@
+"""The shape of the code: imports go down only, and each dependency has one door."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import persistent_context
+
+PACKAGE = Path(persistent_context.__file__).parent
+LAYERS = [
+    ["_printable", "_flag"],
+    ["types", "metrics"],
+    ["errors"],
+    ["_model"],
+    ["_stores"],
+    ["_engine"],
+    ["_api"],
+    ["runtime", "_cli"],
+    ["__main__"],
+    ["__init__"],
+]
+"""Packages and modules at the top of the package, from the bottom up."""
+HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
+MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def imports(module):
+    """Yield what a module imports: absolute names, with a dot in front if it is the package itself."""
+    *folders, _ = module.split("/")
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            place = folders[: len(folders) + 1 - node.level] + (node.module or "").split(".")
+            yield "." + ".".join(filter(None, place))
+
+
+class TestLayers:
+    def test_every_module_has_its_layer(self):
+        """A new module or package must say where it belongs."""
+        assert set(HEIGHT) == {module.split("/")[0] for module in MODULES}
+
+    @pytest.mark.parametrize("module", MODULES)
+    def test_imports_go_down_only(self, module):
+        """No module imports one of a layer above, or of another part of its own layer."""
+        layer = module.split("/")[0]
+        imported = {name[1:].split(".")[0] for name in imports(module) if name.startswith(".")} - {layer}
+
+        assert set() == {name for name in imported if HEIGHT[name] >= HEIGHT[layer]}
+
+    @pytest.mark.parametrize(
+        ("package", "door"),
+        [("filelock", "_stores/jsonfile/flock"), ("anyio", "_api/cancelling"), ("msgspec", "_model/values")],
+    )
+    def test_each_dependency_has_one_door(self, package, door):
+        """One module imports filelock, one anyio, one msgspec."""
+        assert [door] == [module for module in MODULES if package in {name.split(".")[0] for name in imports(module)}]
+
+    @pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith("_stores/")])
+    def test_only_the_stores_know_of_files(self, module):
+        """Nothing above imports the parts of a store but the doctor, who examines files; nor what watches or locks them."""
+        known = {name for name in imports(module) if name.startswith("._stores.") and name.count(".") > 2}
+
+        assert module == "_cli/doctor" or set() == known
+        assert set() == {"fcntl", "filelock", "watchfiles"} & {name.split(".")[0] for name in imports(module)} or (
+            module == "_cli/doctor"
+        )
+
+    @pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("_model/")])
+    def test_the_model_is_pure(self, module):
+        """It knows neither the system nor threads, event loops or the time."""
+        assert set() == {"os", "threading", "asyncio", "time", "pathlib", "socket"} & set(imports(module))
