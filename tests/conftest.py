@@ -303,10 +303,14 @@ def no_leaks(tmp_path):
         assert set() == files
 
 
-def _functions_of(module: str) -> set[str]:
-    """The names of all functions of a module of the library."""
-    tree = ast.parse((IMPORT_ROOT / "persistent_context" / f"{module}.py").read_text(encoding="utf-8"))
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+def _sync_face() -> dict[str, set[str]]:
+    """The names of all functions of the sync face, by the end of their file's name."""
+    found = {}
+    for file in (IMPORT_ROOT / "persistent_context" / "_api").glob("blocking*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        found[file.relative_to(IMPORT_ROOT).as_posix()] = names
+    return found
 
 
 class Tripwire(logging.Handler):
@@ -327,13 +331,12 @@ class Tripwire(logging.Handler):
 
     EXCEPTIONS = (
         # The sync face blocks its thread by design, even in a coroutine.
-        ("persistent_context/_api/blocking.py", _functions_of("_api/blocking")),
+        *_sync_face().items(),
         # No thread can be started: the loop's thread does the work, as documented, and only tries to take the lock.
         ("persistent_context/_engine/worker.py", {"run_in_pool"}),
         ("persistent_context/_api/aio.py", {"_in_executor"}),
         # Starting a thread waits until it runs, as the loop's own run_in_executor() does.
         ("concurrent/futures/thread.py", {"submit"}),
-        ("persistent_context/_api/watch.py", {"_set_alarm"}),
         # Measuring coverage looks for source files.
         ("coverage/control.py", {"_should_trace"}),
     )
@@ -355,7 +358,7 @@ class Tripwire(logging.Handler):
         functions["time.sleep"].can_block_predicate = lambda seconds: seconds == 0
         # The constructor of a context makes its path absolute: the kernel knows the current directory.
         for name in ("os.path.abspath", "os.getcwd"):
-            functions[name].can_block_in("persistent_context/_api/base.py", "__init__")
+            functions[name].can_block_in("persistent_context/_stores/factory.py", "locate")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Remember an error that was logged."""

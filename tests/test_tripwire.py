@@ -1,4 +1,4 @@
-"""The tripwire itself: what blocks an event loop is seen, however it is called, and what does not is let be."""
+"""The tripwire itself: whatever of the library blocks an event loop is seen, and what does not is let be."""
 
 import asyncio
 import os
@@ -9,70 +9,65 @@ import pytest
 from blockbuster import BlockingError
 
 from persistent_context import PersistentContext, SyncPersistentContext
-from persistent_context._api import aio, base
 
 
-async def run_here(function, *args):
-    """What a build does that has forgotten the pool."""
-    return function(*args)
+class ReadsInTheLoop(PersistentContext):
+    """What a build does that forgets to leave the loop's thread."""
+
+    async def load(self):
+        self._sync_load_internal()
+
+
+def blocking_in(call):
+    """Return a build whose calls do something in the loop's thread first."""
+
+    class Blocks(PersistentContext):
+        async def _perform(self, *args, **kwargs):
+            call()
+            return await super()._perform(*args, **kwargs)
+
+    return Blocks
 
 
 class TestABuildThatBlocks:
-    async def test_a_file_that_is_looked_up_in_the_loop(self, path, monkeypatch):
+    async def test_a_file_that_is_looked_up(self, path):
         """Following symlinks is I/O."""
-        monkeypatch.setattr(aio, "run_in_pool", run_here)
-
         with pytest.raises(BlockingError, match="os.lstat"):
-            await PersistentContext(path).save()
+            await ReadsInTheLoop.create(path)
 
-    async def test_a_file_that_is_read_in_the_loop(self, path, monkeypatch):
-        """So is reading."""
-        ctx = await PersistentContext.create(path)
-        path.write_text("{}\n")
-        monkeypatch.setattr(base, "queue_of", lambda _, queue=ctx._queue: queue)
-        monkeypatch.setattr(PersistentContext, "_in_executor", lambda _self, _loop, function: run_here(function))
+    async def test_a_file_that_is_read(self, path):
+        """So is reading, by a context that knows its file."""
+        ctx = ReadsInTheLoop(path)
+        await ctx.save()
 
-        with pytest.raises(BlockingError, match="os.open"):
+        with pytest.raises(BlockingError, match="os.lstat|os.open"):
             await ctx.load()
 
     @pytest.mark.parametrize(
-        ("wait", "name"),
+        ("call", "name"),
         [
-            (lambda _: time.sleep(0.001), "time.sleep"),
-            (lambda path: os.stat(path.parent), "os.stat"),
-            (lambda path: path.write_text("{}"), "io.TextIOWrapper.write"),
-            (lambda _: threading.Event().wait(0.001), "threading.Condition.wait"),
+            (lambda: time.sleep(0.001), "time.sleep"),
+            (lambda: os.stat("."), "os.stat"),
+            (lambda: os.open(".", os.O_RDONLY), "os.open"),
+            (lambda: os.fsync(1), "os.fsync"),
+            (lambda: threading.Event().wait(0.001), "threading.Condition.wait"),
+            (lambda: threading.Thread().join(), "threading.Thread.join"),
         ],
-        ids=["sleep", "stat", "write", "event"],
+        ids=["sleep", "stat", "open", "fsync", "wait", "join"],
     )
-    async def test_a_wait_in_the_loop(self, path, monkeypatch, wait, name):
-        """Whatever blocks below the public methods is caught."""
-        ctx = await PersistentContext.create(path)
-        submit = ctx._queue.submit
-
-        def blocking(request):
-            wait(path)
-            submit(request)
-
-        monkeypatch.setattr(ctx._queue, "submit", blocking)
-
+    async def test_a_call_that_blocks(self, path, call, name):
+        """Whatever is called by the library, however deep."""
         with pytest.raises(BlockingError, match=name):
-            await ctx.incr("n")
+            await blocking_in(call)(path).incr("n")
 
-    async def test_a_callback_that_blocks(self, path, monkeypatch, tripwire):
+    async def test_a_callback_that_blocks(self, path, tripwire):
         """What a callback of the loop raises is logged, not raised: it fails the test nevertheless."""
         ctx = await PersistentContext.create(path)
-        drain = PersistentContext._drain
-
-        def blocking(self):
-            drain(self)
-            os.stat(path)
-
-        monkeypatch.setattr(PersistentContext, "_drain", blocking)
-        await ctx.incr("n")
+        asyncio.get_running_loop().call_soon(ctx._sync_load_internal)
+        await asyncio.sleep(0)
 
         assert 1 == len(tripwire.logged)
-        assert "os.stat" in tripwire.logged.pop()
+        assert "Blocking call to os." in tripwire.logged.pop()
 
 
 class TestWhatMayBlock:
