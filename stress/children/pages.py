@@ -35,7 +35,7 @@ BOUND_SHARE = 0.25
 ON_BUNDLES = (read, read_exclusively, exchange, write)
 HOT = 20
 """Registers of one key, all over the file, on which half of the operations on such are."""
-PAUSE = 0.01
+PAUSE = 0.05
 """Mean seconds between two operations: writing a long file is work, of which other workloads need some."""
 REWRITE_EVERY = 2.0
 """Mean seconds between two changes of the layout by each process."""
