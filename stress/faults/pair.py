@@ -1,8 +1,8 @@
 """Two writers and a power loss: what one has renamed and not yet synced, the other builds on and acknowledges.
 
-The first writer is stopped after each of its calls, beginning with the last one before the rename. Then the second one
-does a call. If the first one holds the lock, the second one gets it when the first one is killed or goes on. At the end
-the power is cut: the file must hold what was acknowledged to either of them, and all that the second one built on.
+The first writer is stopped after each of its calls that matter, from the last one before the rename on. Then the second
+one does a call. If the first one holds the lock, the second one gets it when the first one is killed or goes on. At the
+end the power is cut: the file must hold what was acknowledged to either, and all that the second one built on.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ SECOND = 4
 VOLATILE = "-volatile"
 """The end of the name of an operation of a context that is not durable: its acknowledgement promises nothing."""
 RENAMES = ("rename", "renameat", "renameat2")
+EFFECTS = (
+    *("write", "pwrite64", "writev", "ftruncate", "fsync", "fdatasync", "flock", *RENAMES),
+    *("link", "linkat", "unlink", "unlinkat", "mkdir", "mkdirat"),
+)
+"""Calls that make a difference to the other writer or to what a power loss leaves; after others there is no stop."""
 GLANCE = 0.001
 """Seconds between two looks whether something has happened."""
 
@@ -95,7 +100,7 @@ class Pair:
         with self._trial(lab) as trial:
             answer = trial.strike(tracer)
             trial.judge_file(answer)
-        calls = [call for call in tracer.trace.calls() if call.name in strace.CHANGING]
+        calls = [call for call in tracer.trace.calls() if call.name in EFFECTS]
         renames = [index for index, call in enumerate(calls) if call.name in RENAMES]
         if trial.problems or answer is None or answer["outcome"] != "done" or not renames:
             msg = f"{self._first} fails without any fault, or renames nothing: {answer}; {trial.problems}"

@@ -133,7 +133,7 @@ BROKEN = {
         "files.py",
         RENAMED,
         f"{RENAMED}        check.__self__.release()\n        durable = durable and _is_at(path, fd)\n",
-        ["pair:lossy:incr:incr overtaken:1", "pair:lossy:commit:transaction overtaken:2"],
+        ["pair:lossy:incr:incr overtaken:1", "pair:lossy:commit:transaction overtaken:1"],
         "the call said done to first",
     ),
     "what is not durable, once unlocked, replaces what is being made durable": (
