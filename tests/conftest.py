@@ -290,10 +290,11 @@ def no_lock_stays_open(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def no_leaks(tmp_path):
+def no_leaks(request, tmp_path):
     """Fail a test that leaves a thread behind that keeps the interpreter alive, or an open file other than a lock."""
     before = set(threading.enumerate())
     yield
+    request.node.funcargs.clear()  # pytest lets go of contexts only after no_lock_stays_open has looked
     threads = _lasting(lambda: [one for one in threading.enumerate() if not one.daemon and one not in before])
 
     assert [] == threads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stress.mutants.model import Edit, Mutant, Promise, stress, suite
+from stress.mutants.model import Edit, Mutant, Promise, stress, stress_of, suite
 
 _HAMMER = stress(
     "--processes 6 --tasks 4 --seconds 3 --kill-every 0 --stop-every 0 --cancel-every 0 --fork-every 0 --foreign 0"
@@ -32,7 +32,7 @@ LOCKS: Final = (
             ),
             Edit("store", "check=self._lock.check", "check=lambda: None"),
         ),
-        (_INCREMENTS, _HAMMER),
+        (_INCREMENTS, _HAMMER, stress_of("--threads 2")),
     ),
     Mutant(
         "lock-file-deleted-on-release",
@@ -45,7 +45,7 @@ LOCKS: Final = (
                 "                unlock(fd)\n                os.unlink(self.path)\n        finally",
             ),
         ),
-        (suite("processes::TestForeignLocks::test_the_lock_file_is_never_deleted"),),
+        (suite("bad_places::TestTheKindOfTheLockFile::test_it_is_never_deleted"),),
     ),
     Mutant(
         "deleted-lock-file-taken-for-the-lock",
@@ -58,21 +58,21 @@ LOCKS: Final = (
                 "if granted and (status := os.fstat(fd)):",
             ),
         ),
-        (suite("moments::TestTheLockFile::test_a_deleted_one_that_was_waited_for_is_no_lock"),),
+        (suite("lock::TestTheLockFile::test_a_deleted_one_that_was_waited_for_is_no_lock"),),
     ),
     Mutant(
         "deleted-lock-file-not-noticed",
         "Nobody looks before the replacing whether the lock file is still the one that was locked.",
         Promise.LOST,
         (Edit("store", "check=self._lock.check", "check=lambda: None"),),
-        (suite("processes::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
+        (suite("holders::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
     ),
     Mutant(
         "transaction-repeated-after-a-lost-lock",
         "A transaction that lost its lock is written later, over what others wrote meanwhile.",
         Promise.LOST,
         (Edit("operations", "    repeatable = False\n", ""),),
-        (suite("processes::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
+        (suite("holders::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
     ),
     Mutant(
         "forked-child-unlocks",
@@ -85,14 +85,14 @@ LOCKS: Final = (
                 "        self.release()\n",
             ),
         ),
-        (suite("processes::TestForks::test_a_child_cannot_release_its_parents_lock"),),
+        (suite("forks::TestForks::test_a_child_cannot_release_its_parents_lock"),),
     ),
     Mutant(
         "forked-child-keeps-the-descriptor",
         "A forked child keeps its parent's lock open, so that it outlasts the parent.",
         Promise.STARVES,
         (Edit("queue", "        queue.disown()\n", "        pass\n"),),
-        (suite("processes::TestForks::test_a_forked_child_does_not_outlast_a_killed_holder"),),
+        (suite("forks::TestForks::test_a_forked_child_does_not_outlast_a_killed_holder"),),
     ),
     Mutant(
         "polling-for-the-lock",
@@ -105,14 +105,14 @@ LOCKS: Final = (
                 "        while not try_lock(fd):\n            threading.Event().wait(0.005)\n",
             ),
         ),
-        (suite("moments::TestWaiting::test_who_waits_stands_in_the_queue_of_the_kernel"),),
+        (suite("lock::TestWaiting::test_who_waits_stands_in_the_queue_of_the_kernel"),),
     ),
     Mutant(
         "codec-imported-in-a-cycle",
         "The first cycle imports a codec, of which a fork in another thread makes half of one in the child.",
         Promise.FAILURE,
         (Edit("lock", 'boot_id", encoding="utf-8"', 'boot_id", encoding="ascii"'),),
-        (suite("processes::TestForks::test_no_call_imports_a_module"),),
+        (suite("forks::TestForks::test_no_call_imports_a_module"),),
     ),
     Mutant(
         "stamp-not-erased",
@@ -125,21 +125,21 @@ LOCKS: Final = (
                 "            if False:\n                with contextlib",
             ),
         ),
-        (suite("processes::TestTheHolder::test_a_former_holder_is_not_shown_for_a_holder_without_a_stamp"),),
+        (suite("holders::TestTheHolder::test_a_former_holder_is_not_shown_for_a_holder_without_a_stamp"),),
     ),
     Mutant(
         "dead-holder-shown",
         "A process that is dead is shown as the holder.",
         Promise.STARVES,
         (Edit("lock", "    if verified and not _is_alive(pid, start):\n        return nobody\n", ""),),
-        (suite("processes::TestTheHolder::test_a_dead_process_is_not_shown_for_a_holder_without_a_stamp"),),
+        (suite("bad_places::TestTheContentOfTheLockFile::test_a_stamp_of_somebody_who_was_killed"),),
     ),
     Mutant(
         "holder-asked-once",
         "A process that has just taken the lock is said to be one that does not say who it is.",
         Promise.STARVES,
         (Edit("lock", "for pause in _LOOKS:", "for pause in _LOOKS[:1]:"),),
-        (suite("processes::TestTheHolder::test_who_has_just_taken_the_lock_is_known"),),
+        (suite("holders::TestTheHolder::test_who_has_just_taken_the_lock_is_known"),),
     ),
     Mutant(
         "lock-file-through-a-link",
@@ -159,7 +159,7 @@ LOCKS: Final = (
         "For a moment, a new lock file can be opened by more users than the data file.",
         Promise.ACCESS,
         (Edit("lock", "mode = 0o600 if os.path.exists(self._data_path) else 0o666", "mode = 0o666"),),
-        (suite("moments::TestTheLockFile::test_it_is_never_open_to_more_users_than_the_file"),),
+        (suite("lock::TestTheLockFile::test_it_is_never_open_to_more_users_than_the_file"),),
     ),
     Mutant(
         "lock-file-closed-to-others",
@@ -172,7 +172,7 @@ LOCKS: Final = (
                 "                        pass\n",
             ),
         ),
-        (suite("save_and_load::TestModes::test_the_lock_follows_the_file"),),
+        (suite("files::TestModes::test_the_lock_follows_the_file"),),
     ),
     Mutant(
         "stranger-s-file-stamped",

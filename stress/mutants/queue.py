@@ -33,7 +33,7 @@ QUEUE: Final = (
             Edit("queue", "(self._busy.locked() and not even_if_busy)", "False"),
             Edit("flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),
         ),
-        (suite("moments::TestOneCycleAtATime", limit=15),),
+        (suite("queue::TestOneCycleAtATime", limit=15),),
     ),
     Mutant(
         "two-cycles-at-once",
@@ -54,11 +54,7 @@ QUEUE: Final = (
         "Contexts on the same file do not know of each other, so that a task waits for its own transaction.",
         Promise.FAILURE,
         (Edit("queue", "        queue = known and known()\n", "        queue = None\n"),),
-        (
-            suite(
-                "transaction::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10
-            ),
-        ),
+        (suite("exclusion::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10),),
     ),
     Mutant(
         "acknowledged-before-the-commit",
@@ -89,7 +85,7 @@ QUEUE: Final = (
                 "            request.error = None\n",
             ),
         ),
-        (suite("errors::TestABrokenDisk::test_it_can_be_repeated"),),
+        (suite("durability::TestABrokenDisk::test_it_can_be_repeated"),),
     ),
     Mutant(
         "results-mixed-up",
@@ -102,7 +98,7 @@ QUEUE: Final = (
                 _APPLIED + "            batch[0].result, batch[-1].result = batch[-1].result, batch[0].result\n",
             ),
         ),
-        (suite("aio::TestGroupCommit::test_every_call_gets_its_own_error"),),
+        (suite("groups::TestGroupCommit::test_every_call_gets_its_own_error"),),
     ),
     Mutant(
         "one-error-for-all",
@@ -116,7 +112,7 @@ QUEUE: Final = (
                 "                one.error = next((other.error for other in batch if other.error), None)\n",
             ),
         ),
-        (suite("operations::TestGroups::test_a_function_that_raises_hurts_only_its_own_call"),),
+        (suite("groups::TestGroups::test_a_function_that_raises_hurts_only_its_own_call"),),
     ),
     Mutant(
         "failed-save-forgets-its-changes",
@@ -130,7 +126,7 @@ QUEUE: Final = (
                 "                request.document, request.position = draft.document(), draft.position\n",
             ),
         ),
-        (suite("errors::TestABrokenDisk::test_an_unsynced_file_does_not_replace_the_old_one"),),
+        (suite("durability::TestABrokenDisk::test_an_unsynced_file_does_not_replace_the_old_one"),),
     ),
     Mutant(
         "withdrawn-call-takes-effect",
@@ -161,7 +157,7 @@ QUEUE: Final = (
                 _CLOSED + "        threading.Thread(target=self._settle, args=[over], daemon=True).start()\n",
             ),
         ),
-        (suite("moments::TestDelivery"),),
+        (suite("queue::TestDelivery"),),
     ),
     Mutant(
         "timeout-names-nobody",
@@ -181,7 +177,7 @@ QUEUE: Final = (
                 "            outcome = self._turn(wait=True)\n            while",
             ),
         ),
-        (suite("save_and_load::TestWaiting::test_who_waits_holds_no_thread_of_the_executor", limit=15),),
+        (suite("aio::TestManyWaiters::test_who_waits_holds_no_thread_of_the_executor", limit=15),),
     ),
     Mutant(
         "transaction-ends-in-the-executor",
@@ -207,8 +203,8 @@ QUEUE: Final = (
         Promise.FAILURE,
         (Edit("queue", "        self._check_reentrancy(request.owner)\n", ""),),
         (
-            suite("corners::TestCallables::test_a_function_that_calls_the_same_file_is_told_so", limit=15),
-            suite("transaction::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once", limit=15),
+            suite("operations::TestMutate::test_a_function_that_calls_the_same_file_is_told_so", limit=15),
+            suite("exclusion::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once", limit=15),
         ),
     ),
     Mutant(
@@ -216,7 +212,7 @@ QUEUE: Final = (
         "A call goes to where a symbolic link led before.",
         Promise.LOST,
         (Edit("queue", "os.path.realpath(request.path) != self.name", "False"),),
-        (suite("save_and_load::TestSymlinks::test_a_link_that_was_turned_is_followed_anew"),),
+        (suite("store::TestLinks::test_a_link_that_was_turned_is_followed_anew"),),
     ),
     Mutant(
         "left-behind-at-a-turned-link",
