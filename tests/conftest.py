@@ -335,7 +335,7 @@ class Tripwire(logging.Handler):
         *_sync_face().items(),
         # No thread can be started: the loop's thread does the work, as documented, and only tries to take the lock.
         ("persistent_context/_engine/worker.py", {"run_in_pool"}),
-        ("persistent_context/_api/aio.py", {"_in_executor"}),
+        ("persistent_context/_api/aio_executor.py", {"run"}),
         # Starting a thread waits until it runs, as the loop's own run_in_executor() does.
         ("concurrent/futures/thread.py", {"submit"}),
         # Measuring coverage looks for source files.
