@@ -82,6 +82,8 @@ class GuardedMemory(Memory):
 
     def note_end(self, operation: Operation) -> None:
         """Note that a call has ended, whatever its outcome."""
+        if self._drains:
+            self.drain()  # a load() under the lock is no write, and its outcome must be seen by len() and in as well
         if isinstance(operation, Write) and self.is_under_way(operation):
             with self.locked():
                 self.is_over(operation)
