@@ -53,7 +53,7 @@ ENGINE: Final = (
         "file-name-overwritten",
         "An error that names a file is given another name.",
         Promise.FAILURE,
-        (Edit("queue", "error.errno is not None and error.filename is None:", "error.errno is not None:"),),
+        (Edit("cycle", "error.errno is not None and error.filename is None:", "error.errno is not None:"),),
         (suite("queue::TestACycleOfSeveral::test_an_error_that_names_a_file_keeps_its_name"),),
     ),
     Mutant(
@@ -151,7 +151,7 @@ ENGINE: Final = (
         "child-has-its-parents-queue",
         "A forked child waits for a thread that only its parent has.",
         Promise.FAILURE,
-        (Edit("queue", "    _queues.clear()\n", ""),),
+        (Edit("registry", "    _queues.clear()\n", ""),),
         (suite("queue::TestWhatIsLeftBehind::test_a_forked_child_has_threads_and_a_queue_of_its_own", limit=30),),
     ),
     Mutant(
@@ -197,7 +197,7 @@ ENGINE: Final = (
                 "        turn.abandon()\n        self._context._over(",
                 "        self._context._over(",
             ),
-            Edit("queue", "            self.abandon()\n", "            pass\n"),
+            Edit("turn", "            self.abandon()\n", "            pass\n"),
         ),
         (suite("interrupts::TestInterrupts::test_a_second_one_at_the_end_of_a_transaction", limit=15),),
     ),
@@ -206,7 +206,7 @@ ENGINE: Final = (
         "A transaction whose task is thrown away with its loop holds the lock for ever.",
         Promise.CANCELLING,
         (
-            Edit("queue", "            self.abandon()\n", "            pass\n"),
+            Edit("turn", "            self.abandon()\n", "            pass\n"),
             Edit("aio", "                    turn.abandon()\n", "                    pass\n"),
         ),
         (suite("shutdown::TestALoopIsThrownAway::test_an_open_transaction_goes_with_its_loop", limit=40),),
@@ -261,7 +261,7 @@ ENGINE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "queue",
+                "cycle",
                 "    except Exception:  # noqa: BLE001 - from",
                 "    except ZeroDivisionError:  # noqa: BLE001 - from",
             ),
@@ -298,7 +298,7 @@ ENGINE: Final = (
         "a-thread-is-inside",
         "A thread of a pool is taken to be inside a transaction that it entered for somebody else.",
         Promise.FAILURE,
-        (Edit("request", "bool(holder.stays) and holder.stays[-1] in self.stays", "True"),),
+        (Edit("owner", "bool(holder.stays) and holder.stays[-1] in self.stays", "True"),),
         (suite("queue::TestWhoIsInside", limit=40),),
     ),
     Mutant(
@@ -307,7 +307,7 @@ ENGINE: Final = (
         Promise.LOOP,
         (
             Edit(
-                "request",
+                "owner",
                 "        return self.blocks and not other.blocks and",
                 "        return False and not other.blocks and",
             ),

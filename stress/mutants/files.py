@@ -50,7 +50,7 @@ FILES: Final = (
         "new-directories-unsynced",
         "A directory that was made for the file may be gone after a power loss.",
         Promise.LOST,
-        (Edit("files", "        _sync_parent(os.path.dirname(directory))\n", ""),),
+        (Edit("syncing", "        _sync_parent(os.path.dirname(directory))\n", ""),),
         (_STEPS,),
     ),
     Mutant(
@@ -59,7 +59,7 @@ FILES: Final = (
         Promise.LOST,
         (
             Edit(
-                "files",
+                "syncing",
                 "        os.fsync(fd)\n",
                 "        try:\n            os.fsync(fd)\n        except OSError:\n            os.fsync(fd)\n",
             ),
@@ -72,7 +72,7 @@ FILES: Final = (
         Promise.TORN,
         (
             Edit(
-                "files",
+                "atomic",
                 "            os.replace(source, target)\n",
                 '            with open(source, "rb") as new, open(target, "wb") as old:\n'
                 "                old.write(new.read())\n"
@@ -90,7 +90,7 @@ FILES: Final = (
         Promise.TORN,
         (
             Edit(
-                "files",
+                "atomic",
                 "            rest = rest[os.write(fd, rest) :]\n",
                 "            os.write(fd, rest)\n            rest = rest[len(rest) :]\n",
             ),
@@ -150,7 +150,7 @@ FILES: Final = (
         Promise.LOST,
         (
             Edit(
-                "files",
+                "names",
                 "S_ISREG(os.fstat(fd).st_mode) and try_lock(fd):",
                 "S_ISREG(os.fstat(fd).st_mode):",
             ),
@@ -161,14 +161,14 @@ FILES: Final = (
         "temporary-not-locked",
         "A writer does not lock its temporary, so that others take it for a leftover.",
         Promise.LOST,
-        (Edit("files", "        try_lock(fd)  # marks", "        # marks"),),
+        (Edit("atomic", "        try_lock(fd)  # marks", "        # marks"),),
         (suite("moments::TestTemporaries::test_one_whose_writer_lives_stays"),),
     ),
     Mutant(
         "fixed-temporary-name",
         "The temporary has always the same name, which anybody can plant a file under.",
         Promise.ACCESS,
-        (Edit("files", "os.urandom(8).hex()", "bytes(8).hex()"),),
+        (Edit("names", "os.urandom(8).hex()", "bytes(8).hex()"),),
         (suite("bad_places::TestTemporaryFiles::test_names_are_random_and_short_lived"),),
     ),
     Mutant(
@@ -177,7 +177,7 @@ FILES: Final = (
         Promise.ACCESS,
         (
             Edit(
-                "files",
+                "atomic",
                 "os.O_CREAT | os.O_EXCL | NO_FOLLOW, mode)",
                 "os.O_CREAT | NO_FOLLOW, mode)",
             ),
@@ -202,7 +202,7 @@ FILES: Final = (
         "group-of-the-writer-let-in",
         "Where the file's group cannot be given, the writer's own group gets its rights.",
         Promise.ACCESS,
-        (Edit("files", "        mode &= ~0o070 | (mode & 0o007) << 3", "        mode &= 0o777"),),
+        (Edit("access", "        mode &= ~0o070 | (mode & 0o007) << 3", "        mode &= 0o777"),),
         (suite("bad_places::TestRights::test_a_file_of_a_group_one_is_not_in"),),
     ),
     Mutant(
@@ -222,7 +222,7 @@ FILES: Final = (
         "temporary-left-by-a-failed-write",
         "A write that failed leaves its temporary behind.",
         Promise.FAILURE,
-        (Edit("files", "                os.unlink(temporary)\n", "                pass\n"),),
+        (Edit("atomic", "                os.unlink(temporary)\n", "                pass\n"),),
         (suite(_BROKEN_DISK + "test_an_unsynced_file_does_not_replace_the_old_one"),),
     ),
     Mutant(

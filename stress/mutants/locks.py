@@ -111,7 +111,7 @@ LOCKS: Final = (
         "codec-imported-in-a-cycle",
         "The first cycle imports a codec, of which a fork in another thread makes half of one in the child.",
         Promise.FAILURE,
-        (Edit("lock", 'boot_id", encoding="utf-8"', 'boot_id", encoding="ascii"'),),
+        (Edit("stamp", 'boot_id", encoding="utf-8"', 'boot_id", encoding="ascii"'),),
         (suite("processes::TestForks::test_no_call_imports_a_module"),),
     ),
     Mutant(
@@ -131,7 +131,7 @@ LOCKS: Final = (
         "dead-holder-shown",
         "A process that is dead is shown as the holder.",
         Promise.STARVES,
-        (Edit("lock", "    if verified and not _is_alive(pid, start):\n        return nobody\n", ""),),
+        (Edit("stamp", "    if verified and not _is_alive(pid, start):\n        return nobody\n", ""),),
         (suite("processes::TestTheHolder::test_a_dead_process_is_not_shown_for_a_holder_without_a_stamp"),),
     ),
     Mutant(
@@ -147,7 +147,7 @@ LOCKS: Final = (
         Promise.ACCESS,
         (
             Edit(
-                "lock",
+                "lockfile",
                 "        flags = os.O_RDWR | NO_FOLLOW | NO_WAIT\n",
                 "        flags = os.O_RDWR | NO_WAIT\n",
             ),
@@ -158,7 +158,7 @@ LOCKS: Final = (
         "lock-file-open-to-all",
         "For a moment, a new lock file can be opened by more users than the data file.",
         Promise.ACCESS,
-        (Edit("lock", "mode = 0o600 if os.path.exists(self._data_path) else 0o666", "mode = 0o666"),),
+        (Edit("lockfile", "mode = 0o600 if os.path.exists(self._data_path) else 0o666", "mode = 0o666"),),
         (suite("moments::TestTheLockFile::test_it_is_never_open_to_more_users_than_the_file"),),
     ),
     Mutant(

@@ -42,7 +42,7 @@ MEMORY: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "operations",
+                "draft",
                 "base = own.text if own.text is not None and own.written > origin.mark else change.base",
                 "base = change.base",
             ),

@@ -53,7 +53,7 @@ QUEUE: Final = (
         "a-queue-for-each-context",
         "Contexts on the same file do not know of each other, so that a task waits for its own transaction.",
         Promise.FAILURE,
-        (Edit("queue", "        queue = known and known()\n", "        queue = None\n"),),
+        (Edit("registry", "        queue = known and known()\n", "        queue = None\n"),),
         (
             suite(
                 "transaction::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10

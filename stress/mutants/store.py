@@ -49,7 +49,7 @@ STORE: Final = (
         "new-directory-of-another-unsynced",
         "A directory that somebody else has just made is taken for durable.",
         Promise.LOST,
-        (Edit("files", "    if new_directory:\n", "    if False:\n"),),
+        (Edit("syncing", "    if new_directory:\n", "    if False:\n"),),
         (suite(_NEW_DIRECTORY + "test_one_whose_maker_was_killed_is_synced_by_the_next"),),
     ),
     Mutant(
@@ -84,7 +84,7 @@ STORE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "lock",
+                "lockfile",
                 "contextlib.suppress(FileExistsError, FileNotFoundError)",
                 "contextlib.suppress(FileNotFoundError)",
             ),
@@ -115,14 +115,14 @@ STORE: Final = (
         "standard-stream-taken",
         "A file of ours becomes the standard output of a process that has closed its own.",
         Promise.TORN,
-        (Edit("files", "    if fd > _LAST_STANDARD_STREAM:\n", "    if True:\n"),),
+        (Edit("opening", "    if fd > _LAST_STANDARD_STREAM:\n", "    if True:\n"),),
         (suite("store::TestClosedStreams::test_what_is_printed_lands_in_no_file"),),
     ),
     Mutant(
         "printed-meanwhile-stays",
         "What is printed while a temporary is the standard output for a moment stays in it.",
         Promise.TORN,
-        (Edit("files", "    if flags & os.O_EXCL:  #", "    if False:  #"),),
+        (Edit("opening", "    if flags & os.O_EXCL:  #", "    if False:  #"),),
         (suite("store::TestClosedStreams::test_nor_what_is_printed_between"),),
     ),
     Mutant(
@@ -145,7 +145,7 @@ STORE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "files",
+                "names",
                 "        with contextlib.suppress(OSError):  # gone, or owned by another user\n",
                 "        with contextlib.nullcontext():\n",
             ),
@@ -158,7 +158,7 @@ STORE: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "files",
+                "names",
                 "    if durable:\n        sync_directory(directory)\n    return aside\n",
                 "    return aside\n",
             ),
@@ -264,7 +264,7 @@ STORE: Final = (
         Promise.STARVES,
         (
             Edit(
-                "lock",
+                "stamp",
                 "        return process[0] not in _DEAD and process[1] == start\n",
                 "        return process[1] == start\n",
             ),

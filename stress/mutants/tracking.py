@@ -13,7 +13,7 @@ TRACKING: Final = (
         Promise.LOST,
         (
             Edit(
-                "operations",
+                "draft",
                 "        if own.taken > origin.mark and change.moment <= own.moment:\n",
                 "        if False:\n",
             ),
@@ -31,7 +31,7 @@ TRACKING: Final = (
         Promise.LOST,
         (
             Edit(
-                "operations",
+                "draft",
                 "            own[key] = Own(known.text, known.written, max(",
                 "            if not same(change.base, change.mine):\n"
                 "                own[key] = Own(known.text, known.written, max(",
@@ -58,7 +58,7 @@ TRACKING: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "operations",
+                "draft",
                 "                own[key] = Own(text, self.position, known.moment, known.taken)\n"
                 "                self._claims = True\n",
                 "                self._claims = True\n",
@@ -274,7 +274,7 @@ TRACKING: Final = (
         Promise.LOST,
         (
             Edit(
-                "operations",
+                "draft",
                 '"""Note that a call acknowledges what it found in the file, without a change of its own."""\n'
                 "        self._claims = True\n",
                 "pass\n",
@@ -295,7 +295,7 @@ TRACKING: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "operations",
+                "draft",
                 "        self._must_exist = self._is_new\n        self._is_new = False\n",
                 "        self._must_exist = self._is_new\n",
             ),

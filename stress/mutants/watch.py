@@ -47,7 +47,7 @@ WATCH: Final = (
         Promise.MEMORY,
         (
             Edit("operations", "{} if text is found else {self._key: text}", "{self._key: text}"),
-            Edit("operations", "if text != before:\n                written", "if True:\n                written"),
+            Edit("draft", "if text != before:\n                written", "if True:\n                written"),
         ),
         (suite("watch::TestLooks::test_a_failed_add_makes_nobody_elses_value_ones_own"),),
     ),
@@ -89,7 +89,7 @@ WATCH: Final = (
         "no-watch-of-odd-names",
         "A directory whose name is not UTF-8 ends the thread that watches it.",
         Promise.FAILURE,
-        (Edit("watch", "(ImportError, OSError, RuntimeError, UnicodeError)", "(ImportError, OSError)"),),
+        (Edit("events", "(ImportError, OSError, RuntimeError, UnicodeError)", "(ImportError, OSError)"),),
         (suite("watch::TestLooks::test_a_directory_whose_name_is_not_utf_8_is_watched", limit=15),),
     ),
     Mutant(
