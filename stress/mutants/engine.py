@@ -6,25 +6,25 @@ from typing import Final
 
 from stress.mutants.model import Edit, Mutant, Promise, suite
 
-_SETTLES_THE_TRIES = "        self._settle([request for request in trying if self.withdraw(request)])\n"
+_DELIVERS_THE_TRIES = "            deliver([request for request in trying if self.withdraw(request)])\n"
 
 ENGINE: Final = (
     Mutant(
         "repeated-in-another-order",
-        "Calls whose cycle is repeated under a new lock are applied in the opposite order.",
+        "Calls whose cycle is repeated under a new lock are applied in reverse order.",
         Promise.FAILURE,
-        (Edit("queue", "self._waiting.extendleft(reversed(again))", "self._waiting.extendleft(again)"),),
+        (Edit("waiting", "self._calls.extendleft(reversed(again))", "self._calls.extendleft(again)"),),
         (suite("queue::TestALostCycle::test_its_calls_are_applied_again_in_their_order"),),
     ),
     Mutant(
         "failed-in-a-lost-cycle-untold",
-        "A call that failed in a cycle that is repeated is never told.",
+        "A call that failed in a cycle that has to be repeated is never completed.",
         Promise.FAILURE,
         (
             Edit(
                 "queue",
-                "[request for request in batch if request.error is not None] + self._queue_again(applied)",
-                "self._queue_again(applied)",
+                "over = [request for request in batch if request not in again]",
+                "over = [] if again else list(batch)",
             ),
         ),
         (suite("queue::TestALostCycle::test_a_call_that_failed_in_it_is_over", limit=20),),
@@ -46,7 +46,7 @@ ENGINE: Final = (
         "durable-if-all-are",
         "A durable call that shares its cycle with one that is not durable is not synced.",
         Promise.LOST,
-        (Edit("queue", "durable=any(request.durable", "durable=all(request.durable"),),
+        (Edit("cycle", "any(request.durable", "all(request.durable"),),
         (suite("queue::TestACycleOfSeveral::test_it_is_durable_if_one_of_them_is"),),
     ),
     Mutant(
@@ -61,7 +61,7 @@ ENGINE: Final = (
         "A call that only tries is turned away without a try if the lock had to be waited for before.",
         Promise.STARVES,
         (
-            Edit("queue", "if trying or not self.store.had_to_wait:", "if not self.store.had_to_wait:"),
+            Edit("queue", "if trying or not self._is_contended:", "if not self._is_contended:"),
             Edit("queue", "if outcome is not None or self._is_held_up():", "if True:"),
         ),
         (suite("queue::TestWhoOnlyTries::test_it_gets_its_try_though_others_had_to_wait"),),
@@ -70,7 +70,7 @@ ENGINE: Final = (
         "who-only-tries-waits",
         "A call that only tries waits for the lock all the same.",
         Promise.STARVES,
-        (Edit("queue", _SETTLES_THE_TRIES, "            pass\n"),),
+        (Edit("queue", _DELIVERS_THE_TRIES, "            pass\n"),),
         (suite("queue::TestWhoOnlyTries::test_nobody_waits_for_it", limit=20),),
     ),
     Mutant(
@@ -79,8 +79,8 @@ ENGINE: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "queue",
-                "            self._discard(request)\n        return is_withdrawn\n",
+                "waiting",
+                "            self.remove(request)\n        return is_withdrawn\n",
                 "            pass\n        return is_withdrawn\n",
             ),
         ),
@@ -270,26 +270,26 @@ ENGINE: Final = (
     ),
     Mutant(
         "failed-unlock-ends-the-thread",
-        "What is raised as the lock is released is raised in the thread of the cycle, whose calls are never told.",
+        "An error while the session is closed escapes into the thread of the cycle, whose calls are never completed.",
         Promise.FAILURE,
         (
             Edit(
-                "queue",
-                "        except BaseException:  # out of memory",
-                "        except ZeroDivisionError:  # out of memory",
+                "cycle",
+                "    except BaseException:  # out of memory",
+                "    except ZeroDivisionError:  # out of memory",
             ),
         ),
         (suite("epilogue::TestNoMemoryAtTheEndOfACycle", limit=60),),
     ),
     Mutant(
         "withdrawn-on-its-way-takes-effect",
-        "A call that is withdrawn while its link is turned is carried out in the other file.",
+        "A call that is withdrawn while its link is redirected is carried out in the other file.",
         Promise.CANCELLING,
         (
             Edit(
                 "queue",
-                "                queue_of(request.path).adopt(request)\n",
-                "                request._fate = {}\n                queue_of(request.path).adopt(request)\n",
+                "                self._queue_of(place).adopt(request)\n",
+                "                request._fate = {}\n                self._queue_of(place).adopt(request)\n",
             ),
         ),
         (suite("epilogue::TestWithdrawnWhileTheLinkIsTurned", limit=60),),
@@ -318,7 +318,7 @@ ENGINE: Final = (
         "deleted-lock-waited-for",
         "Who waits for a lock file that was deleted under a stopped holder waits for ever.",
         Promise.STARVES,
-        (Edit("queue", "self.store.is_waiting_in_vain() and", "False and"),),
+        (Edit("queue", "self.store.abandon_vain_wait() and", "False and"),),
         (suite("waiting::TestTheLockIsTakenAway::test_one_who_waits_behind_a_stopped_holder_goes_on", limit=60),),
     ),
 )

@@ -48,7 +48,7 @@ FACES: Final = (
                 '                    await self._end(request.result, Operation("transaction"))\n',
                 "                    pass\n",
             ),
-            Edit("queue", _ENDS_ITSELF, "            pass\n"),
+            Edit("turn", _ENDS_ITSELF, "            pass\n"),
         ),
         (
             suite(

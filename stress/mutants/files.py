@@ -6,42 +6,37 @@ from typing import Final
 
 from stress.mutants.model import Edit, Mutant, Promise, faults, suite
 
-_SYNC_THE_FILE = "        if durable:\n            _sync(fd)\n        check()"
+_SYNC_THE_FILE = "        if durable:\n            sync(fd)\n        check()"
 _STEPS = suite("platforms::TestTheOrderOfTheSteps")
 _POWER = faults("--only power:xfs:save:async --point acknowledged:1")
 _BROKEN_DISK = "errors::TestABrokenDisk::"
+_AFTER_THE_RENAME = "platforms::TestFailuresAfterTheRename::"
 
 FILES: Final = (
     Mutant(
         "no-file-fsync",
         "The new file is not synced before it replaces the old one.",
         Promise.LOST,
-        (Edit("files", _SYNC_THE_FILE, "        check()"),),
+        (Edit("atomic", _SYNC_THE_FILE, "        check()"),),
         (_STEPS, _POWER),
     ),
     Mutant(
         "no-directory-fsync",
-        "The directory is not synced after the replacing, so the old name may come back.",
+        "A commit does not ask for the directory to be synced, so the old file may come back.",
         Promise.LOST,
-        (
-            Edit(
-                "files",
-                "        if durable:\n            sync_name(path, new_directory=new_directory)\n",
-                "",
-            ),
-        ),
+        (Edit("store", "        if durable:\n            self._complete = make_name_durable\n", ""),),
         (_STEPS, _POWER),
     ),
     Mutant(
         "fsync-after-rename",
-        "The new file is synced only when it has replaced the old one.",
+        "The new file is synced only after it has replaced the old one.",
         Promise.LOST,
         (
-            Edit("files", _SYNC_THE_FILE, "        check()"),
+            Edit("atomic", _SYNC_THE_FILE, "        check()"),
             Edit(
-                "files",
-                "        if durable:\n            sync_name(",
-                "        if durable:\n            _sync(fd)\n            sync_name(",
+                "atomic",
+                "        _rename(temporary, path)\n",
+                "        _rename(temporary, path)\n        if durable:\n            sync(fd)\n",
             ),
         ),
         (_STEPS,),
@@ -104,8 +99,8 @@ FILES: Final = (
         (
             Edit(
                 "store",
-                "            aside = move_aside(self.path, durable=True)\n",
-                "            aside = self.path\n",
+                "                aside = move_aside(path, durable=True)\n",
+                "                aside = path\n",
             ),
         ),
         (suite("save_and_load::TestCorruptFiles::test_a_file_corrupt_by_the_time_of_a_save"),),
@@ -121,14 +116,14 @@ FILES: Final = (
         "repeated-keys-not-kept",
         "A file that repeats keys is overwritten without a copy of what it was.",
         Promise.CLOBBERED,
-        (Edit("store", "        if old.repeats:\n", "        if False:\n"),),
+        (Edit("store", "            if self.snapshot.repeats:\n", "            if False:\n"),),
         (suite("save_and_load::TestLayouts::test_duplicate_keys_are_kept_aside_when_overwritten"),),
     ),
     Mutant(
         "symlink-replaced",
         "A symbolic link is replaced by a file, and its target stays as it was.",
         Promise.CLOBBERED,
-        (Edit("queue", "    real = os.path.realpath(path)\n", "    real = os.path.abspath(path)\n"),),
+        (Edit("factory", "    return os.path.realpath(place)\n", "    return os.path.abspath(place)\n"),),
         (suite("save_and_load::TestSymlinks::test_the_link_stays_and_its_target_is_written"),),
     ),
     Mutant(
@@ -188,14 +183,14 @@ FILES: Final = (
         "mode-not-kept",
         "The new file does not get the access rights of the old one.",
         Promise.ACCESS,
-        (Edit("files", "        share_access(path, fd)\n", ""),),
+        (Edit("atomic", "            access.give_to(fd, os.fstat(fd))\n", "            pass\n"),),
         (suite("save_and_load::TestModes::test_the_mode_of_a_file_is_kept"),),
     ),
     Mutant(
         "temporary-open-to-all",
         "For a moment, the temporary can be read by more users than the file that it will replace.",
         Promise.ACCESS,
-        (Edit("files", "        mode = 0o600  # widened", "        mode = 0o666  # widened"),),
+        (Edit("atomic", "mode = 0o666 if access is None else 0o600  # widened", "mode = 0o666  # widened"),),
         (suite("moments::TestTemporaries::test_one_is_never_open_to_more_users_than_the_file"),),
     ),
     Mutant(
@@ -207,16 +202,16 @@ FILES: Final = (
     ),
     Mutant(
         "durability-unknown-told-as-plain-error",
-        "A failure after the replacing is raised as if nothing had been written.",
+        "A failure after the file was replaced is raised as if nothing had been written.",
         Promise.FAILURE,
         (
             Edit(
-                "files",
-                '        raise _durability_unknown(path, "the file was replaced", error) from error\n',
+                "atomic",
+                '        raise durability_unknown(path, "the file was replaced", error) from error\n',
                 "        raise\n",
             ),
         ),
-        (suite(_BROKEN_DISK + "test_an_unsynced_directory_leaves_durability_unknown"),),
+        (suite(_AFTER_THE_RENAME + "test_a_descriptor_that_cannot_be_closed_leaves_durability_unknown"),),
     ),
     Mutant(
         "temporary-left-by-a-failed-write",
@@ -227,13 +222,14 @@ FILES: Final = (
     ),
     Mutant(
         "no-reread",
-        "What the file held when this process last saw it is changed and written, without reading it under the lock.",
+        "A change is applied to what this process last saw of the file, which is not read again under the lock.",
         Promise.LOST,
         (
             Edit(
                 "store",
-                "                return self.read()\n",
-                "                return self._known if self._known.present else self.read()\n",
+                "            self._document = self._read_or_move_aside()\n",
+                "            known = self._store._known\n"
+                "            self._document = known if known.exists else self._read_or_move_aside()\n",
             ),
         ),
         (suite("save_and_load::TestMerging::test_a_program_that_knows_nothing_of_us_is_merged_with"),),

@@ -27,8 +27,13 @@ LOCKS: Final = (
         (
             Edit(
                 "store",
-                "            written = replace(\n",
-                "            self._lock.release()\n            written = replace(\n",
+                "            written = replace(path",
+                "            self._lock.release()\n            written = replace(path",
+            ),
+            Edit(
+                "store",
+                "            self._lock.release()\n        finally",
+                "            if not self.bytes_written:\n                self._lock.release()\n        finally",
             ),
             Edit("store", "check=self._lock.check", "check=lambda: None"),
         ),
@@ -41,8 +46,8 @@ LOCKS: Final = (
         (
             Edit(
                 "lock",
-                "                unlock(fd)\n        finally",
-                "                unlock(fd)\n                os.unlink(self.path)\n        finally",
+                "            unlock(file.fd)\n        except OSError:",
+                "            unlock(file.fd)\n            os.unlink(self.path)\n        except OSError:",
             ),
         ),
         (suite("processes::TestForeignLocks::test_the_lock_file_is_never_deleted"),),
@@ -54,15 +59,15 @@ LOCKS: Final = (
         (
             Edit(
                 "lock",
-                "if granted and self._is_at_path(status := os.fstat(fd)):",
-                "if granted and (status := os.fstat(fd)):",
+                "                status = file.status_at_path()\n",
+                "                status = file.status_at_path() or (file.status if waited else None)\n",
             ),
         ),
         (suite("moments::TestTheLockFile::test_a_deleted_one_that_was_waited_for_is_no_lock"),),
     ),
     Mutant(
         "deleted-lock-file-not-noticed",
-        "Nobody looks before the replacing whether the lock file is still the one that was locked.",
+        "A file is replaced without checking that the lock file is still the one that was locked.",
         Promise.LOST,
         (Edit("store", "check=self._lock.check", "check=lambda: None"),),
         (suite("processes::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
@@ -76,13 +81,13 @@ LOCKS: Final = (
     ),
     Mutant(
         "forked-child-unlocks",
-        "A forked child lets go of what it inherited by unlocking, which unlocks its parent's lock.",
+        "A forked child unlocks what it inherited, which releases its parent's lock, instead of closing it.",
         Promise.LOST,
         (
             Edit(
                 "lock",
-                "        for fd in self._open_fds:\n            os.close(fd)\n",
-                "        self.release()\n",
+                "        self._wait = None\n        self._files.close_all()\n",
+                "        self._wait = None\n        for file in self._files._open:\n            unlock(file.fd)\n",
             ),
         ),
         (suite("processes::TestForks::test_a_child_cannot_release_its_parents_lock"),),
@@ -91,7 +96,7 @@ LOCKS: Final = (
         "forked-child-keeps-the-descriptor",
         "A forked child keeps its parent's lock open, so that it outlasts the parent.",
         Promise.STARVES,
-        (Edit("queue", "        queue.disown()\n", "        pass\n"),),
+        (Edit("registry", "            queue.store.after_fork_in_child()\n", "            pass\n"),),
         (suite("processes::TestForks::test_a_forked_child_does_not_outlast_a_killed_holder"),),
     ),
     Mutant(
@@ -121,7 +126,7 @@ LOCKS: Final = (
         (
             Edit(
                 "lock",
-                "            if self._stamped:\n                with contextlib",
+                "            if self._is_stamped:\n                with contextlib",
                 "            if False:\n                with contextlib",
             ),
         ),
@@ -168,8 +173,8 @@ LOCKS: Final = (
         (
             Edit(
                 "lock",
-                "                        share_access(self._data_path, fd, mask=0o666)\n",
-                "                        pass\n",
+                "            access.give_to(self._file.fd, self._status, mask=0o666)\n",
+                "            pass\n",
             ),
         ),
         (suite("save_and_load::TestModes::test_the_lock_follows_the_file"),),
@@ -178,7 +183,7 @@ LOCKS: Final = (
         "stranger-s-file-stamped",
         "A file that was put under the lock file's name by a hard link is written to.",
         Promise.ACCESS,
-        (Edit("lock", "ours = status.st_nlink == 1  #", "ours = True  #"),),
+        (Edit("lock", "status.st_nlink == 1  #", "True  #"),),
         (suite("bad_places::TestTheKindOfTheLockFile::test_a_hard_link_changes_nobody_s_file"),),
     ),
 )

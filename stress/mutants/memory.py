@@ -100,9 +100,9 @@ MEMORY: Final = (
         (
             Edit(
                 "memory",
-                "        self.data, self.seen, self._ahead = live, document, {}\n",
+                "        self.data, self.seen, self._ahead = live, snapshot, {}\n",
                 "        live.update({key: self.data[key] for key in self.unsaved_keys() if key in self.data})\n"
-                "        self.data, self.seen, self._ahead = live, document, {}\n",
+                "        self.data, self.seen, self._ahead = live, snapshot, {}\n",
             ),
         ),
         (suite("memory::TestLoading::test_load_drops_unsaved_changes"),),

@@ -6,9 +6,8 @@ from typing import Final
 
 from stress.mutants.model import Edit, Mutant, Promise, suite
 
-_DRAWN_UP = "            document = draft.document()\n"
-_APPLIED = "            applied = [request for request in batch if self._apply(request, draft)]\n"
-_ENDED = "        finally:\n            draft.end()\n"
+_APPLIED = "            applied = [request for request in batch if _apply(request, draft, name)]\n"
+_FAILED = "    except BaseException as error:  # noqa: BLE001 - reported to the calls\n        failure = error\n"
 _ELSEWHERE = """\
         if not pool.submit(partial(self._end_turn, sessions, batch, self._run_all), self._thread_name):
             self._end_turn(sessions, batch, self.run_elsewhere)
@@ -17,7 +16,7 @@ _IN_THE_EXECUTOR = """\
         import asyncio
         asyncio.get_event_loop().run_in_executor(None, self._end_turn, sessions, batch, self._run_all)
 """
-_CLOSED = "            self._close(session, len(over))\n"
+_COUNTED = "            self._count(session, purpose, len(over))\n"
 
 QUEUE: Final = (
     Mutant(
@@ -62,13 +61,14 @@ QUEUE: Final = (
     ),
     Mutant(
         "acknowledged-before-the-commit",
-        "Calls are told that they are done before the file is written.",
+        "Calls are acknowledged before the file is written.",
         Promise.LOST,
         (
             Edit(
-                "queue",
-                _DRAWN_UP,
-                _DRAWN_UP + "            self._settle(applied)\n            threading.Event().wait(0.1)\n",
+                "cycle",
+                _APPLIED,
+                _APPLIED + "            from .waiting import deliver\n            deliver(applied)\n"
+                '            __import__("threading").Event().wait(0.1)\n',
             ),
         ),
         (
@@ -80,13 +80,13 @@ QUEUE: Final = (
     ),
     Mutant(
         "failed-commit-acknowledged",
-        "A write that failed is told as done.",
+        "A write that failed is acknowledged.",
         Promise.LOST,
         (
             Edit(
-                "queue",
-                "            request.error = request.error or self._named(own_copy(error))\n",
-                "            request.error = None\n",
+                "cycle",
+                "        request.error = request.error or _named(own_copy(error), name)\n",
+                "        request.error = None\n",
             ),
         ),
         (suite("errors::TestABrokenDisk::test_it_can_be_repeated"),),
@@ -97,7 +97,7 @@ QUEUE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "queue",
+                "cycle",
                 _APPLIED,
                 _APPLIED + "            batch[0].result, batch[-1].result = batch[-1].result, batch[0].result\n",
             ),
@@ -110,7 +110,7 @@ QUEUE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "queue",
+                "cycle",
                 _APPLIED,
                 _APPLIED + "            for one in batch:\n"
                 "                one.error = next((other.error for other in batch if other.error), None)\n",
@@ -124,17 +124,16 @@ QUEUE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "queue",
-                _ENDED,
-                _ENDED + "            for request in batch:\n"
-                "                request.document, request.position = draft.document(), draft.position\n",
+                "cycle",
+                _FAILED,
+                _FAILED + "        snapshot = session.snapshot.changed(draft.changes().texts)\n",
             ),
         ),
         (suite("errors::TestABrokenDisk::test_an_unsynced_file_does_not_replace_the_old_one"),),
     ),
     Mutant(
         "withdrawn-call-takes-effect",
-        "A call that is told to be withdrawn is applied all the same.",
+        "A call is applied though its caller was told that it is withdrawn.",
         Promise.CANCELLING,
         (
             Edit(
@@ -143,8 +142,8 @@ QUEUE: Final = (
                 "        self._fate[None] = _Fate.BEGUN\n        return True\n",
             ),
             Edit(
-                "queue",
-                "            self._discard(request)\n        return is_withdrawn\n",
+                "waiting",
+                "            self.remove(request)\n        return is_withdrawn\n",
                 "            pass\n        return is_withdrawn\n",
             ),
         ),
@@ -157,8 +156,8 @@ QUEUE: Final = (
         (
             Edit(
                 "queue",
-                _CLOSED + "        self._settle(over)\n",
-                _CLOSED + "        threading.Thread(target=self._settle, args=[over], daemon=True).start()\n",
+                _COUNTED + "        deliver(over)\n",
+                _COUNTED + "        threading.Thread(target=deliver, args=[over], daemon=True).start()\n",
             ),
         ),
         (suite("moments::TestDelivery"),),
@@ -205,7 +204,11 @@ QUEUE: Final = (
         "reentrancy-unchecked",
         "A task that calls the same file inside its own transaction waits for itself.",
         Promise.FAILURE,
-        (Edit("queue", "        self._check_reentrancy(request.owner)\n", ""),),
+        (
+            Edit(
+                "queue", "if why := request.owner.why_not(self._cycle_thread, self._holder, coming):", "if why := None:"
+            ),
+        ),
         (
             suite("corners::TestCallables::test_a_function_that_calls_the_same_file_is_told_so", limit=15),
             suite("transaction::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once", limit=15),
@@ -213,9 +216,9 @@ QUEUE: Final = (
     ),
     Mutant(
         "turned-link-not-followed",
-        "A call goes to where a symbolic link led before.",
+        "A call goes to the file that a symbolic link led to before it was redirected.",
         Promise.LOST,
-        (Edit("queue", "os.path.realpath(request.path) != self.name", "False"),),
+        (Edit("queue", "identify(place) == self.name", "True"),),
         (suite("save_and_load::TestSymlinks::test_a_link_that_was_turned_is_followed_anew"),),
     ),
     Mutant(
@@ -245,8 +248,8 @@ QUEUE: Final = (
         (
             Edit(
                 "queue",
-                _CLOSED,
-                "            self._cycle_thread = None\n" + _CLOSED,
+                _COUNTED,
+                "            self._cycle_thread = None\n" + _COUNTED,
             ),
         ),
         (suite("metrics::TestListening::test_a_listener_that_calls_the_same_file_is_told_so", limit=15),),

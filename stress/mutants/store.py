@@ -16,7 +16,7 @@ STORE: Final = (
         "nothing-to-write-unsynced",
         "A durable call that finds nothing to write is acknowledged though others have not synced what it found.",
         Promise.LOST,
-        (Edit("store", "        elif durable and document.present:\n", "        elif False:\n"),),
+        (Edit("store", "        elif durable and old.exists:", "        elif False:"),),
         (suite(_NOTHING_TO_WRITE + "test_it_syncs_what_it_found"),),
     ),
     Mutant(
@@ -25,8 +25,8 @@ STORE: Final = (
         Promise.LOST,
         (
             Edit(
-                "files",
-                "        sync_name(path, new_directory=new_directory)\n    except FileNotFoundError:\n",
+                "syncing",
+                "        _sync_name(path, new_directory=new_directory)\n    except FileNotFoundError:\n",
                 "    except FileNotFoundError:\n",
             ),
         ),
@@ -34,12 +34,12 @@ STORE: Final = (
     ),
     Mutant(
         "nothing-to-write-failure-swallowed",
-        "That what was found could not be synced is told to nobody.",
+        "A failure to sync what was found is ignored.",
         Promise.LOST,
         (
             Edit(
-                "files",
-                '        raise _durability_unknown(path, "there was nothing to write", error) from error\n',
+                "syncing",
+                '        raise durability_unknown(path, "there was nothing to write", error) from error\n',
                 "        return\n",
             ),
         ),
@@ -54,13 +54,13 @@ STORE: Final = (
     ),
     Mutant(
         "careless-call-vouches-for-the-directory",
-        "A call that is not to be durable, and syncs nothing, marks the directory as durable.",
+        "A call that need not be durable, and syncs nothing, marks the directory as durable.",
         Promise.LOST,
         (
             Edit(
                 "store",
-                "        self._lock.in_new_directory &= not durable\n",
-                "        self._lock.in_new_directory = False\n",
+                "            self._lock.note_durable_directory()\n",
+                "        self._lock.note_durable_directory()\n",
             ),
         ),
         (suite(_NEW_DIRECTORY + "test_one_whose_maker_does_not_care_is_synced_by_who_does"),),
@@ -72,8 +72,8 @@ STORE: Final = (
         (
             Edit(
                 "lock",
-                "_write_at_start(fd, _NEW_STAMP if self.in_new_directory else _EMPTY_STAMP)",
-                "_write_at_start(fd, _NEW_STAMP)",
+                "before != EMPTY_STAMP and not file.directory_is_durable",
+                "True",
             ),
         ),
         (suite(_NEW_DIRECTORY + "test_one_whose_maker_does_not_care_is_synced_by_who_does"),),
@@ -105,8 +105,8 @@ STORE: Final = (
         (
             Edit(
                 "store",
-                "            time.sleep(_SECOND_LOOK_SECONDS)\n\n    def _count",
-                "            return\n\n    def _count",
+                "            self._lock.check()\n            time.sleep(_SECOND_LOOK_SECONDS)\n",
+                "            self._lock.check()\n            return\n",
             ),
         ),
         (suite(_REMOVED + "test_file_by_file"),),
@@ -136,7 +136,7 @@ STORE: Final = (
         "leftovers-of-later-crashes-stay",
         "A context that has looked for leftovers once never looks again, though a holder has died since.",
         Promise.CLOBBERED,
-        (Edit("store", "            if self._lock.holder_crashed or not", "            if not"),),
+        (Edit("store", "            if held.holder_crashed or not", "            if not"),),
         (suite("store::TestLeftovers"),),
     ),
     Mutant(
@@ -169,14 +169,14 @@ STORE: Final = (
         "every-cycle-counted-as-a-wait",
         "A cycle that found the lock free is counted as one that waited.",
         Promise.FAILURE,
-        (Edit("store", "waits=cycle.waited > 0,", "waits=cycle.waited >= 0,"),),
+        (Edit("queue", "self._waits += session.waited > 0", "self._waits += session.waited >= 0"),),
         (suite("lock::TestWaiting"),),
     ),
     Mutant(
         "waited-once-waited-always",
         "A cycle that found the lock free is said to have waited if one before it did.",
         Promise.FAILURE,
-        (Edit("lock", "        self.waited = False\n        while True:\n", "        while True:\n"),),
+        (Edit("lock", "purpose, waited=waited)", "purpose, waited=self._wait is not None)"),),
         (suite("lock::TestWaiting"),),
     ),
     Mutant(
@@ -199,8 +199,8 @@ STORE: Final = (
         (
             Edit(
                 "lock",
-                "        finally:\n            self._let_go(fd)\n",
-                "        except KeyError:\n            pass\n        else:\n            self._let_go(fd)\n",
+                "        finally:\n            self._lock.give_back(self._file)\n",
+                "        except KeyError:\n            pass\n        else:\n            self._lock.give_back(self._file)\n",
             ),
         ),
         (suite("lock::TestReleasing::test_no_error_keeps_the_lock"),),
@@ -219,7 +219,7 @@ STORE: Final = (
         (
             Edit(
                 "lock",
-                "            return not self._is_at_path(wait.status)\n",
+                "            return wait.file.status_at_path() is None and wait.settle()\n",
                 "            return False\n",
             ),
         ),
@@ -245,7 +245,7 @@ STORE: Final = (
         (
             Edit(
                 "lock",
-                "                unlock(fd)\n        finally",
+                "                unlock(file.fd)\n        finally",
                 "                pass\n        finally",
             ),
         ),
@@ -255,7 +255,7 @@ STORE: Final = (
         "abandoned-wait-unknown-to-children",
         "A forked child inherits the descriptors of abandoned waits, and keeps them open.",
         Promise.STARVES,
-        (Edit("lock", "            self._open_fds.add(fd)\n", "            self._open_fds = {fd}\n"),),
+        (Edit("lockfile", "            self._open.add(file)\n", "            self._open = {file}\n"),),
         (suite(_ABANDONED + "test_a_forked_child_keeps_none_of_its_descriptors"),),
     ),
     Mutant(

@@ -45,8 +45,8 @@ TRACKING: Final = (
         Promise.LOST,
         (
             Edit(
-                "operations",
-                "        for key, change in write.unsaved.items():\n",
+                "draft",
+                "        for key, change in author.unsaved.items():\n",
                 "        for key, change in pending.items():\n",
             ),
         ),
@@ -306,14 +306,14 @@ TRACKING: Final = (
         "old-place-kept",
         "A key that was deleted and set again keeps its old place in the file.",
         Promise.MEMORY,
-        (Edit("operations", "self._document.changed(changes, self._moved)", "self._document.changed(changes)"),),
+        (Edit("draft", "Changes(texts, self._moved, creates=", "Changes(texts, (), creates="),),
         (suite("blocking::TestOrder"),),
     ),
     Mutant(
         "tilde-taken-literally",
         "A path that begins with a tilde makes a directory of that name.",
         Promise.FAILURE,
-        (Edit("base", "os.path.abspath(os.path.expanduser(path))", "os.path.abspath(path)"),),
+        (Edit("factory", "os.path.abspath(os.path.expanduser(place))", "os.path.abspath(place)"),),
         (suite("blocking::TestHome"),),
     ),
 )

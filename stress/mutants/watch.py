@@ -11,7 +11,7 @@ WATCH: Final = (
         "own-changes-told",
         "What the context writes itself is told as another's change.",
         Promise.MEMORY,
-        (Edit("watch", "_texts(self._seen, now) | own\n", "_texts(self._seen, now)\n"),),
+        (Edit("watch", "**self._since, **own}", "**self._since}"),),
         (suite("watch::TestOwnChanges::test_what_the_context_writes_itself_is_no_news"),),
     ),
     Mutant(
@@ -82,7 +82,7 @@ WATCH: Final = (
         "a-dead-alarm-is-not-told",
         "A watch whose thread has failed waits for ever.",
         Promise.FAILURE,
-        (Edit("watch", "        fail(error)\n        ring()\n", "        pass\n"),),
+        (Edit("events", "        fail(error)\n        notify()\n", "        pass\n"),),
         (suite("watch::TestLooks::test_an_alarm_that_fails_ends_the_wait_with_its_error", limit=10),),
     ),
     Mutant(
@@ -96,7 +96,7 @@ WATCH: Final = (
         "change-over-own-one-missed",
         "A change back to what stood in the file before our own write is not told.",
         Promise.MEMORY,
-        (Edit("watch", "        now |= _texts(document, own.keys() - now.keys())\n", ""),),
+        (Edit("watch", "        now |= _texts(snapshot, (own.keys() | self._since.keys()) - now.keys())\n", ""),),
         (suite("watch::TestOwnChanges::test_a_change_over_an_own_one_is_told_from_it", limit=10),),
     ),
     Mutant(
