@@ -282,6 +282,13 @@ ENGINE: Final = (
         (suite("epilogue::TestNoMemoryAtTheEndOfACycle", limit=60),),
     ),
     Mutant(
+        "failed-beginning-keeps-the-lock",
+        "A transaction that cannot begin, since the file cannot be read, leaves its session open.",
+        Promise.STARVES,
+        (Edit("queue", "                carry_out([], session, self.name)\n", "                pass\n"),),
+        (suite("cycle::TestABeginningThatFails::test_it_leaves_the_lock_free"),),
+    ),
+    Mutant(
         "withdrawn-on-its-way-takes-effect",
         "A call that is withdrawn while its link is redirected is carried out in the other file.",
         Promise.CANCELLING,

@@ -28,6 +28,13 @@ FILES: Final = (
         (_STEPS, _POWER),
     ),
     Mutant(
+        "closed-without-syncing-the-directory",
+        "A session is closed without what makes its commit durable: the directory is never synced.",
+        Promise.LOST,
+        (Edit("store", "        if self._complete is not None:\n", "        if False:\n"),),
+        (_STEPS, _POWER, suite("store::TestADurableCallThatWritesNothing::test_it_syncs_what_it_found")),
+    ),
+    Mutant(
         "fsync-after-rename",
         "The new file is synced only after it has replaced the old one.",
         Promise.LOST,

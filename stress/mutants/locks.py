@@ -15,7 +15,7 @@ _INCREMENTS = suite("processes::TestNothingIsLost::test_increments")
 LOCKS: Final = (
     Mutant(
         "no-file-lock",
-        "The lock is said to be had without asking the kernel.",
+        "The lock is taken for granted, without asking the kernel.",
         Promise.LOST,
         (Edit("flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),),
         (_INCREMENTS, _HAMMER),
@@ -40,21 +40,51 @@ LOCKS: Final = (
         (_INCREMENTS, _HAMMER),
     ),
     Mutant(
+        "closed-before-the-commit",
+        "A cycle closes its session, and commits after that, without the lock.",
+        Promise.LOST,
+        (
+            Edit(
+                "cycle",
+                "                try:\n                    session.commit(",
+                "                session.snapshot\n                _close(session, name)\n"
+                "                try:\n                    session.commit(",
+            ),
+        ),
+        (_INCREMENTS, _HAMMER),
+    ),
+    Mutant(
+        "read-before-the-lock",
+        "A session works on what the file held before its lock was granted.",
+        Promise.LOST,
+        (
+            Edit(
+                "store",
+                "        held = self._lock.acquire(purpose, wait=wait)\n",
+                "        early = self.snapshot()\n        held = self._lock.acquire(purpose, wait=wait)\n",
+            ),
+            Edit(
+                "store", "if held.waited else 0.0)\n", "if held.waited else 0.0)\n        session._document = early\n"
+            ),
+        ),
+        (_INCREMENTS, _HAMMER),
+    ),
+    Mutant(
         "lock-file-deleted-on-release",
         "The lock file is deleted when it is released, while others wait for it.",
         Promise.LOST,
         (
             Edit(
                 "lock",
-                "            unlock(file.fd)\n        except OSError:",
-                "            unlock(file.fd)\n            os.unlink(self.path)\n        except OSError:",
+                "            unlock(file.fd)\n        except ",
+                "            unlock(file.fd)\n            os.unlink(self.path)\n        except ",
             ),
         ),
         (suite("processes::TestForeignLocks::test_the_lock_file_is_never_deleted"),),
     ),
     Mutant(
         "deleted-lock-file-taken-for-the-lock",
-        "A lock counts though its file was deleted while it was waited for.",
+        "A lock that was waited for counts, though its file was deleted meanwhile.",
         Promise.LOST,
         (
             Edit(
@@ -64,6 +94,22 @@ LOCKS: Final = (
             ),
         ),
         (suite("moments::TestTheLockFile::test_a_deleted_one_that_was_waited_for_is_no_lock"),),
+    ),
+    Mutant(
+        "kept-lock-file-trusted",
+        "A lock file that was kept open counts as the lock, though another one is at its path by now.",
+        Promise.LOST,
+        (
+            Edit(
+                "lock",
+                "                status = file.status_at_path()\n",
+                "                status = file.status_at_path() or (None if file.is_new else file.status)\n",
+            ),
+        ),
+        (
+            suite("lockfile::TestTheKeptFile::test_one_that_is_no_longer_at_its_path_is_not_used"),
+            suite("processes::TestALostLock::test_a_lock_file_deleted_between_two_calls_is_made_again", limit=15),
+        ),
     ),
     Mutant(
         "deleted-lock-file-not-noticed",
@@ -80,8 +126,30 @@ LOCKS: Final = (
         (suite("processes::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
     ),
     Mutant(
+        "lost-session-repeated-for-a-transaction",
+        "A cycle that was lost is repeated whatever it carried, transactions included.",
+        Promise.LOST,
+        (
+            Edit(
+                "cycle", "        if all(request.operation.repeatable for request in applied):\n", "        if True:\n"
+            ),
+        ),
+        (suite("processes::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
+    ),
+    Mutant(
+        "lost-session-fails-an-increment",
+        "A call that could be repeated fails if its session was lost.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "cycle", "        if all(request.operation.repeatable for request in applied):\n", "        if False:\n"
+            ),
+        ),
+        (suite("queue::TestALostCycle::test_its_calls_are_applied_again_in_their_order"),),
+    ),
+    Mutant(
         "forked-child-unlocks",
-        "A forked child unlocks what it inherited, which releases its parent's lock, instead of closing it.",
+        "A forked child unlocks the lock file that it inherited, and so releases its parent's lock.",
         Promise.LOST,
         (
             Edit(
@@ -100,8 +168,42 @@ LOCKS: Final = (
         (suite("processes::TestForks::test_a_forked_child_does_not_outlast_a_killed_holder"),),
     ),
     Mutant(
+        "forked-child-keeps-the-idle-descriptor",
+        "A forked child leaves its parent's idle lock file open, and shares the lock that the parent takes later.",
+        Promise.STARVES,
+        (
+            Edit(
+                "lock",
+                "        self._idle.clear()\n        self._wait = None\n",
+                "        self._files._open.difference_update(self._idle)\n        self._wait = None\n",
+            ),
+        ),
+        (suite("lockfile::TestTheKeptFile::test_a_child_that_was_forked_between_two_holds_does_not_keep_the_lock"),),
+    ),
+    Mutant(
+        "idle-descriptor-outlives-its-lock",
+        "The lock file that was kept open stays open when the last context on the file is gone.",
+        Promise.MEMORY,
+        (Edit("lock", "        weakref.finalize(self, self._files.close_all).atexit = False\n", ""),),
+        (suite("lockfile::TestTheKeptFile::test_none_is_left_by_contexts_that_are_gone"),),
+    ),
+    Mutant(
+        "idle-descriptors-pile-up",
+        "Every lock file that was ever released is kept open.",
+        Promise.MEMORY,
+        (Edit("lock", "        while len(self._idle) > 1:", "        while False:"),),
+        (suite("lockfile::TestTheKeptFile::test_at_most_one_is_kept"),),
+    ),
+    Mutant(
+        "closed-store-keeps-the-lock-file-open",
+        "Closing a store leaves the lock file open.",
+        Promise.MEMORY,
+        (Edit("lock", "        while self._idle:\n", "        while False:\n"),),
+        (suite("lockfile::TestTheKeptFile::test_it_is_closed_with_its_lock"),),
+    ),
+    Mutant(
         "polling-for-the-lock",
-        "Who waits asks for the lock now and then, and does not stand in the kernel's queue.",
+        "A waiting thread asks for the lock now and then, instead of waiting in the kernel's queue.",
         Promise.STARVES,
         (
             Edit(
@@ -148,7 +250,7 @@ LOCKS: Final = (
     ),
     Mutant(
         "lock-file-through-a-link",
-        "A link that somebody planted under the lock file's name is followed.",
+        "A link that somebody planted under the name of the lock file is followed.",
         Promise.ACCESS,
         (
             Edit(
@@ -168,7 +270,7 @@ LOCKS: Final = (
     ),
     Mutant(
         "lock-file-closed-to-others",
-        "A second user who may write the data file may not lock it.",
+        "Another user who may write the data file may not lock it.",
         Promise.ACCESS,
         (
             Edit(

@@ -16,6 +16,7 @@ _IN_THE_EXECUTOR = """\
         import asyncio
         asyncio.get_event_loop().run_in_executor(None, self._end_turn, sessions, batch, self._run_all)
 """
+_CLOSES = "    failure = _close(session, name) or failure\n"
 _COUNTED = "            self._count(session, purpose, len(over))\n"
 
 QUEUE: Final = (
@@ -77,6 +78,66 @@ QUEUE: Final = (
                 "operations::TestIncr::test_other_keys_are_kept",
             ),
         ),
+    ),
+    Mutant(
+        "acknowledged-before-the-session-is-closed",
+        "Calls are acknowledged when the file is replaced, before the directory is synced.",
+        Promise.LOST,
+        (
+            Edit(
+                "cycle",
+                _CLOSES,
+                "    if applied and snapshot is not None:\n        from .waiting import deliver\n"
+                "        for request in applied:\n"
+                "            request.snapshot, request.position = snapshot, draft.position\n"
+                "        deliver(applied)\n" + _CLOSES,
+            ),
+        ),
+        (suite("cycle::TestAcknowledging::test_no_call_is_acknowledged_before_the_directory_is_synced"),),
+    ),
+    Mutant(
+        "failed-directory-sync-acknowledged",
+        "A directory that could not be synced after the lock was released is nobody's error.",
+        Promise.LOST,
+        (
+            Edit(
+                "cycle",
+                "    except DurabilityUnknownError as error:\n        return error\n",
+                "    except DurabilityUnknownError:\n        return None\n",
+            ),
+        ),
+        (
+            suite("errors::TestABrokenDisk::test_an_unsynced_directory_leaves_durability_unknown"),
+            suite("errors::TestABrokenDisk::test_an_operation_says_so_too"),
+            suite("errors::TestABrokenDisk::test_a_transaction_says_so_too"),
+        ),
+    ),
+    Mutant(
+        "failed-commit-noted",
+        "A change that could not be written is noted as the context's own text in the file.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "cycle",
+                "                try:\n                    session.commit(",
+                "                draft.note(session.snapshot)\n"
+                "                try:\n                    session.commit(",
+            ),
+        ),
+        (suite("cycle::TestAFailedCommit::test_it_is_nobodys_change"),),
+    ),
+    Mutant(
+        "written-and-not-known",
+        "A change that was written, though its durability is unknown, is not noted: memory takes it for unsaved.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "cycle",
+                "                except DurabilityUnknownError as error:  # it was written",
+                "                except ZeroDivisionError as error:  # it was written",
+            ),
+        ),
+        (suite("cycle::TestAFailedCommit::test_one_that_was_written_nevertheless_is_known"),),
     ),
     Mutant(
         "failed-commit-acknowledged",

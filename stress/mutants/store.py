@@ -53,6 +53,16 @@ STORE: Final = (
         (suite(_NEW_DIRECTORY + "test_one_whose_maker_was_killed_is_synced_by_the_next"),),
     ),
     Mutant(
+        "new-lock-file-vouches-for-the-directory",
+        "A directory in which the lock file is new is taken for durable, as if an earlier holder had synced it.",
+        Promise.LOST,
+        (Edit("lock", "before != EMPTY_STAMP and not", 'before not in (b"", EMPTY_STAMP) and not'),),
+        (
+            suite(_NEW_DIRECTORY + "test_one_whose_maker_does_not_care_is_synced_by_who_does"),
+            suite("platforms::TestTheOrderOfTheSteps::test_new_directories_are_durable_too"),
+        ),
+    ),
+    Mutant(
         "careless-call-vouches-for-the-directory",
         "A call that need not be durable, and syncs nothing, marks the directory as durable.",
         Promise.LOST,
@@ -200,7 +210,8 @@ STORE: Final = (
             Edit(
                 "lock",
                 "        finally:\n            self._lock.give_back(self._file)\n",
-                "        except KeyError:\n            pass\n        else:\n            self._lock.give_back(self._file)\n",
+                "        except KeyError:\n            pass\n"
+                "        else:\n            self._lock.give_back(self._file)\n",
             ),
         ),
         (suite("lock::TestReleasing::test_no_error_keeps_the_lock"),),
