@@ -253,7 +253,7 @@ ENGINE: Final = (
                 "            except ZeroDivisionError:\n                return False\n",
             ),
         ),
-        (suite("queue::TestThePool::test_without_a_thread_the_caller_does_it", limit=20),),
+        (suite("worker::TestThePool::test_without_a_thread_the_caller_does_it", limit=20),),
     ),
     Mutant(
         "uncopyable-error-ends-the-thread",
@@ -266,7 +266,7 @@ ENGINE: Final = (
                 "    except ZeroDivisionError:  # noqa: BLE001 - from",
             ),
         ),
-        (suite("epilogue::TestALoggingHandlerThatRaises", limit=60),),
+        (suite("request::TestALoggingHandlerThatRaises", limit=60),),
     ),
     Mutant(
         "failed-unlock-ends-the-thread",
@@ -279,7 +279,7 @@ ENGINE: Final = (
                 "    except ZeroDivisionError:  # out of memory",
             ),
         ),
-        (suite("epilogue::TestNoMemoryAtTheEndOfACycle", limit=60),),
+        (suite("request::TestNoMemoryAtTheEndOfACycle", limit=60),),
     ),
     Mutant(
         "failed-beginning-keeps-the-lock",
@@ -299,7 +299,7 @@ ENGINE: Final = (
                 "                request._fate = {}\n                self._queue_of(place).adopt(request)\n",
             ),
         ),
-        (suite("epilogue::TestWithdrawnWhileTheLinkIsTurned", limit=60),),
+        (suite("request::TestWithdrawnWhileTheLinkIsTurned", limit=60),),
     ),
     Mutant(
         "a-thread-is-inside",

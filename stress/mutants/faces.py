@@ -36,7 +36,7 @@ FACES: Final = (
                 "        with contextlib.nullcontext():\n            while",
             ),
         ),
-        (suite("moments::TestCancelling"),),
+        (suite("cancelling::TestAfterAnyTime::test_a_scope_that_cancels_again_and_again_does_not_keep_the_loop_busy"),),
     ),
     Mutant(
         "cancelled-transaction-keeps-the-lock",
@@ -88,7 +88,7 @@ FACES: Final = (
             Edit("aio", "        if error is None:\n            await self.save()", "        await self.save()"),
             Edit("blocking", "        if error is None:\n            self.save()", "        self.save()"),
         ),
-        (suite("save_and_load::TestTheContextManager"),),
+        (suite("base::TestTheContextManager"),),
     ),
     Mutant(
         "file-read-in-the-loop",
@@ -101,7 +101,7 @@ FACES: Final = (
                 "self._sync_load_internal()",
             ),
         ),
-        (suite("save_and_load::TestTheOriginalSpecification::test_load_and_save_run_in_the_default_executor[load]"),),
+        (suite("aio::TestTheOriginalSpecification::test_load_and_save_run_in_the_default_executor[load]"),),
     ),
     Mutant(
         "file-written-in-the-loop",
@@ -114,7 +114,7 @@ FACES: Final = (
                 "self._sync_save_internal()",
             ),
         ),
-        (suite("save_and_load::TestTheOriginalSpecification::test_load_and_save_run_in_the_default_executor[save]"),),
+        (suite("aio::TestTheOriginalSpecification::test_load_and_save_run_in_the_default_executor[save]"),),
     ),
     Mutant(
         "raw-text-printed",

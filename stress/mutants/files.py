@@ -7,9 +7,9 @@ from typing import Final
 from stress.mutants.model import Edit, Mutant, Promise, faults, suite
 
 _SYNC_THE_FILE = "        if durable:\n            sync(fd)\n        check()"
-_STEPS = suite("platforms::TestTheOrderOfTheSteps")
+_STEPS = suite("durability::TestTheOrderOfTheSteps")
 _POWER = faults("--only power:xfs:save:async --point acknowledged:1")
-_BROKEN_DISK = "errors::TestABrokenDisk::"
+_BROKEN_DISK = "durability::TestABrokenDisk::"
 _AFTER_THE_RENAME = "platforms::TestFailuresAfterTheRename::"
 
 FILES: Final = (
@@ -66,7 +66,7 @@ FILES: Final = (
                 "        try:\n            os.fsync(fd)\n        except OSError:\n            os.fsync(fd)\n",
             ),
         ),
-        (suite("moments::TestSyncing::test_a_failed_sync_is_not_tried_again"),),
+        (suite("durability::TestSyncing::test_a_failed_sync_is_not_tried_again"),),
     ),
     Mutant(
         "written-in-place",
@@ -82,7 +82,7 @@ FILES: Final = (
             ),
         ),
         (
-            suite("platforms::TestTheOrderOfTheSteps"),
+            suite("durability::TestTheOrderOfTheSteps"),
             suite("processes::TestNothingIsTorn::test_a_reader_never_sees_half_a_document"),
         ),
     ),
@@ -110,28 +110,28 @@ FILES: Final = (
                 "                aside = path\n",
             ),
         ),
-        (suite("save_and_load::TestCorruptFiles::test_a_file_corrupt_by_the_time_of_a_save"),),
+        (suite("bad_documents::TestADocumentThatWentBadUnderUs::test_save_writes_all_of_memory"),),
     ),
     Mutant(
         "no-second-look",
         "A file that somebody is just rewriting in place is moved aside at the first look.",
         Promise.CLOBBERED,
         (Edit("store", "_SECOND_LOOKS: Final = 5", "_SECOND_LOOKS: Final = 0"),),
-        (suite("moments::TestASecondLook"),),
+        (suite("store::TestReading::test_a_file_that_is_finished_between_two_looks_is_taken"),),
     ),
     Mutant(
         "repeated-keys-not-kept",
         "A file that repeats keys is overwritten without a copy of what it was.",
         Promise.CLOBBERED,
         (Edit("store", "            if self.snapshot.repeats:\n", "            if False:\n"),),
-        (suite("save_and_load::TestLayouts::test_duplicate_keys_are_kept_aside_when_overwritten"),),
+        (suite("bad_documents::TestDuplicateKeys::test_the_original_is_kept_aside_when_it_is_overwritten"),),
     ),
     Mutant(
         "symlink-replaced",
         "A symbolic link is replaced by a file, and its target stays as it was.",
         Promise.CLOBBERED,
         (Edit("factory", "    return os.path.realpath(place)\n", "    return os.path.abspath(place)\n"),),
-        (suite("save_and_load::TestSymlinks::test_the_link_stays_and_its_target_is_written"),),
+        (suite("store::TestLinks::test_the_link_stays_and_its_target_is_written"),),
     ),
     Mutant(
         "leftovers-stay",
@@ -144,7 +144,7 @@ FILES: Final = (
                 "                for leftover in ():",
             ),
         ),
-        (suite("moments::TestTemporaries::test_one_that_a_killed_writer_left_is_removed"),),
+        (suite("files::TestTemporaries::test_one_that_a_killed_writer_left_is_removed"),),
     ),
     Mutant(
         "living-writer-s-temporary-removed",
@@ -157,14 +157,14 @@ FILES: Final = (
                 "S_ISREG(os.fstat(fd).st_mode):",
             ),
         ),
-        (suite("moments::TestTemporaries::test_one_whose_writer_lives_stays"),),
+        (suite("files::TestTemporaries::test_one_whose_writer_lives_stays"),),
     ),
     Mutant(
         "temporary-not-locked",
         "A writer does not lock its temporary, so that others take it for a leftover.",
         Promise.LOST,
         (Edit("atomic", "        try_lock(fd)  # marks", "        # marks"),),
-        (suite("moments::TestTemporaries::test_one_whose_writer_lives_stays"),),
+        (suite("files::TestTemporaries::test_one_whose_writer_lives_stays"),),
     ),
     Mutant(
         "fixed-temporary-name",
@@ -184,21 +184,21 @@ FILES: Final = (
                 "os.O_CREAT | NO_FOLLOW, mode)",
             ),
         ),
-        (suite("moments::TestTemporaries::test_one_that_somebody_planted_is_not_used"),),
+        (suite("files::TestTemporaries::test_one_that_somebody_planted_is_not_used"),),
     ),
     Mutant(
         "mode-not-kept",
         "The new file does not get the access rights of the old one.",
         Promise.ACCESS,
         (Edit("atomic", "            access.give_to(fd, os.fstat(fd))\n", "            pass\n"),),
-        (suite("save_and_load::TestModes::test_the_mode_of_a_file_is_kept"),),
+        (suite("files::TestModes::test_the_mode_of_a_file_is_kept"),),
     ),
     Mutant(
         "temporary-open-to-all",
         "For a moment, the temporary can be read by more users than the file that it will replace.",
         Promise.ACCESS,
         (Edit("atomic", "mode = 0o666 if access is None else 0o600  # widened", "mode = 0o666  # widened"),),
-        (suite("moments::TestTemporaries::test_one_is_never_open_to_more_users_than_the_file"),),
+        (suite("files::TestTemporaries::test_one_is_never_open_to_more_users_than_the_file"),),
     ),
     Mutant(
         "group-of-the-writer-let-in",
@@ -239,6 +239,6 @@ FILES: Final = (
                 "            self._document = known if known.exists else self._read_or_move_aside()\n",
             ),
         ),
-        (suite("save_and_load::TestMerging::test_a_program_that_knows_nothing_of_us_is_merged_with"),),
+        (suite("merge::TestMerging::test_a_program_that_knows_nothing_of_us_is_merged_with"),),
     ),
 )

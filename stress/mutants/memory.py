@@ -14,7 +14,7 @@ MEMORY: Final = (
         "Saving writes all of memory over what others changed meanwhile.",
         Promise.CLOBBERED,
         (Edit("operations", "        if draft.is_new:\n", "        if True:\n"),),
-        (suite("save_and_load::TestMerging::test_a_key_that_others_changed_is_kept"),),
+        (suite("merge::TestMerging::test_a_key_that_others_changed_is_kept"),),
     ),
     Mutant(
         "conflict-written-anyway",
@@ -47,7 +47,7 @@ MEMORY: Final = (
                 "base = change.base",
             ),
         ),
-        (suite("aio::TestGroupCommit::test_an_earlier_call_of_the_same_context_is_no_conflict"),),
+        (suite("groups::TestGroupCommit::test_an_earlier_call_of_the_same_context_is_no_conflict"),),
     ),
     Mutant(
         "compared-by-equality",
@@ -64,7 +64,7 @@ MEMORY: Final = (
         "The same value spelt otherwise is taken for a change.",
         Promise.MEMORY,
         (Edit("values", "one == other or _canonical(one) == _canonical(other)", "one == other"),),
-        (suite("sameness::TestTheSameValue"),),
+        (suite("memory::TestTheSameValue"),),
     ),
     Mutant(
         "nan-accepted",
@@ -91,7 +91,7 @@ MEMORY: Final = (
                 "            draft.put({key: one.mine for key, one in self.unsaved.items()}, ",
             ),
         ),
-        (suite("save_and_load::TestAFileThatIsGone::test_all_memory_is_written"),),
+        (suite("store::TestAFileThatIsGone::test_all_memory_is_written"),),
     ),
     Mutant(
         "load-keeps-unsaved-changes",
@@ -112,14 +112,14 @@ MEMORY: Final = (
         "A load that a save overtook puts back into memory what the save had replaced.",
         Promise.MEMORY,
         (Edit("memory", "        if position < self.position:\n            return False\n", ""),),
-        (suite("corners::TestLoading::test_a_load_that_a_save_overtakes_is_not_taken_for_newer"),),
+        (suite("aio::TestLoading::test_a_load_that_a_call_overtakes_is_not_taken_for_newer[save]"),),
     ),
     Mutant(
         "earlier-load-taken-for-later",
         "A load that ends last puts back into memory what it read before a later one began.",
         Promise.MEMORY,
         (Edit("memory", "if position == self.position and began < self._read:", "if False:"),),
-        (suite("blocking::TestReadings::test_one_does_not_undo_a_later_one"),),
+        (suite("tracking::TestReadings::test_one_does_not_undo_a_later_one"),),
     ),
     Mutant(
         "changes-taken-over-singly",
@@ -132,7 +132,7 @@ MEMORY: Final = (
                 "concerned = (*differences.texts, *differences.gone)",
             ),
         ),
-        (suite("blocking::TestManyChanges"),),
+        (suite("tracking::TestManyChanges"),),
     ),
     Mutant(
         "look-in-the-midst-of-many-changes",
@@ -147,7 +147,7 @@ MEMORY: Final = (
         ),
         (
             suite(
-                "model::TestTheLiveDictionary::test_a_key_that_is_looked_at_while_all_are_taken_over_has_the_new_value"
+                "live::TestTheLiveDictionary::test_a_key_that_is_looked_at_while_all_are_taken_over_has_the_new_value"
             ),
         ),
     ),
@@ -163,7 +163,7 @@ MEMORY: Final = (
         "Changing what get_all_data() returned changes the context.",
         Promise.MEMORY,
         (Edit("memory", "else _own_copy(value)", "else value"),),
-        (suite("memory::TestGetAllData"),),
+        (suite("base::TestGetAllData"),),
     ),
     Mutant(
         "changes-in-place-not-seen",

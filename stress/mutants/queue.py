@@ -33,7 +33,7 @@ QUEUE: Final = (
             Edit("queue", "(self._busy.locked() and not even_if_busy)", "False"),
             Edit("flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),
         ),
-        (suite("moments::TestOneCycleAtATime", limit=15),),
+        (suite("queue::TestOneCycleAtATime", limit=15),),
     ),
     Mutant(
         "two-cycles-at-once",
@@ -54,11 +54,7 @@ QUEUE: Final = (
         "Contexts on the same file do not know of each other, so that a task waits for its own transaction.",
         Promise.FAILURE,
         (Edit("registry", "        queue = known and known()\n", "        queue = None\n"),),
-        (
-            suite(
-                "transaction::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10
-            ),
-        ),
+        (suite("exclusion::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10),),
     ),
     Mutant(
         "acknowledged-before-the-commit",
@@ -150,7 +146,7 @@ QUEUE: Final = (
                 "        request.error = None\n",
             ),
         ),
-        (suite("errors::TestABrokenDisk::test_it_can_be_repeated"),),
+        (suite("durability::TestABrokenDisk::test_it_can_be_repeated"),),
     ),
     Mutant(
         "results-mixed-up",
@@ -163,7 +159,7 @@ QUEUE: Final = (
                 _APPLIED + "            batch[0].result, batch[-1].result = batch[-1].result, batch[0].result\n",
             ),
         ),
-        (suite("aio::TestGroupCommit::test_every_call_gets_its_own_error"),),
+        (suite("groups::TestGroupCommit::test_every_call_gets_its_own_error"),),
     ),
     Mutant(
         "one-error-for-all",
@@ -177,7 +173,7 @@ QUEUE: Final = (
                 "                one.error = next((other.error for other in batch if other.error), None)\n",
             ),
         ),
-        (suite("operations::TestGroups::test_a_function_that_raises_hurts_only_its_own_call"),),
+        (suite("groups::TestGroups::test_a_function_that_raises_hurts_only_its_own_call"),),
     ),
     Mutant(
         "failed-save-forgets-its-changes",
@@ -190,7 +186,7 @@ QUEUE: Final = (
                 _FAILED + "        snapshot = session.snapshot.changed(draft.changes().texts)\n",
             ),
         ),
-        (suite("errors::TestABrokenDisk::test_an_unsynced_file_does_not_replace_the_old_one"),),
+        (suite("durability::TestABrokenDisk::test_an_unsynced_file_does_not_replace_the_old_one"),),
     ),
     Mutant(
         "withdrawn-call-takes-effect",
@@ -221,7 +217,7 @@ QUEUE: Final = (
                 _COUNTED + "        threading.Thread(target=deliver, args=[over], daemon=True).start()\n",
             ),
         ),
-        (suite("moments::TestDelivery"),),
+        (suite("queue::TestDelivery"),),
     ),
     Mutant(
         "timeout-names-nobody",
@@ -241,7 +237,7 @@ QUEUE: Final = (
                 "            outcome = self._turn(wait=True)\n            while",
             ),
         ),
-        (suite("save_and_load::TestWaiting::test_who_waits_holds_no_thread_of_the_executor", limit=15),),
+        (suite("aio::TestManyWaiters::test_who_waits_holds_no_thread_of_the_executor", limit=15),),
     ),
     Mutant(
         "transaction-ends-in-the-executor",
@@ -271,8 +267,8 @@ QUEUE: Final = (
             ),
         ),
         (
-            suite("corners::TestCallables::test_a_function_that_calls_the_same_file_is_told_so", limit=15),
-            suite("transaction::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once", limit=15),
+            suite("operations::TestMutate::test_a_function_that_calls_the_same_file_is_told_so", limit=15),
+            suite("exclusion::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once", limit=15),
         ),
     ),
     Mutant(
@@ -280,7 +276,7 @@ QUEUE: Final = (
         "A call goes to the file that a symbolic link led to before it was redirected.",
         Promise.LOST,
         (Edit("queue", "identify(place) == self.name", "True"),),
-        (suite("save_and_load::TestSymlinks::test_a_link_that_was_turned_is_followed_anew"),),
+        (suite("store::TestLinks::test_a_link_that_was_turned_is_followed_anew"),),
     ),
     Mutant(
         "left-behind-at-a-turned-link",

@@ -6,8 +6,8 @@ from typing import Final
 
 from stress.mutants.model import Edit, Mutant, Promise, suite
 
-_NOTHING_TO_WRITE = "store::TestADurableCallThatWritesNothing::"
-_NEW_DIRECTORY = "store::TestANewDirectory::"
+_NOTHING_TO_WRITE = "durability::TestADurableCallThatWritesNothing::"
+_NEW_DIRECTORY = "durability::TestANewDirectory::"
 _REMOVED = "store::TestTheDirectoryIsRemoved::"
 _ABANDONED = "lock::TestAnAbandonedWait::"
 
@@ -173,7 +173,7 @@ STORE: Final = (
                 "    return aside\n",
             ),
         ),
-        (suite("store::TestMovingAside"),),
+        (suite("durability::TestMovingAside"),),
     ),
     Mutant(
         "every-cycle-counted-as-a-wait",

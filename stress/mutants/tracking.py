@@ -71,7 +71,7 @@ TRACKING: Final = (
         "A call whose outcome has arrived is taken to be under way until its caller hears of it.",
         Promise.MEMORY,
         (Edit("memory", "        for write in arrival.over:", "        for write in ():"),),
-        (suite("model::TestMemory::test_a_call_is_over_when_its_outcome_has_arrived"),),
+        (suite("memory::TestMemory::test_a_call_is_over_when_its_outcome_has_arrived"),),
     ),
     Mutant(
         "set-back-and-then-told-otherwise",
@@ -156,7 +156,7 @@ TRACKING: Final = (
                 "            position = self.done\n            if True:\n",
             ),
         ),
-        (suite("blocking::TestReadings"),),
+        (suite("tracking::TestReadings"),),
     ),
     Mutant(
         "own-writes-pile-up",
@@ -169,21 +169,21 @@ TRACKING: Final = (
                 "        while False:\n",
             ),
         ),
-        (suite("blocking::TestGrowth"),),
+        (suite("tracking::TestGrowth"),),
     ),
     Mutant(
         "keys-ahead-pile-up",
         "Keys that came and went since the last save are remembered.",
         Promise.MEMORY,
         (Edit("memory", "                del self._ahead[key]\n", "                pass\n"),),
-        (suite("blocking::TestGrowth"),),
+        (suite("tracking::TestGrowth"),),
     ),
     Mutant(
         "deleted-keys-pile-up",
         "Keys that are neither in memory nor in the file are remembered.",
         Promise.MEMORY,
         (Edit("memory", "            del self.data.touched[key]\n", "            pass\n"),),
-        (suite("blocking::TestGrowth"),),
+        (suite("tracking::TestGrowth"),),
     ),
     Mutant(
         "jobs-never-saved-pile-up",
@@ -196,7 +196,7 @@ TRACKING: Final = (
                 "            else:\n                pass\n        mine = ",
             ),
         ),
-        (suite("blocking::TestGrowth::test_of_a_blocking_context[never saved]"),),
+        (suite("tracking::TestGrowth::test_of_a_blocking_context[never saved]"),),
     ),
     Mutant(
         "interrupt-keeps-memory-locked",
@@ -280,7 +280,7 @@ TRACKING: Final = (
                 "pass\n",
             ),
         ),
-        (suite("store::TestADurableCallThatWritesNothing"),),
+        (suite("durability::TestADurableCallThatWritesNothing"),),
     ),
     Mutant(
         "growth-in-place-taken-for-the-same",
@@ -307,13 +307,13 @@ TRACKING: Final = (
         "A key that was deleted and set again keeps its old place in the file.",
         Promise.MEMORY,
         (Edit("draft", "Changes(texts, self._moved, creates=", "Changes(texts, (), creates="),),
-        (suite("blocking::TestOrder"),),
+        (suite("format::TestOrder"),),
     ),
     Mutant(
         "tilde-taken-literally",
         "A path that begins with a tilde makes a directory of that name.",
         Promise.FAILURE,
         (Edit("factory", "os.path.abspath(os.path.expanduser(place))", "os.path.abspath(place)"),),
-        (suite("blocking::TestHome"),),
+        (suite("base::TestHome"),),
     ),
 )

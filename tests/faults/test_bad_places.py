@@ -894,18 +894,37 @@ class TestLinks:
         assert {real.name, real.name + ".lock"} == names(real.parent)
 
     def test_a_linked_directory(self, face: Any, path: Path, tmp_path: Path, hold: Any) -> None:
-        """A file reached through a linked directory has the lock of its real path."""
+        """A file reached through a linked directory has the lock of its real path, and is the same file."""
         linked = tmp_path / "linked"
         linked.symlink_to(path.parent)
 
-        async def story() -> None:
+        async def story(held: Any) -> None:
             with pytest.raises(LockTimeoutError):
                 await _incr(face.context(linked / path.name, lock_timeout=0))
+            assert not path.exists()
+            held.release()
+            first, second = await done(face.context.create(linked / path.name)), await done(face.context.create(path))
+            first.set("a", 1)
+            second.set("b", 2)
+            await done(first.save())
+            await done(second.save())
 
-        with hold(path):
-            face.run(story())
+        face.run(story(hold(path)))
 
-        assert not path.exists()
+        assert {"a": 1, "b": 2} == json.loads(path.read_bytes())
+
+    @pytest.mark.parametrize("call", CALLS)
+    def test_a_link_to_a_device(self, face: Any, path: Path, call: str) -> None:
+        """A device is refused also when a link leads to it."""
+        path.symlink_to("/dev/null")
+
+        async def story() -> None:
+            with pytest.raises(NotARegularFileError):
+                await CALLS[call](face.context(path))
+
+        face.run(story())
+
+        assert path.is_char_device()
 
 
 # ---------------------------------------- the lock file
@@ -920,6 +939,16 @@ FOREIGN_STAMPS = {
     "deep JSON": b"[" * 100_000,
     "a list": b"[1, 2, 3]",
     "escape sequences": b"\x1b[31m\x1b]0;title\x07\n",
+    "an open object": b"{",
+    "null": b"null",
+    "five megabytes": b"x" * 5_000_000,
+    "fields of wrong types": b'{"pid": "x", "host": 1, "since": "never", "purpose": []}',
+    "a process that cannot be": b'{"pid": -1}',
+    "true for a process": b'{"pid": true}',
+    "too many digits": b'{"pid": ' + b"9" * 5000 + b"}",
+    "numbers that are none": b'{"pid": NaN, "since": Infinity}',
+    "a living process": b'{"pid": 1, "host": "\\u001b[31mred", "purpose": "\\u001b]0;t\\u0007", "since": 1}',
+    "surrogates": b'{"pid": 1, "host": "\\ud800", "since": 1, "purpose": "\\ud800"}',
 }
 
 

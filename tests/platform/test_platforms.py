@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from persistent_context import DurabilityUnknownError, SyncPersistentContext
+from persistent_context import SyncPersistentContext
 from persistent_context._stores.jsonfile import files as _files
 from persistent_context._stores.jsonfile import flock as _flock
 from persistent_context._stores.jsonfile import lock as _lock
@@ -45,39 +45,6 @@ class Busy(PermissionError):
     """What Windows says while a reader has the file open."""
 
     winerror = 5
-
-
-class TestTheOrderOfTheSteps:
-    @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
-    def test_a_durable_write_syncs_the_file_before_the_rename_and_the_directory_after_it(self, tmp_path, steps):
-        """Write, fsync, rename, fsync of the directory: in this order, as power loss demands."""
-        ctx = SyncPersistentContext.create(tmp_path / "state.json")
-        ctx.save()
-        steps.clear()
-        ctx.incr("n")
-
-        assert [("write", ".tmp"), ("fsync", ".tmp"), ("replace", ".tmp"), ("fsync", str(tmp_path))] == [
-            step for step in steps if step[1] != ".lock"
-        ]
-
-    @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
-    def test_a_write_that_is_not_durable_syncs_nothing(self, tmp_path, steps):
-        """``durable=False`` leaves out both syncs, and is still atomic."""
-        SyncPersistentContext(tmp_path / "state.json", durable=False).save()
-
-        assert [("write", ".tmp"), ("replace", ".tmp")] == [step for step in steps if step[1] != ".lock"]
-
-    @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
-    def test_new_directories_are_durable_too(self, tmp_path, steps):
-        """A directory is synced before there is anything in it, and the last one before the first acknowledgement."""
-        ctx = SyncPersistentContext(tmp_path / "a" / "b" / "state.json")
-        ctx.save()
-        synced = [what for step, what in steps if step == "fsync"]
-        steps.clear()
-        ctx.incr("n")
-
-        assert [str(tmp_path.parent), str(tmp_path), ".tmp", str(tmp_path / "a" / "b"), str(tmp_path / "a")] == synced
-        assert [".tmp", str(tmp_path / "a" / "b")] == [what for step, what in steps if step == "fsync"]
 
 
 class TestMacOS:
@@ -195,55 +162,3 @@ class TestWindows:
         caller.join(60)
 
         assert '{\n"n": 1\n}\n' == path.read_text()
-
-
-class TestFailuresAfterTheRename:
-    def test_a_directory_that_cannot_be_synced_leaves_durability_unknown(self, tmp_path, monkeypatch):
-        """The change is visible, memory knows so, and the error says what is unknown."""
-        path = tmp_path / "state.json"
-        ctx = SyncPersistentContext.create(path)
-        ctx.save()
-        ctx["a"] = 1
-
-        def fail(directory):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-        monkeypatch.setattr(_files, "sync_directory", fail)
-        with pytest.raises(DurabilityUnknownError) as caught:
-            ctx.save()
-
-        assert ('{\n"a": 1\n}\n', set(), errno.EIO, str(path)) == (
-            path.read_text(),
-            ctx.unsaved_keys(),
-            caught.value.errno,
-            caught.value.filename,
-        )
-
-    def test_a_rename_that_happened_in_spite_of_its_error_is_seen(self, tmp_path, monkeypatch):
-        """Whether a rename that failed has replaced the file is looked at, not assumed."""
-        replace = os.replace
-
-        def replace_and_fail(source, target):
-            replace(source, target)
-            raise OSError(errno.EIO, os.strerror(errno.EIO), target)
-
-        monkeypatch.setattr(os, "replace", replace_and_fail)
-        with pytest.raises(DurabilityUnknownError):
-            SyncPersistentContext(tmp_path / "state.json").save()
-
-        assert {"state.json", "state.json.lock"} == {path.name for path in tmp_path.iterdir()}
-
-    def test_a_descriptor_that_cannot_be_closed_leaves_durability_unknown(self, tmp_path, monkeypatch):
-        """Where writing back fails only at close(2), that is told too."""
-        close = os.close
-
-        def fail(fd):
-            temporary = os.readlink(f"/proc/self/fd/{fd}").endswith("/state.json")
-            close(fd)
-            if temporary:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-        ctx = SyncPersistentContext(tmp_path / "state.json")
-        monkeypatch.setattr(os, "close", fail)
-        with pytest.raises(DurabilityUnknownError):
-            ctx.save()

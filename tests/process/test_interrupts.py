@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import filelock
 import pytest
 
 from persistent_context import ReentrantTransactionError, SyncPersistentContext
@@ -198,3 +199,79 @@ class TestInterrupts:
             ctx.save()
 
         assert (set(), {"a": 1}) == (ctx.unsaved_keys(), stored(path))
+
+
+class TestAWait:
+    """Ctrl-C while the synchronous face waits."""
+
+    @pytest.fixture(autouse=True)
+    def interrupts(self):
+        """Raise KeyboardInterrupt in the main thread on SIGINT, and tell when that is done."""
+        if threading.current_thread() is not threading.main_thread():
+            pytest.skip("signals are handled in the main thread, and the tests run in another")
+        handled = threading.Event()
+
+        def handle(number, frame):
+            handled.set()
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGINT, handle)
+        yield handled
+        signal.signal(signal.SIGINT, before)
+
+    def test_a_call_that_waits_is_withdrawn(self, tmp_path):
+        """An interrupted wait leaves nothing behind that would happen later."""
+        path = tmp_path / "state.json"
+        ctx = SyncPersistentContext(path)
+        with filelock.FileLock(f"{path}.lock"):
+            threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+            with pytest.raises(KeyboardInterrupt):
+                ctx.incr("n")
+
+        assert 1 == SyncPersistentContext(path, lock_timeout=60).incr("n")
+
+    @pytest.mark.parametrize("moment", ["submit", "timed_out"])
+    def test_a_call_that_does_not_wait_is_given_up(self, tmp_path, monkeypatch, moment):
+        """What comes before a call is queued, or after it has given up, has nothing to wait for."""
+        path = tmp_path / "state.json"
+
+        def interrupt(*arguments):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, filelock.FileLock(f"{path}.lock"):
+            patch.setattr(f"persistent_context._engine.queue.CommitQueue.{moment}", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                SyncPersistentContext(path, lock_timeout=0.05).incr("n")
+
+        assert 1 == SyncPersistentContext(path).incr("n")
+
+    def test_a_call_that_has_begun_is_finished_first(self, tmp_path, interrupts):
+        """An interrupted call whose cycle has begun takes effect as a whole."""
+        ctx = SyncPersistentContext(tmp_path / "state.json")
+
+        def function(value):
+            os.kill(os.getpid(), signal.SIGINT)
+            interrupts.wait(60)
+            return "done"
+
+        with pytest.raises(KeyboardInterrupt):
+            ctx.mutate("a", function)
+
+        assert '{\n"a": "done"\n}\n' == (tmp_path / "state.json").read_text(encoding="utf-8")
+
+    def test_a_transaction_that_got_its_turn_gives_it_back(self, tmp_path, interrupts, monkeypatch):
+        """A turn that comes at the moment of the interruption does not stay taken."""
+        ctx = SyncPersistentContext(tmp_path / "state.json")
+        deliver = ctx._deliver
+
+        def interrupted(requests):
+            monkeypatch.undo()
+            os.kill(os.getpid(), signal.SIGINT)
+            interrupts.wait(60)
+            deliver(requests)
+
+        monkeypatch.setattr(ctx, "_deliver", interrupted)
+        with pytest.raises(KeyboardInterrupt), ctx.transaction():
+            pass
+
+        assert 1 == SyncPersistentContext(tmp_path / "state.json", lock_timeout=60).incr("n")

@@ -508,3 +508,36 @@ def test_a_foreign_lock_excludes_us(path):
     """What the tests above take for another program's lock is one."""
     with filelock.FileLock(f"{path}.lock"), pytest.raises(TimeoutError):
         SyncPersistentContext(path, lock_timeout=0).incr("n")
+
+
+class TestTheInterpreter:
+    def test_it_ends_while_a_sync_call_waits_in_a_thread(self, path, spawn, hold):
+        """A hung holder does not keep a program from exiting."""
+        code = (
+            "import sys, threading\n"
+            "from persistent_context import SyncPersistentContext\n"
+            "ctx = SyncPersistentContext.create(sys.argv[1])\n"
+            "threading.Thread(target=ctx.incr, args=('n',), daemon=True).start()\n"
+            "print('ending', flush=True)\n"
+        )
+        with hold(path):
+            said = spawn(code, path).finish()
+
+        assert (["ending"], False) == (said, path.exists())
+
+    def test_it_ends_while_a_loop_is_waiting(self, path, spawn, hold):
+        """A program whose loop is stopped while it waits for the lock exits at once."""
+        code = (
+            "import asyncio, sys\n"
+            "from persistent_context import PersistentContext\n"
+            "async def main():\n"
+            "    ctx = await PersistentContext.create(sys.argv[1])\n"
+            "    tasks = [asyncio.create_task(ctx.incr('n')) for _ in range(3)]\n"
+            "    await asyncio.wait(tasks, timeout=0.05)\n"
+            "asyncio.run(main())\n"
+            "print('ending', flush=True)\n"
+        )
+        with hold(path):
+            said = spawn(code, path).finish()
+
+        assert (["ending"], False) == (said, path.exists())

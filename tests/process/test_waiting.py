@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -52,10 +53,100 @@ async def ended(task, seconds=8.0):
 # ---------------------------------------- timeouts
 
 
+NO_DESCRIPTORS = """
+import asyncio, os, resource, sys, threading, time
+import filelock
+from persistent_context import LockTimeoutError, PersistentContext, SyncPersistentContext
+
+path, face = sys.argv[1:3]
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+lock = filelock.FileLock(path + ".lock", thread_local=False)
+lock.acquire()
+eaten = []
+
+def eat():
+    try:
+        while True:
+            eaten.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+
+def blocking():
+    ctx = SyncPersistentContext(path, lock_timeout=0.6)
+    timer = threading.Timer(0.3, eat)
+    timer.start()
+    try:
+        ctx.incr("n")
+    finally:
+        timer.join()
+
+async def on_a_loop():
+    ctx = PersistentContext(path, lock_timeout=0.6)
+    asyncio.get_running_loop().call_later(0.3, eat)
+    await ctx.incr("n")
+
+try:
+    asyncio.run(on_a_loop()) if face == "async" else blocking()
+except LockTimeoutError:
+    print("timed out")
+assert eaten
+for descriptor in eaten:
+    os.close(descriptor)
+lock.release()
+print(SyncPersistentContext(path, lock_timeout=5).incr("n"))
+"""
+
+
+class TestWaiting:
+    @pytest.mark.parametrize("lock_timeout", [0, 1e-9, 1e-6])
+    def test_a_free_lock_is_had_in_no_time(self, face, path, lock_timeout):
+        """However short the time to wait, who needs not wait does not time out."""
+        ctx = face.open(path, lock_timeout=lock_timeout, durable=False)
+
+        assert list(range(1, 101)) == [face.do(ctx.incr, "n") for _ in range(100)]
+
+    def test_a_save_that_gave_up_can_be_repeated(self, face, path, hold):
+        """After a timeout the next save writes."""
+        ctx = face.open(path, lock_timeout=1)
+        ctx.set("a", 2)
+        with hold(path), pytest.raises(LockTimeoutError):
+            face.do(ctx.save)
+        face.do(ctx.save)
+
+        assert ({"a": 2}, set()) == (stored(path), ctx.unsaved_keys())
+
+    async def test_a_save_waits_until_the_lock_is_free(self, path, hold):
+        """A wait without end ends when the lock is released."""
+        ctx = await PersistentContext.create(path, lock_timeout=math.inf)
+        ctx.set("a", 1)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await asyncio.sleep(0.05)
+            written = path.exists()
+        await saving
+
+        assert (False, {"a": 1}) == (written, stored(path))
+
+    def test_a_call_that_began_in_time_may_take_longer_than_its_timeout(self, tmp_path, monkeypatch):
+        """The timeout is for the wait: a cycle that has begun is waited for, and its result returned."""
+        monkeypatch.setattr("persistent_context._api.blocking._NAP_SECONDS", 0.02)
+        ctx = SyncPersistentContext(tmp_path / "state.json", lock_timeout=0.05)
+
+        def slow(value):
+            time.sleep(0.3)
+            return "done"
+
+        assert "done" == ctx.mutate("a", slow)
+
+    def test_no_descriptor_is_left_at_a_timeout(self, path, run, face):
+        """A call that times out while the process has no file descriptor left says that it timed out."""
+        assert ["timed out", "1"] == run(NO_DESCRIPTORS, path, face.name)
+
+
 class TestTimeoutsAreExact:
     async def test_beside_calls_that_time_out_earlier(self, path):
         """A call's timeout is its own: neither an earlier nor a later call of the same context moves it."""
-        timeouts = [0.1, 0.2, 0.35, 0.5, 0.65]
+        timeouts = [0.35, 0.1, 0.65, 0.2, 0.5]
         ctx = PersistentContext(path, lock_timeout=60)
         over = []
 
@@ -70,7 +161,7 @@ class TestTimeoutsAreExact:
             await asyncio.gather(*(transact(timeout) for timeout in timeouts))
         await patient
 
-        assert timeouts == [timeout for timeout, _ in over]
+        assert sorted(timeouts) == [timeout for timeout, _ in over]
         for timeout, waited in over:
             assert timeout * 0.9 <= waited < timeout + LATE
 

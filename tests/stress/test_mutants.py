@@ -24,7 +24,7 @@ from stress.mutants.report import exit_code, write
 from stress.mutants.table import ALL, MUTANTS
 
 ROOT = Path(__file__).resolve().parents[2]
-GET_WITH_A_DEFAULT = suite("memory::TestGetAndSet::test_get_of_an_absent_key_with_a_default[sync]")
+GET_WITH_A_DEFAULT = suite("base::TestGetAndSet::test_get_of_an_absent_key_with_a_default[sync]")
 """A test that is fast."""
 LINE = "            return self._memory.data.get(key, default)\n"
 """A line that it depends on, once in ``_base``."""
@@ -145,7 +145,7 @@ class TestTheGate:
             mutant("import no_such_program\n", old="import builtins\n", catcher=Program("stress", ("--help",))),
         )
 
-        assert (Verdict.CAUGHT, "memory.py::TestGetAndSet::test_get_of_an_absent_key_with_a_default[sync]") == caught
+        assert (Verdict.CAUGHT, "base.py::TestGetAndSet::test_get_of_an_absent_key_with_a_default[sync]") == caught
         assert (Verdict.SURVIVED, "1 passed") == survived
         assert [Verdict.NO_PROOF] * 4 == [verdict for verdict, _ in slips]
         assert [] == [words for _, words in slips if "no_such_" not in words]
@@ -158,7 +158,7 @@ class TestTheGate:
 
     def test_a_catcher_that_fails_on_the_unbroken_build_is_no_proof(self, verdicts):
         """What fails anyway catches nothing."""
-        gone = suite("memory::TestGetAndSet::test_that_does_not_exist")
+        gone = suite("base::TestGetAndSet::test_that_does_not_exist")
         ((verdict, words),) = verdicts(mutant("            return None\n", catcher=gone))
 
         assert (Verdict.NO_PROOF, True) == (verdict, "unbroken build" in words)
@@ -174,7 +174,7 @@ class TestTheGate:
         impatient = replace(GET_WITH_A_DEFAULT, limit=5)
         hanging = mutant("            while True:\n                pass\n", catcher=impatient)
 
-        test = "memory.py::TestGetAndSet::test_get_of_an_absent_key_with_a_default[sync]"
+        test = "base.py::TestGetAndSet::test_get_of_an_absent_key_with_a_default[sync]"
         assert [(Verdict.CAUGHT, f"{test} (hung, and pytest-timeout says so)")] == verdicts(hanging)
 
     def test_another_copy_than_the_one_that_was_built_is_refused(self, tmp_path):

@@ -3,7 +3,6 @@
 import asyncio
 import copy
 import errno
-import json
 import os
 import pickle
 import stat
@@ -25,11 +24,6 @@ from persistent_context import (
     TooManyDigitsError,
     UnserializableValueError,
 )
-
-
-def stored(path):
-    """What any other program reads in the file."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -296,26 +290,6 @@ class TestPickling:
 
         assert [True, True, True] == [one is MISSING for one in copies]
 
-    def test_a_holder_comes_back(self):
-        """A Holder pickles, and equals its copy."""
-        holder = Holder(pid=1, host="here", since=1.5, purpose="save")
-
-        assert holder == pickle.loads(pickle.dumps(holder))
-
-    def test_a_holder_may_know_nothing(self):
-        """Every field of a Holder may be None."""
-        holder = Holder(pid=None, host=None, since=None, purpose=None)
-
-        assert (None, None, None, None) == (holder.pid, holder.host, holder.since, holder.purpose)
-
-    def test_a_holder_is_frozen(self):
-        """A Holder does not change."""
-        holder = Holder(pid=1, host="here", since=1.5, purpose="save")
-        with pytest.raises(AttributeError):
-            holder.pid = 2
-
-        assert 1 == holder.pid
-
 
 class TestPrinting:
     @pytest.fixture
@@ -330,119 +304,6 @@ class TestPrinting:
         """Control characters of a file's name are escaped in every message."""
 
         assert [] == [char for char in str(provoke(kind)) if char in "\x1b\u202e"]
-
-    def test_keys_are_escaped_in_a_place(self, face, path):
-        """Control characters of a key are escaped in the message that names its place."""
-        ctx = face.open(path)
-        ctx.set("\x1b[31m", [{"\x1b]0;title\x07": {1}}])
-        with pytest.raises(UnserializableValueError) as caught:
-            face.do(ctx.save)
-
-        assert [] == [char for char in str(caught.value) if char in "\x1b\x07"]
-
-    def test_keys_are_escaped_in_a_conflict(self, face, path):
-        """Control characters of a key are escaped in the message of a conflict."""
-        ctx, other = face.open(path, on_conflict="raise"), face.open(path)
-        other.set("\x1b[31m", 1)
-        face.do(other.save)
-        ctx.set("\x1b[31m", 2)
-        with pytest.raises(ConflictError) as caught:
-            face.do(ctx.save)
-
-        assert (["\x1b[31m"], False) == (list(caught.value.keys), "\x1b" in str(caught.value))
-
-    def test_the_file_is_found_under_its_real_name(self, face, path):
-        """Escaping is for messages only."""
-        ctx = face.open(path)
-        ctx.set("a", 1)
-        face.do(ctx.save)
-
-        assert {"a": 1} == stored(path)
-
-
-class TestABrokenDisk:
-    def test_an_unsynced_file_does_not_replace_the_old_one(self, face, path, break_fsync):
-        """When the new file cannot be synced, the old one stays, no temporary is left, the changes are unsaved."""
-        path.write_text('{"a": 1}', encoding="utf-8")
-        ctx = face.open(path)
-        ctx.set("a", 2)
-        break_fsync(stat.S_ISREG)
-        with pytest.raises(OSError, match="Input/output error") as caught:
-            face.do(ctx.save)
-        left = sorted(os.listdir(path.parent))
-
-        assert (b'{"a": 1}', ["state.json", "state.json.lock"], 2, {"a"}, False) == (
-            path.read_bytes(),
-            left,
-            ctx["a"],
-            ctx.unsaved_keys(),
-            isinstance(caught.value, DurabilityUnknownError),
-        )
-
-    def test_it_can_be_repeated(self, face, path, break_fsync):
-        """When the disk is well again, the next save writes."""
-        ctx = face.open(path)
-        ctx.set("a", 2)
-        break_fsync(stat.S_ISREG)
-        with pytest.raises(OSError, match="Input/output error"):
-            face.do(ctx.save)
-        break_fsync(None)
-        face.do(ctx.save)
-
-        assert ({"a": 2}, set()) == (stored(path), ctx.unsaved_keys())
-
-    def test_an_unsynced_directory_leaves_durability_unknown(self, face, path, break_fsync):
-        """When the directory cannot be synced, the change is visible, and memory is that of the new file."""
-        path.write_text('{"a": 1}', encoding="utf-8")
-        ctx, other = face.open(path), face.open(path)
-        other.set("theirs", 1)
-        face.do(other.save)
-        ctx.set("a", 2)
-        break_fsync(stat.S_ISDIR)
-        with pytest.raises(DurabilityUnknownError):
-            face.do(ctx.save)
-        expected = {"a": 2, "theirs": 1}
-
-        assert (expected, expected, set()) == (stored(path), dict(ctx), ctx.unsaved_keys())
-
-    def test_an_operation_says_so_too(self, face, path, break_fsync):
-        """An atomic operation says that it cannot know, with its change visible."""
-        ctx = face.open(path)
-        break_fsync(stat.S_ISDIR)
-        with pytest.raises(DurabilityUnknownError):
-            face.do(ctx.incr, "n")
-
-        assert ({"n": 1}, 1) == (stored(path), ctx["n"])
-
-    def test_a_transaction_says_so_too(self, face, path, break_fsync):
-        """A transaction says that it cannot know, with its changes visible."""
-        ctx = face.open(path)
-        break_fsync(stat.S_ISDIR)
-        with pytest.raises(DurabilityUnknownError):
-            face.inside(ctx.transaction, lambda tx: tx.update(a=1))
-
-        assert ({"a": 1}, 1, set()) == (stored(path), ctx["a"], ctx.unsaved_keys())
-
-    def test_who_asked_for_no_durability_is_not_told_of_it(self, face, path, break_fsync):
-        """With durable=False nothing is synced, and nothing of it can fail."""
-        ctx = face.open(path, durable=False)
-        ctx.set("a", 1)
-        break_fsync(lambda _: True)
-        face.do(ctx.save)
-
-        assert {"a": 1} == stored(path)
-
-    def test_the_lock_is_free_afterwards(self, face, path, break_fsync):
-        """After any failure others can go on."""
-        ctx = face.open(path)
-        for kind in (stat.S_ISREG, stat.S_ISDIR):
-            ctx.set("a", repr(kind))
-            break_fsync(kind)
-            with pytest.raises(OSError, match=r"state\.json|Input/output error"):
-                face.do(ctx.save)
-        break_fsync(None)
-
-        assert 1 == face.do(face.open(path, lock_timeout=10).incr, "n")
 
 
 class TestACrossingError:

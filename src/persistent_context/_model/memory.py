@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 from ..errors import UnserializableValueError
+from .arrival import Arrival, Differences
 from .draft import Origin
+from .flights import Flights
 from .live import LiveDict
 from .merge import OnConflict, Unsaved
 from .operations import Commit, Operation, Reload, Save, Update, Write, whole_memory
@@ -27,53 +27,6 @@ from .values import MISSING, MaybeText, Raw, decode, same
 
 _COPY_ATTEMPTS: Final = 100
 W = TypeVar("W", bound=Write)
-
-
-class Differences(NamedTuple):
-    """The changes that turn one snapshot into another."""
-
-    texts: Mapping[str, Raw] = MappingProxyType({})
-    gone: Collection[str] = ()
-
-    @classmethod
-    def between(cls, older: Snapshot, newer: Snapshot) -> Self:
-        """Compare two snapshots."""
-        changes = newer.changes_since(older)
-        texts = {key: Raw(text) for key, text in changes.items() if text is not MISSING}
-        return cls(texts, changes.keys() - texts.keys())
-
-
-class Arrival(NamedTuple):
-    """The outcome of a cycle for one context."""
-
-    position: int
-    snapshot: Snapshot
-    calls: Mapping[str, Write]
-    """By key, the last call that changed it, or may have."""
-    texts: Mapping[str, MaybeText]
-    """The texts of these keys in the file."""
-    save: Save | None = None
-    """The last save among the calls, after which memory has seen the whole snapshot."""
-    differences: Differences = Differences()
-    """Between the snapshot that memory had seen when the save was called, and this one."""
-    live: LiveDict | None = None
-    """All of the snapshot, if it was loaded."""
-    over: Sequence[Write] = ()
-    """The completed calls, including those that failed."""
-
-
-class _Flight:
-    """The calls in flight on one key."""
-
-    __slots__ = ("last", "since", "writes")
-
-    def __init__(self) -> None:
-        self.writes: dict[Write, int] = {}
-        """The calls, with the moment at which each read the key."""
-        self.last: Unsaved | None = None
-        """The last unsaved change that one of them includes."""
-        self.since = 0
-        """The moment when memory last took over the key."""
 
 
 class Memory:
@@ -93,8 +46,7 @@ class Memory:
         """The position of the last cycle whose outcome is known here."""
         self._loaded = 0  # the moment of the last load
         self._read = 0  # when it began to read
-        self._writes: dict[Write, dict[str, None]] = {}  # the calls in flight, in order, and their keys
-        self._flights: dict[str, _Flight] = {}
+        self._flights = Flights(self._moments)
 
     def now(self) -> int:
         """Return a new moment: a reading that begins now is older than all that begin later."""
@@ -134,7 +86,7 @@ class Memory:
         if touched is None:
             return None
         mine = self.data.text(key)
-        flight = self._flights.get(key)
+        flight = self._flights.on(key)
         last = flight.last if flight else None
         is_known = (
             last is not None and last.moment > self._loaded and last.set_at == touched.moment and last.mine == mine
@@ -177,7 +129,7 @@ class Memory:
     def touch(self, commit: Commit, key: str) -> Unsaved | None:
         """Return the unsaved change of a key, if there is one, for a transaction that includes it."""
         change = self.send(key)
-        self._take_off(commit, key, change)
+        self._flights.include(commit, key, change)
         return change
 
     def reload(self) -> Reload:
@@ -190,22 +142,12 @@ class Memory:
 
     def is_under_way(self, operation: Operation) -> bool:
         """Return whether the outcome of a call is still unknown."""
-        return operation in self._writes
+        return operation in self._flights
 
     def is_over(self, write: Write) -> None:
         """Note that a call has completed: its outcome has arrived, or it will have none."""
-        keys = self._writes.get(write)
-        if keys is None:
-            return
-        for key in keys:
-            flight = self._flights.get(key)
-            if flight is None:  # an interrupt came before it was recorded, or after
-                continue
-            flight.writes.pop(write, None)
-            if not flight.writes:
-                self._flights.pop(key, None)
-                self._bury(key)
-        self._writes.pop(write, None)
+        for key in self._flights.end(write):
+            self._bury(key)
         self._see_horizon()
 
     def absorb(self, arrival: Arrival) -> None:
@@ -251,32 +193,24 @@ class Memory:
 
     def forget_calls(self) -> None:
         """Forget calls whose outcome will never arrive here: those of another event loop or of the parent process."""
-        for write in list(self._writes):
+        for write in self._flights.calls():
             self.is_over(write)
         self.tracker.is_writing = False
 
     def _begun(self, operation: W) -> W:
-        self._writes[operation] = {}
-        for key in operation.keys:
-            self._take_off(operation, key, operation.unsaved.get(key))
+        self._flights.begin(operation)
         return operation
-
-    def _take_off(self, write: Write, key: str, change: Unsaved | None) -> None:
-        self._writes[write][key] = None
-        flight = self._flights.setdefault(key, _Flight())
-        flight.writes[write] = next(self._moments)
-        flight.last = change or flight.last
 
     def _reference(self, key: str, write: Write | None) -> Unsaved | None:
         """Return the change that a call includes, unless memory has taken over the key since."""
         change = write.unsaved.get(key) if write else None
-        flight = self._flights.get(key)
+        flight = self._flights.on(key)
         since = max(self._loaded, flight.since if flight else 0)
         return change if change and change.moment > since else None
 
     def _is_last_word(self, key: str, mine: MaybeText, set_at: int) -> bool:
         """Whether memory was set back to the text in the file after a call in flight on the key was made."""
-        flight = self._flights.get(key)
+        flight = self._flights.on(key)
         for write, looked in list(flight.writes.items()) if flight else ():
             change = self._reference(key, write)
             if set_at > (change.set_at if change else looked):
@@ -290,7 +224,7 @@ class Memory:
         touched = self.data.touched[key]
         if change := self._reference(key, write):
             return touched.moment > change.set_at or not same(mine, change.mine)
-        flight = self._flights.get(key)
+        flight = self._flights.on(key)
         looked = flight.writes.get(write) if flight and write else None
         if looked is None and write is not None:  # it is over: a signal handler made it
             looked = write.origin.moment
@@ -320,7 +254,7 @@ class Memory:
 
     def _take_over_untouched(self, differences: Differences) -> dict[str, MaybeText]:
         """Take over, in bulk, the keys that were not touched here; return the rest."""
-        concerned = (*self.data.touched, *self._flights, *self._ahead)
+        concerned = (*self.data.touched, *self._flights.keys(), *self._ahead)
         texts, gone = dict(differences.texts), set(differences.gone)
         rest: dict[str, MaybeText] = {key: bytes(texts.pop(key)) for key in concerned if key in texts}
         rest.update((key, MISSING) for key in concerned if key in gone)
@@ -329,13 +263,13 @@ class Memory:
 
     def _take_over(self, key: str, text: MaybeText) -> None:
         self.data.take_over(key, text)
-        if flight := self._flights.get(key):
+        if flight := self._flights.on(key):
             flight.last, flight.since = None, next(self._moments)
 
     def _bury(self, key: str) -> None:
         """Forget a key that is neither here nor in the file, once no call on it is in flight."""
         touched = self.data.touched.get(key)
-        if touched and touched.base is MISSING and key not in self.data and key not in self._flights:
+        if touched and touched.base is MISSING and key not in self.data and not self._flights.on(key):
             del self.data.touched[key]
 
     def _stand_at(self, position: int) -> None:
@@ -343,7 +277,7 @@ class Memory:
         self._see_horizon()
 
     def _see_horizon(self) -> None:
-        oldest = next(iter(self._writes), None)
+        oldest = self._flights.oldest()
         self.tracker.horizon = oldest.origin.mark if oldest else self.position
 
     def _differs(self, key: str) -> bool:

@@ -1,6 +1,7 @@
-"""Nobody who waits occupies the default executor, and nothing blocks the event loop."""
+"""The asyncio interface: its loops, its executor, which nobody who waits occupies, and loads beside other calls."""
 
 import asyncio
+import concurrent.futures
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import filelock
 import pytest
 
-from persistent_context import LockTimeoutError, PersistentContext, SyncPersistentContext
+from persistent_context import ContextUsageError, PersistentContext, SyncPersistentContext
+from persistent_context._api import base as _base
 
 THREADS = 6
 
@@ -28,6 +30,22 @@ def threads_of(path):
 
 def stored(path):
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+async def turns(count=50):
+    """Let every other task run until it waits for something outside."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class _Free:
+    """A lock that everybody gets."""
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *error):
+        return None
 
 
 class TestManyWaiters:
@@ -126,90 +144,179 @@ class TestManyWaiters:
             ThreadPoolExecutor(1), SyncPersistentContext(path).incr, "n"
         )
 
-
-class TestGroupCommit:
-    async def test_calls_that_wait_share_one_write(self, tmp_path):
-        """Saves and atomic calls of many contexts that wait for the lock are carried by few writes."""
-        path = tmp_path / "state.json"
-        contexts = [await PersistentContext.create(path) for _ in range(100)]
-        with filelock.FileLock(f"{path}.lock"):
-            calls = []
-            for n, ctx in enumerate(contexts):
-                ctx.set(f"key-{n}", n)
-                calls += [asyncio.create_task(ctx.save()), asyncio.create_task(ctx.incr("n"))]
-            await asyncio.sleep(0.1)
-        results = await asyncio.gather(*calls)
-
-        assert set(range(1, 101)) == set(results[1::2])
-        assert {f"key-{n}": n for n in range(100)} | {"n": 100} == stored(path)
-        assert 200 == contexts[0].statistics().operations
-        assert 4 > contexts[0].statistics().commits
-
-    async def test_calls_of_other_loops_and_threads_share_it_too(self, tmp_path):
-        """One queue serves all loops and threads of a process."""
-        path = tmp_path / "state.json"
-
-        def in_a_loop():
-            async def work():
-                ctx = PersistentContext(path, lock_timeout=100)
-                await asyncio.gather(*(ctx.incr("n") for _ in range(50)))
-
-            asyncio.run(work())
-
-        def in_a_thread():
-            ctx = SyncPersistentContext(path, lock_timeout=100)
-            for _ in range(10):
-                ctx.incr("n")
-
-        await asyncio.gather(*(asyncio.to_thread(job) for job in [in_a_loop, in_a_thread] * 4))
-
-        assert {"n": 240} == stored(path)
-
-    async def test_every_call_gets_its_own_error(self, tmp_path):
-        """One call's error is not another's, and what failed changed nothing."""
-        path = tmp_path / "state.json"
-        path.write_text('{"text": "x"}', encoding="utf-8")
-        ctx = PersistentContext(path)
-        with filelock.FileLock(f"{path}.lock"):
-            names = ["a", "text", "b", "text"]
-            calls = [asyncio.create_task(ctx.incr(name)) for name in names]
-            await asyncio.sleep(0.05)
-        results = await asyncio.gather(*calls, return_exceptions=True)
-
-        assert ([1, 1], {"text": "x", "a": 1, "b": 1}) == (results[::2], stored(path))
-        assert [TypeError, TypeError] == [type(error) for error in results[1::2]]
-        assert results[1] is not results[3]
-
-    async def test_an_earlier_call_of_the_same_context_is_no_conflict(self, tmp_path):
-        """A context is in no conflict with its own calls that were under way."""
-        ctx = await PersistentContext.create(tmp_path / "state.json", on_conflict="raise")
-        ctx["k"] = 1
-        await ctx.save()
-        with filelock.FileLock(f"{tmp_path}/state.json.lock"):
-            calls = [asyncio.create_task(ctx.incr("k"))]
-            await asyncio.sleep(0)
-            ctx["k"] = 10
-            calls.append(asyncio.create_task(ctx.save()))
-            await asyncio.sleep(0)
-            ctx["k"] = 20
-            calls.append(asyncio.create_task(ctx.save()))
-            await asyncio.sleep(0.05)
+    async def test_who_waits_holds_no_thread_of_the_executor(self, path, hold):
+        """While a save waits for the lock, the loop's executor of one thread still serves others."""
+        asyncio.get_running_loop().set_default_executor(concurrent.futures.ThreadPoolExecutor(1))
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        with hold(path):
+            calls = [asyncio.create_task(ctx.save()), asyncio.create_task(ctx.incr("n"))]
+            await turns()
+            served = [await asyncio.to_thread(lambda: "served") for _ in range(5)]
         await asyncio.gather(*calls)
 
-        assert ({"k": 20}, set()) == (stored(tmp_path / "state.json"), ctx.unsaved_keys())
+        assert (["served"] * 5, {"a": 1, "n": 1}) == (served, stored(path))
 
 
-class TestTimeouts:
-    async def test_calls_time_out_on_time_and_in_any_order(self, tmp_path):
-        """One timer serves calls with different timeouts; who timed out changed nothing."""
+class TestTheOriginalSpecification:
+    async def test_the_lock_is_an_asyncio_lock(self, path):
+        """`_lock` is what the original specification said."""
+        ctx = await PersistentContext.create(path)
+
+        assert isinstance(ctx._lock, asyncio.Lock)
+
+    @pytest.mark.parametrize("name", ["load", "save"])
+    async def test_load_and_save_wait_for_the_lock(self, path, name):
+        """Who holds `_lock` holds up load and save."""
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        async with ctx._lock:
+            task = asyncio.create_task(getattr(ctx, name)())
+            await turns()
+            waited = not task.done()
+        await task
+        async with ctx._lock:
+            free = True
+
+        assert (True, True) == (waited, free)
+
+    @pytest.mark.parametrize("name", ["load", "save"])
+    async def test_load_and_save_run_in_the_default_executor(self, path, name):
+        """The file is read and written in a thread of the loop's default executor, off the loop."""
+        asyncio.get_running_loop().set_default_executor(
+            concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="the-default-executor"),
+        )
+        threads = []
+
+        class Watched(PersistentContext):
+            def _sync_load_internal(self, *args, **kwargs):
+                threads.append(threading.current_thread().name)
+                return super()._sync_load_internal(*args, **kwargs)
+
+            def _sync_save_internal(self, *args, **kwargs):
+                threads.append(threading.current_thread().name)
+                return super()._sync_save_internal(*args, **kwargs)
+
+        ctx = Watched(path)
+        ctx.set("a", 1)
+        await getattr(ctx, name)()
+
+        assert {True} == {thread.startswith("the-default-executor") for thread in threads}
+
+    async def test_the_snapshot_of_a_save_is_the_calls(self, path):
+        """A save that waits for `_lock` writes what memory held when it was called."""
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        async with ctx._lock:
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            ctx.set("a", 2)
+        await saving
+
+        assert ({"a": 1}, {"a"}) == (stored(path), ctx.unsaved_keys())
+
+
+class TestEventLoops:
+    def test_a_context_needs_no_loop_to_be_made(self, path):
+        """A context may be made before any loop runs."""
+        ctx = PersistentContext(path)
+        ctx.set("a", 1)
+        asyncio.run(ctx.save())
+
+        assert {"a": 1} == stored(path)
+
+    def test_a_later_loop_may_use_it(self, path):
+        """After a loop was closed, the next may go on with the context."""
+        ctx = PersistentContext(path)
+
+        numbers = [asyncio.run(ctx.incr("n")) for _ in range(3)]
+
+        assert ([1, 2, 3], {"n": 3}) == (numbers, stored(path))
+
+    @pytest.mark.parametrize("call", [PersistentContext.load, PersistentContext.save, lambda ctx: ctx.incr("n")])
+    def test_a_second_loop_beside_the_first_is_refused(self, path, call):
+        """Two open loops do not share one context."""
+        ctx = PersistentContext(path)
+        with asyncio.Runner() as first, asyncio.Runner() as second:
+            first.run(ctx.save())
+
+            async def use():
+                await call(ctx)
+
+            with pytest.raises(ContextUsageError, match="another event loop"):
+                second.run(use())
+
+            assert 1 == first.run(ctx.incr("n"))
+
+    def test_two_loops_in_two_threads_share_the_file(self, path):
+        """Each thread's loop has a context of its own, and they lose nothing to each other."""
+
+        async def count():
+            ctx = await PersistentContext.create(path)
+            return await asyncio.gather(*(ctx.incr("n") for _ in range(25)))
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            numbers = [number for part in pool.map(lambda _: asyncio.run(count()), range(2)) for number in part]
+
+        assert list(range(1, 51)) == sorted(numbers)
+
+    def test_a_transaction_whose_loop_is_closed_before_its_turn_holds_no_lock(self, tmp_path):
+        """A turn that comes to a loop which is gone is given back."""
         path = tmp_path / "state.json"
-        ctx = PersistentContext(path, lock_timeout=100)
+        loop = asyncio.new_event_loop()
+        ctx = PersistentContext(path)
         with filelock.FileLock(f"{path}.lock"):
-            patient = asyncio.create_task(ctx.incr("n"))
-            for timeout in (0.2, 0, 0.05, 0.1):
-                with pytest.raises(LockTimeoutError) as caught:
-                    async with ctx.transaction(timeout=timeout):
-                        raise AssertionError
-                assert caught.value.waited >= timeout * 0.9
-        assert 1 == await patient
-        assert {"n": 1} == stored(path)
+            tasks = [loop.create_task(call) for call in (ctx.incr("n"), ctx.transaction().__aenter__(), ctx.save())]
+            loop.run_until_complete(asyncio.sleep(0.1))
+            loop.close()
+        for task in tasks:
+            task._log_destroy_pending = False
+
+        assert 2 == SyncPersistentContext(path, lock_timeout=60).incr("n")
+
+    async def test_an_executor_that_is_shut_down_fails_no_call_that_has_begun(self, tmp_path):
+        """A call that a cycle has taken ends as its cycle does, whatever becomes of the executor."""
+        ctx = await PersistentContext.create(tmp_path / "state.json")
+        taken = []
+
+        def function(value):
+            taken.extend(request.fail(RuntimeError("no executor")) for request in ctx._in_flight)
+            return 1
+
+        assert (1, [False]) == (await ctx.mutate("n", function), taken)
+
+
+class TestLoading:
+    @pytest.mark.parametrize("call", ["save", "incr"])
+    async def test_a_load_that_a_call_overtakes_is_not_taken_for_newer(self, tmp_path, monkeypatch, call):
+        """A reading from before a call does not undo in memory what the call made of it."""
+        path = tmp_path / "state.json"
+        ctx = await PersistentContext.create(path)
+        load, loop = ctx._sync_load_internal, asyncio.get_running_loop()
+
+        def overtaken():
+            loaded = load()
+            if call == "save":
+                ctx.set("a", ctx.get("a", 0) + 1)
+            asyncio.run_coroutine_threadsafe(ctx.save() if call == "save" else ctx.incr("a"), loop).result(60)
+            return loaded
+
+        monkeypatch.setattr(ctx, "_sync_load_internal", overtaken)
+        monkeypatch.setattr(ctx, "_lock", _Free())
+        await ctx.load()
+
+        assert ({"a": 1}, {"a": 1}) == (dict(ctx), json.loads(path.read_text(encoding="utf-8")))
+
+    async def test_a_failure_on_the_way_into_memory_is_the_calls_error(self, tmp_path, monkeypatch):
+        """A call whose result cannot be worked out fails loudly, and the next one works."""
+        ctx = await PersistentContext.create(tmp_path / "state.json")
+
+        def fail(self, requests):
+            raise MemoryError
+
+        with monkeypatch.context() as broken:
+            broken.setattr(_base.BaseContext, "_arrival", fail)
+            with pytest.raises(MemoryError):
+                await ctx.incr("n")
+
+        assert 2 == await ctx.incr("n")

@@ -1,16 +1,12 @@
 """One blocking context shared by threads, and with a long past: it stays exact, and small."""
 
-import asyncio
-import copy
-import gc
 import json
-import os
 import sys
 import threading
 
 import pytest
 
-from persistent_context import MISSING, PersistentContext, SyncPersistentContext, UnserializableValueError
+from persistent_context import MISSING, SyncPersistentContext, UnserializableValueError
 from persistent_context._model import values as _values
 
 
@@ -156,60 +152,6 @@ class TestThreads:
         assert (stored(path), set()) == (dict(ctx), ctx.unsaved_keys())
 
 
-class TestCopies:
-    @pytest.mark.parametrize("face", [PersistentContext, SyncPersistentContext])
-    @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
-    def test_a_context_is_not_copied(self, path, face, copied):
-        """Two contexts that share one memory in silence would overwrite each other's changes."""
-        with pytest.raises(TypeError, match="get_all_data"):
-            copied(face(path))
-
-
-class TestHome:
-    def test_a_tilde_is_the_home_directory(self, tmp_path, monkeypatch):
-        """A path that begins with ``~`` makes no directory of that name."""
-        monkeypatch.setenv("HOME", str(tmp_path))
-        monkeypatch.setenv("USERPROFILE", str(tmp_path))
-        monkeypatch.chdir(tmp_path)
-        SyncPersistentContext("~/sub/state.json").incr("n")
-
-        assert ({"n": 1}, False) == (stored(tmp_path / "sub" / "state.json"), os.path.exists("~"))
-
-
-class TestOrder:
-    @pytest.mark.parametrize("how", ["saved", "carried", "transacted", "gone"])
-    def test_a_key_that_is_deleted_and_set_again_goes_to_the_end(self, path, how):
-        """The file has the keys in the order in which memory has them."""
-        path.write_text('{"a": 1, "b": 2, "c": 3}', encoding="utf-8")
-        ctx = SyncPersistentContext.create(path)
-        if how == "transacted":
-            with ctx.transaction() as tx:
-                del tx["a"]
-                tx["a"] = 10
-        else:
-            del ctx["a"]
-            ctx["a"] = 10
-        if how == "carried":
-            ctx.incr("a", 0)
-        elif how != "transacted":
-            if how == "gone":
-                path.unlink()
-            ctx.save()
-
-        assert [("b", 2), ("c", 3), ("a", 10)] == list(stored(path).items())
-
-    def test_new_keys_keep_their_order_when_the_file_is_gone(self, path):
-        """Keys that atomic calls made, and those that were set, stand as in memory."""
-        ctx = SyncPersistentContext.create(path)
-        ctx["first"] = 1
-        ctx.incr("second")
-        ctx["third"] = 3
-        path.unlink()
-        ctx.save()
-
-        assert ["first", "second", "third"] == list(ctx) == list(stored(path))
-
-
 class TestViews:
     def test_what_is_reversed_comes_from_the_end(self, path):
         """Contexts and transactions are reversible, as dictionaries are."""
@@ -287,147 +229,3 @@ class TestViews:
         ctx["restless"] = Restless()
         with pytest.raises(UnserializableValueError, match="restless"):
             ctx.save()
-
-
-class TestReadings:
-    def test_one_beside_a_commit_is_older_than_that(self, path, monkeypatch):
-        """What a load read before a call of the same context wrote is not put over the result of the call."""
-        ctx = SyncPersistentContext.create(path)
-        store = ctx._attach().store
-        read, overtaken = type(store).read, []
-
-        def slow(self):
-            document = read(self)
-            if threading.current_thread() is threading.main_thread() and len(overtaken) < 9:
-                overtaken.append(True)
-                caller = threading.Thread(target=ctx.incr, args=["n"])
-                caller.start()
-                caller.join(60)
-            return document
-
-        monkeypatch.setattr(type(store), "read", slow)
-        ctx.load()
-
-        assert (stored(path), set()) == (dict(ctx), ctx.unsaved_keys())
-
-    def test_one_does_not_undo_a_later_one(self, path, monkeypatch):
-        """Of two loads, what the thread has read that began later stays, though the other one is the last to end."""
-        path.write_text('{"n": 1}', encoding="utf-8")
-        ctx = SyncPersistentContext.create(path)
-        store = ctx._attach().store
-        read = type(store).read
-
-        def slow(self):
-            document = read(self)
-            if threading.current_thread() is threading.main_thread():
-                path.write_text('{"n": 2}', encoding="utf-8")
-                other = threading.Thread(target=ctx.load)
-                other.start()
-                other.join(60)
-            return document
-
-        monkeypatch.setattr(type(store), "read", slow)
-        ctx.load()
-
-        assert 2 == ctx["n"]
-
-
-class TestManyChanges:
-    """What others changed is taken over key by key where something was done here, and else all at once."""
-
-    def test_what_was_not_touched_is_taken_over_at_once(self, path, monkeypatch):
-        """A save looks singly at those of many changed keys only that it has to."""
-        ctx, other = (SyncPersistentContext.create(path, durable=False) for _ in range(2))
-        other.update({f"k{number}": number for number in range(500)})
-        other.save()
-        ctx.save()
-        settled, settle = [], type(ctx._memory)._settle
-        monkeypatch.setattr(
-            type(ctx._memory), "_settle", lambda self, key, *rest: _noted(settled, settle, self, key, *rest)
-        )
-        assert (3, 4, 5) == (ctx["k3"], ctx["k4"], ctx["k5"])
-        ctx["k4"], ctx["mine"] = "mine", 1
-        del ctx["k5"]
-        other.update({f"k{number}": -number for number in range(300)})
-        for number in range(300, 400):
-            del other[f"k{number}"]
-        other["new"] = 1
-        other.save()
-        settled.clear()
-        ctx.save()
-        expected = {f"k{number}": -number for number in range(300)} | {
-            f"k{number}": number for number in range(400, 500)
-        }
-        expected = {**expected, "k4": "mine", "new": 1, "mine": 1}
-        del expected["k5"]
-
-        assert {"k3", "k4", "k5", "mine"} == {*settled}
-        assert (expected, stored(path), set()) == (dict(ctx), dict(ctx), ctx.unsaved_keys())
-
-
-def _noted(notes, function, self, key, *rest):
-    notes.append(key)
-    return function(self, key, *rest)
-
-
-class TestGrowth:
-    """A queue whose jobs come and go takes the room of those that are there."""
-
-    @staticmethod
-    def size(ctx):
-        """How many entries the tables of a context have, which are no values."""
-        memory = ctx._memory
-        tables = [
-            memory.data,
-            memory.data.touched,
-            memory.data.appended,
-            memory.data.moved,
-            memory._ahead,
-            memory._writes,
-            memory._flights,
-            memory.tracker._own,
-            memory.tracker._log,
-        ]
-        return sum(map(len, tables))
-
-    @pytest.mark.parametrize("how", ["atomic", "saved", "transacted", "never saved"])
-    def test_of_a_blocking_context(self, path, how):
-        """Whatever calls add and remove the keys."""
-        ctx = SyncPersistentContext(path, durable=False)
-        for number in range(400):
-            key = f"job-{number}"
-            if how == "atomic":
-                ctx.add(key, "x" * 100)
-                ctx.compare_and_set(key, "x" * 100, MISSING)
-            elif how == "saved":
-                ctx[key] = number
-                ctx.save()
-                del ctx[key]
-                ctx.save()
-            elif how == "never saved":
-                ctx[key] = number
-                del ctx[key]
-                ctx.save()
-            else:
-                with ctx.transaction() as tx:
-                    tx[key] = number
-                with ctx.transaction() as tx:
-                    del tx[key]
-
-        assert (True, {}) == (self.size(ctx) < 20, stored(path))
-
-    async def test_of_an_asynchronous_context_that_is_never_idle(self, path):
-        """Also while some call is always under way."""
-        ctx = PersistentContext(path, durable=False)
-
-        async def work(worker):
-            for number in range(60):
-                key = f"job-{worker}-{number}"
-                await ctx.add(key, "x" * 100)
-                await ctx.compare_and_set(key, "x" * 100, MISSING)
-
-        await asyncio.gather(*map(work, range(8)))
-        await ctx.incr("n")
-        gc.collect()
-
-        assert (True, {"n": 1}) == (self.size(ctx) < 40, stored(path))

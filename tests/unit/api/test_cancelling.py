@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import selectors
 import signal
 import sys
+import threading
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +211,24 @@ async def opened(path: Path, task: asyncio.Task[Any]) -> None:
 
 
 # ---------------------------------------- at every await
+
+
+def stored(path):
+    """What any other program reads in the file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def ctx(face, path):
+    """A loaded context over a small file."""
+    path.write_text('{\n"a": 100,\n"b": 0,\n"jobs": [1]\n}\n', encoding="utf-8")
+    return face.open(path)
+
+
+async def turns(count=50):
+    """Let every other task run until it waits for something outside."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("how", ["at once", "soon"])
@@ -540,6 +560,46 @@ class TestAfterAnyTime:
 
         asyncio.run(story())
 
+    def test_a_scope_that_cancels_again_and_again_does_not_keep_the_loop_busy(self, path):
+        """While a cancelled call's write comes to its end, the event loop sleeps."""
+        turns = 0
+
+        class Counting(selectors.DefaultSelector):
+            def select(self, timeout=None):
+                nonlocal turns
+                turns += 1
+                return super().select(timeout)
+
+        begun, go_on = threading.Event(), threading.Event()
+
+        def slow(_value):
+            begun.set()
+            go_on.wait(60)
+            return "written"
+
+        async def story():
+            ctx = PersistentContext(path)
+
+            async def call():
+                with scope:
+                    await ctx.mutate("k", slow)
+
+            scope = anyio.CancelScope()
+            calling = asyncio.create_task(call())
+            await asyncio.to_thread(begun.wait)
+            scope.cancel()
+            before = turns
+            await asyncio.sleep(0.2)
+            busy = turns - before
+            go_on.set()
+            await calling
+            return busy
+
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(Counting())) as runner:
+            busy = runner.run(story())
+
+        assert (True, {"k": "written"}) == (busy < 100, stored(path))
+
 
 # ---------------------------------------- while somebody holds the lock
 
@@ -828,6 +888,58 @@ class TestTransactions:
             assert {**BEFORE, "n": 3} == read(path)
 
         asyncio.run(story())
+
+    async def test_a_timeout_around_the_body_discards_and_releases(self, path):
+        """asyncio.timeout is a cancel like any."""
+        ctx = await PersistentContext.create(path)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), ctx.transaction() as tx:
+                tx["a"] = 2
+                await asyncio.Event().wait()
+
+        assert (1, {"n": 1}) == (await ctx.incr("n"), stored(path))
+
+    async def test_a_cancel_at_any_turn_leaves_all_or_nothing(self, path):
+        """However far a transaction has come when it is cancelled, all of it is in the file or nothing."""
+        path.write_text('{"a": 0, "b": 0}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+
+        async def body():
+            async with ctx.transaction() as tx:
+                tx["a"] += 1
+                await turns(3)
+                tx["b"] += 1
+
+        finished = 0
+        for count in range(60):
+            task = asyncio.create_task(body())
+            await turns(count)
+            task.cancel()
+            try:
+                await task
+                finished += 1
+            except asyncio.CancelledError:
+                pass
+        await ctx.add("probe", 1)
+        data = stored(path)
+
+        assert (True, True) == (data["a"] == data["b"], finished <= data["a"] <= 60)
+
+    async def test_cancelling_a_task_that_waits_behind_leaves_the_others(self, path):
+        """Of many that wait for a transaction to end, only the cancelled ones are withdrawn."""
+        ctx = await PersistentContext.create(path)
+        async with ctx.transaction():
+            waiting = [asyncio.create_task(ctx.incr("n")) for _ in range(10)]
+            await turns()
+            for task in waiting[1::2]:
+                task.cancel()
+            await turns()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+
+        assert ([1, 2, 3, 4, 5], {"n": 5}) == (
+            sorted(result for result in results if isinstance(result, int)),
+            stored(path),
+        )
 
 
 # ---------------------------------------- the end of the program

@@ -1,6 +1,5 @@
 """The queue of a file, looked at from within: the order of calls, who gets a try, and what is left behind."""
 
-import _thread
 import asyncio
 import errno
 import json
@@ -9,7 +8,6 @@ import signal
 import threading
 import time
 import weakref
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
@@ -26,12 +24,9 @@ from persistent_context import (
 from persistent_context._engine import queue as _group
 from persistent_context._engine.queue import CommitQueue, Turn, queue_of
 from persistent_context._engine.request import Request
-from persistent_context._engine.worker import DaemonPool, pool
 from persistent_context._model import values as _values
 from persistent_context._model.operations import Operation
 from persistent_context._stores.jsonfile.store import JsonFileStore
-
-STARTERS = [name for name in ("_start_new_thread", "_start_joinable_thread") if hasattr(threading, name)]
 
 
 async def queued(path, number):
@@ -51,6 +46,11 @@ def deleting(path):
             os.unlink(f"{path}.lock")
 
     return delete
+
+
+def stored(path):
+    """What any other program reads in the file."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 class TestALostCycle:
@@ -324,71 +324,25 @@ class TestATurnedLink:
             json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8")) for name in ("a", "b")
         ]
 
-
-class TestThePool:
-    def test_a_thread_serves_one_job_after_the_other(self):
-        """An idle thread is used again, under the name of its job."""
-        pool, names, done = DaemonPool(), [], threading.Event()
-        for name in ("a", "b"):
-            done.clear()
-            assert pool.submit(lambda: (names.append(threading.current_thread()), done.set()), name)
-            done.wait(10)
-            while not pool._idle:
+    def test_calls_by_a_name_that_was_turned_elsewhere_are_sent_on_and_others_are_not(self, tmp_path):
+        """A symlink that is turned while calls wait takes those along that were made through it."""
+        first, second, link = (tmp_path / name for name in ("first.json", "second.json", "link.json"))
+        for path in (first, second):
+            path.write_text("{}", encoding="utf-8")
+        link.symlink_to(first)
+        by_link, by_name = SyncPersistentContext(link), SyncPersistentContext(first)
+        with filelock.FileLock(f"{first}.lock"):
+            callers = [threading.Thread(target=ctx.incr, args=["n"]) for ctx in (by_link, by_name)]
+            for caller in callers:
+                caller.start()
+            while len(by_name._attach()._waiting) < len(callers):
                 time.sleep(0.001)
+            link.unlink()
+            link.symlink_to(second)
+        for caller in callers:
+            caller.join(60)
 
-        assert (1, "b") == (len(set(names)), names[0].name)
-
-    def test_a_thread_that_is_counted_on_waits_longer(self, monkeypatch):
-        """A thread whose job is late, since it was chosen at the last moment, does not end before it comes."""
-        monkeypatch.setattr("persistent_context._engine.worker._IDLE_SECONDS", 0.01)
-        pool, done = DaemonPool(), threading.Event()
-        pool.submit(int, "first")
-        while not pool._idle:
-            time.sleep(0.0001)
-        pool._idle.pop()
-        time.sleep(0.05)
-        pool._jobs.put(("late", done.set))
-
-        assert done.wait(10)
-
-    @pytest.mark.parametrize("face_name", ["async", "sync"])
-    def test_without_a_thread_the_caller_does_it(self, path, monkeypatch, face_name):
-        """Where no thread is idle and none can be started, a call is carried out by the thread that makes it."""
-        monkeypatch.setattr(pool, "_idle", deque())
-        monkeypatch.setattr(_thread, "start_new_thread", lambda *_: _raise(RuntimeError("can't start new thread")))
-        for name in STARTERS:
-            monkeypatch.setattr(threading, name, lambda *_, **__: _raise(RuntimeError("can't start new thread")))
-        ran = []
-
-        def function(value):
-            ran.append(threading.get_ident())
-            return 1
-
-        async def call():
-            await PersistentContext(path).mutate("n", function)
-            monkeypatch.undo()  # asyncio.run needs a thread itself, to end
-
-        if face_name == "async":
-            asyncio.run(call())
-        else:
-            SyncPersistentContext(path).mutate("n", function)
-
-        assert [threading.get_ident()] == ran
-
-    def test_without_a_thread_a_transaction_is_ended_by_its_own(self, path, monkeypatch):
-        """Where no thread can be started, the thread that leaves a transaction commits it."""
-        with SyncPersistentContext(path).transaction() as tx:
-            tx["n"] = 1
-            monkeypatch.setattr(DaemonPool, "submit", lambda *_: False)
-
-        assert '{\n"n": 1\n}\n' == path.read_text(encoding="utf-8")
-
-    def test_a_thread_that_nobody_takes_back_ends(self, monkeypatch):
-        """A thread that somebody seemed to count on, again and again, ends all the same."""
-        monkeypatch.setattr("persistent_context._engine.worker._IDLE_SECONDS", 0.001)
-        monkeypatch.setattr("persistent_context._engine.worker._IDLE_AT_MOST", 3)
-
-        assert DaemonPool()._next() is None
+        assert ({"n": 1}, {"n": 1}) == (json.loads(first.read_text()), json.loads(second.read_text()))
 
 
 class TestWhoIsInside:
@@ -576,3 +530,50 @@ class TestOneThreadAtATime:
             caller.join()
 
         assert 1 == max(most)
+
+
+class TestOneCycleAtATime:
+    async def test_calls_of_both_faces_never_run_at_the_same_time(self, path):
+        """While a call of one thread changes the file, that of another thread of the same process waits."""
+        begun, second_ran = threading.Event(), threading.Event()
+
+        def first(value):
+            begun.set()
+            return [*value, "first", second_ran.wait(0.3)]
+
+        def second(value):
+            second_ran.set()
+            return [*value, "second"]
+
+        ctx, other = PersistentContext(path), SyncPersistentContext(path)
+        calling = asyncio.create_task(ctx.mutate("log", first, default=[]))
+        await asyncio.to_thread(begun.wait)
+        last = await asyncio.to_thread(other.mutate, "log", second, [])
+        await calling
+
+        assert ["first", False, "second"] == last == stored(path)["log"]
+
+
+class TestDelivery:
+    async def test_memory_is_told_of_changes_in_the_order_in_which_they_were_made(self, path):
+        """A call whose result is slow to arrive does not put an older value over the one of a later call."""
+        arriving, overtaken = threading.Event(), threading.Event()
+
+        class SlowOnce(PersistentContext):
+            def _deliver(self, requests):
+                if not arriving.is_set():
+                    arriving.set()
+                    overtaken.wait(60)
+                super()._deliver(requests)
+
+        ctx = SlowOnce(path)
+        first = asyncio.create_task(ctx.incr("n"))
+        await asyncio.to_thread(arriving.wait)
+        second = asyncio.create_task(ctx.incr("n"))
+        await asyncio.sleep(0)
+        third = asyncio.create_task(asyncio.to_thread(SyncPersistentContext(path).incr, "n"))
+        early, _ = await asyncio.wait([second, third], timeout=0.5)
+        overtaken.set()
+
+        assert (set(), [1, 2, 3]) == (early, await asyncio.gather(first, second, third))
+        assert ({"n": 3}, 3) == (stored(path), ctx["n"])

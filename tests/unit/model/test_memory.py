@@ -1,12 +1,14 @@
 """What a context is in memory: a mapping of live values that knows which keys are unsaved."""
 
-import copy
 import json
-from collections.abc import MutableMapping
 
 import pytest
 
-from persistent_context import UnserializableValueError
+from persistent_context import SyncPersistentContext
+from persistent_context._model.live import LiveDict
+from persistent_context._model.memory import Arrival, Differences, Memory
+from persistent_context._model.operations import incr
+from persistent_context._stores.jsonfile.document import EMPTY
 
 
 @pytest.fixture
@@ -16,361 +18,24 @@ def ctx(face, path):
     return face.open(path)
 
 
-class TestGetAndSet:
-    def test_get_returns_what_the_file_held(self, ctx):
-        """A loaded value is there at once."""
+FILE = EMPTY.changed({"a": b"1", "b": b"2"})
 
-        assert 1 == ctx.get("a")
 
-    def test_get_of_an_absent_key_is_none(self, ctx):
-        """Absence reads as None."""
+@pytest.fixture
+def memory():
+    """A memory that was loaded."""
+    memory = Memory()
+    memory.load(1, FILE, LiveDict.of(FILE), memory.now())
+    return memory
 
-        assert ctx.get("nope") is None
 
-    def test_get_of_an_absent_key_with_a_default(self, ctx):
-        """Absence reads as the caller's default."""
+def increment(memory, key):
+    return memory.update("incr", key, incr(key, 1, 0), "mine")
 
-        assert 7 == ctx.get("nope", 7)
 
-    def test_get_prefers_a_stored_none_to_the_default(self, ctx):
-        """A stored null is a value, no absence."""
-        ctx.set("nothing", None)
-
-        assert ctx.get("nothing", 7) is None
-
-    def test_set_is_seen_by_get_at_once(self, ctx):
-        """Setting needs no saving to be seen."""
-        ctx.set("cursor", 42)
-
-        assert 42 == ctx.get("cursor")
-
-    def test_set_keeps_the_very_object(self, ctx):
-        """A value that was set is the live value, no copy."""
-        value = {"x": [1]}
-        ctx.set("value", value)
-
-        assert value is ctx.get("value")
-
-    def test_get_returns_the_live_value(self, ctx):
-        """What get returned may be changed in place and reads changed."""
-        ctx.get("jobs").append(3)
-
-        assert [1, 2, 3] == ctx.get("jobs")
-
-    def test_get_returns_the_same_object_each_time(self, ctx):
-        """Two gets of a key give one object."""
-
-        assert ctx.get("deep") is ctx.get("deep")
-
-    def test_subscript_get_and_method_get_agree(self, ctx):
-        """[] and get() give one object."""
-
-        assert ctx["deep"] is ctx.get("deep")
-
-    def test_set_touches_no_file(self, ctx, path):
-        """Memory is memory until it is saved."""
-        before = path.read_bytes()
-        ctx.set("a", 2)
-
-        assert before == path.read_bytes()
-
-    def test_set_does_not_check_values(self, ctx):
-        """A value that JSON cannot hold may stand in memory until it is saved."""
-        value = object()
-        ctx.set("odd", value)
-
-        assert value is ctx.get("odd")
-
-
-class TestKeys:
-    @pytest.mark.parametrize("key", [1, None, 1.5, True, b"bytes", ("a",)])
-    def test_set_refuses_a_key_that_is_no_str(self, ctx, key):
-        """A key that JSON cannot hold is refused at once."""
-        with pytest.raises(UnserializableValueError):
-            ctx.set(key, 1)
-
-    @pytest.mark.parametrize("key", [1, None, b"bytes"])
-    def test_refused_keys_are_type_errors(self, ctx, key):
-        """Callers who expect a TypeError for a wrong key get one."""
-        with pytest.raises(TypeError):
-            ctx[key] = 1
-
-    def test_a_refused_key_leaves_memory_as_it_was(self, ctx):
-        """A refused key is not there afterwards."""
-        with pytest.raises(UnserializableValueError):
-            ctx.set(1, "one")
-
-        assert ["a", "jobs", "deep"] == list(ctx)
-
-    def test_update_refuses_a_key_that_is_no_str(self, ctx):
-        """No way of setting lets a bad key in."""
-        with pytest.raises(UnserializableValueError):
-            ctx.update({1: 2})
-
-    def test_setdefault_refuses_a_key_that_is_no_str(self, ctx):
-        """No way of setting lets a bad key in."""
-        with pytest.raises(UnserializableValueError):
-            ctx.setdefault(1, 2)
-
-    def test_get_of_a_key_that_is_no_str_is_absence(self, ctx):
-        """Asking for a key that cannot be there is no error."""
-
-        assert ctx.get(1) is None
-
-    def test_a_key_that_is_no_str_is_not_in_it(self, ctx):
-        """Membership of a key that cannot be there is False."""
-
-        assert 1 not in ctx
-
-    @pytest.mark.parametrize("key", ["", " ", "a\nb", 'quo"te', "back\\slash", "snow☃", "\x00", "😀", "\u2028"])
-    def test_any_text_is_a_key(self, face, ctx, path, key):
-        """Every string that UTF-8 can hold comes back as a key."""
-        ctx.set(key, "here")
-        face.do(ctx.save)
-
-        assert "here" == face.open(path).get(key)
-
-
-class TestMapping:
-    def test_it_is_a_mutable_mapping(self, ctx):
-        """Whoever takes any MutableMapping takes a context."""
-
-        assert isinstance(ctx, MutableMapping)
-
-    def test_a_missing_key_raises_key_error(self, ctx):
-        """[] of an absent key raises KeyError with the key."""
-        with pytest.raises(KeyError) as caught:
-            ctx["nope"]
-
-        assert ("nope",) == caught.value.args
-
-    def test_deleting_a_missing_key_raises_key_error(self, ctx):
-        """Del of an absent key raises KeyError."""
-        with pytest.raises(KeyError):
-            del ctx["nope"]
-
-    def test_setting_and_deleting_by_subscript(self, ctx):
-        """[]= and del work as in a dict."""
-        ctx["b"] = 2
-        del ctx["a"]
-
-        assert ["jobs", "deep", "b"] == list(ctx)
-
-    def test_membership(self, ctx):
-        """In tells present from absent keys."""
-
-        assert (True, False) == ("a" in ctx, "nope" in ctx)
-
-    def test_len_counts_keys(self, ctx):
-        """Len is the number of keys."""
-        ctx["b"] = 2
-
-        assert 4 == len(ctx)
-
-    def test_iteration_is_in_the_order_of_the_file(self, ctx):
-        """Keys come in insertion order."""
-
-        assert ["a", "jobs", "deep"] == list(ctx)
-
-    def test_new_keys_come_last(self, ctx):
-        """A new key goes behind the ones there are."""
-        ctx["0"] = 0
-
-        assert ["a", "jobs", "deep", "0"] == list(ctx.keys())
-
-    def test_a_set_key_keeps_its_place(self, ctx):
-        """Setting an existing key does not move it."""
-        ctx["a"] = 5
-
-        assert ["a", "jobs", "deep"] == list(ctx)
-
-    def test_items_and_values_are_real_values(self, ctx):
-        """Items and values hold decoded values, whatever is kept inside."""
-        expected = [("a", 1), ("jobs", [1, 2]), ("deep", {"list": [{"x": 1}]})]
-
-        assert (expected, [value for _, value in expected]) == (list(ctx.items()), list(ctx.values()))
-
-    def test_items_are_live(self, ctx):
-        """A value that came out of iteration is the live one."""
-        dict(ctx.items())["jobs"].append(9)
-
-        assert [1, 2, 9] == ctx["jobs"]
-
-    def test_pop_returns_and_removes(self, ctx):
-        """Pop gives the value and forgets the key."""
-        popped = ctx.pop("jobs")
-
-        assert ([1, 2], False) == (popped, "jobs" in ctx)
-
-    def test_pop_of_an_absent_key(self, ctx):
-        """Pop with a default gives the default; without, KeyError."""
-        with pytest.raises(KeyError):
-            ctx.pop("nope")
-
-        assert 3 == ctx.pop("nope", 3)
-
-    def test_popitem_removes_one_item(self, ctx):
-        """Popitem gives an item that was there, and it is gone."""
-        before = ctx.get_all_data()
-        key, value = ctx.popitem()
-
-        assert (before[key], False) == (value, key in ctx)
-
-    def test_setdefault_of_a_present_key(self, ctx):
-        """Setdefault keeps what is there."""
-
-        assert 1 == ctx.setdefault("a", 9)
-
-    def test_setdefault_of_an_absent_key_gives_the_live_default(self, ctx):
-        """Setdefault's new value is live."""
-        ctx.setdefault("found", []).append(1)
-
-        assert [1] == ctx["found"]
-
-    def test_update_takes_mappings_pairs_and_keywords(self, ctx):
-        """Update works as in a dict."""
-        ctx.update({"x": 1})
-        ctx.update([("y", 2)], z=3)
-
-        assert (1, 2, 3) == (ctx["x"], ctx["y"], ctx["z"])
-
-    def test_clear_removes_everything(self, ctx):
-        """Clear leaves nothing."""
-        ctx.clear()
-
-        assert ([], 0) == (list(ctx), len(ctx))
-
-    def test_dict_of_a_context(self, ctx):
-        """dict() of a context is a plain dictionary of its values."""
-
-        assert {"a": 1, "jobs": [1, 2], "deep": {"list": [{"x": 1}]}} == dict(ctx)
-
-    def test_unpacking_a_context(self, ctx):
-        """** of a context works as of a dict."""
-
-        assert {"a": 1, "jobs": [1, 2], "deep": {"list": [{"x": 1}]}, "b": 2} == {**ctx, "b": 2}
-
-
-class TestTheDataAttribute:
-    def test_it_is_a_dict(self, ctx):
-        """The live memory is a real dict."""
-
-        assert isinstance(ctx._data, dict)
-
-    def test_it_equals_a_plain_dict_from_either_side(self, ctx):
-        """Comparison with a plain dict works both ways."""
-        plain = {"a": 1, "jobs": [1, 2], "deep": {"list": [{"x": 1}]}}
-
-        assert (True, True, False) == (ctx._data == plain, plain == ctx._data, ctx._data != plain)
-
-    def test_it_differs_from_other_dicts(self, ctx):
-        """Comparison looks at values."""
-        other = {"a": 1, "jobs": [1, 2], "deep": {"list": [{"x": 2}]}}
-
-        assert (False, False, True) == (ctx._data == other, other == ctx._data, ctx._data != other)
-
-    def test_what_is_set_there_is_seen(self, ctx):
-        """A change of the dictionary is a change of the context."""
-        ctx._data["b"] = 2
-
-        assert (2, {"b"}) == (ctx.get("b"), ctx.unsaved_keys())
-
-    def test_what_is_deleted_there_is_gone(self, ctx):
-        """A deletion from the dictionary is a deletion from the context."""
-        del ctx._data["a"]
-
-        assert (None, {"a"}) == (ctx.get("a"), ctx.unsaved_keys())
-
-    @pytest.mark.parametrize(
-        "reading",
-        [
-            dict,
-            copy.copy,
-            copy.deepcopy,
-            lambda data: {**data},
-            lambda data: data | {},
-            lambda data: {} | data,
-            lambda data: data.copy(),
-            lambda data: dict(data.items()),
-            lambda data: dict(zip(data, data.values(), strict=True)),
-            lambda data: {key: data[key] for key in data},
-            lambda data: {key: data.get(key) for key in data},
-            lambda data: {key: data.pop(key) for key in list(data)},
-            lambda data: dict([data.popitem() for _ in range(len(data))]),
-            lambda data: {key: data.setdefault(key) for key in data},
-            lambda data: json.loads(json.dumps(data)),
-            lambda data: json.loads(json.dumps(data, indent=1)),
-        ],
-        ids=[
-            "dict", "copy", "deepcopy", "unpack", "or", "ror", "method-copy", "items", "values", "subscript", "get",
-            "pop", "popitem", "setdefault", "json", "json-indent",
-        ],
-    )  # fmt: skip
-    def test_every_way_of_reading_a_dict_gives_the_values(self, ctx, reading):
-        """No way of reading the live dictionary shows how it is kept inside."""
-
-        assert {"a": 1, "jobs": [1, 2], "deep": {"list": [{"x": 1}]}} == reading(ctx._data)
-
-    def test_clearing_it_clears_the_context(self, ctx):
-        """The dictionary's own clear is seen."""
-        ctx._data.clear()
-
-        assert (0, {"a", "jobs", "deep"}) == (len(ctx), ctx.unsaved_keys())
-
-    def test_its_update_is_seen(self, ctx):
-        """The dictionary's own update is seen."""
-        ctx._data.update(a=2, b=3)
-
-        assert ({"a", "b"}, 2, 3) == (ctx.unsaved_keys(), ctx["a"], ctx["b"])
-
-
-class TestGetAllData:
-    def test_it_holds_everything(self, ctx):
-        """The copy equals the memory."""
-        ctx.set("b", 2)
-
-        assert {"a": 1, "jobs": [1, 2], "deep": {"list": [{"x": 1}]}, "b": 2} == ctx.get_all_data()
-
-    def test_it_is_made_of_plain_types(self, ctx):
-        """The copy is a plain dict of plain values, all the way down."""
-        data = ctx.get_all_data()
-
-        assert (dict, list, dict) == (type(data), type(data["jobs"]), type(data["deep"]["list"][0]))
-
-    def test_changing_the_copy_changes_nothing(self, ctx):
-        """The copy shares nothing mutable with the context."""
-        data = ctx.get_all_data()
-        data["a"] = 99
-        data["jobs"].append(99)
-        data["deep"]["list"][0]["x"] = 99
-
-        assert (1, [1, 2], {"list": [{"x": 1}]}, set()) == (ctx["a"], ctx["jobs"], ctx["deep"], ctx.unsaved_keys())
-
-    def test_changing_the_context_leaves_the_copy(self, ctx):
-        """The copy stays what it was."""
-        data = ctx.get_all_data()
-        ctx["jobs"].append(99)
-
-        assert [1, 2] == data["jobs"]
-
-    def test_it_shares_nothing_with_a_value_that_was_set(self, ctx):
-        """A freshly set value is copied too."""
-        value = [[1]]
-        ctx.set("value", value)
-        ctx.get_all_data()["value"][0].append(2)
-
-        assert [[1]] == value
-
-    def test_it_can_be_dumped(self, ctx):
-        """json.dumps takes the copy as it is."""
-
-        assert '{"a": 1, "jobs": [1, 2], "deep": {"list": [{"x": 1}]}}' == json.dumps(ctx.get_all_data())
-
-    def test_it_keeps_the_order(self, ctx):
-        """The copy has the order of the memory."""
-        ctx.set("0", 0)
-
-        assert ["a", "jobs", "deep", "0"] == list(ctx.get_all_data())
+def arrival(position, write, **texts):
+    """What is known when a call is over, and what the file holds then."""
+    return Arrival(position, FILE.changed(texts), dict.fromkeys(write.keys, write), texts, over=[write])
 
 
 class TestUnsavedKeys:
@@ -519,6 +184,18 @@ class TestExactness:
 
         assert repr(value) == repr(face.open(path).get("x"))
 
+    def test_a_value_that_json_cannot_hold_stays_in_memory_while_others_are_taken_over(self, tmp_path):
+        """What cannot be saved is no loss for an atomic call on the same key that is under way."""
+        ctx = SyncPersistentContext(tmp_path / "state.json")
+        bad = {1, 2}
+
+        def function(value):
+            ctx["k"] = bad
+            return 1
+
+        assert 1 == ctx.mutate("k", function)
+        assert (bad, {"k"}) == (ctx["k"], ctx.unsaved_keys())
+
 
 class TestIdentityOverSave:
     def test_a_set_object_stays_the_live_one(self, face, ctx):
@@ -609,3 +286,99 @@ class TestLoading:
         face.do(ctx.load)
 
         assert ({}, set()) == (dict(ctx), ctx.unsaved_keys())
+
+
+class TestMemory:
+    def test_a_call_that_was_interrupted_before_it_was_noted_ends(self, memory):
+        """A call whose key was not noted yet leaves nothing behind."""
+        write = increment(memory, "a")
+        memory._flights.clear()
+        memory.is_over(write)
+
+        assert {} == memory._writes
+
+    def test_a_change_after_a_call_that_is_over_stays(self, memory):
+        """What was set after a call was made stays, though the call is over before its outcome is taken over."""
+        write = increment(memory, "a")
+        memory.data["a"] = 1
+        memory.is_over(write)
+        memory.absorb(arrival(2, write, a=b"2"))
+
+        assert (1, {"a"}) == (memory.data["a"], memory.unsaved_keys())
+
+    def test_what_arrives_while_another_thread_loads_is_dropped(self, memory, monkeypatch):
+        """An outcome that is taken over while the file is loaded, by another thread, ends there."""
+        write = memory.save("mine")
+        settle = Memory._settle
+
+        def overtaken(self, key, *rest):
+            settle(self, key, *rest)
+            self.load(5, FILE, LiveDict.of(FILE), self.now())
+
+        monkeypatch.setattr(Memory, "_settle", overtaken)
+        memory.absorb(arrival(2, write, a=b"7", b=b"8"))
+
+        assert ({"a": 1, "b": 2}, 5) == (memory.data, memory.position)
+
+    @pytest.mark.parametrize("how", ["set", "deleted"])
+    def test_what_a_handler_does_while_many_changes_are_taken_over_stays(self, memory, monkeypatch, how):
+        """A key that is set or deleted just before it is replaced by what the file holds is an unsaved change."""
+        take_over_all = LiveDict.take_over_all
+
+        def interrupted(live, texts, gone):
+            if how == "set":
+                live["a"] = 5
+            else:
+                del live["a"]
+            take_over_all(live, texts, gone)
+
+        monkeypatch.setattr(LiveDict, "take_over_all", interrupted)
+        save = memory.save("mine")
+        document = FILE.changed({"a": b"7", "b": b"8"})
+        memory.absorb(Arrival(2, document, {}, {}, save, Differences.between(FILE, document), over=[save]))
+
+        assert ({"b": 8} | ({"a": 5} if how == "set" else {}), {"a"}) == (memory.data, memory.unsaved_keys())
+        assert {} == memory._writes
+
+    def test_a_call_is_over_when_its_outcome_has_arrived(self, memory):
+        """Its caller may be told later, and what another one does meanwhile does not count on it."""
+        write = increment(memory, "a")
+        memory.absorb(arrival(2, write, a=b"2"))
+
+        assert ({}, {}) == (memory._writes, memory._flights)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [('{"x": 1, "y": 2}', {"y": 2, "x": 1}), ("1e0", 1.0), ('"\\u0061"', "a"), ("[ 1,2 ]", [1, 2])],
+    ids=["order of keys", "number", "escape", "spaces"],
+)
+class TestTheSameValue:
+    """Each text stands on a line of its own, as the library itself would write it, but is spelt otherwise."""
+
+    @pytest.fixture
+    def ctx(self, face, path, text):
+        """A context on a file that holds the text."""
+        path.write_text(f'{{\n"k": {text}\n}}\n', encoding="utf-8")
+        return face.open(path, on_conflict="raise")
+
+    def test_setting_it_is_no_change(self, face, ctx, path, value, text):
+        """A key that is set to the value it has is not unsaved, and saving leaves the file alone."""
+        before = path.read_bytes()
+        ctx.set("k", value)
+        unsaved = ctx.unsaved_keys()
+        face.do(ctx.save)
+
+        assert (set(), before) == (unsaved, path.read_bytes())
+
+    def test_others_writing_it_is_no_conflict(self, face, ctx, path, value, text):
+        """Who spells a value otherwise has not changed it, and is in no conflict with who did."""
+        path.write_text(f'{{"k": {json.dumps(value)}}}', encoding="utf-8")
+        ctx.set("k", "mine")
+        face.do(ctx.save)
+
+        assert {"k": "mine"} == json.loads(path.read_text(encoding="utf-8"))
+
+    def test_it_is_the_expected_one(self, face, ctx, path, value, text):
+        """A compare_and_set that expects the value finds it."""
+        assert face.do(ctx.compare_and_set, "k", value, "new")

@@ -1,10 +1,18 @@
 """What happens when two contexts changed the same key: mine, theirs, raise, or a function that decides."""
 
+import asyncio
 import json
+import os
 
 import pytest
 
-from persistent_context import MISSING, ConflictError, UnserializableValueError
+from persistent_context import (
+    MISSING,
+    ConflictError,
+    PersistentContext,
+    SyncPersistentContext,
+    UnserializableValueError,
+)
 
 
 def stored(path):
@@ -392,13 +400,126 @@ class TestAFunction:
         assert ({"a"}, [1]) == (ctx.unsaved_keys(), stored(path)["a"])
 
 
-class TestMissing:
-    def test_it_is_not_none(self):
-        """A null is a value; absence is not."""
+class TestMerging:
+    def test_both_contexts_keys_are_kept(self, face, path):
+        """Two contexts that set different keys lose neither."""
+        ctx, other = face.open(path), face.open(path)
+        ctx.set("a", 1)
+        other.set("b", 2)
+        face.do(other.save)
+        face.do(ctx.save)
 
-        assert MISSING is not None
+        assert ({"a": 1, "b": 2}, {"a": 1, "b": 2}) == (stored(path), dict(ctx))
 
-    def test_it_tells_what_it_is(self):
-        """In a traceback one reads what it is."""
+    def test_a_key_that_others_changed_is_kept(self, face, path):
+        """Saving writes only what this context changed."""
+        path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        other.set("b", 2)
+        face.do(other.save)
+        ctx.set("a", 2)
+        face.do(ctx.save)
 
-        assert "MISSING" in repr(MISSING)
+        assert {"a": 2, "b": 2} == stored(path)
+
+    def test_memory_takes_over_what_others_changed(self, face, path):
+        """After a save the memory is the merged state, and saved."""
+        path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        other.set("b", 2)
+        other.set("c", 3)
+        face.do(other.save)
+        ctx.set("a", 2)
+        face.do(ctx.save)
+
+        assert ({"a": 2, "b": 2, "c": 3}, set()) == (dict(ctx), ctx.unsaved_keys())
+
+    def test_my_deletion_is_merged(self, face, path):
+        """A key that this context deleted goes, and nothing else."""
+        path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        other.set("c", 3)
+        face.do(other.save)
+        del ctx["a"]
+        face.do(ctx.save)
+
+        assert ({"b": 1, "c": 3}, {"b": 1, "c": 3}) == (stored(path), dict(ctx))
+
+    def test_others_deletion_is_merged(self, face, path):
+        """A key that another context deleted does not come back."""
+        path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        del other["a"]
+        face.do(other.save)
+        ctx.set("c", 3)
+        face.do(ctx.save)
+
+        assert ({"b": 1, "c": 3}, {"b": 1, "c": 3}) == (stored(path), dict(ctx))
+
+    @pytest.mark.parametrize("value", [2, [1, {"x": 1}], None], ids=repr)
+    def test_the_same_change_on_both_sides_is_no_conflict(self, face, path, value):
+        """Who wants what the other wanted has no quarrel with it."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx, other = face.open(path, on_conflict="raise"), face.open(path)
+        for one in (other, ctx):
+            one.set("a", value)
+            face.do(one.save)
+
+        assert ({"a": value}, set()) == (stored(path), ctx.unsaved_keys())
+
+    def test_the_same_deletion_on_both_sides_is_no_conflict(self, face, path):
+        """Two who delete the same key agree."""
+        path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
+        ctx, other = face.open(path, on_conflict="raise"), face.open(path)
+        for one in (other, ctx):
+            del one["a"]
+            face.do(one.save)
+
+        assert ({"b": 1}, set()) == (stored(path), ctx.unsaved_keys())
+
+    def test_changes_that_met_in_turn_all_stay(self, face, path):
+        """A long exchange between three contexts loses nothing."""
+        contexts = [face.open(path) for _ in range(3)]
+        for turn in range(4):
+            for number, ctx in enumerate(contexts):
+                ctx.set(f"{number}-{turn}", turn)
+                face.do(ctx.save)
+
+        assert {f"{number}-{turn}" for number in range(3) for turn in range(4)} == set(stored(path))
+
+    def test_the_two_faces_share_a_file(self, path):
+        """What one face saved the other merges with."""
+        worker = SyncPersistentContext.create(path)
+        worker.set("sync", 1)
+
+        async def save_between():
+            ctx = await PersistentContext.create(path)
+            worker.save()
+            ctx.set("async", 2)
+            await ctx.save()
+            return dict(ctx)
+
+        assert {"sync": 1, "async": 2} == asyncio.run(save_between())
+
+    def test_a_program_that_knows_nothing_of_us_is_merged_with(self, face, path):
+        """What an editor wrote between load and save is kept."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        ctx.set("a", 2)
+        path.write_text('{"a": 1, "edited": true}', encoding="utf-8")
+        face.do(ctx.save)
+
+        assert {"a": 2, "edited": True} == stored(path)
+
+    def test_a_rewrite_that_keeps_inode_size_and_time_is_seen(self, face, path):
+        """An unchanged inode, size and mtime are no proof of an unchanged file."""
+        path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        status = path.stat()
+        with path.open("r+", encoding="utf-8") as file:
+            file.write('{"a": 1, "b": 2}')
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        ctx.set("a", 5)
+        face.do(ctx.save)
+
+        assert {"a": 5, "b": 2} == stored(path)

@@ -1,12 +1,9 @@
 """The atomic operations: incr, add, compare_and_set and mutate, alone, in groups, from many tasks and threads."""
 
 import asyncio
-import concurrent.futures
-import dataclasses
 import enum
 import json
 import logging
-import threading
 
 import pytest
 
@@ -14,7 +11,7 @@ from persistent_context import (
     MISSING,
     PersistentContext,
     PersistentContextError,
-    Statistics,
+    ReentrantTransactionError,
     SyncPersistentContext,
     UnserializableValueError,
 )
@@ -388,6 +385,22 @@ class TestMutate:
 
         assert [1] == stored(path)["todo"]
 
+    def test_a_function_that_calls_the_same_file_is_told_so(self, tmp_path):
+        """A function under the lock that asks for the lock would wait for itself: it gets an error at once."""
+        ctx = SyncPersistentContext(tmp_path / "state.json")
+        with pytest.raises(ReentrantTransactionError, match="under the lock of this file"):
+            ctx.mutate("n", lambda value: ctx.incr("m"))
+
+        assert {"n": 1} == {"n": ctx.incr("n")}
+
+    @pytest.mark.parametrize("fn", [None, 1, "upper"])
+    def test_what_is_no_function_is_refused_at_once(self, tmp_path, fn):
+        """A mistake in the call is told before anything is locked or written."""
+        with pytest.raises(TypeError, match="fn must be a callable"):
+            SyncPersistentContext(tmp_path / "state.json").mutate("a", fn)
+
+        assert [] == list(tmp_path.iterdir())
+
 
 class TestKeysAndValues:
     @pytest.mark.parametrize("call", [
@@ -520,6 +533,14 @@ class TestUnsavedChanges:
 
         assert (1, {"n": 1}, 100, {"n"}) == (await counting, stored(path), ctx["n"], ctx.unsaved_keys())
 
+    def test_a_bad_value_does_not_hinder_atomic_operations(self, face, path):
+        """Only what is written must be writable."""
+        ctx = face.open(path)
+        ctx.set("x", {1, 2})
+        face.do(ctx.incr, "n")
+
+        assert ({"n": 1}, {"x"}) == (stored(path), ctx.unsaved_keys())
+
 
 class TestAnEmptyStart:
     def test_a_file_that_is_gone(self, face, path):
@@ -544,280 +565,6 @@ class TestAnEmptyStart:
             aside,
             any(record.levelno == logging.WARNING for record in caplog.records),
         )
-
-
-class TestManyAtOnce:
-    async def test_no_task_loses_a_count(self, path):
-        """200 increments of many tasks and several contexts are all counted, and each returned number is unique."""
-        contexts = [await PersistentContext.create(path) for _ in range(4)]
-        numbers = await asyncio.gather(*(contexts[number % 4].incr("n") for number in range(200)))
-
-        assert (list(range(1, 201)), {"n": 200}) == (sorted(numbers), stored(path))
-
-    async def test_tasks_that_call_in_turn_lose_no_count(self, path):
-        """Tasks that each count one after the other are all counted."""
-        contexts = [await PersistentContext.create(path) for _ in range(4)]
-
-        async def count(number):
-            return [await contexts[number % 4].incr("n") for _ in range(10)]
-
-        parts = await asyncio.gather(*(count(number) for number in range(20)))
-
-        assert (list(range(1, 201)), True) == (
-            sorted(number for part in parts for number in part),
-            all(part == sorted(part) for part in parts),
-        )
-
-    async def test_memory_of_every_context_has_what_it_was_told(self, path):
-        """After all calls no context's memory is behind the highest number that it was told."""
-        contexts = [await PersistentContext.create(path) for _ in range(4)]
-        calls = [asyncio.create_task(contexts[number % 4].incr("n")) for number in range(200)]
-        numbers = await asyncio.gather(*calls)
-
-        assert [True] * 4 == [ctx["n"] >= max(numbers[start::4]) for start, ctx in enumerate(contexts)]
-
-    async def test_appending_loses_nothing(self, path):
-        """What many tasks append by mutate is all there, each once."""
-        contexts = [await PersistentContext.create(path) for _ in range(4)]
-        await asyncio.gather(
-            *(contexts[number % 4].mutate("log", lambda log, n=number: [*log, n], default=[]) for number in range(200)),
-        )
-
-        assert list(range(200)) == sorted(stored(path)["log"])
-
-    async def test_operations_of_one_context_keep_their_order(self, path):
-        """What one task called first is applied first."""
-        ctx = await PersistentContext.create(path)
-        calls = [
-            asyncio.create_task(ctx.mutate("log", lambda log, n=number: [*log, n], default=[])) for number in range(100)
-        ]
-        await asyncio.gather(*calls)
-
-        assert list(range(100)) == stored(path)["log"]
-
-    async def test_saves_and_operations_mixed(self, path):
-        """Saves and operations of many contexts at once lose nothing to each other."""
-        contexts = [await PersistentContext.create(path) for _ in range(4)]
-
-        async def work(number):
-            ctx = contexts[number % 4]
-            ctx.set(f"key-{number}", number)
-            await asyncio.gather(ctx.save(), ctx.incr("n"), ctx.mutate("log", lambda log: [*log, number], default=[]))
-
-        await asyncio.gather(*(work(number) for number in range(60)))
-        data = stored(path)
-
-        assert (60, list(range(60)), list(range(60))) == (
-            data.pop("n"),
-            sorted(data.pop("log")),
-            sorted(data[f"key-{number}"] for number in range(60)),
-        )
-
-    def test_threads_with_a_context_each(self, path):
-        """Threads that each have a context of their own lose no count."""
-
-        def count(_):
-            ctx = SyncPersistentContext.create(path)
-            return [ctx.incr("n") for _ in range(25)]
-
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            numbers = [number for part in pool.map(count, range(8)) for number in part]
-
-        assert (list(range(1, 201)), {"n": 200}) == (sorted(numbers), stored(path))
-
-    def test_threads_that_share_a_context(self, path):
-        """Threads that share one context lose no count."""
-        ctx = SyncPersistentContext.create(path)
-
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            numbers = list(pool.map(lambda _: ctx.incr("n"), range(200)))
-
-        assert (list(range(1, 201)), {"n": 200}, 200) == (sorted(numbers), stored(path), ctx["n"])
-
-    def test_threads_that_save_different_keys_of_a_shared_context(self, path):
-        """Threads that set and save in one context lose nothing."""
-        ctx = SyncPersistentContext.create(path)
-
-        def work(number):
-            ctx.set(f"key-{number}", number)
-            ctx.save()
-            return stored(path).get(f"key-{number}")
-
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            seen = list(pool.map(work, range(100)))
-
-        assert (list(range(100)), 100) == (seen, len(stored(path)))
-
-    async def test_threads_and_tasks(self, path):
-        """Workers in threads and tasks in the loop share the count."""
-        ctx = await PersistentContext.create(path)
-
-        def count():
-            worker = SyncPersistentContext.create(path)
-            return [worker.incr("n") for _ in range(25)]
-
-        parts = await asyncio.gather(
-            asyncio.to_thread(count),
-            asyncio.to_thread(count),
-            *(ctx.incr("n") for _ in range(50)),
-        )
-        numbers = [*parts[0], *parts[1], *parts[2:]]
-
-        assert (list(range(1, 101)), {"n": 100}) == (sorted(numbers), stored(path))
-
-
-class TestGroups:
-    async def test_a_function_that_raises_hurts_only_its_own_call(self, path, hold):
-        """Of calls that are carried together, one that fails fails alone."""
-        ctx = await PersistentContext.create(path)
-        other = await PersistentContext.create(path)
-        other.set("saved", True)
-        with hold(path):
-            calls = [
-                asyncio.create_task(call)
-                for call in (
-                    ctx.incr("n"),
-                    ctx.mutate("n", lambda _: 1 / 0),
-                    other.mutate("log", lambda log: [*log, 1], default=[]),
-                    ctx.mutate("n", lambda _: {1}),
-                    other.save(),
-                    ctx.add("bad", object()),
-                    other.incr("log"),
-                    other.incr("n"),
-                    ctx.add("leader", 1),
-                )
-            ]
-            await turns()
-        results = await asyncio.gather(*calls, return_exceptions=True)
-        failures = [
-            isinstance(results[1], ZeroDivisionError),
-            isinstance(results[3], UnserializableValueError),
-            isinstance(results[5], UnserializableValueError),
-            isinstance(results[6], TypeError),
-        ]
-
-        assert (
-            [True] * 4,
-            [1, [1], None, 2, True],
-            {"n": 2, "log": [1], "saved": True, "leader": 1},
-        ) == (failures, [results[number] for number in (0, 2, 4, 7, 8)], stored(path))
-
-    async def test_a_raising_function_leaves_no_trace_in_the_value(self, path, hold):
-        """What a failed call did to the value in place, the next in the group does not see."""
-        path.write_text('{"log": [1]}', encoding="utf-8")
-        ctx = await PersistentContext.create(path)
-
-        def spoil(log):
-            log.append("spoilt")
-            raise LookupError
-
-        with hold(path):
-            calls = [
-                asyncio.create_task(ctx.mutate("log", lambda log: [*log, 2])),
-                asyncio.create_task(ctx.mutate("log", spoil)),
-                asyncio.create_task(ctx.mutate("log", lambda log: [*log, 3])),
-            ]
-            await turns()
-        results = await asyncio.gather(*calls, return_exceptions=True)
-
-        assert ([1, 2], LookupError, [1, 2, 3], {"log": [1, 2, 3]}) == (
-            results[0],
-            type(results[1]),
-            results[2],
-            stored(path),
-        )
-
-    async def test_calls_that_wait_together_are_carried_together(self, path, hold):
-        """Fifty calls that wait for the same lock take two cycles at the most."""
-        ctx = await PersistentContext.create(path)
-        before = ctx.statistics()
-        with hold(path):
-            calls = [asyncio.create_task(ctx.incr("n")) for _ in range(50)]
-            await turns()
-        await asyncio.gather(*calls)
-        after = ctx.statistics()
-
-        assert (50, True, {"n": 50}) == (
-            after.operations - before.operations,
-            1 <= after.commits - before.commits <= 2,
-            stored(path),
-        )
-
-    async def test_a_failed_group_of_nothing_but_failures_writes_nothing(self, path, hold):
-        """Where every call of a group failed, the file is unchanged."""
-        path.write_text('{"s": "text"}', encoding="utf-8")
-        ctx = await PersistentContext.create(path)
-        before = identity(path)
-        with hold(path):
-            calls = [asyncio.create_task(ctx.incr("s")) for _ in range(5)]
-            await turns()
-        results = await asyncio.gather(*calls, return_exceptions=True)
-
-        assert ([True] * 5, before) == ([isinstance(result, TypeError) for result in results], identity(path))
-
-    def test_threads_of_the_sync_face_keep_their_own_errors(self, path):
-        """Among threads too, a call that fails fails alone."""
-        ctx = SyncPersistentContext.create(path)
-        start = threading.Barrier(8)
-
-        def work(number):
-            start.wait()
-            try:
-                return ctx.mutate("n", lambda value: value + 1 if number % 2 else value / 0, default=0)
-            except ZeroDivisionError:
-                return None
-
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            results = list(pool.map(work, range(8)))
-
-        assert ([1, 2, 3, 4], [None] * 4, {"n": 4}) == (sorted(results[1::2]), results[::2], stored(path))
-
-
-class TestStatistics:
-    def test_its_fields(self, face, path):
-        """Statistics are a frozen dataclass of plain numbers."""
-        statistics = face.open(path).statistics()
-        names = {"commits", "operations", "waits", "wait_seconds", "hold_seconds", "bytes_read", "bytes_written"}
-
-        assert (set(), True, True) == (
-            names - {field.name for field in dataclasses.fields(statistics)},
-            isinstance(statistics, Statistics),
-            all(isinstance(value, int | float) and value >= 0 for value in dataclasses.astuple(statistics)),
-        )
-
-    def test_it_is_frozen(self, face, path):
-        """Statistics are a picture of a moment."""
-        statistics = face.open(path).statistics()
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            statistics.commits = 1
-
-    def test_it_counts_commits_and_operations(self, face, path):
-        """Each call is an operation; calls one after the other are a commit each."""
-        ctx = face.open(path)
-        before = ctx.statistics()
-        for _ in range(3):
-            face.do(ctx.incr, "n")
-        after = ctx.statistics()
-
-        assert (3, 3) == (after.commits - before.commits, after.operations - before.operations)
-
-    def test_it_counts_bytes(self, face, path):
-        """What was written is counted."""
-        ctx = face.open(path)
-        before = ctx.statistics()
-        ctx.set("a", "x" * 1000)
-        face.do(ctx.save)
-
-        assert True is (ctx.statistics().bytes_written - before.bytes_written >= 1000)
-
-    def test_a_save_without_changes_is_no_commit(self, face, path):
-        """What wrote nothing committed nothing."""
-        path.write_text('{"a": 1}', encoding="utf-8")
-        ctx = face.open(path)
-        before = ctx.statistics()
-        face.do(ctx.save)
-
-        assert (before.commits, before.bytes_written) == (ctx.statistics().commits, ctx.statistics().bytes_written)
 
 
 class TestErrorsOfOperations:

@@ -2,15 +2,35 @@
 
 import asyncio
 import contextlib
+import gc
+import itertools
 import json
 import threading
 
+import pytest
+
 from persistent_context import MISSING, PersistentContext, SyncPersistentContext
+from persistent_context._model.tracking import Own, Tracker
+from persistent_context._stores.jsonfile.document import EMPTY
 
 
 def stored(path):
     """What any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+async def turns(count=50):
+    """Let every other task run until it waits for something outside."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+FILE = EMPTY.changed({"a": b"1", "b": b"2"})
+
+
+def _noted(notes, function, self, key, *rest):
+    notes.append(key)
+    return function(self, key, *rest)
 
 
 class TestCallsMadeAtOnce:
@@ -318,3 +338,328 @@ class TestWhatWasOnlyLookedAt:
         await ctx.save()
 
         assert (1, 2, {"k": 2}, set()) == (looked, ctx["k"], stored(path), ctx.unsaved_keys())
+
+
+class TestTheSnapshot:
+    async def test_a_change_during_the_save_stays_unsaved(self, path):
+        """A save writes what memory held at the call, and forgets nothing that came later."""
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        saving = asyncio.create_task(ctx.save())
+        await asyncio.sleep(0)
+        ctx.set("a", 2)
+        await saving
+
+        assert ({"a": 1}, 2, {"a"}) == (stored(path), ctx.get("a"), ctx.unsaved_keys())
+
+    async def test_a_change_while_another_program_holds_the_lock(self, path, hold):
+        """The snapshot is the call's, however long the save waits."""
+        path.write_text('{"a": 0, "jobs": [1], "gone": 1, "kept": 1}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            ctx.set("a", 2)
+            ctx["jobs"].append(2)
+            del ctx["gone"]
+            ctx.set("new", 1)
+        await saving
+
+        assert ({"a": 1, "jobs": [1], "gone": 1, "kept": 1}, {"a", "jobs", "gone", "new"}) == (
+            stored(path),
+            ctx.unsaved_keys(),
+        )
+
+    async def test_memory_keeps_the_changes_made_during_the_save(self, path, hold):
+        """What was changed while it wrote is still there, and so is what others wrote."""
+        path.write_text('{"a": 0, "jobs": [1], "gone": 1}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        jobs = ctx["jobs"]
+        ctx.set("a", 1)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            jobs.append(2)
+            del ctx["gone"]
+            path.write_text('{"a": 0, "jobs": [1], "gone": 1, "theirs": 1}', encoding="utf-8")
+        await saving
+
+        assert ({"a": 1, "jobs": [1, 2], "theirs": 1}, True) == (dict(ctx), jobs is ctx["jobs"])
+
+    async def test_the_changes_made_during_the_save_are_saved_by_the_next(self, path, hold):
+        """The next save writes what this one did not."""
+        path.write_text('{"a": 0, "jobs": [1], "gone": 1}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            ctx["jobs"].append(2)
+            del ctx["gone"]
+        await saving
+        await ctx.save()
+
+        assert ({"a": 1, "jobs": [1, 2]}, set()) == (stored(path), ctx.unsaved_keys())
+
+    async def test_a_change_undone_during_the_save_is_unsaved(self, path, hold):
+        """Going back to the old value is a change against what was written."""
+        path.write_text('{"a": 0}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            ctx.set("a", 0)
+        await saving
+
+        assert ({"a": 1}, 0, {"a"}) == (stored(path), ctx.get("a"), ctx.unsaved_keys())
+
+    async def test_a_change_during_the_save_of_a_key_that_others_changed(self, path, hold):
+        """What was changed while it wrote wins over what others wrote to that key."""
+        path.write_text('{"a": 0, "b": 0}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            ctx.set("b", "mine")
+            path.write_text('{"a": 0, "b": "theirs"}', encoding="utf-8")
+        await saving
+
+        assert ({"a": 1, "b": "theirs"}, "mine", {"b"}) == (stored(path), ctx.get("b"), ctx.unsaved_keys())
+
+    async def test_a_key_added_before_and_deleted_during_the_save_is_unsaved(self, path, hold):
+        """A key that the save writes and that is deleted meanwhile stays deleted in memory, unsaved."""
+        path.write_text('{"a": 0}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        ctx.set("b", 1)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            del ctx["b"]
+        await saving
+
+        assert ({"a": 0, "b": 1}, False, {"b"}) == (stored(path), "b" in ctx, ctx.unsaved_keys())
+
+    async def test_a_change_in_place_undone_during_the_save_is_unsaved(self, path, hold):
+        """Going back in place is a change against what was written."""
+        path.write_text('{"jobs": [1]}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        jobs = ctx["jobs"]
+        jobs.append(2)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            jobs.pop()
+        await saving
+
+        assert ({"jobs": [1, 2]}, [1], {"jobs"}, True) == (stored(path), jobs, ctx.unsaved_keys(), jobs is ctx["jobs"])
+
+    async def test_two_saves_at_once_write_both_snapshots(self, path):
+        """A second save that overtakes nothing leaves nothing unsaved."""
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        first = asyncio.create_task(ctx.save())
+        await asyncio.sleep(0)
+        ctx.set("b", 2)
+        second = asyncio.create_task(ctx.save())
+        await asyncio.gather(first, second)
+
+        assert ({"a": 1, "b": 2}, set()) == (stored(path), ctx.unsaved_keys())
+
+    async def test_many_saves_at_once_end_with_the_last_value(self, path):
+        """However many saves run at once, the file ends at the newest value."""
+        ctx = await PersistentContext.create(path)
+        savings = []
+        for number in range(20):
+            ctx.set("a", number)
+            savings.append(asyncio.create_task(ctx.save()))
+            await asyncio.sleep(0)
+        await asyncio.gather(*savings)
+
+        assert ({"a": 19}, set()) == (stored(path), ctx.unsaved_keys())
+
+    async def test_many_contexts_at_once_lose_nothing(self, path):
+        """Saves of many contexts at once are merged."""
+        contexts = [await PersistentContext.create(path) for _ in range(20)]
+        for number, ctx in enumerate(contexts):
+            ctx.set(f"key-{number}", number)
+        await asyncio.gather(*(ctx.save() for ctx in contexts))
+
+        assert {f"key-{number}": number for number in range(20)} == stored(path)
+
+
+class TestTheTracker:
+    def test_the_file_is_not_read_while_it_is_written(self):
+        """A reading beside a write says nothing of whether it is older or newer."""
+        tracker, readings = Tracker(), []
+        tracker.is_writing = True
+
+        assert (None, []) == (tracker.read_between(3, lambda: readings.append(None)), readings)
+
+    def test_a_listener_that_is_gone_is_not_told(self):
+        """Only those who still listen are told of what is written."""
+        tracker, told = Tracker(), []
+
+        class Listener:
+            def note(self, position, document, texts):
+                told.append((position, dict(texts)))
+
+        one, other = Listener(), Listener()
+        tracker.listen(one)
+        tracker.listen(other)
+        del one
+        gc.collect()
+        tracker.note(3, FILE, {"a": Own(MISSING, 3)}, {"a": MISSING})
+
+        assert [(3, {"a": MISSING})] == told
+
+    def test_keys_are_forgotten_when_all_calls_know_of_them(self):
+        """What was written up to the horizon is not kept; what was written again since is."""
+        tracker = Tracker()
+        for position, key in zip(itertools.count(1), "aba"):
+            tracker.note(position, FILE, {key: Own(b"1", position)}, {key: b"1"})
+        tracker.horizon = 2
+        tracker.note(4, FILE, {}, {})
+
+        assert (0, 3) == (tracker.own("b").written, tracker.own("a").written)
+
+
+class TestReadings:
+    def test_one_beside_a_commit_is_older_than_that(self, path, monkeypatch):
+        """What a load read before a call of the same context wrote is not put over the result of the call."""
+        ctx = SyncPersistentContext.create(path)
+        store = ctx._attach().store
+        read, overtaken = type(store).read, []
+
+        def slow(self):
+            document = read(self)
+            if threading.current_thread() is threading.main_thread() and len(overtaken) < 9:
+                overtaken.append(True)
+                caller = threading.Thread(target=ctx.incr, args=["n"])
+                caller.start()
+                caller.join(60)
+            return document
+
+        monkeypatch.setattr(type(store), "read", slow)
+        ctx.load()
+
+        assert (stored(path), set()) == (dict(ctx), ctx.unsaved_keys())
+
+    def test_one_does_not_undo_a_later_one(self, path, monkeypatch):
+        """Of two loads, what the thread has read that began later stays, though the other one is the last to end."""
+        path.write_text('{"n": 1}', encoding="utf-8")
+        ctx = SyncPersistentContext.create(path)
+        store = ctx._attach().store
+        read = type(store).read
+
+        def slow(self):
+            document = read(self)
+            if threading.current_thread() is threading.main_thread():
+                path.write_text('{"n": 2}', encoding="utf-8")
+                other = threading.Thread(target=ctx.load)
+                other.start()
+                other.join(60)
+            return document
+
+        monkeypatch.setattr(type(store), "read", slow)
+        ctx.load()
+
+        assert 2 == ctx["n"]
+
+
+class TestManyChanges:
+    """What others changed is taken over key by key where something was done here, and else all at once."""
+
+    def test_what_was_not_touched_is_taken_over_at_once(self, path, monkeypatch):
+        """A save looks singly at those of many changed keys only that it has to."""
+        ctx, other = (SyncPersistentContext.create(path, durable=False) for _ in range(2))
+        other.update({f"k{number}": number for number in range(500)})
+        other.save()
+        ctx.save()
+        settled, settle = [], type(ctx._memory)._settle
+        monkeypatch.setattr(
+            type(ctx._memory), "_settle", lambda self, key, *rest: _noted(settled, settle, self, key, *rest)
+        )
+        assert (3, 4, 5) == (ctx["k3"], ctx["k4"], ctx["k5"])
+        ctx["k4"], ctx["mine"] = "mine", 1
+        del ctx["k5"]
+        other.update({f"k{number}": -number for number in range(300)})
+        for number in range(300, 400):
+            del other[f"k{number}"]
+        other["new"] = 1
+        other.save()
+        settled.clear()
+        ctx.save()
+        expected = {f"k{number}": -number for number in range(300)} | {
+            f"k{number}": number for number in range(400, 500)
+        }
+        expected = {**expected, "k4": "mine", "new": 1, "mine": 1}
+        del expected["k5"]
+
+        assert {"k3", "k4", "k5", "mine"} == {*settled}
+        assert (expected, stored(path), set()) == (dict(ctx), dict(ctx), ctx.unsaved_keys())
+
+
+class TestGrowth:
+    """A queue whose jobs come and go takes the room of those that are there."""
+
+    @staticmethod
+    def size(ctx):
+        """How many entries the tables of a context have, which are no values."""
+        memory = ctx._memory
+        tables = [
+            memory.data,
+            memory.data.touched,
+            memory.data.appended,
+            memory.data.moved,
+            memory._ahead,
+            memory._writes,
+            memory._flights,
+            memory.tracker._own,
+            memory.tracker._log,
+        ]
+        return sum(map(len, tables))
+
+    @pytest.mark.parametrize("how", ["atomic", "saved", "transacted", "never saved"])
+    def test_of_a_blocking_context(self, path, how):
+        """Whatever calls add and remove the keys."""
+        ctx = SyncPersistentContext(path, durable=False)
+        for number in range(400):
+            key = f"job-{number}"
+            if how == "atomic":
+                ctx.add(key, "x" * 100)
+                ctx.compare_and_set(key, "x" * 100, MISSING)
+            elif how == "saved":
+                ctx[key] = number
+                ctx.save()
+                del ctx[key]
+                ctx.save()
+            elif how == "never saved":
+                ctx[key] = number
+                del ctx[key]
+                ctx.save()
+            else:
+                with ctx.transaction() as tx:
+                    tx[key] = number
+                with ctx.transaction() as tx:
+                    del tx[key]
+
+        assert (True, {}) == (self.size(ctx) < 20, stored(path))
+
+    async def test_of_an_asynchronous_context_that_is_never_idle(self, path):
+        """Also while some call is always under way."""
+        ctx = PersistentContext(path, durable=False)
+
+        async def work(worker):
+            for number in range(60):
+                key = f"job-{worker}-{number}"
+                await ctx.add(key, "x" * 100)
+                await ctx.compare_and_set(key, "x" * 100, MISSING)
+
+        await asyncio.gather(*map(work, range(8)))
+        await ctx.incr("n")
+        gc.collect()
+
+        assert (True, {"n": 1}) == (self.size(ctx) < 40, stored(path))

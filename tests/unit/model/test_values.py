@@ -856,6 +856,20 @@ class TestClassesThatRaise:
         with pytest.raises(UnserializableValueError, match=r"must be a str, not numpy\.bool$"):
             ctx.set(foreign(), 1)
 
+    def test_a_value_that_compares_unlike_what_comes_back_is_refused(self, tmp_path):
+        """What JSON gives back must be equal to what was saved."""
+
+        class Odd(dict):
+            __hash__ = None
+
+            def __eq__(self, other):
+                return False
+
+        ctx = SyncPersistentContext(tmp_path / "state.json")
+        ctx["a"] = Odd()
+        with pytest.raises(UnserializableValueError, match="does not compare equal"):
+            ctx.save()
+
 
 class TestTheLimitOfDigits:
     @pytest.fixture
@@ -1074,6 +1088,17 @@ class TestWhatComesBackEqual:
 
         assert text([2**64, 0.1 + 0.2, 1.0]) == text([written["int"], written["float"], written["whole"]])
 
+    def test_much_that_is_nested_little_is_accepted(self, tmp_path):
+        """The bound is for how deep values nest, and not for how many there are."""
+        value = []
+        for _ in range(20):
+            value = [value, [], {"a": value}] if len(json.dumps(value)) < 10_000 else [value, "[" * 1000]
+        ctx = SyncPersistentContext(tmp_path / "state.json")
+        ctx["a"] = value
+        ctx.save()
+
+        assert value == SyncPersistentContext.create(tmp_path / "state.json")["a"]
+
 
 # ---------------------------------------- properties
 
@@ -1167,3 +1192,9 @@ class TestProperties:
 
             assert written == path.read_bytes()
             assert key in ctx.unsaved_keys()
+
+
+class TestMissing:
+    def test_it_says_what_it_is_and_is_false(self) -> None:
+        """MISSING reads well in a message, and in a condition; a null is a value, and absence is not."""
+        assert ("MISSING", False, False) == (repr(MISSING), bool(MISSING), MISSING is None)

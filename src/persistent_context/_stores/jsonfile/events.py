@@ -20,9 +20,9 @@ _TICKS: Final = 40
 
 
 class FileSubscription:
-    """Notifies, from its own thread, when a file may have changed, and periodically anyway; see :meth:`Store.subscribe`.
+    """Notifies, from its own thread, when a file may have changed; see :meth:`Store.subscribe`.
 
-    File system events make it fast, and the periodic calls make it reliable: events are lost when too many come at
+    File system events make it fast, and periodic calls make it reliable: events are lost when too many come at
     once, and are not available on every file system. Without the package watchfiles, or where it cannot watch, the
     calls come often enough to see changes in time.
 

@@ -1,14 +1,18 @@
 """The lock between processes, from within: how a wait ends, what survives an error, and who counts as alive."""
 
+import asyncio
 import errno
+import json
 import os
 import signal
+import stat
 import sys
 import threading
+import time
 
 import pytest
 
-from persistent_context import LockTimeoutError, SyncPersistentContext
+from persistent_context import LockTimeoutError, PersistentContext, SyncPersistentContext
 from persistent_context._stores.jsonfile import flock as _flock
 from persistent_context._stores.jsonfile import lock as _lock
 from persistent_context._stores.jsonfile import stamp as _stamp
@@ -92,6 +96,50 @@ def is_free(path):
     if held:
         held.release()
     return held is not None
+
+
+@pytest.fixture
+def created(monkeypatch):
+    """The mode with which each file is made, by the end of its name, in a process that lets in everybody it may."""
+    modes = {}
+    real = os.open
+
+    def recording(path, flags, mode=0o777, **options):
+        fd = real(path, flags, mode, **options)
+        if flags & os.O_CREAT:
+            modes[os.path.splitext(path)[1]] = stat.S_IMODE(os.fstat(fd).st_mode)
+        return fd
+
+    monkeypatch.setattr(os, "open", recording)
+    mask = os.umask(0)
+    yield modes
+    os.umask(mask)
+
+
+def stored(path):
+    """What any other program reads in the file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def queued(path):
+    """Wait until somebody stands in the kernel's queue for the lock; return whether this came to pass."""
+    if not os.path.exists("/proc/locks"):
+        pytest.skip("needs /proc/locks to see who waits for a lock: run on Linux")
+
+    def stands():
+        lock = f":{path.with_name('state.json.lock').stat().st_ino} "
+        with open("/proc/locks", encoding="ascii") as file:
+            return any(" -> FLOCK" in line and lock in line for line in file)
+
+    def wait():
+        tick = threading.Event()
+        deadline = time.monotonic() + 10
+        while not (found := stands()) and time.monotonic() < deadline:
+            tick.wait(0.005)
+        return found
+
+    return wait
 
 
 class TestAWaitInVain:
@@ -254,6 +302,16 @@ class TestWaiting:
 
         assert [0, 1, 1] == counts
 
+    def test_who_waits_stands_in_the_queue_of_the_kernel(self, path, hold, queued):
+        """A process that waits for the lock is in the kernel's queue, where nobody overtakes it."""
+        caller = threading.Thread(target=SyncPersistentContext(path).incr, args=["n"])
+        with hold(path):
+            caller.start()
+            found = queued()
+        caller.join()
+
+        assert (True, {"n": 1}) == (found, stored(path))
+
 
 class TestReleasing:
     def test_an_unlock_that_fails_is_made_up_for_by_closing(self, path, monkeypatch, caplog):
@@ -353,3 +411,81 @@ class TestWindows:
         monkeypatch.setattr(os, "name", "nt")
 
         assert not _stamp._is_alive(os.getpid(), None)
+
+
+class TestTheLockFile:
+    def test_without_proc_a_process_is_asked_for_by_a_signal(self, monkeypatch):
+        """Where nothing tells when a process began, a pid that nobody has is dead, and any other one lives."""
+        monkeypatch.setattr(_stamp, "_process", lambda pid: None)
+        monkeypatch.setattr(os.path, "exists", lambda path: False)
+
+        def answer(pid, number):
+            if pid == 1:
+                raise PermissionError
+            if pid == 2:
+                raise ProcessLookupError
+
+        monkeypatch.setattr(os, "kill", answer)
+
+        assert [True, False, True] == [_stamp._is_alive(pid, None) for pid in (1, 2, 3)]
+
+    def test_without_proc_nothing_tells_one_numbering_of_processes_from_another(self, monkeypatch):
+        """On a system that has no /proc the stamp says less, and the lock works."""
+
+        def fail(path):
+            raise FileNotFoundError(path)
+
+        monkeypatch.setattr(os, "readlink", fail)
+
+        assert _stamp._pid_space() is None
+
+    def test_a_lock_file_that_another_process_makes_at_the_same_moment_is_the_one(self, tmp_path, monkeypatch):
+        """Of two processes that find no lock file, both take the one that the faster of them made."""
+        path, real = tmp_path / "state.json", os.open
+
+        def too_late(name, flags, mode=0o777, **options):
+            if str(name).endswith(".lock") and flags & os.O_EXCL:
+                os.close(real(name, flags, mode))
+            return real(name, flags, mode, **options)
+
+        monkeypatch.setattr(os, "open", too_late)
+
+        assert 1 == SyncPersistentContext(path).incr("n")
+
+    def test_a_forked_child_that_holds_nothing_releases_nothing(self, tmp_path):
+        """Releasing what is not held is no error, and no other's loss."""
+        path = tmp_path / "state.json"
+        lock = _lock.FileLock(f"{path}.lock", str(path))
+        lock.acquire("test", wait=False)
+        lock.forget_after_fork()
+        lock.release()
+
+        assert 1 == SyncPersistentContext(path).incr("n")
+
+    def test_it_is_never_open_to_more_users_than_the_file(self, path, created):
+        """From its first moment on, nobody can lock who could not write the file."""
+        path.write_text("{}", encoding="utf-8")
+        path.chmod(0o600)
+        SyncPersistentContext(path).incr("n")
+
+        assert 0o600 == created[".lock"]
+
+    def test_a_deleted_one_that_was_waited_for_is_no_lock(self, path, hold, queued):
+        """A transaction whose lock file is deleted while it waits has its turn under the new one, and commits."""
+
+        async def wait():
+            ctx = await PersistentContext.create(path)
+            lock = path.with_name("state.json.lock")
+
+            async def transact():
+                async with ctx.transaction() as tx:
+                    tx["n"] = 1
+                    return lock.exists()
+
+            with hold(path):
+                waiting = asyncio.create_task(transact())
+                assert await asyncio.to_thread(queued)
+                lock.unlink()
+            return await waiting
+
+        assert (True, {"n": 1}) == (asyncio.run(wait()), stored(path))

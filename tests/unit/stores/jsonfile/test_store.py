@@ -1,4 +1,4 @@
-"""The store on one JSON file: what is durable when a call returns, and what may happen to the place meanwhile."""
+"""The store in one JSON file: what it writes and what it leaves alone, and what may happen to the place meanwhile."""
 
 import errno
 import json
@@ -12,26 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from persistent_context import DurabilityUnknownError, LockLostError, NotARegularFileError, SyncPersistentContext
-from persistent_context._stores.jsonfile import files as _files
+from persistent_context import LockLostError, NotARegularFileError, SyncPersistentContext
 from persistent_context._stores.jsonfile import store as _store
 from persistent_context._stores.jsonfile.store import JsonFileStore
-
-STOP_AT_THE_FIRST_SYNC_IN_A_NEW_DIRECTORY = """
-import os, sys
-from persistent_context import SyncPersistentContext
-
-path, sync = sys.argv[1], os.fsync
-
-def stop(fd):
-    if os.path.isdir(os.path.dirname(path)):
-        print("made", flush=True)
-        sys.stdin.readline()
-    sync(fd)
-
-os.fsync = stop
-SyncPersistentContext(path).incr("n")
-"""
 
 DIE_BEFORE_THE_RENAME = """
 import os, signal, sys
@@ -107,201 +90,10 @@ def temporaries(path):
     return sorted(set(os.listdir(path.parent)) - {path.name, f"{path.name}.lock"})
 
 
-@pytest.fixture
-def synced(monkeypatch):
-    """The names of the files and directories that this process syncs, in their order."""
-    if sys.platform != "linux":
-        pytest.skip("looks descriptors up in /proc: run on Linux")
-    names, real = [], os.fsync
-
-    def sync(fd):
-        real(fd)
-        names.append(os.readlink(f"/proc/self/fd/{fd}"))
-
-    monkeypatch.setattr(os, "fsync", sync)
-    return names
-
-
-@pytest.fixture
-def broken_disk(monkeypatch):
-    """A disk that cannot sync any more."""
-
-    def fail(fd):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(os, "fsync", fail)
-
-
-NOTHING_TO_WRITE = {
-    "save": lambda face, ctx: (ctx.set("a", 1), face.do(ctx.save)),
-    "compare_and_set": lambda face, ctx: face.do(ctx.compare_and_set, "a", 1, 1),
-    "incr by nothing": lambda face, ctx: face.do(ctx.incr, "a", 0),
-    "mutate": lambda face, ctx: face.do(ctx.mutate, "a", lambda value: value),
-    "transaction": lambda face, ctx: face.inside(ctx.transaction, lambda tx: tx.update(a=1)),
-}
-
-
-class TestADurableCallThatWritesNothing:
-    @pytest.fixture
-    def unsynced(self, path):
-        """A file that another process has written without a sync, in a directory that is not synced either."""
-        SyncPersistentContext(path, durable=False).incr("a")
-        return path
-
-    @pytest.mark.parametrize("call", NOTHING_TO_WRITE)
-    def test_it_syncs_what_it_found(self, face, unsynced, synced, call):
-        """What a call acknowledges survives a power loss, also if somebody else has written it without a sync."""
-        ctx, before = face.open(unsynced), unsynced.stat()
-        NOTHING_TO_WRITE[call](face, ctx)
-        first = synced.copy()
-        synced.clear()
-        NOTHING_TO_WRITE[call](face, ctx)
-        directory = unsynced.parent
-
-        assert ([str(unsynced), str(directory), str(directory.parent)], [str(unsynced), str(directory)]) == (
-            first,
-            synced,
-        )
-        assert os.path.samestat(before, unsynced.stat())
-
-    @pytest.mark.parametrize("call", NOTHING_TO_WRITE)
-    def test_one_that_is_not_to_be_durable_syncs_nothing(self, face, unsynced, synced, call):
-        """``durable=False`` leaves this out as well."""
-        NOTHING_TO_WRITE[call](face, face.open(unsynced, durable=False))
-
-        assert [] == synced
-
-    def test_a_missing_file_needs_no_sync(self, face, path, synced):
-        """Where nothing was found, nothing can be lost."""
-        ctx = face.open(path)
-        face.do(ctx.compare_and_set, "a", 1, 2)
-
-        assert ([], False) == (synced, path.exists())
-
-    def test_a_session_syncs_the_document_that_it_read(self, unsynced, synced):
-        """Whoever commits the very document that was read, durably, can rely on it."""
-        for durable in (False, True):
-            session = JsonFileStore(str(unsynced)).begin("test", wait=False)
-            session.commit(session.read(), durable=durable)
-            session.close(1)
-
-        assert [str(unsynced), str(unsynced.parent), str(unsynced.parent.parent)] == synced
-
-    def test_a_file_that_is_gone_by_then_needs_none(self, unsynced, synced):
-        """Somebody who takes no lock may remove the file after it was read."""
-        session = JsonFileStore(str(unsynced)).begin("test", wait=False)
-        document = session.read()
-        unsynced.unlink()
-        session.commit(document, durable=True)
-        session.close(1)
-
-        assert [] == synced
-
-    def test_a_failure_leaves_durability_unknown(self, face, unsynced, broken_disk):
-        """The caller is told that what the file holds may not survive, and memory holds it."""
-        ctx = face.open(unsynced)
-        ctx.set("a", 1)
-        with pytest.raises(DurabilityUnknownError, match=r"nothing to write.*unknown.*Input/output error") as caught:
-            face.do(ctx.save)
-
-        assert (errno.EIO, str(unsynced)) == (caught.value.errno, caught.value.filename)
-        assert ({"a": 1}, set(), {"a": 1}) == (dict(ctx), ctx.unsaved_keys(), stored(unsynced))
-
-    def test_windows_syncs_only_what_it_may_write(self, path, monkeypatch):
-        """There, a file is opened for writing to be synced."""
-        flags, real = [], os.open
-        SyncPersistentContext(path).save()
-        monkeypatch.setattr(_files, "sys", SimpleNamespace(platform="win32"))
-
-        def recording(name, how, mode=0o777):
-            flags.append(how & (os.O_RDWR | os.O_CREAT))
-            return real(name, how, mode)
-
-        monkeypatch.setattr(os, "open", recording)
-        _files.make_durable(str(path), new_directory=True)
-
-        assert [os.O_RDWR] == flags
-
-
-class TestANewDirectory:
-    def test_one_whose_maker_was_killed_is_synced_by_the_next(self, tmp_path, spawn, synced):
-        """Nothing is acknowledged before the directory's own name is durable, whoever made the directory."""
-        path = tmp_path / "new" / "state.json"
-        maker = spawn(STOP_AT_THE_FIRST_SYNC_IN_A_NEW_DIRECTORY, path)
-        assert "made" == maker.hear()
-        maker.kill()
-        number = SyncPersistentContext(path).incr("n")
-
-        assert (1, True) == (number, str(tmp_path) in synced)
-
-    def test_one_whose_maker_does_not_care_is_synced_by_who_does(self, tmp_path, synced):
-        """After ``durable=False`` nothing is taken for durable, and after a durable call all is."""
-        path = tmp_path / "new" / "state.json"
-        careless, careful = (SyncPersistentContext(path, durable=durable) for durable in (False, True))
-        counts = []
-        for ctx in (careless, careless, careful, careful, careless, careful):
-            before = synced.count(str(tmp_path))
-            ctx.incr("n")
-            counts.append(synced.count(str(tmp_path)) - before)
-
-        assert [0, 0, 1, 0, 0, 0] == counts
-
-    def test_it_is_synced_before_there_is_another_one_in_it(self, tmp_path, synced, monkeypatch):
-        """Whoever finds a directory of ours can rely on those above it, though their makers be slow."""
-        made, real = [], os.mkdir
-
-        def make(name, *arguments):
-            made.append(os.path.dirname(os.path.dirname(name)) in synced)
-            real(name, *arguments)
-
-        monkeypatch.setattr(os, "mkdir", make)
-        SyncPersistentContext(tmp_path / "a" / "b" / "c" / "state.json", durable=False).incr("n")
-
-        assert [True, True, True] == made
-
-    def test_one_that_another_process_makes_at_the_same_moment_will_do(self, tmp_path, monkeypatch):
-        """Of two processes that find no directory, both use the one that the faster of them made."""
-        path, real = tmp_path / "a" / "b" / "state.json", os.mkdir
-
-        def too_late(name, *arguments):
-            real(name, *arguments)
-            real(name, *arguments)
-
-        monkeypatch.setattr(os, "mkdir", too_late)
-
-        assert 1 == SyncPersistentContext(path).incr("n")
-
-    @pytest.mark.parametrize("code", [errno.EACCES, errno.EINVAL, errno.EROFS])
-    def test_where_no_directory_can_be_made_none_is_synced(self, path, monkeypatch, code):
-        """The directory above may be on a file system that is only read, or belong to somebody else."""
-        real = os.fsync
-
-        def refuse(fd):
-            if os.path.samestat(os.fstat(fd), path.parent.parent.stat()):
-                raise OSError(code, os.strerror(code))
-            real(fd)
-
-        monkeypatch.setattr(os, "fsync", refuse)
-
-        assert (1, 2) == tuple(SyncPersistentContext(path).incr("n") for _ in range(2))
-
-    def test_one_that_cannot_be_synced_leaves_durability_unknown(self, path, monkeypatch):
-        """Until it could be synced no call says that it is durable, but the change is there."""
-        real, broken = os.fsync, True
-
-        def fail(fd):
-            if broken and os.path.samestat(os.fstat(fd), path.parent.parent.stat()):
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            real(fd)
-
-        monkeypatch.setattr(os, "fsync", fail)
-        ctx = SyncPersistentContext(path)
-        for _ in range(2):
-            with pytest.raises(DurabilityUnknownError):
-                ctx.incr("n")
-        broken = False
-
-        assert (3, {"n": 3}) == (ctx.incr("n"), stored(path))
+def identity(path):
+    """What tells one writing of a file from another."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, path.read_bytes()
 
 
 class TestTheDirectoryIsRemoved:
@@ -320,6 +112,7 @@ class TestTheDirectoryIsRemoved:
 
         assert "there" == face.do(ctx.mutate, "n", remove_once)
         assert ({"n": "there"}, [None, None]) == (stored(path), calls)
+        assert [1, 2] == [face.do(ctx.incr, "m"), face.do(face.open(path, lock_timeout=5).incr, "m")]
 
     def test_under_a_transaction(self, face, path):
         """It cannot be repeated, and so it is told that its lock was lost."""
@@ -490,6 +283,18 @@ class TestReading:
 
         assert [1, 1, 1, 2, 2, 3] == warnings
 
+    def test_a_file_that_is_finished_between_two_looks_is_taken(self, path, monkeypatch):
+        """A program that takes no lock, and is just writing the file in place, is given the time to finish."""
+        path.write_text('{"theirs": ', encoding="utf-8")
+
+        def finish_it(_seconds):
+            path.write_text('{"theirs": 1}', encoding="utf-8")
+
+        monkeypatch.setattr(_store, "time", SimpleNamespace(sleep=finish_it, monotonic=time.monotonic))
+        SyncPersistentContext(path).incr("n")
+
+        assert ({"theirs": 1, "n": 1}, []) == (stored(path), temporaries(path))
+
 
 class TestWaitingInVain:
     def test_an_abandoned_begin_makes_room_for_another_one(self, path, hold):
@@ -514,23 +319,6 @@ class TestWaitingInVain:
         assert (True, True, [None], {"n": 1}) == (in_vain, abandoned, ended, stored(path))
 
 
-class TestALook:
-    def test_one_that_fails_is_told(self, path, monkeypatch):
-        """What access rights the file has is not guessed when the disk does not say."""
-        stat = os.stat
-
-        def fail(name, **options):
-            if name == str(path):
-                raise OSError(errno.EIO, os.strerror(errno.EIO), name)
-            return stat(name, **options)
-
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
-            patch.setattr(os, "stat", fail)
-            _files.share_access(str(path), 0)
-
-        assert not path.exists()
-
-
 class TestLeftovers:
     def test_one_of_a_holder_that_crashed_is_removed_by_who_has_looked_before(self, path, spawn):
         """A context that has been at work for long removes what others leave who are killed meanwhile."""
@@ -542,25 +330,6 @@ class TestLeftovers:
         ctx.incr("n")
 
         assert (1, [], {"n": 2}) == (len(left), temporaries(path), stored(path))
-
-
-class TestMovingAside:
-    @pytest.mark.parametrize(
-        ("content", "durable"), [("corrupt", True), ("corrupt", False), ('{"a": 1, "a": 2}', True)]
-    )
-    def test_the_new_name_is_durable_before_the_old_one_is_gone(self, path, synced, monkeypatch, content, durable):
-        """What was moved aside, or kept, survives a power loss after the file was replaced."""
-        path.write_text(content, encoding="utf-8")
-        replace, before = os.replace, []
-
-        def replacing(source, target):
-            before.append((str(path.parent) in synced, len(list(path.parent.glob("*.corrupt-*")))))
-            replace(source, target)
-
-        monkeypatch.setattr(os, "replace", replacing)
-        SyncPersistentContext(path, durable=durable).incr("n")
-
-        assert [(True, 1)] == before
 
 
 class TestLinks:
@@ -601,6 +370,32 @@ class TestLinks:
 
         assert (True, []) == (path.is_symlink(), temporaries(path))
 
+    def test_a_link_that_was_turned_is_followed_anew(self, face, path):
+        """A save goes to where the link leads now."""
+        old, new = path.parent / "old.json", path.parent / "new.json"
+        old.write_text('{"a": 1}', encoding="utf-8")
+        new.write_text('{"b": 1}', encoding="utf-8")
+        path.symlink_to(old)
+        ctx = face.open(path)
+        path.unlink()
+        path.symlink_to(new)
+        ctx.set("c", 1)
+        face.do(ctx.save)
+
+        assert ({"a": 1}, 1) == (stored(old), stored(new)["c"])
+
+    def test_the_link_stays_and_its_target_is_written(self, face, path):
+        """A symlink is followed, never replaced."""
+        target = path.parent / "elsewhere" / "real.json"
+        target.parent.mkdir()
+        target.write_text('{"a": 1}', encoding="utf-8")
+        path.symlink_to(target)
+        ctx = face.open(path)
+        ctx.set("a", 2)
+        face.do(ctx.save)
+
+        assert (True, {"a": 2}) == (path.is_symlink(), stored(target))
+
 
 @pytest.mark.parametrize("place", ["state.json", "state.json.lock"])
 class TestWhatStandsThere:
@@ -620,3 +415,131 @@ class TestWhatStandsThere:
             server.bind(place)
             with pytest.raises(NotARegularFileError, match=rf"found a socket.*{place}'?$"):
                 SyncPersistentContext(path).incr("n")
+
+
+class TestNothingToWrite:
+    def test_a_save_without_changes_writes_nothing(self, face, path):
+        """The file is the same file afterwards."""
+        ctx = face.open(path)
+        ctx.set("a", 1)
+        face.do(ctx.save)
+        before = identity(path)
+        face.do(ctx.save)
+
+        assert before == identity(path)
+
+    def test_a_value_set_to_what_it_was_writes_nothing(self, face, path):
+        """No difference, no writing."""
+        ctx = face.open(path)
+        ctx.set("a", [1])
+        face.do(ctx.save)
+        before = identity(path)
+        ctx.set("a", [1])
+        face.do(ctx.save)
+
+        assert before == identity(path)
+
+    def test_another_layout_is_left_alone(self, face, path):
+        """A save without changes does not reformat what a human wrote."""
+        path.write_text('{\n    "a":   1\n}', encoding="utf-8")
+        ctx = face.open(path)
+        before = identity(path)
+        face.do(ctx.save)
+
+        assert before == identity(path)
+
+    def test_others_changes_are_taken_over_all_the_same(self, face, path):
+        """A save with nothing to write still shows what others wrote."""
+        path.write_text('{"a": 1, "b": 1, "c": 1}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        other.set("a", 2)
+        del other["b"]
+        face.do(other.save)
+        before = identity(path)
+        face.do(ctx.save)
+
+        assert (before, {"a": 2, "c": 1}, set()) == (identity(path), dict(ctx), ctx.unsaved_keys())
+
+    def test_a_change_that_others_made_too_writes_nothing(self, face, path):
+        """Where the file has my change already, there is nothing to write."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        other.set("a", 2)
+        face.do(other.save)
+        before = identity(path)
+        ctx.set("a", 2)
+        face.do(ctx.save)
+
+        assert before == identity(path)
+
+
+class TestAFileThatIsGone:
+    def test_all_memory_is_written(self, face, path):
+        """A file that somebody deleted says nothing about what to delete."""
+        ctx = face.open(path)
+        ctx.update(a=1, b=2)
+        face.do(ctx.save)
+        path.unlink()
+        ctx.set("a", 3)
+        face.do(ctx.save)
+
+        assert {"a": 3, "b": 2} == stored(path)
+
+    def test_all_memory_is_written_even_without_changes(self, face, path):
+        """A save brings a deleted file back."""
+        ctx = face.open(path)
+        ctx.update(a=1, b=2)
+        face.do(ctx.save)
+        path.unlink()
+        face.do(ctx.save)
+
+        assert ({"a": 1, "b": 2}, {"a": 1, "b": 2}, set()) == (stored(path), dict(ctx), ctx.unsaved_keys())
+
+    def test_a_deleted_key_does_not_come_back(self, face, path):
+        """All of memory is what memory holds, not what it held."""
+        ctx = face.open(path)
+        ctx.update(a=1, b=2)
+        face.do(ctx.save)
+        path.unlink()
+        del ctx["a"]
+        face.do(ctx.save)
+
+        assert {"b": 2} == stored(path)
+
+    @pytest.mark.parametrize("bad", [None, b"{"], ids=["gone", "corrupt"])
+    def test_the_order_of_memory_is_kept(self, face, path, bad):
+        """All of memory is written in memory's order, changed keys in their places."""
+        path.write_text('{"a": 1, "b": 2, "c": 3}', encoding="utf-8")
+        ctx = face.open(path)
+        ctx.update(b=5, new=1)
+        if bad is None:
+            path.unlink()
+        else:
+            path.write_bytes(bad)
+        face.do(ctx.save)
+
+        assert b'{\n"a": 1,\n"b": 5,\n"c": 3,\n"new": 1\n}\n' == path.read_bytes()
+
+    def test_it_is_no_conflict(self, face, path):
+        """A missing file conflicts with nobody."""
+        ctx = face.open(path, on_conflict="raise")
+        ctx.update(a=1)
+        face.do(ctx.save)
+        path.unlink()
+        ctx.set("a", 2)
+        face.do(ctx.save)
+
+        assert {"a": 2} == stored(path)
+
+    def test_a_directory_that_is_gone_is_made_again(self, face, path):
+        """The whole directory may be gone."""
+        deep = path.parent / "x" / "state.json"
+        ctx = face.open(deep)
+        ctx.set("a", 1)
+        face.do(ctx.save)
+        for one in deep.parent.iterdir():
+            one.unlink()
+        deep.parent.rmdir()
+        face.do(ctx.save)
+
+        assert {"a": 1} == stored(deep)

@@ -1,0 +1,491 @@
+"""What is durable when a call returns, in which order it is synced, and what is said when the disk fails."""
+
+import errno
+import json
+import os
+import pickle
+import stat
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from persistent_context import DurabilityUnknownError, SyncPersistentContext
+from persistent_context._stores.jsonfile import files as _files
+from persistent_context._stores.jsonfile.store import JsonFileStore
+
+STOP_AT_THE_FIRST_SYNC_IN_A_NEW_DIRECTORY = """
+import os, sys
+from persistent_context import SyncPersistentContext
+
+path, sync = sys.argv[1], os.fsync
+
+def stop(fd):
+    if os.path.isdir(os.path.dirname(path)):
+        print("made", flush=True)
+        sys.stdin.readline()
+    sync(fd)
+
+os.fsync = stop
+SyncPersistentContext(path).incr("n")
+"""
+
+
+def stored(path):
+    """What any other program reads in the file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """The names of the files and directories that this process syncs, in their order."""
+    if sys.platform != "linux":
+        pytest.skip("looks descriptors up in /proc: run on Linux")
+    names, real = [], os.fsync
+
+    def sync(fd):
+        real(fd)
+        names.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    return names
+
+
+@pytest.fixture
+def broken_disk(monkeypatch):
+    """A disk that cannot sync any more."""
+
+    def fail(fd):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+NOTHING_TO_WRITE = {
+    "save": lambda face, ctx: (ctx.set("a", 1), face.do(ctx.save)),
+    "compare_and_set": lambda face, ctx: face.do(ctx.compare_and_set, "a", 1, 1),
+    "incr by nothing": lambda face, ctx: face.do(ctx.incr, "a", 0),
+    "mutate": lambda face, ctx: face.do(ctx.mutate, "a", lambda value: value),
+    "transaction": lambda face, ctx: face.inside(ctx.transaction, lambda tx: tx.update(a=1)),
+}
+
+
+@pytest.fixture
+def break_fsync(monkeypatch):
+    """Let fsync fail as a broken disk does: for directories, for regular files, or not any more."""
+    real = os.fsync
+
+    def fail_for(kind):
+        def fsync(fd):
+            descriptor = fd if isinstance(fd, int) else fd.fileno()
+            if kind is not None and kind(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(fd)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    return fail_for
+
+
+@pytest.fixture
+def steps(monkeypatch, tmp_path):
+    """Record the steps of a write, which are done for real."""
+    recorded = []
+
+    def record(name, function):
+        def recording(*args, **options):
+            what = args[0] if isinstance(args[0], int) else str(args[0])
+            if isinstance(what, int):
+                what = os.readlink(f"/proc/self/fd/{what}") if sys.platform == "linux" else "?"
+            recorded.append((name, what if os.path.isdir(what) else os.path.splitext(what)[1]))
+            return function(*args, **options)
+
+        return recording
+
+    for name in ("write", "fsync", "replace"):
+        monkeypatch.setattr(os, name, record(name, getattr(os, name)))
+    return recorded
+
+
+def temporaries(path):
+    """The names of all files beside the file and its lock."""
+    return sorted(set(os.listdir(path.parent)) - {path.name, f"{path.name}.lock"})
+
+
+class TestADurableCallThatWritesNothing:
+    @pytest.fixture
+    def unsynced(self, path):
+        """A file that another process has written without a sync, in a directory that is not synced either."""
+        SyncPersistentContext(path, durable=False).incr("a")
+        return path
+
+    @pytest.mark.parametrize("call", NOTHING_TO_WRITE)
+    def test_it_syncs_what_it_found(self, face, unsynced, synced, call):
+        """What a call acknowledges survives a power loss, also if somebody else has written it without a sync."""
+        ctx, before = face.open(unsynced), unsynced.stat()
+        NOTHING_TO_WRITE[call](face, ctx)
+        first = synced.copy()
+        synced.clear()
+        NOTHING_TO_WRITE[call](face, ctx)
+        directory = unsynced.parent
+
+        assert ([str(unsynced), str(directory), str(directory.parent)], [str(unsynced), str(directory)]) == (
+            first,
+            synced,
+        )
+        assert os.path.samestat(before, unsynced.stat())
+
+    @pytest.mark.parametrize("call", NOTHING_TO_WRITE)
+    def test_one_that_is_not_to_be_durable_syncs_nothing(self, face, unsynced, synced, call):
+        """``durable=False`` leaves this out as well."""
+        NOTHING_TO_WRITE[call](face, face.open(unsynced, durable=False))
+
+        assert [] == synced
+
+    def test_a_missing_file_needs_no_sync(self, face, path, synced):
+        """Where nothing was found, nothing can be lost."""
+        ctx = face.open(path)
+        face.do(ctx.compare_and_set, "a", 1, 2)
+
+        assert ([], False) == (synced, path.exists())
+
+    def test_a_session_syncs_the_document_that_it_read(self, unsynced, synced):
+        """Whoever commits the very document that was read, durably, can rely on it."""
+        for durable in (False, True):
+            session = JsonFileStore(str(unsynced)).begin("test", wait=False)
+            session.commit(session.read(), durable=durable)
+            session.close(1)
+
+        assert [str(unsynced), str(unsynced.parent), str(unsynced.parent.parent)] == synced
+
+    def test_a_file_that_is_gone_by_then_needs_none(self, unsynced, synced):
+        """Somebody who takes no lock may remove the file after it was read."""
+        session = JsonFileStore(str(unsynced)).begin("test", wait=False)
+        document = session.read()
+        unsynced.unlink()
+        session.commit(document, durable=True)
+        session.close(1)
+
+        assert [] == synced
+
+    def test_a_failure_leaves_durability_unknown(self, face, unsynced, broken_disk):
+        """The caller is told that what the file holds may not survive, and memory holds it."""
+        ctx = face.open(unsynced)
+        ctx.set("a", 1)
+        with pytest.raises(DurabilityUnknownError, match=r"nothing to write.*unknown.*Input/output error") as caught:
+            face.do(ctx.save)
+
+        assert (errno.EIO, str(unsynced)) == (caught.value.errno, caught.value.filename)
+        assert ({"a": 1}, set(), {"a": 1}) == (dict(ctx), ctx.unsaved_keys(), stored(unsynced))
+
+    def test_windows_syncs_only_what_it_may_write(self, path, monkeypatch):
+        """There, a file is opened for writing to be synced."""
+        flags, real = [], os.open
+        SyncPersistentContext(path).save()
+        monkeypatch.setattr(_files, "sys", SimpleNamespace(platform="win32"))
+
+        def recording(name, how, mode=0o777):
+            flags.append(how & (os.O_RDWR | os.O_CREAT))
+            return real(name, how, mode)
+
+        monkeypatch.setattr(os, "open", recording)
+        _files.make_durable(str(path), new_directory=True)
+
+        assert [os.O_RDWR] == flags
+
+
+class TestANewDirectory:
+    def test_one_whose_maker_was_killed_is_synced_by_the_next(self, tmp_path, spawn, synced):
+        """Nothing is acknowledged before the directory's own name is durable, whoever made the directory."""
+        path = tmp_path / "new" / "state.json"
+        maker = spawn(STOP_AT_THE_FIRST_SYNC_IN_A_NEW_DIRECTORY, path)
+        assert "made" == maker.hear()
+        maker.kill()
+        number = SyncPersistentContext(path).incr("n")
+
+        assert (1, True) == (number, str(tmp_path) in synced)
+
+    def test_one_whose_maker_does_not_care_is_synced_by_who_does(self, tmp_path, synced):
+        """After ``durable=False`` nothing is taken for durable, and after a durable call all is."""
+        path = tmp_path / "new" / "state.json"
+        careless, careful = (SyncPersistentContext(path, durable=durable) for durable in (False, True))
+        counts = []
+        for ctx in (careless, careless, careful, careful, careless, careful):
+            before = synced.count(str(tmp_path))
+            ctx.incr("n")
+            counts.append(synced.count(str(tmp_path)) - before)
+
+        assert [0, 0, 1, 0, 0, 0] == counts
+
+    def test_it_is_synced_before_there_is_another_one_in_it(self, tmp_path, synced, monkeypatch):
+        """Whoever finds a directory of ours can rely on those above it, though their makers be slow."""
+        made, real = [], os.mkdir
+
+        def make(name, *arguments):
+            made.append(os.path.dirname(os.path.dirname(name)) in synced)
+            real(name, *arguments)
+
+        monkeypatch.setattr(os, "mkdir", make)
+        SyncPersistentContext(tmp_path / "a" / "b" / "c" / "state.json", durable=False).incr("n")
+
+        assert [True, True, True] == made
+
+    def test_one_that_another_process_makes_at_the_same_moment_will_do(self, tmp_path, monkeypatch):
+        """Of two processes that find no directory, both use the one that the faster of them made."""
+        path, real = tmp_path / "a" / "b" / "state.json", os.mkdir
+
+        def too_late(name, *arguments):
+            real(name, *arguments)
+            real(name, *arguments)
+
+        monkeypatch.setattr(os, "mkdir", too_late)
+
+        assert 1 == SyncPersistentContext(path).incr("n")
+
+    @pytest.mark.parametrize("code", [errno.EACCES, errno.EINVAL, errno.EROFS])
+    def test_where_no_directory_can_be_made_none_is_synced(self, path, monkeypatch, code):
+        """The directory above may be on a file system that is only read, or belong to somebody else."""
+        real = os.fsync
+
+        def refuse(fd):
+            if os.path.samestat(os.fstat(fd), path.parent.parent.stat()):
+                raise OSError(code, os.strerror(code))
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", refuse)
+
+        assert (1, 2) == tuple(SyncPersistentContext(path).incr("n") for _ in range(2))
+
+    def test_one_that_cannot_be_synced_leaves_durability_unknown(self, path, monkeypatch):
+        """Until it could be synced no call says that it is durable, but the change is there."""
+        real, broken = os.fsync, True
+
+        def fail(fd):
+            if broken and os.path.samestat(os.fstat(fd), path.parent.parent.stat()):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", fail)
+        ctx = SyncPersistentContext(path)
+        for _ in range(2):
+            with pytest.raises(DurabilityUnknownError):
+                ctx.incr("n")
+        broken = False
+
+        assert (3, {"n": 3}) == (ctx.incr("n"), stored(path))
+
+
+class TestMovingAside:
+    @pytest.mark.parametrize(
+        ("content", "durable"), [("corrupt", True), ("corrupt", False), ('{"a": 1, "a": 2}', True)]
+    )
+    def test_the_new_name_is_durable_before_the_old_one_is_gone(self, path, synced, monkeypatch, content, durable):
+        """What was moved aside, or kept, survives a power loss after the file was replaced."""
+        path.write_text(content, encoding="utf-8")
+        replace, before = os.replace, []
+
+        def replacing(source, target):
+            before.append((str(path.parent) in synced, len(list(path.parent.glob("*.corrupt-*")))))
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", replacing)
+        SyncPersistentContext(path, durable=durable).incr("n")
+
+        assert [(True, 1)] == before
+
+    def test_the_copy_of_a_file_that_repeats_keys_is_as_durable_as_the_rest(self, tmp_path, monkeypatch):
+        """``durable=False`` syncs nothing, also where the file as it was is kept aside."""
+        path = tmp_path / "state.json"
+        path.write_text('{"a": 1, "a": 2}', encoding="utf-8")
+        monkeypatch.setattr(os, "fsync", None)
+        SyncPersistentContext(path, durable=False).incr("a")
+        (aside,) = tmp_path.glob("state.json.corrupt-*")
+
+        assert ('{"a": 1, "a": 2}', '{\n"a": 3\n}\n') == (aside.read_text(), path.read_text())
+
+
+class TestABrokenDisk:
+    def test_an_unsynced_file_does_not_replace_the_old_one(self, face, path, break_fsync):
+        """When the new file cannot be synced, the old one stays, no temporary is left, the changes are unsaved."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        ctx.set("a", 2)
+        break_fsync(stat.S_ISREG)
+        with pytest.raises(OSError, match="Input/output error") as caught:
+            face.do(ctx.save)
+        left = sorted(os.listdir(path.parent))
+
+        assert (b'{"a": 1}', ["state.json", "state.json.lock"], 2, {"a"}, False) == (
+            path.read_bytes(),
+            left,
+            ctx["a"],
+            ctx.unsaved_keys(),
+            isinstance(caught.value, DurabilityUnknownError),
+        )
+
+    def test_it_can_be_repeated(self, face, path, break_fsync):
+        """When the disk is well again, the next save writes."""
+        ctx = face.open(path)
+        ctx.set("a", 2)
+        break_fsync(stat.S_ISREG)
+        with pytest.raises(OSError, match="Input/output error"):
+            face.do(ctx.save)
+        break_fsync(None)
+        face.do(ctx.save)
+
+        assert ({"a": 2}, set()) == (stored(path), ctx.unsaved_keys())
+
+    def test_an_unsynced_directory_leaves_durability_unknown(self, face, path, break_fsync):
+        """When the directory cannot be synced, the change is visible, and memory is that of the new file."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        other.set("theirs", 1)
+        face.do(other.save)
+        ctx.set("a", 2)
+        break_fsync(stat.S_ISDIR)
+        with pytest.raises(DurabilityUnknownError) as caught:
+            face.do(ctx.save)
+        expected = {"a": 2, "theirs": 1}
+
+        assert (expected, expected, set()) == (stored(path), dict(ctx), ctx.unsaved_keys())
+        assert (errno.EIO, str(path)) == (caught.value.errno, caught.value.filename)
+
+    def test_an_operation_says_so_too(self, face, path, break_fsync):
+        """An atomic operation says that it cannot know, with its change visible."""
+        ctx = face.open(path)
+        break_fsync(stat.S_ISDIR)
+        with pytest.raises(DurabilityUnknownError):
+            face.do(ctx.incr, "n")
+
+        assert ({"n": 1}, 1) == (stored(path), ctx["n"])
+
+    def test_a_transaction_says_so_too(self, face, path, break_fsync):
+        """A transaction says that it cannot know, with its changes visible."""
+        ctx = face.open(path)
+        break_fsync(stat.S_ISDIR)
+        with pytest.raises(DurabilityUnknownError):
+            face.inside(ctx.transaction, lambda tx: tx.update(a=1))
+
+        assert ({"a": 1}, 1, set()) == (stored(path), ctx["a"], ctx.unsaved_keys())
+
+    def test_who_asked_for_no_durability_is_not_told_of_it(self, face, path, break_fsync):
+        """With durable=False nothing is synced, and nothing of it can fail."""
+        ctx = face.open(path, durable=False)
+        ctx.set("a", 1)
+        break_fsync(lambda _: True)
+        face.do(ctx.save)
+
+        assert {"a": 1} == stored(path)
+
+    def test_the_lock_is_free_afterwards(self, face, path, break_fsync):
+        """After any failure others can go on."""
+        ctx = face.open(path)
+        for kind in (stat.S_ISREG, stat.S_ISDIR):
+            ctx.set("a", repr(kind))
+            break_fsync(kind)
+            with pytest.raises(OSError, match=r"state\.json|Input/output error"):
+                face.do(ctx.save)
+        break_fsync(None)
+
+        assert 1 == face.do(face.open(path, lock_timeout=10).incr, "n")
+
+
+class TestTheOrderOfTheSteps:
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
+    def test_a_durable_write_syncs_the_file_before_the_rename_and_the_directory_after_it(self, tmp_path, steps):
+        """Write, fsync, rename, fsync of the directory: in this order, as power loss demands."""
+        ctx = SyncPersistentContext.create(tmp_path / "state.json")
+        ctx.save()
+        steps.clear()
+        ctx.incr("n")
+
+        assert [("write", ".tmp"), ("fsync", ".tmp"), ("replace", ".tmp"), ("fsync", str(tmp_path))] == [
+            step for step in steps if step[1] != ".lock"
+        ]
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
+    def test_a_write_that_is_not_durable_syncs_nothing(self, tmp_path, steps):
+        """``durable=False`` leaves out both syncs, and is still atomic."""
+        SyncPersistentContext(tmp_path / "state.json", durable=False).save()
+
+        assert [("write", ".tmp"), ("replace", ".tmp")] == [step for step in steps if step[1] != ".lock"]
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
+    def test_new_directories_are_durable_too(self, tmp_path, steps):
+        """A directory is synced before there is anything in it, and the last one before the first acknowledgement."""
+        ctx = SyncPersistentContext(tmp_path / "a" / "b" / "state.json")
+        ctx.save()
+        synced = [what for step, what in steps if step == "fsync"]
+        steps.clear()
+        ctx.incr("n")
+
+        assert [str(tmp_path.parent), str(tmp_path), ".tmp", str(tmp_path / "a" / "b"), str(tmp_path / "a")] == synced
+        assert [".tmp", str(tmp_path / "a" / "b")] == [what for step, what in steps if step == "fsync"]
+
+
+class TestFailuresAfterTheRename:
+    def test_a_rename_that_happened_in_spite_of_its_error_is_seen(self, tmp_path, monkeypatch):
+        """Whether a rename that failed has replaced the file is looked at, not assumed."""
+        replace = os.replace
+
+        def replace_and_fail(source, target):
+            replace(source, target)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), target)
+
+        monkeypatch.setattr(os, "replace", replace_and_fail)
+        with pytest.raises(DurabilityUnknownError):
+            SyncPersistentContext(tmp_path / "state.json").save()
+
+        assert {"state.json", "state.json.lock"} == {path.name for path in tmp_path.iterdir()}
+
+    def test_a_descriptor_that_cannot_be_closed_leaves_durability_unknown(self, tmp_path, monkeypatch):
+        """Where writing back fails only at close(2), that is told too."""
+        close = os.close
+
+        def fail(fd):
+            temporary = os.readlink(f"/proc/self/fd/{fd}").endswith("/state.json")
+            close(fd)
+            if temporary:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        ctx = SyncPersistentContext(tmp_path / "state.json")
+        monkeypatch.setattr(os, "close", fail)
+        with pytest.raises(DurabilityUnknownError):
+            ctx.save()
+
+    def test_whatever_fails_after_the_replacing_leaves_durability_unknown(self, tmp_path, monkeypatch):
+        """Not only an error of the system: the file is replaced, and memory knows so."""
+
+        def fail(path):
+            raise MemoryError
+
+        ctx = SyncPersistentContext(tmp_path / "state.json")
+        monkeypatch.setattr(_files, "sync_directory", fail)
+        ctx["a"] = 1
+        with pytest.raises(DurabilityUnknownError, match="MemoryError") as caught:
+            ctx.save()
+        again = pickle.loads(pickle.dumps(caught.value))
+
+        assert (set(), None, str(tmp_path / "state.json")) == (ctx.unsaved_keys(), again.errno, again.filename)
+
+
+class TestSyncing:
+    def test_a_failed_sync_is_not_tried_again(self, path, monkeypatch):
+        """After a failed fsync the kernel would say yes to a second one: what was written is thrown away."""
+        ctx = SyncPersistentContext.create(path)
+        ctx.save()
+        answers = []
+        real = os.fsync
+
+        def fail_once(fd):
+            answers.append(stat.S_ISREG(os.fstat(fd).st_mode))
+            if len(answers) == 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", fail_once)
+        ctx.set("a", 1)
+        with pytest.raises(OSError, match="Input/output error"):
+            ctx.save()
+
+        assert ([True], {}, []) == (answers, stored(path), temporaries(path))
