@@ -13,8 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from stress.documents.openings import STATE
+
 SHOW_STACKS = signal.SIGUSR2
 """Makes a child write down where its threads are. SIGUSR1 is what `signals` hurts its calls with."""
+
+
+def kind_of(place: str) -> str:
+    """Return the kind of the child that has a place, which is the place itself of the reader and of workers."""
+    return place.partition("-")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +53,23 @@ class Assignment:
         return f"{self.place}.{self.incarnation}"
 
     @property
+    def kind(self) -> str:
+        """What kind of child it is: the module, or the number of a worker."""
+        return kind_of(self.place)
+
+    @property
     def state(self) -> Path:
         """The file that everybody hammers."""
-        return Path(self.directory, "state.json")
+        return self.file(STATE)
 
     @property
     def own_state(self) -> Path:
         """The file of those kinds of children that have one to themselves."""
-        return Path(self.directory, f"{self.place.partition('-')[0]}.json")
+        return self.file(self.kind)
+
+    def file(self, name: str) -> Path:
+        """Return one of the files of the run, by its name in `OPENINGS`."""
+        return Path(self.directory, f"{name}.json")
 
     @property
     def lock(self) -> Path:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -31,6 +33,8 @@ LAYOUTS: tuple[dict[str, Any], ...] = (
     {"ensure_ascii": False, "indent": 0},
 )
 
+Result = TypeVar("Result")
+
 
 def main() -> None:
     """Count as the command line says, until told to stop."""
@@ -45,7 +49,7 @@ def main() -> None:
         log.write(Kind.INVOKE, id=token, workload="foreign", name="count", key=key)
         try:
             with lock.acquire(timeout=PATIENCE, poll_interval=POLL):
-                result = count_one(assignment.state, key, random.choice(LAYOUTS))
+                result = rewrite(assignment.state, random.choice(LAYOUTS), partial(count_one, key))
         except Timeout as error:
             log.write(Kind.FAIL, id=token, error=str(error))
         else:
@@ -54,14 +58,20 @@ def main() -> None:
             return
 
 
-def count_one(state: Path, key: str, layout: dict[str, Any]) -> int:
-    """Add one to a number in the file, and write it anew; return the number."""
-    document = json.loads(state.read_bytes())
+def count_one(key: str, document: dict[str, Any]) -> int:
+    """Add one to a number, and return it."""
     document[key] = number = document.get(key, 0) + 1
+    return int(number)
+
+
+def rewrite(state: Path, layout: dict[str, Any], change: Callable[[dict[str, Any]], Result]) -> Result:
+    """Change what is in the file, and write it anew; return what the change returns."""
+    document = json.loads(state.read_bytes())
+    result = change(document)
     temporary = state.with_name(f"{state.name}.foreign-{os.getpid()}")
     temporary.write_text(json.dumps(document, **layout), encoding="utf-8")
     temporary.replace(state)
-    return int(number)
+    return result
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeAlias
 
@@ -19,6 +18,7 @@ from persistent_context import Change, PersistentContext, SyncPersistentContext
 from stress.children.assignment import Assignment, prepare
 from stress.children.faces import LOCK_TIMEOUT, Context, ThreadedContext
 from stress.children.patience import PATIENCE
+from stress.children.steps import ON_COUNTERS, Hand
 from stress.documents.watched import COUNTERS, DONE, FILLER, FILLERS, LATEST, filler
 from stress.logs.history import Log
 from stress.logs.scribe import Desk, Scribe
@@ -31,77 +31,57 @@ WATCHED = (*COUNTERS, *LATEST, DONE)
 PAUSE = 0.01
 """Mean seconds between two operations: rewriting many pages is work, of which other workloads need some."""
 
-Step: TypeAlias = "Callable[[Actor], Awaitable[None]]"
+Step: TypeAlias = "Callable[[Hand], Awaitable[None]]"
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """One task or thread that writes and looks."""
-
-    scribe: Scribe
-    random: Random
-    context: Context
-    fresh: Callable[[], Awaitable[Context]]
-    """Opens another context on the file."""
+async def count(hand: Hand) -> None:
+    """Increment, atomically or in a transaction."""
+    await hand.random.choice(ON_COUNTERS)(hand, hand.random.choice(COUNTERS))
 
 
-async def incr(actor: Actor) -> None:
-    """Increment atomically."""
-    with actor.scribe.operation("incr", actor.random.choice(COUNTERS)) as entry:
-        entry.result = await actor.context.incr(entry.key)
-
-
-async def incr_exclusively(actor: Actor) -> None:
-    """Increment in a transaction."""
-    with actor.scribe.operation("incr_exclusively", actor.random.choice(COUNTERS)) as entry:
-        async with actor.context.transaction() as tx:
-            tx[entry.key] = number = tx[entry.key] + 1
-        entry.result = number
-
-
-async def put(actor: Actor) -> None:
+async def put(hand: Hand) -> None:
     """Set a value in memory, and save."""
-    with actor.scribe.operation("put", actor.random.choice(LATEST)) as entry:
-        actor.context.set(entry.key, entry.token)
-        await actor.context.save()
+    with hand.scribe.operation("put", hand.random.choice(LATEST)) as entry:
+        hand.context.set(entry.key, entry.token)
+        await hand.context.save()
         entry.result = entry.token
 
 
-async def swap(actor: Actor) -> None:
+async def swap(hand: Hand) -> None:
     """Replace a value, unless somebody else did since it was read."""
-    with actor.scribe.operation("swap", actor.random.choice(LATEST)) as entry:
-        expected = (await actor.fresh()).get(entry.key)
-        swapped = await actor.context.compare_and_set(entry.key, expected, entry.token)
+    with hand.scribe.operation("swap", hand.random.choice(LATEST)) as entry:
+        expected = (await hand.fresh()).get(entry.key)
+        swapped = await hand.context.compare_and_set(entry.key, expected, entry.token)
         entry.result = entry.token if swapped else None
 
 
-async def claim(actor: Actor) -> None:
+async def claim(hand: Hand) -> None:
     """Try to create what is there: which writes nothing, and makes nothing known as one's own."""
-    with actor.scribe.operation("claim", actor.random.choice(LATEST)) as entry:
-        entry.result = entry.token if await actor.context.add(entry.key, entry.token) else None
+    with hand.scribe.operation("claim", hand.random.choice(LATEST)) as entry:
+        entry.result = entry.token if await hand.context.add(entry.key, entry.token) else None
 
 
-async def edit(actor: Actor) -> None:
+async def edit(hand: Hand) -> None:
     """Make a value longer or shorter, so that pages are cut anew."""
-    with actor.scribe.operation("edit", filler(actor.random.randrange(FILLERS))) as entry:
-        length = actor.random.randint(1, 2 * FILLER)
-        await actor.context.mutate(entry.key, lambda old: (old + old)[:length] or "-", default="")
+    with hand.scribe.operation("edit", filler(hand.random.randrange(FILLERS))) as entry:
+        length = hand.random.randint(1, 2 * FILLER)
+        await hand.context.mutate(entry.key, lambda old: (old + old)[:length] or "-", default="")
 
 
-async def look(actor: Actor) -> None:
+async def look(hand: Hand) -> None:
     """Look, through another context, for a value that is always there."""
-    with actor.scribe.operation("look", filler(actor.random.randrange(FILLERS))) as entry:
-        entry.result = (await actor.fresh()).get(entry.key) is not None
+    with hand.scribe.operation("look", filler(hand.random.randrange(FILLERS))) as entry:
+        entry.result = (await hand.fresh()).get(entry.key) is not None
 
 
-async def look_exclusively(actor: Actor) -> None:
+async def look_exclusively(hand: Hand) -> None:
     """Look in a transaction."""
-    with actor.scribe.operation("look_exclusively", filler(actor.random.randrange(FILLERS))) as entry:
-        async with actor.context.transaction() as tx:
+    with hand.scribe.operation("look_exclusively", filler(hand.random.randrange(FILLERS))) as entry:
+        async with hand.context.transaction() as tx:
             entry.result = tx.get(entry.key) is not None
 
 
-STEPS: tuple[Step, ...] = (incr, incr, incr_exclusively, put, swap, claim, edit, look, look, look_exclusively)
+STEPS: tuple[Step, ...] = (count, count, count, put, swap, claim, edit, look, look, look_exclusively)
 
 
 class Site:
@@ -191,9 +171,9 @@ class Site:
     async def _act(self, name: str, context: Context, fresh: Callable[[], Awaitable[Context]]) -> None:
         """Act until told to stop."""
         random = Random(f"{self._assignment.seed} {self._assignment.name} {name}")
-        actor = Actor(self._scribe(name), random, context, fresh)
+        hand = Hand(self._scribe(name), random, context, fresh)
         while not self._desk.stop.is_set():
-            await random.choice(STEPS)(actor)
+            await random.choice(STEPS)(hand)
             await asyncio.sleep(PAUSE * random.uniform(0.0, 2.0))
 
     def _scribe(self, name: str) -> Scribe:

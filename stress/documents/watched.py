@@ -14,7 +14,7 @@ DONE = "watching/done"
 """Counts the children that have written all that they will write."""
 
 
-def opening_pages() -> dict[str, Any]:
+def opening_watched() -> dict[str, Any]:
     """Return what `watching.json` holds before the run."""
     latest = dict.fromkeys(LATEST, "")
     return {**dict.fromkeys(COUNTERS, 0), **latest, **{filler(number): "-" * FILLER for number in range(FILLERS)}}

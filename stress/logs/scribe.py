@@ -36,7 +36,12 @@ class Entry:
     token: str
     """Unique in the run: what the operation writes, so that its trace can be found."""
     key: str
+    log: Log
     result: Any = None
+
+    def note(self, note: object) -> None:
+        """Log, inside a transaction, what it saw and will commit: it tells later what a killed one did."""
+        self.log.write(Kind.NOTE, id=self.token, note=note)
 
 
 @dataclass(slots=True)
@@ -55,11 +60,11 @@ class Scribe:
     @contextmanager
     def operation(self, name: str, key: str, **more: object) -> Iterator[Entry]:
         """Log an operation and how it ended. An interruption goes on, all other errors end here."""
-        entry = Entry(f"{self.name}.{next(self.serials)}", key)
         log = self.desk.log
+        entry = Entry(f"{self.name}.{next(self.serials)}", key, log)
         log.write(Kind.INVOKE, id=entry.token, workload=self.desk.workload, name=name, key=key)
         if more:
-            log.write(Kind.NOTE, id=entry.token, note=more)
+            entry.note(more)
         try:
             yield entry
         except self.refusals as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stress.mutants.model import Edit, Mutant, Promise, suite
+from stress.mutants.model import Edit, Mutant, Promise, stress_of, suite
 
 DOCUMENT: Final = (
     Mutant(
@@ -85,6 +85,19 @@ DOCUMENT: Final = (
         Promise.CLOBBERED,
         (Edit("parse", "    return (pages, keys) if pages else None\n", "    return pages, keys\n"),),
         (suite("document::TestStrictness::test_a_comma_too_many_is_found_beside_known_pages"),),
+    ),
+    Mutant(
+        "pages-of-equal-length-taken-for-known",
+        "A page that another process has changed, and not made longer or shorter, is taken for the one that is known.",
+        Promise.LOST,
+        (
+            Edit(
+                "parse",
+                "        if stop > end or read(begin, len(page.body)) != page.body:\n",
+                "        if stop > end:\n",
+            ),
+        ),
+        (stress_of("--pages 2"),),
     ),
     Mutant(
         "repair-not-believed",

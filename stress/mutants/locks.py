@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stress.mutants.model import Edit, Mutant, Promise, stress, suite
+from stress.mutants.model import Edit, Mutant, Promise, stress, stress_of, suite
 
 _HAMMER = stress(
     "--processes 6 --tasks 4 --seconds 3 --kill-every 0 --stop-every 0 --cancel-every 0 --fork-every 0 --foreign 0"
@@ -37,7 +37,7 @@ LOCKS: Final = (
             ),
             Edit("store", "check=self._lock.check", "check=lambda: None"),
         ),
-        (_INCREMENTS, _HAMMER),
+        (_INCREMENTS, _HAMMER, stress_of("--threads 2")),
     ),
     Mutant(
         "closed-before-the-commit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stress.mutants.model import Edit, Mutant, Promise, suite
+from stress.mutants.model import Edit, Mutant, Promise, stress_of, suite
 
 WATCH: Final = (
     Mutant(
@@ -110,6 +110,9 @@ WATCH: Final = (
                 "        self._news = {}\n        for key, text in now.items():\n            if key in own:",
             ),
         ),
-        (suite("watch::TestLooks::test_news_that_nobody_took_is_kept_with_the_oldest_value"),),
+        (
+            suite("watch::TestLooks::test_news_that_nobody_took_is_kept_with_the_oldest_value"),
+            stress_of("--observing 1 --pages 1"),
+        ),
     ),
 )

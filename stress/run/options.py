@@ -11,7 +11,7 @@ from typing import Any
 from stress.run.plan import KINDS, Plan
 
 FAULTS = {"kill_every": 0.5, "stop_every": 2.0, "cancel_every": 0.2, "fork_every": 3.0}
-OTHERS = {"foreign": 2, "ending": 1, "signals": 1, "watching": 2, "jobs": 1}
+OTHERS = {"foreign": 2, "ending": 1, "signals": 1, "watching": 2, "jobs": 1, "pages": 2, "threads": 1, "observing": 1}
 TIERS: dict[str, dict[str, Any]] = {
     "quick": {"processes": 4, "tasks": 8, "seconds": 20.0, **FAULTS, **OTHERS},
     "run": {"processes": 16, "tasks": 20, "seconds": 300.0, **FAULTS, **OTHERS},
@@ -33,6 +33,9 @@ HELP = {
     "signals": "processes whose blocking calls are hit by signals",
     "watching": "processes whose threads and event loops watch a file of many pages",
     "jobs": "processes whose keys come and go, by the ten thousand",
+    "pages": "processes that change a file of many pages, and are killed now and then",
+    "threads": "processes whose threads hammer a file through contexts of their own and shared ones",
+    "observing": "processes that watch every file, and write nothing",
 }
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-KINDS = ("foreign", "ending", "signals", "watching", "jobs")
+KINDS = ("foreign", "ending", "signals", "watching", "jobs", "pages", "threads", "observing")
 """The children besides the reader and the workers: modules, each with a workload and an option of its name."""
+MORTAL = ("pages",)
+"""Those of them that are killed now and then, like workers."""
+LAST = "observing"
+"""The kind that is stopped when all others have ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,12 @@ class Plan:
     """Processes whose threads and event loops watch a file of many pages."""
     jobs: int = 0
     """Processes whose keys come and go, and whose memory must not grow with them."""
+    pages: int = 0
+    """Processes that change a file of many pages, all over it."""
+    threads: int = 0
+    """Processes whose threads hammer a file through contexts of their own and shared ones, of both faces."""
+    observing: int = 0
+    """Processes that watch every file of the run, and write nothing."""
 
     def __str__(self) -> str:
         """Return the command that repeats the run."""

@@ -13,6 +13,7 @@ from rich.table import Table
 from stress.checking.checkers import CHECKERS, check
 from stress.checking.evidence import Violation
 from stress.logs.history import Operation, Outcome
+from stress.run.plan import LAST
 from stress.run.supervisor import Run
 
 UNDECIDED = "undecided"
@@ -105,7 +106,7 @@ class Report:
     def _figures(self) -> str:
         """Return what happened as a whole, in one line."""
         course, seconds = self._course, self._course.seconds or math.inf
-        acknowledged = sum(counts[Outcome.OK] for name, counts in self._counts.items() if name != "read")
+        acknowledged = sum(counts[Outcome.OK] for name, counts in self._counts.items() if name not in ("read", LAST))
         faults = Counter(fault.name for fault in self.history.faults if fault.name != "kill")
         hurt = "".join(f" {number:,} times {name}," for name, number in sorted(faults.items()))
         return (

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from stress.children.assignment import Assignment
-from stress.documents.hammered import opening_document
-from stress.documents.watched import opening_pages
+from stress.children.assignment import Assignment, kind_of
+from stress.documents.openings import OPENINGS, STATE
 from stress.logs.history import History, Kind, Log, read_logs
 from stress.run.chaos import Clock, Stopper, delete_lock
 from stress.run.child import Child
-from stress.run.plan import KINDS, Plan
+from stress.run.plan import KINDS, LAST, MORTAL, Plan
 
 START_LIMIT = 60.0
 """Seconds in which all children must be at work."""
@@ -25,6 +24,8 @@ STOP_LIMIT = 30.0
 """Seconds in which a child that was asked to stop must have finished its operations."""
 PAUSE = 0.01
 """Seconds that the supervisor sleeps before it looks again: it needs little of the processor."""
+ONE_IN = 8
+"""Kills, one of which strikes not a worker but another child that is killed now and then."""
 READER = "reader"
 
 
@@ -57,8 +58,9 @@ class Run:
         self._acknowledged_by_killed = 0
         (directory / "logs").mkdir()
         self._log = Log(directory / "logs" / "supervisor.jsonl")
-        self._assignment(READER).state.write_text(json.dumps(opening_document()), encoding="utf-8")
-        self._assignment("watching").own_state.write_text(json.dumps(opening_pages(), indent=0), encoding="utf-8")
+        for name, opening in OPENINGS.items():
+            if opening is not None:
+                self._assignment(READER).file(name).write_text(json.dumps(opening, indent=0), encoding="utf-8")
         self._lock_file = self._assignment(READER).lock
         self._stopper = Stopper(Random(f"{plan.seed} stops"), self._lock_file, self._log)
 
@@ -87,20 +89,21 @@ class Run:
         return read_logs(sorted((self._directory / "logs").glob("*.jsonl")))
 
     def final_document(self) -> dict[str, Any]:
-        """Return what the file holds, and what the files of those kinds of children hold that have their own.
+        """Return what the files hold: each key is in one of them.
 
         Raises:
-            OSError: There is none.
-            ValueError: It is not valid.
+            OSError: The one that the workers hammer is missing. What is in another one is lost if that is missing.
+            ValueError: One is not valid.
         """
-        document: dict[str, Any] = json.loads(self._assignment(READER).state.read_bytes())
-        for kind in KINDS:
-            own = self._assignment(kind).own_state
-            document |= json.loads(own.read_bytes()) if own.exists() else {}
+        document: dict[str, Any] = {}
+        for name in OPENINGS:
+            file = self._assignment(READER).file(name)
+            if name == STATE or file.exists():
+                document |= json.loads(file.read_bytes())
         return document
 
     def _assignment(self, place: str, incarnation: int = 0) -> Assignment:
-        kind = place.partition("-")[0]
+        kind = kind_of(place)
         return Assignment(
             place=place,
             incarnation=incarnation,
@@ -116,7 +119,7 @@ class Run:
         )
 
     def _launch(self, assignment: Assignment) -> None:
-        module = "worker" if assignment.place.isdecimal() else assignment.place.partition("-")[0]
+        module = "worker" if assignment.place.isdecimal() else assignment.kind
         self._children[assignment.place] = Child(f"stress.children.{module}", assignment)
         self.course.started += 1
 
@@ -160,10 +163,12 @@ class Run:
         return [child for place, child in self._children.items() if place.isdecimal() and child.working]
 
     def _kill_one(self) -> None:
-        """Kill a random worker, and put a new one in its place."""
-        if not (workers := self._workers()):
+        """Kill a random worker, or another that is to be killed, and put a new one in its place."""
+        others = [child for child in self._children.values() if child.assignment.kind in MORTAL and child.working]
+        possible = others if others and not self._random.randrange(ONE_IN) else self._workers()
+        if not possible:
             return
-        victim = self._random.choice(workers)
+        victim = self._random.choice(possible)
         victim.kill()
         self._log.write(Kind.KILLED, id=victim.name)
         self._log.write(Kind.FAULT, name="kill", target=victim.name)
@@ -180,13 +185,18 @@ class Run:
         delete_lock(self._lock_file, self._log)
 
     def _stop(self) -> None:
-        """Ask all children to finish their operations, and wait until they have."""
-        for child in self._children.values():
+        """Stop all children: at last those that see what the others have left."""
+        for last in (False, True):
+            self._stop_some([child for child in self._children.values() if (child.assignment.kind == LAST) is last])
+
+    def _stop_some(self, children: Sequence[Child]) -> None:
+        """Ask children to finish their operations, and wait until they have."""
+        for child in children:
             child.ask_to_stop()
         deadline = time.monotonic() + STOP_LIMIT
-        while any(child.exit_code is None for child in self._children.values()) and time.monotonic() < deadline:
+        while any(child.exit_code is None for child in children) and time.monotonic() < deadline:
             time.sleep(PAUSE)
-        for child in self._children.values():
+        for child in children:
             if child.exit_code is None:
                 self.course.hung[child.name] = child.dump_stacks()
             elif child.exit_code != 0:

@@ -8,6 +8,7 @@ import pytest
 
 from contract.helping import begin, commit, entries, finish
 from contract.memorystore import Gate, MemoryStore, Place
+from contract.places import MemoryPlace
 from persistent_context._model.snapshot import Changes
 from persistent_context._stores.protocol import SessionLostError
 from persistent_context.errors import DurabilityUnknownError
@@ -23,8 +24,6 @@ def place():
 @pytest.fixture
 def call(tmp_path):
     """Call functions in other threads."""
-    from contract.places import MemoryPlace
-
     return MemoryPlace(tmp_path)
 
 

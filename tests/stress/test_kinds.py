@@ -100,6 +100,44 @@ BROKEN = {
 
         PersistentContext.compare_and_set = compare_and_remember
     """,
+    "pages: not linearizable": """
+        from persistent_context import PersistentContext
+
+        async def pretend_to_compare_and_set(self, key, expected, new):
+            return True
+
+        PersistentContext.compare_and_set = pretend_to_compare_and_set
+    """,
+    "threads: lost": """
+        from persistent_context import SyncPersistentContext
+
+        def incr_in_memory(self, key):
+            self[key] = number = self.get(key, 0) + 1
+            return number
+
+        SyncPersistentContext.incr = incr_in_memory
+    """,
+    "observing: missed": """
+        from persistent_context import SyncPersistentContext
+
+        watch = SyncPersistentContext.watch
+
+        class Forgetful:
+            def __init__(self, watch):
+                self.close, self.watch = watch.close, watch
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *error):
+                self.close()
+
+            def __iter__(self):
+                for changes in self.watch:
+                    yield {key: changes[key] for key in changes if "register" not in key}
+
+        SyncPersistentContext.watch = lambda self, *keys: Forgetful(watch(self, *keys))
+    """,
 }
 
 

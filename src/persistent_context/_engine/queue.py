@@ -11,7 +11,6 @@ signal handler or finalizer may interrupt it anywhere and make another call.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import logging
 import os
@@ -26,8 +25,8 @@ from .._printable import printable
 from .._stores.factory import identify
 from .._stores.protocol import Session, Store
 from ..errors import LockTimeoutError, ReentrantTransactionError
-from ..metrics import Cycle, report
 from ..types import Holder, Statistics
+from .counts import Counts
 from .cycle import carry_out, fail
 from .owner import Owner
 from .request import Begin, Request
@@ -76,8 +75,7 @@ class CommitQueue:
         self._holder: Owner | None = None  # of the open transaction
         self._queue_of = queue_of
         self._is_contended = False  # whether the last session had to wait for another process
-        self._cycles = self._operations = self._waits = 0  # counted by the thread that is busy
-        self._wait_seconds = self._hold_seconds = 0.0
+        self._counts = Counts(name)
 
     def submit(self, request: Request) -> None:
         """Queue a call; the queue has to be run afterwards.
@@ -160,14 +158,7 @@ class CommitQueue:
 
     def statistics(self) -> Statistics:
         """Return what this process has done so far."""
-        return Statistics(
-            operations=self._operations,
-            cycles=self._cycles,
-            waits=self._waits,
-            wait_seconds=self._wait_seconds,
-            hold_seconds=self._hold_seconds,
-            **self.store.traffic()._asdict(),
-        )
+        return self._counts.statistics(self.store.traffic())
 
     # -------------------------------- running cycles
 
@@ -303,15 +294,5 @@ class CommitQueue:
         """Deliver the completed calls to their callers, in order: the end of every cycle and every transaction."""
         self._holder = None
         if session is not None:
-            self._count(session, purpose, len(over))
+            self._counts.note(session, purpose, len(over))
         deliver(over)
-
-    def _count(self, session: Session, purpose: str, operations: int) -> None:
-        self._cycles += 1
-        self._operations += operations
-        self._waits += session.waited > 0
-        self._wait_seconds += session.waited
-        self._hold_seconds += session.held
-        cycle = Cycle(self.name, purpose, operations, session.waited, session.held, session.bytes_written)
-        with contextlib.suppress(BaseException):  # of a logging handler: the calls have taken effect nevertheless
-            report(cycle)
