@@ -92,19 +92,21 @@ ENGINE: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "aio",
-                "        try:\n            loop = self._enter_loop()\n",
-                "        loop = self._enter_loop()\n        try:\n",
+                "aio_calls",
+                "        try:\n            queue = None if self._unattached else self._link.here()\n"
+                "            if queue is None:\n                queue = await self._attached()\n",
+                "        queue = None if self._unattached else self._link.here()\n"
+                "        if queue is None:\n            queue = await self._attached()\n        try:\n",
             ),
             Edit(
-                "blocking",
-                "        try:\n            queue = self._queue_here() or self._attach()\n",
-                "        queue = self._queue_here() or self._attach()\n        try:\n",
+                "blocking_calls",
+                "        try:\n            queue = self._link.here_or_found()\n",
+                "        queue = self._link.here_or_found()\n        try:\n",
             ),
         ),
         (
-            suite("queue::TestWhatIsLeftBehind::test_a_refused_call_is_not_kept[async]"),
-            suite("queue::TestWhatIsLeftBehind::test_a_refused_call_is_not_kept[sync]"),
+            suite("base::TestACallThatIsNotQueued::test_it_is_not_kept[async]"),
+            suite("base::TestACallThatIsNotQueued::test_it_is_not_kept[sync]"),
         ),
     ),
     Mutant(
@@ -126,7 +128,7 @@ ENGINE: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "aio",
+                "aio_calls",
                 "            self._in_flight.pop(request, None)\n            if isinstance",
                 "            if isinstance",
             ),
@@ -137,7 +139,7 @@ ENGINE: Final = (
         "told-twice",
         "A call that is over as it is cancelled is told so twice.",
         Promise.CANCELLING,
-        (Edit("aio", "if not request.waiter.done():", "if True:"),),
+        (Edit("aio_calls", "if not request.waiter.done():", "if True:"),),
         (suite("queue::TestWhatIsLeftBehind::test_a_call_is_told_once"),),
     ),
     Mutant(
@@ -161,8 +163,8 @@ ENGINE: Final = (
         (
             Edit(
                 "base",
-                "        queue = self._queue_here()\n        return Statistics()",
-                "        queue = self._queue\n        return Statistics()",
+                "        queue = self._link.here()\n        return Statistics()",
+                "        queue = self._link._queue\n        return Statistics()",
             ),
         ),
         (suite("queue::TestWhatIsLeftBehind::test_a_forked_child_has_statistics_of_its_own", limit=30),),
@@ -173,7 +175,7 @@ ENGINE: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "blocking",
+                "blocking_calls",
                 "if queue is not None and request is not None and not queue.withdraw(request):\n",
                 "if False:\n",
             ),
@@ -184,7 +186,7 @@ ENGINE: Final = (
         "interrupt-ends-the-wait-for-a-commit",
         "An interrupt at the end of a blocking transaction comes out before the commit is over.",
         Promise.CANCELLING,
-        (Edit("blocking", "            turn.end(request)\n            self._wait_out(request)\n", ""),),
+        (Edit("blocking_calls", "            turn.end(request)\n            self._wait_out(request)\n", ""),),
         (suite("queue::TestAnInterrupt", limit=40),),
     ),
     Mutant(
@@ -193,9 +195,9 @@ ENGINE: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "blocking",
-                "        turn.abandon()\n        self._context._over(",
-                "        self._context._over(",
+                "blocking_transaction",
+                "        turn.abandon()\n        workspace.close()",
+                "        workspace.close()",
             ),
             Edit("turn", "            self.abandon()\n", "            pass\n"),
         ),
@@ -207,7 +209,7 @@ ENGINE: Final = (
         Promise.CANCELLING,
         (
             Edit("turn", "            self.abandon()\n", "            pass\n"),
-            Edit("aio", "                    turn.abandon()\n", "                    pass\n"),
+            Edit("aio_transaction", "                    turn.abandon()\n", "                    pass\n"),
         ),
         (suite("shutdown::TestALoopIsThrownAway::test_an_open_transaction_goes_with_its_loop", limit=40),),
     ),
@@ -216,8 +218,10 @@ ENGINE: Final = (
         "A context counts on a task that was cancelled to run the queue.",
         Promise.CANCELLING,
         (
-            Edit("aio", "if self._driver is None or self._driver.done():", "if self._driver is None:"),
-            Edit("aio", "            queue.look_after(even_if_busy=self._has_impatient())\n", "            pass\n"),
+            Edit("aio_calls", "if self._driver is None or self._driver.done():", "if self._driver is None:"),
+            Edit(
+                "aio_calls", "            queue.look_after(even_if_busy=self._has_impatient())\n", "            pass\n"
+            ),
         ),
         (suite("shutdown::TestAllTasksAreCancelled::test_a_context_goes_on_after_all_tasks_were_cancelled", limit=40),),
     ),
@@ -225,21 +229,21 @@ ENGINE: Final = (
         "timeout-by-naps",
         "A blocking call notices that its time is up only now and then.",
         Promise.STARVES,
-        (Edit("blocking", "min(left, nap) if left > 0 else nap", "nap"),),
+        (Edit("blocking_calls", "min(left, nap) if left > 0 else nap", "nap"),),
         (suite("waiting::TestTimeoutsAreExact::test_of_threads", limit=40),),
     ),
     Mutant(
         "one-timeout-is-enough",
         "When a call has timed out, nobody looks at the time any more.",
         Promise.STARVES,
-        (Edit("aio", "        self._set_clock(loop, min(max(coming,", "        max(0, min(max(coming,"),),
+        (Edit("aio_calls", "        self._set_clock(min(max(coming,", "        max(0, min(max(coming,"),),
         (suite("waiting::TestTimeoutsAreExact::test_beside_calls_that_time_out_earlier", limit=40),),
     ),
     Mutant(
         "full-executor-is-waited-for",
         "Nothing moves while the default executor is full.",
         Promise.LOOP,
-        (Edit("aio", "_SOON_SECONDS: Final = 0.05", "_SOON_SECONDS: Final = 1000"),),
+        (Edit("aio_executor", "SOON_SECONDS: Final = 0.05", "SOON_SECONDS: Final = 1000"),),
         (suite("waiting::TestTheExecutorIsFullOfThreadsThatCallUs::test_they_are_served", limit=60),),
     ),
     Mutant(

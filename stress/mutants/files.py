@@ -10,7 +10,7 @@ _SYNC_THE_FILE = "        if durable:\n            sync(fd)\n        check()"
 _STEPS = suite("durability::TestTheOrderOfTheSteps")
 _POWER = faults("--only power:xfs:save:async --point acknowledged:1")
 _BROKEN_DISK = "durability::TestABrokenDisk::"
-_AFTER_THE_RENAME = "platforms::TestFailuresAfterTheRename::"
+_AFTER_THE_RENAME = "durability::TestFailuresAfterTheRename::"
 
 FILES: Final = (
     Mutant(
@@ -32,7 +32,7 @@ FILES: Final = (
         "A session is closed without what makes its commit durable: the directory is never synced.",
         Promise.LOST,
         (Edit("store", "        if self._complete is not None:\n", "        if False:\n"),),
-        (_STEPS, _POWER, suite("store::TestADurableCallThatWritesNothing::test_it_syncs_what_it_found")),
+        (_STEPS, _POWER, suite("durability::TestADurableCallThatWritesNothing::test_it_syncs_what_it_found")),
     ),
     Mutant(
         "fsync-after-rename",

@@ -108,7 +108,7 @@ LOCKS: Final = (
         ),
         (
             suite("lockfile::TestTheKeptFile::test_one_that_is_no_longer_at_its_path_is_not_used"),
-            suite("processes::TestALostLock::test_a_lock_file_deleted_between_two_calls_is_made_again", limit=15),
+            suite("holders::TestALostLock::test_a_lock_file_deleted_between_two_calls_is_made_again", limit=15),
         ),
     ),
     Mutant(
@@ -134,7 +134,7 @@ LOCKS: Final = (
                 "cycle", "        if all(request.operation.repeatable for request in applied):\n", "        if True:\n"
             ),
         ),
-        (suite("processes::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
+        (suite("holders::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
     ),
     Mutant(
         "lost-session-fails-an-increment",

@@ -128,7 +128,7 @@ MEMORY: Final = (
         (
             Edit(
                 "memory",
-                "concerned = (*self.data.touched, *self._flights, *self._ahead)",
+                "concerned = (*self.data.touched, *self._flights.keys(), *self._ahead)",
                 "concerned = (*differences.texts, *differences.gone)",
             ),
         ),

@@ -17,7 +17,7 @@ _IN_THE_EXECUTOR = """\
         asyncio.get_event_loop().run_in_executor(None, self._end_turn, sessions, batch, self._run_all)
 """
 _CLOSES = "    failure = _close(session, name) or failure\n"
-_COUNTED = "            self._count(session, purpose, len(over))\n"
+_COUNTED = "            self._counts.note(session, purpose, len(over))\n"
 
 QUEUE: Final = (
     Mutant(
@@ -103,9 +103,9 @@ QUEUE: Final = (
             ),
         ),
         (
-            suite("errors::TestABrokenDisk::test_an_unsynced_directory_leaves_durability_unknown"),
-            suite("errors::TestABrokenDisk::test_an_operation_says_so_too"),
-            suite("errors::TestABrokenDisk::test_a_transaction_says_so_too"),
+            suite("durability::TestABrokenDisk::test_an_unsynced_directory_leaves_durability_unknown"),
+            suite("durability::TestABrokenDisk::test_an_operation_says_so_too"),
+            suite("durability::TestABrokenDisk::test_a_transaction_says_so_too"),
         ),
     ),
     Mutant(
@@ -284,7 +284,7 @@ QUEUE: Final = (
         Promise.STARVES,
         (
             Edit(
-                "aio",
+                "aio_calls",
                 "            if is_turned or not queue.needs_running():\n",
                 "            if not queue.needs_running():\n",
             ),

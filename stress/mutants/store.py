@@ -59,7 +59,7 @@ STORE: Final = (
         (Edit("lock", "before != EMPTY_STAMP and not", 'before not in (b"", EMPTY_STAMP) and not'),),
         (
             suite(_NEW_DIRECTORY + "test_one_whose_maker_does_not_care_is_synced_by_who_does"),
-            suite("platforms::TestTheOrderOfTheSteps::test_new_directories_are_durable_too"),
+            suite("durability::TestTheOrderOfTheSteps::test_new_directories_are_durable_too"),
         ),
     ),
     Mutant(
@@ -179,7 +179,7 @@ STORE: Final = (
         "every-cycle-counted-as-a-wait",
         "A cycle that found the lock free is counted as one that waited.",
         Promise.FAILURE,
-        (Edit("queue", "self._waits += session.waited > 0", "self._waits += session.waited >= 0"),),
+        (Edit("counts", "self._waits += session.waited > 0", "self._waits += session.waited >= 0"),),
         (suite("lock::TestWaiting"),),
     ),
     Mutant(

@@ -220,18 +220,18 @@ TRACKING: Final = (
             ),
             Edit(
                 "guard",
-                "if guard is not None and guard._is_owned()",
-                "if guard is self._mine and guard._is_owned()",
+                "if guard is not None and _is_owned(guard)",
+                "if guard is self._mine and _is_owned(guard)",
             ),
             Edit(
-                "blocking",
+                "blocking_calls",
                 "with Released():\n                self._wait(",
-                "with Released(self._guard[1]):\n                self._wait(",
+                "with Released(self._memory._lock):\n                self._wait(",
             ),
             Edit(
-                "blocking",
+                "blocking_calls",
                 "with Released():\n                    self._wait_out(",
-                "with Released(self._guard[1]):\n                    self._wait_out(",
+                "with Released(self._memory._lock):\n                    self._wait_out(",
             ),
         ),
         (
@@ -247,9 +247,9 @@ TRACKING: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "base",
-                "                    self._memory.absorb(self._inbox[0])\n                    self._inbox.popleft()\n",
-                "                    self._memory.absorb(self._inbox.popleft())\n",
+                "guarded",
+                "                    self.absorb(self._inbox[0])\n                    self._inbox.popleft()\n",
+                "                    self.absorb(self._inbox.popleft())\n",
             ),
         ),
         (suite("interrupts::TestInterrupts::test_a_drain_that_is_interrupted_is_done_again"),),
