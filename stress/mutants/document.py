@@ -52,7 +52,7 @@ DOCUMENT: Final = (
         Promise.LOOP,
         (
             Edit(
-                "document",
+                "page",
                 "            if len(page.text) <= 2 * PAGE_BYTES:\n",
                 "            if True:\n",
             ),
@@ -157,7 +157,7 @@ DOCUMENT: Final = (
         "keys-kept-as-they-came",
         "A key of a class of the caller's goes on into memory and into the cycle, with methods of its own.",
         Promise.FAILURE,
-        (Edit("values", "    return str.__str__(key)\n", "    return key\n"),),
+        (Edit("faults", "    return str.__str__(key)\n", "    return key\n"),),
         (suite("values::TestKeysOfClassesOfTheirOwn"),),
     ),
     Mutant(

@@ -140,8 +140,10 @@ class FileLock:
         """Unlock a file, and keep it open for the next hold."""
         try:
             unlock(file.fd)
-        except OSError:
-            self._let_go(file)
+        except BaseException as error:
+            self._let_go(file)  # which unlocks it, too
+            if not isinstance(error, OSError):
+                raise
         else:
             self._keep(file)
 
