@@ -300,6 +300,12 @@ def no_leaks(tmp_path):
         assert set() == files
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item):
+    """Forget what a test was given, before its module is checked: a context keeps its lock file open while it lives."""
+    getattr(item, "funcargs", {}).clear()
+
+
 def pytest_addoption(parser):
     """Offer to run less, or to search longer."""
     parser.addoption("--part", action="store_true", help="run a part of the large matrices and of what takes long")

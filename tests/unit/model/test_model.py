@@ -8,8 +8,8 @@ import pytest
 
 from persistent_context._model.live import LiveDict
 from persistent_context._model.memory import Arrival, Differences, Memory
-from persistent_context._model.operations import incr
 from persistent_context._model.tracking import Own, Tracker
+from persistent_context._model.updates import incr
 from persistent_context._model.values import MISSING
 from persistent_context._stores.jsonfile.document import EMPTY
 
@@ -148,7 +148,7 @@ class TestTheTracker:
         tracker, told = Tracker(), []
 
         class Listener:
-            def note(self, position, document, texts):
+            def note(self, position, snapshot, texts):
                 told.append((position, dict(texts)))
 
         one, other = Listener(), Listener()
