@@ -23,10 +23,13 @@ from persistent_context import (
     UnserializableValueError,
 )
 from persistent_context._api import base as _base
-from persistent_context._stores.jsonfile import files as _files
-from persistent_context._stores.jsonfile import lock as _lock
 from persistent_context._stores.jsonfile import parse as _parse
-from persistent_context._stores.jsonfile.parse import CorruptDocumentError, parse
+from persistent_context._stores.jsonfile import stamp as _stamp
+from persistent_context._stores.jsonfile import syncing as _syncing
+from persistent_context._stores.jsonfile.access import Access
+from persistent_context._stores.jsonfile.lock import FileLock
+from persistent_context._stores.jsonfile.parse import parse
+from persistent_context._stores.protocol import CorruptStateError
 
 
 class TestLoading:
@@ -81,12 +84,12 @@ class TestLoading:
     @pytest.mark.parametrize("text", ["{1: 2}", '{"a" 1}', '{"a": 1,}', '{"a": 1} {}', "{,}", "[]", '{"a": 1'])
     def test_what_is_nearly_an_object_is_refused(self, text):
         """Only whole JSON objects are read."""
-        with pytest.raises(CorruptDocumentError):
+        with pytest.raises(CorruptStateError):
             _parsed(text)
 
     def test_a_lone_surrogate_is_refused_in_a_big_file_of_any_layout(self):
         """What cannot be written back is not read, however the file is cut."""
-        with pytest.raises(CorruptDocumentError, match="surrogate"):
+        with pytest.raises(CorruptStateError, match="surrogate"):
             _parsed('{"a": "\\ud800", "b": "' + "x" * 100_000 + '"}')
 
     def test_braces_on_lines_of_their_own_do_not_make_our_layout(self):
@@ -323,7 +326,7 @@ class TestTheLockFile:
 
     def test_without_proc_a_process_is_asked_for_by_a_signal(self, monkeypatch):
         """Where nothing tells when a process began, a pid that nobody has is dead, and any other one lives."""
-        monkeypatch.setattr(_lock, "_process", lambda pid: None)
+        monkeypatch.setattr(_stamp, "_process", lambda pid: None)
         monkeypatch.setattr(os.path, "exists", lambda path: False)
 
         def answer(pid, number):
@@ -334,7 +337,7 @@ class TestTheLockFile:
 
         monkeypatch.setattr(os, "kill", answer)
 
-        assert [True, False, True] == [_lock._is_alive(pid, None) for pid in (1, 2, 3)]
+        assert [True, False, True] == [_stamp._is_alive(pid, None) for pid in (1, 2, 3)]
 
     def test_without_proc_nothing_tells_one_numbering_of_processes_from_another(self, monkeypatch):
         """On a system that has no /proc the stamp says less, and the lock works."""
@@ -344,7 +347,7 @@ class TestTheLockFile:
 
         monkeypatch.setattr(os, "readlink", fail)
 
-        assert _lock._pid_space() is None
+        assert _stamp._pid_space() is None
 
     def test_a_lock_file_that_another_process_makes_at_the_same_moment_is_the_one(self, tmp_path, monkeypatch):
         """Of two processes that find no lock file, both take the one that the faster of them made."""
@@ -362,10 +365,10 @@ class TestTheLockFile:
     def test_a_forked_child_that_holds_nothing_releases_nothing(self, tmp_path):
         """Releasing what is not held is no error, and no other's loss."""
         path = tmp_path / "state.json"
-        lock = _lock.FileLock(f"{path}.lock", str(path))
-        lock.acquire("test", wait=False)
-        lock.forget_after_fork()
-        lock.release()
+        lock = FileLock(f"{path}.lock", str(path))
+        held = lock.acquire("test", wait=False)
+        lock.after_fork_in_child()
+        held.release()
 
         assert 1 == SyncPersistentContext(path).incr("n")
 
@@ -425,7 +428,7 @@ class TestAccess:
 
     def as_seen(self, monkeypatch, path, **fields):
         """Have the file at a path seem to belong to somebody else."""
-        stat = os.stat
+        stat = os.lstat
 
         def seen(wanted, **options):
             status = stat(wanted, **options)
@@ -436,7 +439,7 @@ class TestAccess:
                 values[("st_mode", "st_ino", "st_dev", "st_nlink", "st_uid", "st_gid").index(name)] = value
             return os.stat_result(values)
 
-        monkeypatch.setattr(os, "stat", seen)
+        monkeypatch.setattr(os, "lstat", seen)
 
     def test_where_the_group_cannot_be_given_it_gets_no_more_than_everybody(self, tmp_path, model, mine, monkeypatch):
         """Write access for the file's group is no write access for the writer's own group."""
@@ -446,7 +449,7 @@ class TestAccess:
             raise PermissionError
 
         monkeypatch.setattr(os, "fchown", refuse)
-        _files.share_access(str(model), mine)
+        Access.of(str(model)).give_to(mine, os.fstat(mine))
 
         assert 0o644 == os.fstat(mine).st_mode & 0o777
 
@@ -454,7 +457,7 @@ class TestAccess:
         """Only its owner gives a lock file other access rights."""
         self.as_seen(monkeypatch, model, st_uid=os.getuid() + 1)
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 2)
-        _files.share_access(str(model), mine)
+        Access.of(str(model)).give_to(mine, os.fstat(mine))
 
         assert 0o600 == os.fstat(mine).st_mode & 0o777
 
@@ -467,7 +470,7 @@ class TestAfterTheReplacing:
             raise MemoryError
 
         ctx = SyncPersistentContext(tmp_path / "state.json")
-        monkeypatch.setattr(_files, "sync_directory", fail)
+        monkeypatch.setattr(_syncing, "sync_directory", fail)
         ctx["a"] = 1
         with pytest.raises(DurabilityUnknownError, match="MemoryError") as caught:
             ctx.save()

@@ -529,9 +529,9 @@ class TestDoctor:
         stored.chmod(0o644)
         Path(f"{stored}.lock").chmod(0o644)
         code = (
-            "import os, sys; from persistent_context import _doctor\n"
+            "import os, sys; from persistent_context._cli import doctor\n"
             f"os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})\n"
-            "for level, subject, *_ in _doctor.examine(sys.argv[1]): print(level, subject)"
+            "for level, subject, *_ in doctor.examine(sys.argv[1]): print(level, subject)"
         )
         done = subprocess.run([sys.executable, "-c", code, stored], capture_output=True, text=True, check=True)
         problems = {line.partition(" ")[2] for line in done.stdout.splitlines() if line.startswith("problem")}

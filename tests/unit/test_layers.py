@@ -61,7 +61,7 @@ class TestLayers:
 
     @pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith("_stores/")])
     def test_only_the_stores_know_of_files(self, module):
-        """Nothing above imports the parts of a store, or what watches or locks files, but the doctor, who examines them."""
+        """Nothing above imports the parts of a store, or what watches or locks files; the doctor examines them."""
         known = {name for name in imports(module) if name.startswith("._stores.") and name.count(".") > 2}
 
         assert module == "_cli/doctor" or set() == known
