@@ -35,7 +35,7 @@ import sys
 from persistent_context import SyncPersistentContext
 with SyncPersistentContext(sys.argv[1]).transaction():
     print("held", flush=True)
-    sys.stdin.snapshot()
+    sys.stdin.read()
 """
 
 

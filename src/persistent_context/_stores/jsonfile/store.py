@@ -174,9 +174,9 @@ class JsonFileSession:
             self._lock.release()
         finally:
             self.held = time.monotonic() - self._since
-        if self._complete is not None:
-            self._complete(self._store.path, new_directory=self._lock.in_new_directory)
-            self._lock.note_durable_directory()
+            if self._complete is not None:  # even after an error: what was committed is acknowledged
+                self._complete(self._store.path, new_directory=self._lock.in_new_directory)
+                self._lock.note_durable_directory()
 
     def _read_or_move_aside(self) -> Document:
         for _ in range(_SECOND_LOOKS):

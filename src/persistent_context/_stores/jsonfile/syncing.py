@@ -52,7 +52,7 @@ def make_name_durable(path: str, *, new_directory: bool) -> None:
     """
     try:
         _sync_name(path, new_directory=new_directory)
-    except OSError as error:
+    except BaseException as error:
         raise durability_unknown(path, "the file was replaced", error) from error
 
 
@@ -75,7 +75,7 @@ def make_durable(path: str, *, new_directory: bool) -> None:
         _sync_name(path, new_directory=new_directory)
     except FileNotFoundError:
         return
-    except OSError as error:
+    except BaseException as error:
         raise durability_unknown(path, "there was nothing to write", error) from error
 
 

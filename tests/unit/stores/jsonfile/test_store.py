@@ -13,7 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from persistent_context import LockLostError, NotARegularFileError, SyncPersistentContext
+from persistent_context._model.snapshot import Changes
 from persistent_context._stores.jsonfile import store as _store
+from persistent_context._stores.jsonfile.access import Access
 from persistent_context._stores.jsonfile.store import JsonFileStore
 
 DIE_BEFORE_THE_RENAME = """
@@ -259,12 +261,12 @@ class TestReading:
         path.write_text('{\n"n": 1\n}\n', encoding="utf-8")
         monkeypatch.setattr(_store, "read_at", slow)
         read = []
-        reader = threading.Thread(target=lambda: read.append(store.read().find(["n"])))
+        reader = threading.Thread(target=lambda: read.append(store.snapshot().get(["n"])))
         reader.start()
         reading.wait(60)
         session = store.begin("test", wait=False)
-        session.commit(session.read().changed({"n": b"2"}), durable=True)
-        session.close(1)
+        session.commit(Changes({"n": b"2"}), durable=True)
+        session.close()
         written = stored(path)
         go_on.set()
         reader.join(60)
@@ -278,7 +280,7 @@ class TestReading:
         warnings = []
         for content in (1, 1, 1, 2, 2, 3):
             path.write_text(f'{{"a": {content}, "a": 0{rest}}}', encoding="utf-8")
-            store.read()
+            store.snapshot()
             warnings.append(len([record for record in caplog.records if record.levelno == logging.WARNING]))
 
         assert [1, 1, 1, 2, 2, 3] == warnings
@@ -305,18 +307,34 @@ class TestWaitingInVain:
         with hold(path):
             waiting.start()
             tick = threading.Event()
-            while not store._lock.waited:
+            while store._lock._wait is None:
                 tick.wait(0.001)
+            at_its_path = store.abandon_vain_wait()
             path.with_name("state.json.lock").unlink()
-            while not (in_vain := store.is_waiting_in_vain()):  # it may be just about to wait
-                tick.wait(0.001)
-            abandoned = store.abandon_wait()
+            abandoned = store.abandon_vain_wait()
             session = store.begin("second", wait=True)
-            session.commit(session.read().changed({"n": b"1"}), durable=False)
+            session.commit(Changes({"n": b"1"}), durable=False)
         waiting.join(60)
-        session.close(1)
+        session.close()
 
-        assert (True, True, [None], {"n": 1}) == (in_vain, abandoned, ended, stored(path))
+        assert (False, True, [None], {"n": 1}) == (at_its_path, abandoned, ended, stored(path))
+
+
+class TestALook:
+    def test_one_that_fails_is_told(self, path, monkeypatch):
+        """What access rights the file has is not guessed when the disk does not say."""
+        stat = os.lstat
+
+        def fail(name, **options):
+            if name == str(path):
+                raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+            return stat(name, **options)
+
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+            patch.setattr(os, "lstat", fail)
+            Access.of(str(path))
+
+        assert not path.exists()
 
 
 class TestLeftovers:
@@ -362,11 +380,11 @@ class TestLinks:
         """A link that somebody puts there under a cycle is not replaced by the file."""
         store = JsonFileStore(str(path))
         session = store.begin("test", wait=False)
-        document = session.read().changed({"n": b"1"})
+        assert not session.snapshot.exists
         path.symlink_to("elsewhere")
         with pytest.raises(NotARegularFileError, match="found a symbolic link"):
-            session.commit(document, durable=True)
-        session.close(1)
+            session.commit(Changes({"n": b"1"}), durable=True)
+        session.close()
 
         assert (True, []) == (path.is_symlink(), temporaries(path))
 
