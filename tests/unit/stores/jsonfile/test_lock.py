@@ -456,9 +456,9 @@ class TestTheLockFile:
         """Releasing what is not held is no error, and no other's loss."""
         path = tmp_path / "state.json"
         lock = _lock.FileLock(f"{path}.lock", str(path))
-        lock.acquire("test", wait=False)
-        lock.forget_after_fork()
-        lock.release()
+        held = lock.acquire("test", wait=False)
+        lock.after_fork_in_child()
+        held.release()
 
         assert 1 == SyncPersistentContext(path).incr("n")
 
