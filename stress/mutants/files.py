@@ -7,6 +7,11 @@ from typing import Final
 from stress.mutants.model import Edit, Mutant, Promise, faults, suite
 
 _SYNC_THE_FILE = "        if durable:\n            sync(fd)\n        check()"
+_HELD_AND_IF_SELF = "            self.held = time.monotonic() - self._since\n        if self"
+_UNKNOWN = """\
+    except BaseException as error:
+        raise durability_unknown(path, "the file was replaced", error) from error
+"""
 _STEPS = suite("durability::TestTheOrderOfTheSteps")
 _POWER = faults("--only power:xfs:save:async --point acknowledged:1")
 _BROKEN_DISK = "durability::TestABrokenDisk::"
@@ -31,8 +36,41 @@ FILES: Final = (
         "closed-without-syncing-the-directory",
         "A session is closed without what makes its commit durable: the directory is never synced.",
         Promise.LOST,
-        (Edit("store", "        if self._complete is not None:\n", "        if False:\n"),),
+        (Edit("store", "            if self._complete is not None:  # even", "            if False:  # even"),),
         (_STEPS, _POWER, suite("durability::TestADurableCallThatWritesNothing::test_it_syncs_what_it_found")),
+    ),
+    Mutant(
+        "failed-release-leaves-the-directory-unsynced",
+        "If an error comes while the lock is released, the directory is not synced, and the call is acknowledged.",
+        Promise.LOST,
+        (
+            Edit(
+                "store",
+                "            self.held = time.monotonic() - self._since\n            if self",
+                _HELD_AND_IF_SELF,
+            ),
+            Edit(
+                "store",
+                "                self._complete(self._store.path, new_directory=self._lock.in_new_directory)\n"
+                "                self._lock.note_durable_directory()\n",
+                "            self._complete(self._store.path, new_directory=self._lock.in_new_directory)\n"
+                "            self._lock.note_durable_directory()\n",
+            ),
+        ),
+        (suite("cycle::TestAcknowledging::test_an_error_while_the_lock_is_released_does_not_prevent_the_sync"),),
+    ),
+    Mutant(
+        "failed-sync-of-another-kind-acknowledged",
+        "If the directory cannot be synced for want of memory, the call is acknowledged all the same.",
+        Promise.LOST,
+        (
+            Edit(
+                "syncing",
+                _UNKNOWN,
+                _UNKNOWN.replace("BaseException", "OSError"),
+            ),
+        ),
+        (suite(_AFTER_THE_RENAME + "test_whatever_fails_after_the_replacing_leaves_durability_unknown"),),
     ),
     Mutant(
         "fsync-after-rename",

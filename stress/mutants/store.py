@@ -69,8 +69,8 @@ STORE: Final = (
         (
             Edit(
                 "store",
+                "                self._lock.note_durable_directory()\n",
                 "            self._lock.note_durable_directory()\n",
-                "        self._lock.note_durable_directory()\n",
             ),
         ),
         (suite(_NEW_DIRECTORY + "test_one_whose_maker_does_not_care_is_synced_by_who_does"),),

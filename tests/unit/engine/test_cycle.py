@@ -25,6 +25,7 @@ from persistent_context import (
     SyncPersistentContext,
 )
 from persistent_context._engine import registry
+from persistent_context._stores.jsonfile import lock
 
 
 @pytest.fixture
@@ -357,6 +358,24 @@ class TestAcknowledging:
             go_on.set()
 
         assert (True, {"n": 1}, set(), 1) == (began, found, over, await call)
+
+    def test_an_error_while_the_lock_is_released_does_not_prevent_the_sync(self, face, path, monkeypatch):
+        """The call is acknowledged nevertheless, so what it has written has to survive."""
+        synced, real = [], os.fsync
+
+        def sync(fd):
+            synced.append(stat.S_ISDIR(os.fstat(fd).st_mode))
+            real(fd)
+
+        def fail(fd):
+            raise MemoryError
+
+        ctx = face.open(path)
+        face.do(ctx.save)
+        monkeypatch.setattr(os, "fsync", sync)
+        monkeypatch.setattr(lock, "unlock", fail)
+
+        assert (1, [False, True]) == (face.do(ctx.incr, "n"), synced)
 
 
 class TestAFailedCommit:
