@@ -294,7 +294,7 @@ class TestReadings:
         """What a load read before a call of the same context wrote is not put over the result of the call."""
         ctx = SyncPersistentContext.create(path)
         store = ctx._attach().store
-        read, overtaken = type(store).read, []
+        read, overtaken = type(store).snapshot, []
 
         def slow(self):
             document = read(self)
@@ -305,7 +305,7 @@ class TestReadings:
                 caller.join(60)
             return document
 
-        monkeypatch.setattr(type(store), "read", slow)
+        monkeypatch.setattr(type(store), "snapshot", slow)
         ctx.load()
 
         assert (stored(path), set()) == (dict(ctx), ctx.unsaved_keys())
@@ -315,7 +315,7 @@ class TestReadings:
         path.write_text('{"n": 1}', encoding="utf-8")
         ctx = SyncPersistentContext.create(path)
         store = ctx._attach().store
-        read = type(store).read
+        read = type(store).snapshot
 
         def slow(self):
             document = read(self)
@@ -326,7 +326,7 @@ class TestReadings:
                 other.join(60)
             return document
 
-        monkeypatch.setattr(type(store), "read", slow)
+        monkeypatch.setattr(type(store), "snapshot", slow)
         ctx.load()
 
         assert 2 == ctx["n"]
