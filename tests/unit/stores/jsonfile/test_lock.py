@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from persistent_context._stores.jsonfile import flock as _flock
 from persistent_context._stores.jsonfile import lock as _lock
 from persistent_context._stores.jsonfile import stamp as _stamp
 from persistent_context._stores.jsonfile.lock import FileLock
+from persistent_context._stores.jsonfile.store import JsonFileStore
 
 CHECK_DESCRIPTORS_IN_A_CHILD = """
 import os, sys, threading, time
@@ -489,3 +491,209 @@ class TestTheLockFile:
             return await waiting
 
         assert (True, {"n": 1}) == (asyncio.run(wait()), stored(path))
+
+
+@pytest.fixture
+def opened(monkeypatch, lock):
+    """How often the lock file is opened."""
+    names, real = [], os.open
+
+    def opening(name, *arguments, **options):
+        fd = real(name, *arguments, **options)
+        if name == lock.path:
+            names.append(name)
+        return fd
+
+    monkeypatch.setattr(os, "open", opening)
+    return names
+
+
+class TestTheKeptFile:
+    def test_it_stays_open_between_two_holds(self, path, lock, opened):
+        """The lock file is opened once, and unlocked between two holds."""
+        free = []
+        for _ in range(3):
+            held = lock.acquire("test", wait=False)
+            free.append(is_free(path))
+            held.release()
+            free.append(is_free(path))
+        own = [file.path for file in lock._files._open]
+
+        assert ([False, True] * 3, [lock.path]) == (free, own)
+        assert len(opened) == 1 + len(free)  # is_free opens it each time
+
+    def test_it_is_closed_with_the_lock(self, lock, opened):
+        """Closing leaves no descriptor, and the next hold opens the file again."""
+        counts = []
+        for _ in range(2):
+            lock.acquire("test", wait=False).release()
+            lock.close()
+            counts.append((len(lock._files._open), len(opened)))
+
+        assert [(0, 1), (0, 2)] == counts
+
+    def test_closing_does_not_unlock(self, path, lock):
+        """A lock that is held stays so when its object is closed, and its file is closed another time."""
+        held = lock.acquire("test", wait=False)
+        lock.close()
+        held.check()
+        free = is_free(path)
+        held.release()
+
+        assert (False, True) == (free, is_free(path))
+
+    def test_one_that_nobody_refers_to_closes_its_file(self, path):
+        """The descriptor goes with the store: neither a call nor the end of the process is needed for that."""
+        store = JsonFileStore(str(path))
+        store.begin("test", wait=False).close()
+        (file,) = store._lock._files._open
+        before = file.fd
+        del store
+        gc.collect()
+
+        assert (True, -1) == (before >= 0, file.fd)
+
+    @pytest.mark.parametrize("how", ["deleted", "replaced"])
+    def test_a_try_does_not_trust_one_that_is_gone(self, path, lock, how):
+        """Who only tries for the lock fails if the lock file's successor is locked, and has it if that is free."""
+        lock.acquire("test", wait=False).release()
+        self.remove(path, how)
+        other = FileLock(f"{path}.lock", str(path)).acquire("other", wait=False)
+        while_held = lock.acquire("test", wait=False)
+        other.release()
+        held = lock.acquire("test", wait=False)
+        held.check()
+
+        assert (None, False) == (while_held, is_free(path))
+
+    @pytest.mark.parametrize("how", ["deleted", "replaced"])
+    def test_a_wait_does_not_trust_one_that_is_gone(self, path, lock, wait_for, how):
+        """Who waits stands in the queue of the lock file's successor, though the old file is free."""
+        lock.acquire("test", wait=False).release()
+        self.remove(path, how)
+        other = FileLock(f"{path}.lock", str(path)).acquire("other", wait=False)
+        waiting, ended = wait_for()
+        early = list(ended)
+        other.release()
+        waiting.join(60)
+        wait_for.granted[0].check()
+
+        assert ([], [True], False) == (early, ended, is_free(path))
+
+    @pytest.mark.parametrize("wait", [False, True])
+    @pytest.mark.parametrize("how", ["deleted", "replaced"])
+    def test_nobody_waits_for_one_that_is_gone(self, path, lock, how, wait):
+        """Though the old file is locked, its successor is free, and is locked at once."""
+        lock.acquire("test", wait=False).release()
+        other = FileLock(f"{path}.lock", str(path)).acquire("other", wait=False)
+        self.remove(path, how)
+        held = lock.acquire("test", wait=wait)
+        held.check()
+        free = is_free(path)
+        other.release()
+
+        assert (False, False) == (free, held.waited)
+
+    def test_several_threads_leave_one(self, path, lock, hold, wait_for):
+        """However many threads try while one waits, one descriptor is kept."""
+        with hold(path):
+            waiting, _ = wait_for()
+            tries = [lock.acquire("test", wait=False) for _ in range(3)]
+        waiting.join(60)
+        wait_for.granted[0].release()
+
+        assert ([None] * 3, 1, 1) == (tries, len(lock._idle), len(lock._files._open))
+
+    def test_an_abandoned_wait_leaves_one(self, path, lock, hold, wait_for):
+        """The descriptor of the deleted file is closed when the wait for it ends, and the successor's is kept."""
+        with hold(path):
+            waiting, _ = wait_for()
+            path.with_name("state.json.lock").unlink()
+            lock.abandon_vain_wait()
+            lock.acquire("test", wait=True).release()
+        waiting.join(60)
+        (file,) = lock._files._open
+
+        assert (True, [file]) == (file.status_at_path() is not None, list(lock._idle))
+
+    @staticmethod
+    def remove(path, how):
+        """Remove the lock file, or put another one in its place."""
+        file = path.with_name("state.json.lock")
+        if how == "deleted":
+            file.unlink()
+        else:
+            other = path.with_name("other")
+            other.write_bytes(b"")
+            other.replace(file)
+
+
+RELEASE_IN_A_CHILD = """
+import os, sys
+import filelock
+from persistent_context._engine.registry import queue_of
+from persistent_context._model.snapshot import Changes
+from persistent_context._stores.protocol import SessionLostError
+
+path = sys.argv[1]
+queue = queue_of(path)
+session = queue.store.begin("test", wait=False)
+
+def stamp():
+    with open(path + ".lock", "rb") as file:
+        return file.read()
+
+before = stamp()
+if (pid := os.fork()) == 0:
+    try:
+        session.commit(Changes({"child": b"1"}), durable=True)
+    except SessionLostError:
+        print("lost", flush=True)
+    session.close()
+    session._lock.release()
+    os._exit(0)
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+try:
+    filelock.FileLock(path + ".lock", timeout=0).acquire()
+    locked = False
+except filelock.Timeout:
+    locked = True
+print(status, stamp() == before, locked, flush=True)
+session.commit(Changes({"parent": b"1"}), durable=True)
+session.close()
+print([*queue.store.snapshot().keys()], flush=True)
+"""
+
+LOCK_IN_PARENT_AND_CHILD = """
+import os, sys
+from persistent_context import LockTimeoutError, SyncPersistentContext
+
+path = sys.argv[1]
+ctx = SyncPersistentContext.create(path)
+ctx.incr("n")  # and keep the lock file open
+entered, told = os.pipe()
+if (pid := os.fork()) == 0:
+    os.read(entered, 1)
+    child = SyncPersistentContext(path, lock_timeout=0)
+    for one in (ctx, child):
+        try:
+            with one.transaction(timeout=0):
+                print("in the parent's transaction", flush=True)
+        except LockTimeoutError:
+            print("kept out", flush=True)
+    os._exit(0)
+with ctx.transaction() as tx:
+    os.write(told, b".")
+    os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: run on a POSIX system")
+class TestAForkedChild:
+    def test_it_neither_writes_to_nor_unlocks_its_parents_lock_file(self, path, run):
+        """A child that commits, closes and releases what it inherited leaves the lock, and the stamp, to its parent."""
+        assert ["lost", "0 True True", "['parent']"] == run(RELEASE_IN_A_CHILD, path)
+
+    def test_it_does_not_share_the_kept_file(self, path, run):
+        """The lock belongs to the open file: a child that used its parent's would be let in beside it."""
+        assert ["kept out", "kept out"] == run(LOCK_IN_PARENT_AND_CHILD, path)
