@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stress.conclude import conclude
-from stress.display import Display
-from stress.options import Options, parse
-from stress.report import Report
-from stress.run import Run
-from stress.soak import Soak
+from stress.run.conclude import conclude
+from stress.run.display import Display
+from stress.run.options import Options, parse
+from stress.run.report import Report
+from stress.run.soak import Soak
+from stress.run.supervisor import Run
 
 INTERRUPTED = 130
 

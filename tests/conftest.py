@@ -1,10 +1,12 @@
-"""Fixtures that every test may use: both faces of a context, real child processes, and a watch for leaks."""
+"""Fixtures that every test may use: both faces of a context, child processes, and watches for leaks and blocking."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from blockbuster import BlockBuster, BlockBusterFunction, BlockingError
 from hypothesis import HealthCheck, settings
 
 import persistent_context
@@ -287,10 +290,11 @@ def no_lock_stays_open(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def no_leaks(tmp_path):
+def no_leaks(request, tmp_path):
     """Fail a test that leaves a thread behind that keeps the interpreter alive, or an open file other than a lock."""
     before = set(threading.enumerate())
     yield
+    request.node.funcargs.clear()  # pytest lets go of contexts only after no_lock_stays_open has looked
     threads = _lasting(lambda: [one for one in threading.enumerate() if not one.daemon and one not in before])
 
     assert [] == threads
@@ -298,6 +302,96 @@ def no_leaks(tmp_path):
         files = _lasting(lambda: {name for name in _open_below(str(tmp_path)) if not name.endswith(".lock")})
 
         assert set() == files
+
+
+def _sync_face() -> dict[str, set[str]]:
+    """The names of all functions of the sync face, by the end of their file's name."""
+    found = {}
+    for file in (IMPORT_ROOT / "persistent_context" / "_api").glob("blocking*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        found[file.relative_to(IMPORT_ROOT).as_posix()] = names
+    return found
+
+
+class Tripwire(logging.Handler):
+    """Raises BlockingError where the library makes a blocking call in the thread of an event loop.
+
+    An error in a callback of the loop, or at the end of a cycle, goes to a log instead of to the test: those are
+    remembered.
+    """
+
+    LIBRARY = ("persistent_context._api", "persistent_context.runtime", "pytest_persistent_context")
+    """What programs call. A test that calls what is below it, within a loop, blocks that loop itself."""
+
+    MORE = ("os.open", "os.lstat", "os.fsync", "threading.Condition.wait", "threading.Thread.join")
+    """What blockbuster does not know. Events, queues and futures wait in a condition; every cycle opens files."""
+
+    NOT_PATCHED = ("threading.Lock.acquire", "threading.Lock.acquire_lock")
+    """Taking a lock is one step of the interpreter, which signals do not interrupt: a Python function would be many."""
+
+    EXCEPTIONS = (
+        # The sync face blocks its thread by design, even in a coroutine.
+        *_sync_face().items(),
+        # No thread can be started: the loop's thread does the work, as documented, and only tries to take the lock.
+        ("persistent_context/_engine/worker.py", {"run_in_pool"}),
+        ("persistent_context/_api/aio_executor.py", {"run"}),
+        # Starting a thread waits until it runs, as the loop's own run_in_executor() does.
+        ("concurrent/futures/thread.py", {"submit"}),
+        # Measuring coverage looks for source files.
+        ("coverage/control.py", {"_should_trace"}),
+    )
+    """Functions, by the end of their file's name, in which everything may block, and why."""
+
+    def __init__(self) -> None:
+        """Know what blocks."""
+        super().__init__()
+        self.logged: list[str] = []
+        self._blockbuster = BlockBuster(self.LIBRARY)
+        functions = self._blockbuster.functions
+        functions.update({name: BlockBusterFunction(None, name, scanned_modules=self.LIBRARY) for name in self.MORE})
+        for name in self.NOT_PATCHED:
+            del functions[name]
+        for function in functions.values():
+            for file, names in self.EXCEPTIONS:
+                function.can_block_in(file, names)
+        # sleep(0) lets other threads run, and returns.
+        functions["time.sleep"].can_block_predicate = lambda seconds: seconds == 0
+        # The constructor of a context makes its path absolute: the kernel knows the current directory.
+        for name in ("os.path.abspath", "os.getcwd"):
+            functions[name].can_block_in("persistent_context/_stores/factory.py", "locate")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Remember an error that was logged."""
+        if record.exc_info and isinstance(record.exc_info[1], BlockingError):
+            self.logged.append(f"{record.getMessage()}: {record.exc_info[1]}")
+
+    def __enter__(self) -> Self:
+        """Watch all loops of this process."""
+        self._blockbuster.activate()
+        logging.getLogger().addHandler(self)
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        """Let everything block again."""
+        logging.getLogger().removeHandler(self)
+        self._blockbuster.deactivate()
+
+
+@pytest.fixture(scope="session")
+def tripwire():
+    """The tripwire of this process: it tells a loop's thread from others, so it need not know which test is run."""
+    with Tripwire() as tripwire:
+        yield tripwire
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop(tripwire):
+    """Fail a test in which the library blocks the thread of an event loop."""
+    yield
+    logged, tripwire.logged = tripwire.logged, []
+
+    assert [] == logged
 
 
 def pytest_addoption(parser):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any, Final, Unpack
 
 from ._api.aio import PersistentContext
-from ._api.base import Options
+from ._api.options import Options
 
 PERSISTENT_CONTEXT: Final = "persistent_context"
 """The name under which a context holds the persistent context itself."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from stress.checking.evidence import Evidence, Violation
 from stress.checking.growth import Growth, check_growth, seen_in
-from stress.history import Operation, Outcome
-from stress.model import ACCOUNTS, JOURNAL, OPENING_BALANCE, REPLAYS, TRANSFERS, replays
+from stress.documents.hammered import ACCOUNTS, JOURNAL, OPENING_BALANCE, REPLAYS, TRANSFERS, replays
+from stress.logs.history import Operation, Outcome
 
 
 def check_bank(evidence: Evidence) -> Iterator[Violation]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from stress.checking.evidence import Evidence, Violation
 from stress.checking.growth import Growth, check_gaps, check_growth, seen_in
-from stress.history import Outcome
+from stress.logs.history import Outcome
 
 
 def check_counters(evidence: Evidence) -> Iterator[Violation]:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from stress.checking.counters import check_counters
 from stress.checking.evidence import Evidence, Violation
 from stress.checking.owned import check_owned
-from stress.history import Operation, Outcome
-from stress.model import PATIENCE
+from stress.children.patience import PATIENCE
+from stress.logs.history import Operation, Outcome
 
 SHOWN = 10
 """How many of those calls are told that took too long."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stress.history import Operation, Outcome
+from stress.logs.history import Operation, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,8 @@ class Evidence:
     final: Mapping[str, Any]
     """The document in the file."""
     reads: Sequence[Operation] = ()
+    everything: Sequence[Operation] = ()
+    """The operations of all workloads."""
     """Successful reads of the whole file from outside; the result of each is the document's numbers, by key."""
 
     def having(self, outcome: Outcome, *names: str) -> list[Operation]:

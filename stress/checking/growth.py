@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from stress.checking.evidence import Violation
-from stress.history import Operation
+from stress.logs.history import Operation
 
 
 @dataclass(frozen=True, slots=True)

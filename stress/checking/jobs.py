@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from stress.checking.counters import check_counters
 from stress.checking.evidence import Evidence, Violation
-from stress.history import Operation, Outcome
+from stress.logs.history import Operation, Outcome
 
 SLACK = {"objects": (2_000, 0.1), "bytes": (500_000, 50.0)}
 """By how much memory may grow: at all, and for each job. A job that is remembered is an object and a key at least."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from stress.history import Operation
+from stress.logs.history import Operation
 
 State: TypeAlias = "str | None"
 """A register's value; `None` stands for absence."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from stress.checking.evidence import Evidence, Violation
-from stress.history import Operation, Outcome
+from stress.logs.history import Operation, Outcome
 
 _Writers = Mapping[str | None, Operation | None]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from stress.checking.evidence import Evidence, Violation
 from stress.checking.growth import Growth, check_gaps, check_growth
-from stress.history import Operation, Outcome
-from stress.model import GENERATION
+from stress.documents.hammered import GENERATION
+from stress.logs.history import Operation, Outcome
 
 _SEEING = ("see", "see_exclusively")
 

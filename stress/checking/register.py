@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from stress.checking.evidence import Evidence, Violation
 from stress.checking.linearizability import LIMIT, GaveUpError, No, State, Step, search
-from stress.history import Operation, Outcome
+from stress.logs.history import Operation, Outcome
 
 FINAL = "final"
 

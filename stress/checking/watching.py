@@ -9,8 +9,8 @@ from typing import Any
 from stress.checking.counters import check_counters
 from stress.checking.ending import check_waits
 from stress.checking.evidence import Evidence, Violation
-from stress.history import Operation, Outcome
-from stress.model import COUNTERS, LATEST, filler
+from stress.documents.watched import COUNTERS, LATEST, filler
+from stress.logs.history import Operation, Outcome
 
 _Makers = Mapping[tuple[str, Any], Operation]
 

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
         for scenario in choice.scenarios():
             lacks = scenario.missing()
             note = f"  (cannot run here: {lacks[0]}; {lacks[1]})" if lacks else ""
-            console.print(f"{scenario.name:32}{scenario.about}{note}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{scenario.name:36}{scenario.about}{note}", markup=False, highlight=False, soft_wrap=True)
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that mounts are undone
     try:

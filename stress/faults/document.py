@@ -9,6 +9,8 @@ from typing import Any
 
 OPERATIONS = ("save", "incr", "transaction", "commit", "create")
 """`commit` is the end of a transaction alone; `create` the save that makes the file, its lock and directories."""
+UNCHANGING = ("resave", "rewrite")
+"""`resave` saves when nothing is unsaved; `rewrite` is a transaction that sets what the file has."""
 NEIGHBOUR = "neighbour"
 """The key that another process counts meanwhile."""
 KEPT = "kept " * 1_000
@@ -28,12 +30,19 @@ def value_of(number: int, size: int = SIZE) -> str:
     return f"{number} ".ljust(size, "y")
 
 
+def caller_key(caller: int) -> str:
+    """Return the key that one of several callers counts."""
+    return f"caller {caller}"
+
+
 def after(document: Document | None, operation: str, number: int, size: int = SIZE) -> Document:
     """Return what an operation makes of a document, or of no file."""
+    if operation == "neighbour":
+        return with_neighbour(document)
     changed = dict(document or {})
     if operation in {"incr", "transaction", "commit"}:
         changed["n"] += 1
-    if operation != "incr":
+    if operation not in {"incr", *UNCHANGING}:
         changed["new"] = value_of(number, size)
     return changed
 

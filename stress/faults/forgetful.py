@@ -75,6 +75,10 @@ class LossyMount:
         self._ask(restore=True, names_kept=names_kept)
         return off
 
+    def cut_power(self) -> None:
+        """Forget all that was not synced, and go on."""
+        self.restore(names_kept=False)
+
     def close(self) -> None:
         """Unmount it."""
         unmount(self.root)
@@ -90,6 +94,19 @@ class LossyMount:
         return answer
 
 
+def missing() -> tuple[str, str] | None:
+    """Return what this machine lacks for the lossy file system, and how to get it."""
+    try:
+        importlib.import_module("mfusepy")
+    except (ImportError, OSError) as error:  # OSError: there is no libfuse
+        return f"FUSE from Python: {error}", REMEDY
+    if not os.path.exists("/dev/fuse"):
+        return "there is no /dev/fuse", REMEDY
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        return "fusermount3 is not installed", REMEDY
+    return None
+
+
 class Forgetful:
     """Does one operation of one face on the lossy file system, whose power fails before each step in turn."""
 
@@ -103,15 +120,7 @@ class Forgetful:
 
     def missing(self) -> tuple[str, str] | None:
         """Return what the machine lacks."""
-        try:
-            importlib.import_module("mfusepy")
-        except (ImportError, OSError) as error:  # OSError: there is no libfuse
-            return f"FUSE from Python: {error}", REMEDY
-        if not os.path.exists("/dev/fuse"):
-            return "there is no /dev/fuse", REMEDY
-        if os.geteuid() != 0 and shutil.which("fusermount3") is None:
-            return "fusermount3 is not installed", REMEDY
-        return None
+        return missing()
 
     def series(self, lab: Lab) -> Sequence[Series]:
         """Mount it, and count the steps of the operation."""

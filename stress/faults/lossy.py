@@ -214,6 +214,7 @@ def main() -> None:
 
     threading.Thread(target=obey, daemon=True).start()
     options: dict[str, Any] = dict.fromkeys(("entry_timeout", "attr_timeout", "negative_timeout"), 0)
+    options["hard_remove"] = True  # else a file that is replaced while it is open stays, under another name
     if fuse.fuse_version_major == 2:  # noqa: PLR2004 (its later versions do so by themselves)
         options["big_writes"] = True  # else each write is cut into pages
     fuse.FUSE(operations, mountpoint, foreground=True, nothreads=True, fsname="lossy", **options)

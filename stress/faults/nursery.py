@@ -70,6 +70,10 @@ class Victim:
             msg = f"no answer in {PATIENCE:.0f} s"
             raise VictimFailedError(msg) from None
 
+    def has_said_something(self, seconds: float) -> bool:
+        """Whether there is an answer, or it died, within that time."""
+        return self._wire.has_news(seconds)
+
     def go_on(self) -> None:
         """Let it leave a transaction."""
         self._wire.say(go=True)
@@ -137,12 +141,12 @@ class Nursery:
         self._process.kill()
         self._process.wait()
 
-    def fork(self, path: Path, face: str) -> Victim:
-        """Return a victim that has loaded the file."""
+    def fork(self, path: Path, face: str, *, durable: bool = True) -> Victim:
+        """Return a victim that has loaded the file, and whose writes are durable or not."""
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE)
         with theirs:
-            self._ask(path=str(path), face=face)
+            self._ask(path=str(path), face=face, durable=durable)
             socket.send_fds(self._wire.channel, [b"."], [theirs.fileno()])
             pid = int(self._hear()["pid"])
         return Victim(self, Wire(ours), pid)

@@ -13,7 +13,10 @@ from stress.faults.model import Findings, Result, Series, Skipped
 from stress.faults.nursery import VictimFailedError
 from stress.faults.scenarios import Scenario, scenarios
 
-CORE = ("acknowledged", "write", "fsync", "rename", "openat", "step", "bytes", "tmpfs")
+CORE = (
+    *("acknowledged", "write", "fsync", "rename", "openat", "step", "bytes", "tmpfs"),
+    *("killed", "continued", "overtaken"),
+)
 """Faults that a sample takes before all others."""
 SAMPLE = 3
 """Points of each scenario in a sample."""

@@ -13,12 +13,25 @@ from stress.faults.kill import Kill
 from stress.faults.lab import Lab
 from stress.faults.limits import FileSize, FullDisk
 from stress.faults.model import Result, Series
+from stress.faults.pair import Pair
 from stress.faults.power import PowerLoss
+from stress.faults.several import FailingDisk, SlowDisk
 
 FACES = ("async", "sync")
 LIMITED = ("save", "transaction")
 POWERED = (("save", "async"), ("incr", "sync"), ("transaction", "async"), ("create", "sync"))
 """Below the faces, both make the same calls: the disk does not see which one it was."""
+SLOW = (("lossy", "async"), ("lossy", "sync"), ("xfs", "async"), ("ext4", "sync"))
+PAIRS = {
+    "lossy": (
+        *(("incr", "incr"), ("save", "resave"), ("commit", "transaction"), ("incr", "rewrite")),
+        *(("incr-volatile", "resave"), ("save-volatile", "rewrite"), ("incr", "incr-volatile")),
+        *(("create", "neighbour"), ("create", "resave")),
+    ),
+    "xfs": (("save", "incr"), ("incr-volatile", "resave"), ("incr", "incr-volatile")),
+    "ext4": (("commit", "rewrite"), ("incr", "incr")),
+}
+"""File systems, and what the first and the second writer do there: the cheapest one gets most."""
 
 
 class Scenario(Protocol):
@@ -50,5 +63,9 @@ def scenarios() -> list[Scenario]:
         *(Kill(operation, face) for operation in OPERATIONS for face in FACES),
         *(Forgetful(operation, face) for operation, face in POWERED),
         *(PowerLoss(kind, operation, face) for kind in KINDS for operation, face in POWERED),
+        *(SlowDisk(kind, face) for kind, face in SLOW),
+        *(Pair(kind, first, second) for kind, pairs in PAIRS.items() for first, second in pairs),
         *(Errors(operation, face) for operation in OPERATIONS for face in FACES),
+        Errors("resave", "sync"),
+        *(FailingDisk(face) for face in FACES),
     ]

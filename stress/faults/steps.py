@@ -17,17 +17,20 @@ class Tracer:
     Args:
         lab: where the log goes.
         inject: the fault, as strace wants it.
+        path: what the calls must be on; see `Trace`.
+        log: the name of the log, of which each process that is traced at the same time needs its own.
     """
 
-    def __init__(self, lab: Lab, inject: str | None = None) -> None:
+    def __init__(self, lab: Lab, inject: str | None = None, path: Path | None = None, log: str = "strace.log") -> None:
         """Lay out; nothing is attached yet."""
-        self._log = lab.scratch / "strace.log"
+        self._log = lab.scratch / log
         self._inject = inject
+        self._path = path
         self.trace: Trace
 
     def __call__(self, pid: int) -> Trace:
         """Return the block in which the process is traced."""
-        self.trace = Trace(pid, self._log, self._inject)
+        self.trace = Trace(pid, self._log, self._inject, self._path)
         return self.trace
 
 

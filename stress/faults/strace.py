@@ -58,14 +58,16 @@ class Trace:
         pid: the process; all its threads are traced.
         log: where strace writes.
         inject: the fault, as strace wants it.
+        path: the file or directory that calls must be on to be seen, counted and faulted; else all calls are.
     """
 
-    def __init__(self, pid: int, log: Path, inject: str | None = None) -> None:
+    def __init__(self, pid: int, log: Path, inject: str | None = None, path: Path | None = None) -> None:
         """Lay out the command; nothing is attached yet."""
         self._log = log
         self._command = ["strace", "-f", "-y", "-s", "0", "-p", str(pid), "-o", str(log)]
-        self._command += ["-e", "trace=" + ",".join(f"?{call}" for call in CALLS), "-e", "signal=none"]
+        self._command += ["-e", "trace=" + ",".join(f"?{call}" for call in CALLS), "-e", "signal=STOP"]
         self._command += ["-e", f"inject={inject}"] if inject else []
+        self._command += ["-P", str(path)] if path else []
 
     def __enter__(self) -> Self:
         """Attach.
@@ -91,6 +93,11 @@ class Trace:
             self._process.communicate(timeout=END_LIMIT)
         self._process.kill()
         self._process.communicate()
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the process has been stopped by SIGSTOP."""
+        return "--- stopped by SIGSTOP ---" in self._log.read_text(encoding="utf-8", errors="replace")
 
     def calls(self) -> Sequence[Call]:
         """Return the calls that were seen, once the block is left; one that another thread cut in two is made whole."""

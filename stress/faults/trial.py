@@ -24,13 +24,21 @@ class Trial:
     """
 
     def __init__(
-        self, lab: Lab, operation: str, face: str, path: Path | None = None, size: int = document.SIZE
+        self,
+        lab: Lab,
+        operation: str,
+        face: str,
+        path: Path | None = None,
+        size: int = document.SIZE,
+        *,
+        durable: bool = True,
     ) -> None:
         """Lay out; nothing is started yet."""
         self.lab = lab
         self.operation = operation
         self.face = face
         self.size = size
+        self.durable = durable
         self.path = path or lab.fresh()
         if operation == "create":
             self.path = self.path.parent / "new" / "directories" / self.path.name
@@ -44,7 +52,7 @@ class Trial:
         """Bring the file to where the fault finds it."""
         if self.operation != "create":
             document.write(self.path, document.opening())
-        self.victim = self.lab.nursery.fork(self.path, self.face)
+        self.victim = self.lab.nursery.fork(self.path, self.face, durable=self.durable)
         self.neighbour = self.lab.nursery.fork(self.path, self.face)
         if self.operation != "create":
             self._do(self.victim, self.operation, 1, after=document.after(document.opening(), self.operation, 1))

@@ -13,26 +13,38 @@ import resource
 import socket
 import sys
 import tempfile
+import threading
+import time
 import traceback
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Awaitable, Iterator
+from typing import Any, TypedDict
 
 from persistent_context import DurabilityUnknownError, PersistentContext, SyncPersistentContext
-from stress.faces import Context, ThreadedContext
-from stress.faults.document import NEIGHBOUR, SIZE, value_of
+from stress.children.faces import Context, ThreadedContext
+from stress.faults.document import NEIGHBOUR, SIZE, caller_key, value_of
 from stress.faults.wire import Wire
 
 LOCK_TIMEOUT = 5.0
 """Seconds. Nobody holds the lock for long: a wait that reaches this limit waits for the dead."""
+CALLER_SECONDS = 0.005
+"""How long after one caller of several the next one begins: a fraction of what a sync takes on the slow disk."""
+
+
+class Options(TypedDict):
+    """The options of a context."""
+
+    lock_timeout: float
+    durable: bool
 
 
 class Victim:
     """One forked child, and the context that it changes."""
 
-    def __init__(self, wire: Wire, face: str) -> None:
+    def __init__(self, wire: Wire, face: str, *, durable: bool) -> None:
         """Prepare; nothing is opened yet."""
         self._wire = wire
         self._face = face
+        self._options: Options = {"lock_timeout": LOCK_TIMEOUT, "durable": durable}
         self._plain: PersistentContext | SyncPersistentContext
         self._context: Context
 
@@ -51,9 +63,9 @@ class Victim:
 
     async def _open(self, path: str) -> None:
         if self._face == "async":
-            self._plain = self._context = await PersistentContext.create(path, lock_timeout=LOCK_TIMEOUT)
+            self._plain = self._context = await PersistentContext.create(path, **self._options)
         else:
-            self._plain = SyncPersistentContext.create(path, lock_timeout=LOCK_TIMEOUT)
+            self._plain = SyncPersistentContext.create(path, **self._options)
             self._context = ThreadedContext(self._plain)
 
     async def _change(self, operation: str, number: int, size: int) -> None:
@@ -62,6 +74,13 @@ class Victim:
                 await self._context.incr("n")
             case "neighbour":
                 await self._context.incr(NEIGHBOUR)
+            case "resave":
+                await self._context.save()
+            case "rewrite":
+                async with self._context.transaction() as tx:
+                    tx["n"] = tx["n"]
+            case "several":
+                await self._change_several(number)
             case "transaction" | "commit":
                 async with self._context.transaction() as tx:
                     tx["n"] += 1
@@ -73,25 +92,53 @@ class Victim:
                 self._context.set("new", value_of(number, size))
                 await self._context.save()
 
+    async def _change_several(self, number: int) -> None:
+        """Let that many callers, who begin one after the other, count a key each; tell what became of each."""
+
+        async def change(caller: int) -> None:
+            key = caller_key(caller)
+            outcome, error = await _outcome(self._context.incr(key))
+            self._wire.say(caller=key, outcome=outcome, error=repr(error))
+
+        def change_in_a_thread(caller: int) -> None:
+            with contextlib.suppress(StopIteration):
+                change(caller).send(None)
+
+        if self._face == "async":
+            async with asyncio.TaskGroup() as tasks:
+                for caller in range(number):
+                    tasks.create_task(change(caller))
+                    await asyncio.sleep(CALLER_SECONDS)
+            return
+        threads = [threading.Thread(target=change_in_a_thread, args=(caller,)) for caller in range(number)]
+        for thread in threads:
+            thread.start()
+            time.sleep(CALLER_SECONDS)  # noqa: ASYNC251 (there is no loop)
+        for thread in threads:
+            thread.join()
+
     async def _attempt(self, operation: str, number: int, size: int) -> dict[str, Any]:
         """Do it, and report what became of it, on the word of the library."""
-        error: BaseException | None = None
-        try:
-            await self._change(operation, number, size)
-        except DurabilityUnknownError as failure:
-            outcome, error = "unknown", failure
-        except OSError as failure:
-            outcome, error = "refused", failure
-        except BaseException as failure:  # noqa: BLE001 (a failure of another type is what is looked for)
-            outcome, error = "wrong", failure
-        else:
-            outcome = "done"
+        outcome, error = await _outcome(self._change(operation, number, size))
         return {
             "outcome": outcome,
             "error": repr(error),
             "unsaved": sorted(self._plain.unsaved_keys()),
             "memory": {key: self._plain.get(key) for key in ("n", "new")},
         }
+
+
+async def _outcome(change: Awaitable[object]) -> tuple[str, BaseException | None]:
+    """Return what becomes of a change, in one word, and the error."""
+    try:
+        await change
+    except DurabilityUnknownError as failure:
+        return "unknown", failure
+    except OSError as failure:
+        return "refused", failure
+    except BaseException as failure:  # noqa: BLE001 (a failure of another type is what is looked for)
+        return "wrong", failure
+    return "done", None
 
 
 @contextlib.contextmanager
@@ -106,9 +153,9 @@ def _limited(bytes_in_file: int | None) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def _begin(wire: Wire, path: str, face: str) -> None:
+def _begin(wire: Wire, path: str, face: str, *, durable: bool) -> None:
     """Be a victim. The sync face has no loop: nothing that it awaits ever suspends."""
-    life = Victim(wire, face).live(path)
+    life = Victim(wire, face, durable=durable).live(path)
     if face == "async":
         asyncio.run(life)
     else:
@@ -131,7 +178,8 @@ def main() -> None:
             channel.close()
             status = 70
             try:
-                _begin(Wire(socket.socket(fileno=descriptors[0])), order["path"], order["face"])
+                own = Wire(socket.socket(fileno=descriptors[0]))
+                _begin(own, order["path"], order["face"], durable=order["durable"])
                 status = 0
             except BaseException:  # noqa: BLE001 (told, and the process ends)
                 traceback.print_exc()

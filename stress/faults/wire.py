@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 from typing import Any
 
@@ -18,6 +19,10 @@ class Wire:
     def say(self, **what: Any) -> None:
         """Send a message."""
         self.channel.sendall(json.dumps(what).encode() + b"\n")
+
+    def has_news(self, seconds: float) -> bool:
+        """Whether a message, or the end, comes within that time."""
+        return b"\n" in self._rest or bool(select.select([self.channel], [], [], seconds)[0])
 
     def hear(self) -> dict[str, Any] | None:
         """Wait for a message; `None` if the other end is gone.

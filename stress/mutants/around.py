@@ -96,7 +96,7 @@ AROUND: Final = (
         Promise.ACCESS,
         (
             Edit(
-                "main",
+                "streams",
                 "    return printable_json(json.dumps(value, ensure_ascii=False), sys.stdout.encoding)\n",
                 "    return json.dumps(value, ensure_ascii=False)\n",
             ),

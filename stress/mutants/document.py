@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stress.mutants.model import Edit, Mutant, Promise, suite
+from stress.mutants.model import Edit, Mutant, Promise, stress_of, suite
 
 DOCUMENT: Final = (
     Mutant(
@@ -52,7 +52,7 @@ DOCUMENT: Final = (
         Promise.LOOP,
         (
             Edit(
-                "document",
+                "page",
                 "            if len(page.text) <= 2 * PAGE_BYTES:\n",
                 "            if True:\n",
             ),
@@ -85,6 +85,19 @@ DOCUMENT: Final = (
         Promise.CLOBBERED,
         (Edit("parse", "    return (pages, keys) if pages else None\n", "    return pages, keys\n"),),
         (suite("document::TestStrictness::test_a_comma_too_many_is_found_beside_known_pages"),),
+    ),
+    Mutant(
+        "pages-of-equal-length-taken-for-known",
+        "A page that another process has changed, and not made longer or shorter, is taken for the one that is known.",
+        Promise.LOST,
+        (
+            Edit(
+                "parse",
+                "        if stop > end or read(begin, len(page.body)) != page.body:\n",
+                "        if stop > end:\n",
+            ),
+        ),
+        (stress_of("--pages 2"),),
     ),
     Mutant(
         "repair-not-believed",
@@ -144,7 +157,7 @@ DOCUMENT: Final = (
         "keys-kept-as-they-came",
         "A key of a class of the caller's goes on into memory and into the cycle, with methods of its own.",
         Promise.FAILURE,
-        (Edit("values", "    return str.__str__(key)\n", "    return key\n"),),
+        (Edit("faults", "    return str.__str__(key)\n", "    return key\n"),),
         (suite("values::TestKeysOfClassesOfTheirOwn"),),
     ),
     Mutant(

@@ -6,25 +6,25 @@ from typing import Final
 
 from stress.mutants.model import Edit, Mutant, Promise, suite
 
-_SETTLES_THE_TRIES = "        self._settle([request for request in trying if self.withdraw(request)])\n"
+_DELIVERS_THE_TRIES = "            deliver([request for request in trying if self.withdraw(request)])\n"
 
 ENGINE: Final = (
     Mutant(
         "repeated-in-another-order",
-        "Calls whose cycle is repeated under a new lock are applied in the opposite order.",
+        "Calls whose cycle is repeated under a new lock are applied in reverse order.",
         Promise.FAILURE,
-        (Edit("queue", "self._waiting.extendleft(reversed(again))", "self._waiting.extendleft(again)"),),
+        (Edit("waiting", "self._calls.extendleft(reversed(again))", "self._calls.extendleft(again)"),),
         (suite("queue::TestALostCycle::test_its_calls_are_applied_again_in_their_order"),),
     ),
     Mutant(
         "failed-in-a-lost-cycle-untold",
-        "A call that failed in a cycle that is repeated is never told.",
+        "A call that failed in a cycle that has to be repeated is never completed.",
         Promise.FAILURE,
         (
             Edit(
                 "queue",
-                "[request for request in batch if request.error is not None] + self._queue_again(applied)",
-                "self._queue_again(applied)",
+                "over = [request for request in batch if request not in again]",
+                "over = [] if again else list(batch)",
             ),
         ),
         (suite("queue::TestALostCycle::test_a_call_that_failed_in_it_is_over", limit=20),),
@@ -46,14 +46,14 @@ ENGINE: Final = (
         "durable-if-all-are",
         "A durable call that shares its cycle with one that is not durable is not synced.",
         Promise.LOST,
-        (Edit("queue", "durable=any(request.durable", "durable=all(request.durable"),),
+        (Edit("cycle", "any(request.durable", "all(request.durable"),),
         (suite("queue::TestACycleOfSeveral::test_it_is_durable_if_one_of_them_is"),),
     ),
     Mutant(
         "file-name-overwritten",
         "An error that names a file is given another name.",
         Promise.FAILURE,
-        (Edit("queue", "error.errno is not None and error.filename is None:", "error.errno is not None:"),),
+        (Edit("cycle", "error.errno is not None and error.filename is None:", "error.errno is not None:"),),
         (suite("queue::TestACycleOfSeveral::test_an_error_that_names_a_file_keeps_its_name"),),
     ),
     Mutant(
@@ -61,7 +61,7 @@ ENGINE: Final = (
         "A call that only tries is turned away without a try if the lock had to be waited for before.",
         Promise.STARVES,
         (
-            Edit("queue", "if trying or not self.store.had_to_wait:", "if not self.store.had_to_wait:"),
+            Edit("queue", "if trying or not self._is_contended:", "if not self._is_contended:"),
             Edit("queue", "if outcome is not None or self._is_held_up():", "if True:"),
         ),
         (suite("queue::TestWhoOnlyTries::test_it_gets_its_try_though_others_had_to_wait"),),
@@ -70,7 +70,7 @@ ENGINE: Final = (
         "who-only-tries-waits",
         "A call that only tries waits for the lock all the same.",
         Promise.STARVES,
-        (Edit("queue", _SETTLES_THE_TRIES, "            pass\n"),),
+        (Edit("queue", _DELIVERS_THE_TRIES, "            pass\n"),),
         (suite("queue::TestWhoOnlyTries::test_nobody_waits_for_it", limit=20),),
     ),
     Mutant(
@@ -79,8 +79,8 @@ ENGINE: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "queue",
-                "            self._discard(request)\n        return is_withdrawn\n",
+                "waiting",
+                "            self.remove(request)\n        return is_withdrawn\n",
                 "            pass\n        return is_withdrawn\n",
             ),
         ),
@@ -92,19 +92,21 @@ ENGINE: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "aio",
-                "        try:\n            loop = self._enter_loop()\n",
-                "        loop = self._enter_loop()\n        try:\n",
+                "aio_calls",
+                "        try:\n            queue = None if self._unattached else self._link.here()\n"
+                "            if queue is None:\n                queue = await self._attached()\n",
+                "        queue = None if self._unattached else self._link.here()\n"
+                "        if queue is None:\n            queue = await self._attached()\n        try:\n",
             ),
             Edit(
-                "blocking",
-                "        try:\n            queue = self._queue_here() or self._attach()\n",
-                "        queue = self._queue_here() or self._attach()\n        try:\n",
+                "blocking_calls",
+                "        try:\n            queue = self._link.here_or_found()\n",
+                "        queue = self._link.here_or_found()\n        try:\n",
             ),
         ),
         (
-            suite("queue::TestWhatIsLeftBehind::test_a_refused_call_is_not_kept[async]"),
-            suite("queue::TestWhatIsLeftBehind::test_a_refused_call_is_not_kept[sync]"),
+            suite("base::TestACallThatIsNotQueued::test_it_is_not_kept[async]"),
+            suite("base::TestACallThatIsNotQueued::test_it_is_not_kept[sync]"),
         ),
     ),
     Mutant(
@@ -126,7 +128,7 @@ ENGINE: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "aio",
+                "aio_calls",
                 "            self._in_flight.pop(request, None)\n            if isinstance",
                 "            if isinstance",
             ),
@@ -137,7 +139,7 @@ ENGINE: Final = (
         "told-twice",
         "A call that is over as it is cancelled is told so twice.",
         Promise.CANCELLING,
-        (Edit("aio", "if not request.waiter.done():", "if True:"),),
+        (Edit("aio_calls", "if not request.waiter.done():", "if True:"),),
         (suite("queue::TestWhatIsLeftBehind::test_a_call_is_told_once"),),
     ),
     Mutant(
@@ -151,7 +153,7 @@ ENGINE: Final = (
         "child-has-its-parents-queue",
         "A forked child waits for a thread that only its parent has.",
         Promise.FAILURE,
-        (Edit("queue", "    _queues.clear()\n", ""),),
+        (Edit("registry", "    _queues.clear()\n", ""),),
         (suite("queue::TestWhatIsLeftBehind::test_a_forked_child_has_threads_and_a_queue_of_its_own", limit=30),),
     ),
     Mutant(
@@ -161,8 +163,8 @@ ENGINE: Final = (
         (
             Edit(
                 "base",
-                "        queue = self._queue_here()\n        return Statistics()",
-                "        queue = self._queue\n        return Statistics()",
+                "        queue = self._link.here()\n        return Statistics()",
+                "        queue = self._link._queue\n        return Statistics()",
             ),
         ),
         (suite("queue::TestWhatIsLeftBehind::test_a_forked_child_has_statistics_of_its_own", limit=30),),
@@ -173,7 +175,7 @@ ENGINE: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "blocking",
+                "blocking_calls",
                 "if queue is not None and request is not None and not queue.withdraw(request):\n",
                 "if False:\n",
             ),
@@ -184,7 +186,7 @@ ENGINE: Final = (
         "interrupt-ends-the-wait-for-a-commit",
         "An interrupt at the end of a blocking transaction comes out before the commit is over.",
         Promise.CANCELLING,
-        (Edit("blocking", "            turn.end(request)\n            self._wait_out(request)\n", ""),),
+        (Edit("blocking_calls", "            turn.end(request)\n            self._wait_out(request)\n", ""),),
         (suite("queue::TestAnInterrupt", limit=40),),
     ),
     Mutant(
@@ -193,11 +195,11 @@ ENGINE: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "blocking",
-                "        turn.abandon()\n        self._context._over(",
-                "        self._context._over(",
+                "blocking_transaction",
+                "        turn.abandon()\n        workspace.close()",
+                "        workspace.close()",
             ),
-            Edit("queue", "            self.abandon()\n", "            pass\n"),
+            Edit("turn", "            self.abandon()\n", "            pass\n"),
         ),
         (suite("interrupts::TestInterrupts::test_a_second_one_at_the_end_of_a_transaction", limit=15),),
     ),
@@ -206,8 +208,8 @@ ENGINE: Final = (
         "A transaction whose task is thrown away with its loop holds the lock for ever.",
         Promise.CANCELLING,
         (
-            Edit("queue", "            self.abandon()\n", "            pass\n"),
-            Edit("aio", "                    turn.abandon()\n", "                    pass\n"),
+            Edit("turn", "            self.abandon()\n", "            pass\n"),
+            Edit("aio_transaction", "                    turn.abandon()\n", "                    pass\n"),
         ),
         (suite("shutdown::TestALoopIsThrownAway::test_an_open_transaction_goes_with_its_loop", limit=40),),
     ),
@@ -216,8 +218,10 @@ ENGINE: Final = (
         "A context counts on a task that was cancelled to run the queue.",
         Promise.CANCELLING,
         (
-            Edit("aio", "if self._driver is None or self._driver.done():", "if self._driver is None:"),
-            Edit("aio", "            queue.look_after(even_if_busy=self._has_impatient())\n", "            pass\n"),
+            Edit("aio_calls", "if self._driver is None or self._driver.done():", "if self._driver is None:"),
+            Edit(
+                "aio_calls", "            queue.look_after(even_if_busy=self._has_impatient())\n", "            pass\n"
+            ),
         ),
         (suite("shutdown::TestAllTasksAreCancelled::test_a_context_goes_on_after_all_tasks_were_cancelled", limit=40),),
     ),
@@ -225,21 +229,21 @@ ENGINE: Final = (
         "timeout-by-naps",
         "A blocking call notices that its time is up only now and then.",
         Promise.STARVES,
-        (Edit("blocking", "min(left, nap) if left > 0 else nap", "nap"),),
+        (Edit("blocking_calls", "min(left, nap) if left > 0 else nap", "nap"),),
         (suite("waiting::TestTimeoutsAreExact::test_of_threads", limit=40),),
     ),
     Mutant(
         "one-timeout-is-enough",
         "When a call has timed out, nobody looks at the time any more.",
         Promise.STARVES,
-        (Edit("aio", "        self._set_clock(loop, min(max(coming,", "        max(0, min(max(coming,"),),
+        (Edit("aio_calls", "        self._set_clock(min(max(coming,", "        max(0, min(max(coming,"),),
         (suite("waiting::TestTimeoutsAreExact::test_beside_calls_that_time_out_earlier", limit=40),),
     ),
     Mutant(
         "full-executor-is-waited-for",
         "Nothing moves while the default executor is full.",
         Promise.LOOP,
-        (Edit("aio", "_SOON_SECONDS: Final = 0.05", "_SOON_SECONDS: Final = 1000"),),
+        (Edit("aio_executor", "SOON_SECONDS: Final = 0.05", "SOON_SECONDS: Final = 1000"),),
         (suite("waiting::TestTheExecutorIsFullOfThreadsThatCallUs::test_they_are_served", limit=60),),
     ),
     Mutant(
@@ -261,7 +265,7 @@ ENGINE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "queue",
+                "cycle",
                 "    except Exception:  # noqa: BLE001 - from",
                 "    except ZeroDivisionError:  # noqa: BLE001 - from",
             ),
@@ -270,26 +274,33 @@ ENGINE: Final = (
     ),
     Mutant(
         "failed-unlock-ends-the-thread",
-        "What is raised as the lock is released is raised in the thread of the cycle, whose calls are never told.",
+        "An error while the session is closed escapes into the thread of the cycle, whose calls are never completed.",
         Promise.FAILURE,
         (
             Edit(
-                "queue",
-                "        except BaseException:  # out of memory",
-                "        except ZeroDivisionError:  # out of memory",
+                "cycle",
+                "    except BaseException:  # out of memory",
+                "    except ZeroDivisionError:  # out of memory",
             ),
         ),
         (suite("request::TestNoMemoryAtTheEndOfACycle", limit=60),),
     ),
     Mutant(
+        "failed-beginning-keeps-the-lock",
+        "A transaction that cannot begin, since the file cannot be read, leaves its session open.",
+        Promise.STARVES,
+        (Edit("queue", "                carry_out([], session, self.name)\n", "                pass\n"),),
+        (suite("cycle::TestABeginningThatFails::test_it_leaves_the_lock_free"),),
+    ),
+    Mutant(
         "withdrawn-on-its-way-takes-effect",
-        "A call that is withdrawn while its link is turned is carried out in the other file.",
+        "A call that is withdrawn while its link is redirected is carried out in the other file.",
         Promise.CANCELLING,
         (
             Edit(
                 "queue",
-                "                queue_of(request.path).adopt(request)\n",
-                "                request._fate = {}\n                queue_of(request.path).adopt(request)\n",
+                "                self._queue_of(place).adopt(request)\n",
+                "                request._fate = {}\n                self._queue_of(place).adopt(request)\n",
             ),
         ),
         (suite("request::TestWithdrawnWhileTheLinkIsTurned", limit=60),),
@@ -298,7 +309,7 @@ ENGINE: Final = (
         "a-thread-is-inside",
         "A thread of a pool is taken to be inside a transaction that it entered for somebody else.",
         Promise.FAILURE,
-        (Edit("request", "bool(holder.stays) and holder.stays[-1] in self.stays", "True"),),
+        (Edit("owner", "bool(holder.stays) and holder.stays[-1] in self.stays", "True"),),
         (suite("queue::TestWhoIsInside", limit=40),),
     ),
     Mutant(
@@ -307,7 +318,7 @@ ENGINE: Final = (
         Promise.LOOP,
         (
             Edit(
-                "request",
+                "owner",
                 "        return self.blocks and not other.blocks and",
                 "        return False and not other.blocks and",
             ),
@@ -318,7 +329,7 @@ ENGINE: Final = (
         "deleted-lock-waited-for",
         "Who waits for a lock file that was deleted under a stopped holder waits for ever.",
         Promise.STARVES,
-        (Edit("queue", "self.store.is_waiting_in_vain() and", "False and"),),
+        (Edit("queue", "self.store.abandon_vain_wait() and", "False and"),),
         (suite("waiting::TestTheLockIsTakenAway::test_one_who_waits_behind_a_stopped_holder_goes_on", limit=60),),
     ),
 )

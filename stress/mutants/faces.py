@@ -6,7 +6,7 @@ from typing import Final
 
 from stress.mutants.model import Edit, Mutant, Promise, suite
 
-_COMMIT = "    operation = transaction._commit()  # noqa: SLF001\n"
+_COMMIT = "    operation = workspace.commit()\n"
 _COMMIT_UNLESS_ERROR = f"            if error is None:\n            {_COMMIT}"
 _ENDS_ITSELF = "            self.abandon()\n"
 _CHANGING_HANDS = "cancelling::TestBehindAHeldLock::test_the_lock_comes_free_at_that_very_moment"
@@ -18,7 +18,7 @@ FACES: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "aio",
+                "aio_calls",
                 "            while not request.arrived:\n",
                 "            while False:\n",
             ),
@@ -31,7 +31,7 @@ FACES: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "aio",
+                "aio_calls",
                 "        with shielded():\n            while",
                 "        with contextlib.nullcontext():\n            while",
             ),
@@ -44,11 +44,11 @@ FACES: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "aio",
-                '                    await self._end(request.result, Operation("transaction"))\n',
+                "aio_calls",
+                '                    await self.end(request.result, Operation("transaction"))\n',
                 "                    pass\n",
             ),
-            Edit("queue", _ENDS_ITSELF, "            pass\n"),
+            Edit("turn", _ENDS_ITSELF, "            pass\n"),
         ),
         (
             suite(
@@ -63,7 +63,7 @@ FACES: Final = (
         Promise.STARVES,
         (
             Edit(
-                "aio",
+                "aio_calls",
                 "_Flight(queue, began + patience if",
                 "_Flight(queue, began + 1000 if",
             ),
@@ -75,8 +75,8 @@ FACES: Final = (
         "A transaction whose body raised is written all the same.",
         Promise.FAILURE,
         (
-            Edit("aio", _COMMIT_UNLESS_ERROR, f"        {_COMMIT}"),
-            Edit("blocking", _COMMIT_UNLESS_ERROR, f"        {_COMMIT}"),
+            Edit("aio_transaction", _COMMIT_UNLESS_ERROR, f"        {_COMMIT}"),
+            Edit("blocking_transaction", _COMMIT_UNLESS_ERROR, f"        {_COMMIT}"),
         ),
         (suite("transaction::TestDiscard::test_an_exception_discards"),),
     ),
@@ -97,7 +97,7 @@ FACES: Final = (
         (
             Edit(
                 "aio",
-                "await self._in_executor(loop, self._sync_load_internal)",
+                "await executor.run(self._sync_load_internal)",
                 "self._sync_load_internal()",
             ),
         ),
@@ -110,7 +110,7 @@ FACES: Final = (
         (
             Edit(
                 "aio",
-                "await self._in_executor(loop, self._sync_save_internal)",
+                "await executor.run(self._sync_save_internal)",
                 "self._sync_save_internal()",
             ),
         ),

@@ -6,42 +6,82 @@ from typing import Final
 
 from stress.mutants.model import Edit, Mutant, Promise, faults, suite
 
-_SYNC_THE_FILE = "        if durable:\n            _sync(fd)\n        check()"
+_SYNC_THE_FILE = "        if durable:\n            sync(fd)\n        check()"
+_HELD_AND_IF_SELF = "            self.held = time.monotonic() - self._since\n        if self"
+_UNKNOWN = """\
+    except BaseException as error:
+        raise durability_unknown(path, "the file was replaced", error) from error
+"""
 _STEPS = suite("durability::TestTheOrderOfTheSteps")
 _POWER = faults("--only power:xfs:save:async --point acknowledged:1")
 _BROKEN_DISK = "durability::TestABrokenDisk::"
+_AFTER_THE_RENAME = "durability::TestFailuresAfterTheRename::"
 
 FILES: Final = (
     Mutant(
         "no-file-fsync",
         "The new file is not synced before it replaces the old one.",
         Promise.LOST,
-        (Edit("files", _SYNC_THE_FILE, "        check()"),),
+        (Edit("atomic", _SYNC_THE_FILE, "        check()"),),
         (_STEPS, _POWER),
     ),
     Mutant(
         "no-directory-fsync",
-        "The directory is not synced after the replacing, so the old name may come back.",
+        "A commit does not ask for the directory to be synced, so the old file may come back.",
         Promise.LOST,
-        (
-            Edit(
-                "files",
-                "        if durable:\n            sync_name(path, new_directory=new_directory)\n",
-                "",
-            ),
-        ),
+        (Edit("store", "        if durable:\n            self._complete = make_name_durable\n", ""),),
         (_STEPS, _POWER),
     ),
     Mutant(
-        "fsync-after-rename",
-        "The new file is synced only when it has replaced the old one.",
+        "closed-without-syncing-the-directory",
+        "A session is closed without what makes its commit durable: the directory is never synced.",
+        Promise.LOST,
+        (Edit("store", "            if self._complete is not None:  # even", "            if False:  # even"),),
+        (_STEPS, _POWER, suite("durability::TestADurableCallThatWritesNothing::test_it_syncs_what_it_found")),
+    ),
+    Mutant(
+        "failed-release-leaves-the-directory-unsynced",
+        "If an error comes while the lock is released, the directory is not synced, and the call is acknowledged.",
         Promise.LOST,
         (
-            Edit("files", _SYNC_THE_FILE, "        check()"),
             Edit(
-                "files",
-                "        if durable:\n            sync_name(",
-                "        if durable:\n            _sync(fd)\n            sync_name(",
+                "store",
+                "            self.held = time.monotonic() - self._since\n            if self",
+                _HELD_AND_IF_SELF,
+            ),
+            Edit(
+                "store",
+                "                self._complete(self._store.path, new_directory=self._lock.in_new_directory)\n"
+                "                self._lock.note_durable_directory()\n",
+                "            self._complete(self._store.path, new_directory=self._lock.in_new_directory)\n"
+                "            self._lock.note_durable_directory()\n",
+            ),
+        ),
+        (suite("cycle::TestAcknowledging::test_an_error_while_the_lock_is_released_does_not_prevent_the_sync"),),
+    ),
+    Mutant(
+        "failed-sync-of-another-kind-acknowledged",
+        "If the directory cannot be synced for want of memory, the call is acknowledged all the same.",
+        Promise.LOST,
+        (
+            Edit(
+                "syncing",
+                _UNKNOWN,
+                _UNKNOWN.replace("BaseException", "OSError"),
+            ),
+        ),
+        (suite(_AFTER_THE_RENAME + "test_whatever_fails_after_the_replacing_leaves_durability_unknown"),),
+    ),
+    Mutant(
+        "fsync-after-rename",
+        "The new file is synced only after it has replaced the old one.",
+        Promise.LOST,
+        (
+            Edit("atomic", _SYNC_THE_FILE, "        check()"),
+            Edit(
+                "atomic",
+                "        _rename(temporary, path)\n",
+                "        _rename(temporary, path)\n        if durable:\n            sync(fd)\n",
             ),
         ),
         (_STEPS,),
@@ -50,7 +90,7 @@ FILES: Final = (
         "new-directories-unsynced",
         "A directory that was made for the file may be gone after a power loss.",
         Promise.LOST,
-        (Edit("files", "        _sync_parent(os.path.dirname(directory))\n", ""),),
+        (Edit("syncing", "        _sync_parent(os.path.dirname(directory))\n", ""),),
         (_STEPS,),
     ),
     Mutant(
@@ -59,7 +99,7 @@ FILES: Final = (
         Promise.LOST,
         (
             Edit(
-                "files",
+                "syncing",
                 "        os.fsync(fd)\n",
                 "        try:\n            os.fsync(fd)\n        except OSError:\n            os.fsync(fd)\n",
             ),
@@ -72,7 +112,7 @@ FILES: Final = (
         Promise.TORN,
         (
             Edit(
-                "files",
+                "atomic",
                 "            os.replace(source, target)\n",
                 '            with open(source, "rb") as new, open(target, "wb") as old:\n'
                 "                old.write(new.read())\n"
@@ -90,7 +130,7 @@ FILES: Final = (
         Promise.TORN,
         (
             Edit(
-                "files",
+                "atomic",
                 "            rest = rest[os.write(fd, rest) :]\n",
                 "            os.write(fd, rest)\n            rest = rest[len(rest) :]\n",
             ),
@@ -104,8 +144,8 @@ FILES: Final = (
         (
             Edit(
                 "store",
-                "            aside = move_aside(self.path, durable=True)\n",
-                "            aside = self.path\n",
+                "                aside = move_aside(path, durable=True)\n",
+                "                aside = path\n",
             ),
         ),
         (suite("bad_documents::TestADocumentThatWentBadUnderUs::test_save_writes_all_of_memory"),),
@@ -121,14 +161,14 @@ FILES: Final = (
         "repeated-keys-not-kept",
         "A file that repeats keys is overwritten without a copy of what it was.",
         Promise.CLOBBERED,
-        (Edit("store", "        if old.repeats:\n", "        if False:\n"),),
+        (Edit("store", "            if self.snapshot.repeats:\n", "            if False:\n"),),
         (suite("readable_documents::TestDuplicateKeys::test_the_original_is_kept_aside_when_it_is_overwritten"),),
     ),
     Mutant(
         "symlink-replaced",
         "A symbolic link is replaced by a file, and its target stays as it was.",
         Promise.CLOBBERED,
-        (Edit("queue", "    real = os.path.realpath(path)\n", "    real = os.path.abspath(path)\n"),),
+        (Edit("factory", "    return os.path.realpath(place)\n", "    return os.path.abspath(place)\n"),),
         (suite("store::TestLinks::test_the_link_stays_and_its_target_is_written"),),
     ),
     Mutant(
@@ -150,7 +190,7 @@ FILES: Final = (
         Promise.LOST,
         (
             Edit(
-                "files",
+                "names",
                 "S_ISREG(os.fstat(fd).st_mode) and try_lock(fd):",
                 "S_ISREG(os.fstat(fd).st_mode):",
             ),
@@ -161,14 +201,14 @@ FILES: Final = (
         "temporary-not-locked",
         "A writer does not lock its temporary, so that others take it for a leftover.",
         Promise.LOST,
-        (Edit("files", "        try_lock(fd)  # marks", "        # marks"),),
+        (Edit("atomic", "        try_lock(fd)  # marks", "        # marks"),),
         (suite("files::TestTemporaries::test_one_whose_writer_lives_stays"),),
     ),
     Mutant(
         "fixed-temporary-name",
         "The temporary has always the same name, which anybody can plant a file under.",
         Promise.ACCESS,
-        (Edit("files", "os.urandom(8).hex()", "bytes(8).hex()"),),
+        (Edit("names", "os.urandom(8).hex()", "bytes(8).hex()"),),
         (suite("planted_files::TestTemporaryFiles::test_names_are_random_and_short_lived"),),
     ),
     Mutant(
@@ -177,7 +217,7 @@ FILES: Final = (
         Promise.ACCESS,
         (
             Edit(
-                "files",
+                "atomic",
                 "os.O_CREAT | os.O_EXCL | NO_FOLLOW, mode)",
                 "os.O_CREAT | NO_FOLLOW, mode)",
             ),
@@ -188,52 +228,53 @@ FILES: Final = (
         "mode-not-kept",
         "The new file does not get the access rights of the old one.",
         Promise.ACCESS,
-        (Edit("files", "        share_access(path, fd)\n", ""),),
+        (Edit("atomic", "            access.give_to(fd, os.fstat(fd))\n", "            pass\n"),),
         (suite("files::TestModes::test_the_mode_of_a_file_is_kept"),),
     ),
     Mutant(
         "temporary-open-to-all",
         "For a moment, the temporary can be read by more users than the file that it will replace.",
         Promise.ACCESS,
-        (Edit("files", "        mode = 0o600  # widened", "        mode = 0o666  # widened"),),
+        (Edit("atomic", "mode = 0o666 if access is None else 0o600  # widened", "mode = 0o666  # widened"),),
         (suite("files::TestTemporaries::test_one_is_never_open_to_more_users_than_the_file"),),
     ),
     Mutant(
         "group-of-the-writer-let-in",
         "Where the file's group cannot be given, the writer's own group gets its rights.",
         Promise.ACCESS,
-        (Edit("files", "        mode &= ~0o070 | (mode & 0o007) << 3", "        mode &= 0o777"),),
+        (Edit("access", "        mode &= ~0o070 | (mode & 0o007) << 3", "        mode &= 0o777"),),
         (suite("bad_places::TestRights::test_a_file_of_a_group_one_is_not_in"),),
     ),
     Mutant(
         "durability-unknown-told-as-plain-error",
-        "A failure after the replacing is raised as if nothing had been written.",
+        "A failure after the file was replaced is raised as if nothing had been written.",
         Promise.FAILURE,
         (
             Edit(
-                "files",
-                '        raise _durability_unknown(path, "the file was replaced", error) from error\n',
+                "atomic",
+                '        raise durability_unknown(path, "the file was replaced", error) from error\n',
                 "        raise\n",
             ),
         ),
-        (suite(_BROKEN_DISK + "test_an_unsynced_directory_leaves_durability_unknown"),),
+        (suite(_AFTER_THE_RENAME + "test_a_descriptor_that_cannot_be_closed_leaves_durability_unknown"),),
     ),
     Mutant(
         "temporary-left-by-a-failed-write",
         "A write that failed leaves its temporary behind.",
         Promise.FAILURE,
-        (Edit("files", "                os.unlink(temporary)\n", "                pass\n"),),
+        (Edit("atomic", "                os.unlink(temporary)\n", "                pass\n"),),
         (suite(_BROKEN_DISK + "test_an_unsynced_file_does_not_replace_the_old_one"),),
     ),
     Mutant(
         "no-reread",
-        "What the file held when this process last saw it is changed and written, without reading it under the lock.",
+        "A change is applied to what this process last saw of the file, which is not read again under the lock.",
         Promise.LOST,
         (
             Edit(
                 "store",
-                "                return self.read()\n",
-                "                return self._known if self._known.present else self.read()\n",
+                "            self._document = self._read_or_move_aside()\n",
+                "            known = self._store._known\n"
+                "            self._document = known if known.exists else self._read_or_move_aside()\n",
             ),
         ),
         (suite("merge::TestMerging::test_a_program_that_knows_nothing_of_us_is_merged_with"),),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stress.mutants.model import Edit, Mutant, Promise, stress, suite
+from stress.mutants.model import Edit, Mutant, Promise, stress, stress_of, suite
 
 _HAMMER = stress(
     "--processes 6 --tasks 4 --seconds 3 --kill-every 0 --stop-every 0 --cancel-every 0 --fork-every 0 --foreign 0"
@@ -15,7 +15,7 @@ _INCREMENTS = suite("processes::TestNothingIsLost::test_increments")
 LOCKS: Final = (
     Mutant(
         "no-file-lock",
-        "The lock is said to be had without asking the kernel.",
+        "The lock is taken for granted, without asking the kernel.",
         Promise.LOST,
         (Edit("flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),),
         (_INCREMENTS, _HAMMER),
@@ -27,10 +27,45 @@ LOCKS: Final = (
         (
             Edit(
                 "store",
-                "            written = replace(\n",
-                "            self._lock.release()\n            written = replace(\n",
+                "            written = replace(path",
+                "            self._lock.release()\n            written = replace(path",
+            ),
+            Edit(
+                "store",
+                "            self._lock.release()\n        finally",
+                "            if not self.bytes_written:\n                self._lock.release()\n        finally",
             ),
             Edit("store", "check=self._lock.check", "check=lambda: None"),
+        ),
+        (_INCREMENTS, _HAMMER, stress_of("--threads 2")),
+    ),
+    Mutant(
+        "closed-before-the-commit",
+        "A cycle closes its session, and commits after that, without the lock.",
+        Promise.LOST,
+        (
+            Edit(
+                "cycle",
+                "                try:\n                    session.commit(",
+                "                session.snapshot\n                _close(session, name)\n"
+                "                try:\n                    session.commit(",
+            ),
+        ),
+        (_INCREMENTS, _HAMMER),
+    ),
+    Mutant(
+        "read-before-the-lock",
+        "A session works on what the file held before its lock was granted.",
+        Promise.LOST,
+        (
+            Edit(
+                "store",
+                "        held = self._lock.acquire(purpose, wait=wait)\n",
+                "        early = self.snapshot()\n        held = self._lock.acquire(purpose, wait=wait)\n",
+            ),
+            Edit(
+                "store", "if held.waited else 0.0)\n", "if held.waited else 0.0)\n        session._document = early\n"
+            ),
         ),
         (_INCREMENTS, _HAMMER),
     ),
@@ -41,28 +76,44 @@ LOCKS: Final = (
         (
             Edit(
                 "lock",
-                "                unlock(fd)\n        finally",
-                "                unlock(fd)\n                os.unlink(self.path)\n        finally",
+                "            unlock(file.fd)\n        except ",
+                "            unlock(file.fd)\n            os.unlink(self.path)\n        except ",
             ),
         ),
         (suite("planted_files::TestTheKindOfTheLockFile::test_it_is_never_deleted"),),
     ),
     Mutant(
         "deleted-lock-file-taken-for-the-lock",
-        "A lock counts though its file was deleted while it was waited for.",
+        "A lock that was waited for counts, though its file was deleted meanwhile.",
         Promise.LOST,
         (
             Edit(
                 "lock",
-                "if granted and self._is_at_path(status := os.fstat(fd)):",
-                "if granted and (status := os.fstat(fd)):",
+                "                status = file.status_at_path()\n",
+                "                status = file.status_at_path() or (file.status if waited else None)\n",
             ),
         ),
         (suite("lock::TestTheLockFile::test_a_deleted_one_that_was_waited_for_is_no_lock"),),
     ),
     Mutant(
+        "kept-lock-file-trusted",
+        "A lock file that was kept open counts as the lock, though another one is at its path by now.",
+        Promise.LOST,
+        (
+            Edit(
+                "lock",
+                "                status = file.status_at_path()\n",
+                "                status = file.status_at_path() or (None if file.is_new else file.status)\n",
+            ),
+        ),
+        (
+            suite("lockfile::TestTheKeptFile::test_one_that_is_no_longer_at_its_path_is_not_used"),
+            suite("holders::TestALostLock::test_a_lock_file_deleted_between_two_calls_is_made_again", limit=15),
+        ),
+    ),
+    Mutant(
         "deleted-lock-file-not-noticed",
-        "Nobody looks before the replacing whether the lock file is still the one that was locked.",
+        "A file is replaced without checking that the lock file is still the one that was locked.",
         Promise.LOST,
         (Edit("store", "check=self._lock.check", "check=lambda: None"),),
         (suite("holders::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
@@ -75,14 +126,36 @@ LOCKS: Final = (
         (suite("holders::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
     ),
     Mutant(
+        "lost-session-repeated-for-a-transaction",
+        "A cycle that was lost is repeated whatever it carried, transactions included.",
+        Promise.LOST,
+        (
+            Edit(
+                "cycle", "        if all(request.operation.repeatable for request in applied):\n", "        if True:\n"
+            ),
+        ),
+        (suite("holders::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
+    ),
+    Mutant(
+        "lost-session-fails-an-increment",
+        "A call that could be repeated fails if its session was lost.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "cycle", "        if all(request.operation.repeatable for request in applied):\n", "        if False:\n"
+            ),
+        ),
+        (suite("queue::TestALostCycle::test_its_calls_are_applied_again_in_their_order"),),
+    ),
+    Mutant(
         "forked-child-unlocks",
-        "A forked child lets go of what it inherited by unlocking, which unlocks its parent's lock.",
+        "A forked child unlocks the lock file that it inherited, and so releases its parent's lock.",
         Promise.LOST,
         (
             Edit(
                 "lock",
-                "        for fd in self._open_fds:\n            os.close(fd)\n",
-                "        self.release()\n",
+                "        self._wait = None\n        self._files.close_all()\n",
+                "        self._wait = None\n        for file in self._files._open:\n            unlock(file.fd)\n",
             ),
         ),
         (suite("forks::TestForks::test_a_child_cannot_release_its_parents_lock"),),
@@ -91,12 +164,46 @@ LOCKS: Final = (
         "forked-child-keeps-the-descriptor",
         "A forked child keeps its parent's lock open, so that it outlasts the parent.",
         Promise.STARVES,
-        (Edit("queue", "        queue.disown()\n", "        pass\n"),),
+        (Edit("registry", "            queue.store.after_fork_in_child()\n", "            pass\n"),),
         (suite("forks::TestForks::test_a_forked_child_does_not_outlast_a_killed_holder"),),
     ),
     Mutant(
+        "forked-child-keeps-the-idle-descriptor",
+        "A forked child leaves its parent's idle lock file open, and shares the lock that the parent takes later.",
+        Promise.STARVES,
+        (
+            Edit(
+                "lock",
+                "        self._idle.clear()\n        self._wait = None\n",
+                "        self._files._open.difference_update(self._idle)\n        self._wait = None\n",
+            ),
+        ),
+        (suite("lockfile::TestTheKeptFile::test_a_child_that_was_forked_between_two_holds_does_not_keep_the_lock"),),
+    ),
+    Mutant(
+        "idle-descriptor-outlives-its-lock",
+        "The lock file that was kept open stays open when the last context on the file is gone.",
+        Promise.MEMORY,
+        (Edit("lock", "        weakref.finalize(self, self._files.close_all).atexit = False\n", ""),),
+        (suite("lockfile::TestTheKeptFile::test_none_is_left_by_contexts_that_are_gone"),),
+    ),
+    Mutant(
+        "idle-descriptors-pile-up",
+        "Every lock file that was ever released is kept open.",
+        Promise.MEMORY,
+        (Edit("lock", "        while len(self._idle) > 1:", "        while False:"),),
+        (suite("lockfile::TestTheKeptFile::test_at_most_one_is_kept"),),
+    ),
+    Mutant(
+        "closed-store-keeps-the-lock-file-open",
+        "Closing a store leaves the lock file open.",
+        Promise.MEMORY,
+        (Edit("lock", "        while self._idle:\n", "        while False:\n"),),
+        (suite("lockfile::TestTheKeptFile::test_it_is_closed_with_its_lock"),),
+    ),
+    Mutant(
         "polling-for-the-lock",
-        "Who waits asks for the lock now and then, and does not stand in the kernel's queue.",
+        "A waiting thread asks for the lock now and then, instead of waiting in the kernel's queue.",
         Promise.STARVES,
         (
             Edit(
@@ -111,7 +218,7 @@ LOCKS: Final = (
         "codec-imported-in-a-cycle",
         "The first cycle imports a codec, of which a fork in another thread makes half of one in the child.",
         Promise.FAILURE,
-        (Edit("lock", 'boot_id", encoding="utf-8"', 'boot_id", encoding="ascii"'),),
+        (Edit("stamp", 'boot_id", encoding="utf-8"', 'boot_id", encoding="ascii"'),),
         (suite("forks::TestForks::test_no_call_imports_a_module"),),
     ),
     Mutant(
@@ -121,7 +228,7 @@ LOCKS: Final = (
         (
             Edit(
                 "lock",
-                "            if self._stamped:\n                with contextlib",
+                "            if self._is_stamped:\n                with contextlib",
                 "            if False:\n                with contextlib",
             ),
         ),
@@ -131,7 +238,7 @@ LOCKS: Final = (
         "dead-holder-shown",
         "A process that is dead is shown as the holder.",
         Promise.STARVES,
-        (Edit("lock", "    if verified and not _is_alive(pid, start):\n        return nobody\n", ""),),
+        (Edit("stamp", "    if verified and not _is_alive(pid, start):\n        return nobody\n", ""),),
         (suite("planted_files::TestTheContentOfTheLockFile::test_a_stamp_of_somebody_who_was_killed"),),
     ),
     Mutant(
@@ -143,11 +250,11 @@ LOCKS: Final = (
     ),
     Mutant(
         "lock-file-through-a-link",
-        "A link that somebody planted under the lock file's name is followed.",
+        "A link that somebody planted under the name of the lock file is followed.",
         Promise.ACCESS,
         (
             Edit(
-                "lock",
+                "lockfile",
                 "        flags = os.O_RDWR | NO_FOLLOW | NO_WAIT\n",
                 "        flags = os.O_RDWR | NO_WAIT\n",
             ),
@@ -158,18 +265,18 @@ LOCKS: Final = (
         "lock-file-open-to-all",
         "For a moment, a new lock file can be opened by more users than the data file.",
         Promise.ACCESS,
-        (Edit("lock", "mode = 0o600 if os.path.exists(self._data_path) else 0o666", "mode = 0o666"),),
+        (Edit("lockfile", "mode = 0o600 if os.path.exists(self._data_path) else 0o666", "mode = 0o666"),),
         (suite("lock::TestTheLockFile::test_it_is_never_open_to_more_users_than_the_file"),),
     ),
     Mutant(
         "lock-file-closed-to-others",
-        "A second user who may write the data file may not lock it.",
+        "Another user who may write the data file may not lock it.",
         Promise.ACCESS,
         (
             Edit(
                 "lock",
-                "                        share_access(self._data_path, fd, mask=0o666)\n",
-                "                        pass\n",
+                "            access.give_to(self._file.fd, self._status, mask=0o666)\n",
+                "            pass\n",
             ),
         ),
         (suite("files::TestModes::test_the_lock_follows_the_file"),),
@@ -178,7 +285,7 @@ LOCKS: Final = (
         "stranger-s-file-stamped",
         "A file that was put under the lock file's name by a hard link is written to.",
         Promise.ACCESS,
-        (Edit("lock", "ours = status.st_nlink == 1  #", "ours = True  #"),),
+        (Edit("lock", "status.st_nlink == 1  #", "True  #"),),
         (suite("planted_files::TestTheKindOfTheLockFile::test_a_hard_link_changes_nobody_s_file"),),
     ),
 )

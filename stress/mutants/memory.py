@@ -42,7 +42,7 @@ MEMORY: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "operations",
+                "draft",
                 "base = own.text if own.text is not None and own.written > origin.mark else change.base",
                 "base = change.base",
             ),
@@ -100,9 +100,9 @@ MEMORY: Final = (
         (
             Edit(
                 "memory",
-                "        self.data, self.seen, self._ahead = live, document, {}\n",
+                "        self.data, self.seen, self._ahead = live, snapshot, {}\n",
                 "        live.update({key: self.data[key] for key in self.unsaved_keys() if key in self.data})\n"
-                "        self.data, self.seen, self._ahead = live, document, {}\n",
+                "        self.data, self.seen, self._ahead = live, snapshot, {}\n",
             ),
         ),
         (suite("memory::TestLoading::test_load_drops_unsaved_changes"),),
@@ -128,7 +128,7 @@ MEMORY: Final = (
         (
             Edit(
                 "memory",
-                "concerned = (*self.data.touched, *self._flights, *self._ahead)",
+                "concerned = (*self.data.touched, *self._flights.keys(), *self._ahead)",
                 "concerned = (*differences.texts, *differences.gone)",
             ),
         ),

@@ -90,6 +90,14 @@ def stress(arguments: str) -> Program:
     return Program("stress", tuple(arguments.split()))
 
 
+def stress_of(kinds: str) -> Program:
+    """Return the catcher that a short run is of some kinds of children, beside one worker that nothing is done to."""
+    return stress(
+        "--processes 1 --tasks 1 --kill-every 0 --stop-every 0 --cancel-every 0 --fork-every 0 --foreign 0 --ending 0"
+        f" --signals 0 --watching 0 --jobs 0 --pages 0 --threads 0 --observing 0 --seconds 8 --seed 1 --quiet {kinds}"
+    )
+
+
 def faults(arguments: str) -> Program:
     """Return the catcher that a run of faults is."""
     return Program("stress.faults", tuple(arguments.split()))

@@ -6,9 +6,8 @@ from typing import Final
 
 from stress.mutants.model import Edit, Mutant, Promise, suite
 
-_DRAWN_UP = "            document = draft.document()\n"
-_APPLIED = "            applied = [request for request in batch if self._apply(request, draft)]\n"
-_ENDED = "        finally:\n            draft.end()\n"
+_APPLIED = "            applied = [request for request in batch if _apply(request, draft, name)]\n"
+_FAILED = "    except BaseException as error:  # noqa: BLE001 - reported to the calls\n        failure = error\n"
 _ELSEWHERE = """\
         if not pool.submit(partial(self._end_turn, sessions, batch, self._run_all), self._thread_name):
             self._end_turn(sessions, batch, self.run_elsewhere)
@@ -17,7 +16,8 @@ _IN_THE_EXECUTOR = """\
         import asyncio
         asyncio.get_event_loop().run_in_executor(None, self._end_turn, sessions, batch, self._run_all)
 """
-_CLOSED = "            self._close(session, len(over))\n"
+_CLOSES = "    failure = _close(session, name) or failure\n"
+_COUNTED = "            self._counts.note(session, purpose, len(over))\n"
 
 QUEUE: Final = (
     Mutant(
@@ -53,18 +53,19 @@ QUEUE: Final = (
         "a-queue-for-each-context",
         "Contexts on the same file do not know of each other, so that a task waits for its own transaction.",
         Promise.FAILURE,
-        (Edit("queue", "        queue = known and known()\n", "        queue = None\n"),),
+        (Edit("registry", "        queue = known and known()\n", "        queue = None\n"),),
         (suite("exclusion::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10),),
     ),
     Mutant(
         "acknowledged-before-the-commit",
-        "Calls are told that they are done before the file is written.",
+        "Calls are acknowledged before the file is written.",
         Promise.LOST,
         (
             Edit(
-                "queue",
-                _DRAWN_UP,
-                _DRAWN_UP + "            self._settle(applied)\n            threading.Event().wait(0.1)\n",
+                "cycle",
+                _APPLIED,
+                _APPLIED + "            from .waiting import deliver\n            deliver(applied)\n"
+                '            __import__("threading").Event().wait(0.1)\n',
             ),
         ),
         (
@@ -75,14 +76,74 @@ QUEUE: Final = (
         ),
     ),
     Mutant(
-        "failed-commit-acknowledged",
-        "A write that failed is told as done.",
+        "acknowledged-before-the-session-is-closed",
+        "Calls are acknowledged when the file is replaced, before the directory is synced.",
         Promise.LOST,
         (
             Edit(
-                "queue",
-                "            request.error = request.error or self._named(own_copy(error))\n",
-                "            request.error = None\n",
+                "cycle",
+                _CLOSES,
+                "    if applied and snapshot is not None:\n        from .waiting import deliver\n"
+                "        for request in applied:\n"
+                "            request.snapshot, request.position = snapshot, draft.position\n"
+                "        deliver(applied)\n" + _CLOSES,
+            ),
+        ),
+        (suite("cycle::TestAcknowledging::test_no_call_is_acknowledged_before_the_directory_is_synced"),),
+    ),
+    Mutant(
+        "failed-directory-sync-acknowledged",
+        "A directory that could not be synced after the lock was released is nobody's error.",
+        Promise.LOST,
+        (
+            Edit(
+                "cycle",
+                "    except DurabilityUnknownError as error:\n        return error\n",
+                "    except DurabilityUnknownError:\n        return None\n",
+            ),
+        ),
+        (
+            suite("durability::TestABrokenDisk::test_an_unsynced_directory_leaves_durability_unknown"),
+            suite("durability::TestABrokenDisk::test_an_operation_says_so_too"),
+            suite("durability::TestABrokenDisk::test_a_transaction_says_so_too"),
+        ),
+    ),
+    Mutant(
+        "failed-commit-noted",
+        "A change that could not be written is noted as the context's own text in the file.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "cycle",
+                "                try:\n                    session.commit(",
+                "                draft.note(session.snapshot)\n"
+                "                try:\n                    session.commit(",
+            ),
+        ),
+        (suite("cycle::TestAFailedCommit::test_it_is_nobodys_change"),),
+    ),
+    Mutant(
+        "written-and-not-known",
+        "A change that was written, though its durability is unknown, is not noted: memory takes it for unsaved.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "cycle",
+                "                except DurabilityUnknownError as error:  # it was written",
+                "                except ZeroDivisionError as error:  # it was written",
+            ),
+        ),
+        (suite("cycle::TestAFailedCommit::test_one_that_was_written_nevertheless_is_known"),),
+    ),
+    Mutant(
+        "failed-commit-acknowledged",
+        "A write that failed is acknowledged.",
+        Promise.LOST,
+        (
+            Edit(
+                "cycle",
+                "        request.error = request.error or _named(own_copy(error), name)\n",
+                "        request.error = None\n",
             ),
         ),
         (suite("durability::TestABrokenDisk::test_it_can_be_repeated"),),
@@ -93,7 +154,7 @@ QUEUE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "queue",
+                "cycle",
                 _APPLIED,
                 _APPLIED + "            batch[0].result, batch[-1].result = batch[-1].result, batch[0].result\n",
             ),
@@ -106,7 +167,7 @@ QUEUE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "queue",
+                "cycle",
                 _APPLIED,
                 _APPLIED + "            for one in batch:\n"
                 "                one.error = next((other.error for other in batch if other.error), None)\n",
@@ -120,17 +181,16 @@ QUEUE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "queue",
-                _ENDED,
-                _ENDED + "            for request in batch:\n"
-                "                request.document, request.position = draft.document(), draft.position\n",
+                "cycle",
+                _FAILED,
+                _FAILED + "        snapshot = session.snapshot.changed(draft.changes().texts)\n",
             ),
         ),
         (suite("durability::TestABrokenDisk::test_an_unsynced_file_does_not_replace_the_old_one"),),
     ),
     Mutant(
         "withdrawn-call-takes-effect",
-        "A call that is told to be withdrawn is applied all the same.",
+        "A call is applied though its caller was told that it is withdrawn.",
         Promise.CANCELLING,
         (
             Edit(
@@ -139,8 +199,8 @@ QUEUE: Final = (
                 "        self._fate[None] = _Fate.BEGUN\n        return True\n",
             ),
             Edit(
-                "queue",
-                "            self._discard(request)\n        return is_withdrawn\n",
+                "waiting",
+                "            self.remove(request)\n        return is_withdrawn\n",
                 "            pass\n        return is_withdrawn\n",
             ),
         ),
@@ -153,8 +213,8 @@ QUEUE: Final = (
         (
             Edit(
                 "queue",
-                _CLOSED + "        self._settle(over)\n",
-                _CLOSED + "        threading.Thread(target=self._settle, args=[over], daemon=True).start()\n",
+                _COUNTED + "        deliver(over)\n",
+                _COUNTED + "        threading.Thread(target=deliver, args=[over], daemon=True).start()\n",
             ),
         ),
         (suite("queue::TestDelivery"),),
@@ -201,7 +261,11 @@ QUEUE: Final = (
         "reentrancy-unchecked",
         "A task that calls the same file inside its own transaction waits for itself.",
         Promise.FAILURE,
-        (Edit("queue", "        self._check_reentrancy(request.owner)\n", ""),),
+        (
+            Edit(
+                "queue", "if why := request.owner.why_not(self._cycle_thread, self._holder, coming):", "if why := None:"
+            ),
+        ),
         (
             suite("operations::TestMutate::test_a_function_that_calls_the_same_file_is_told_so", limit=15),
             suite("exclusion::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once", limit=15),
@@ -209,9 +273,9 @@ QUEUE: Final = (
     ),
     Mutant(
         "turned-link-not-followed",
-        "A call goes to where a symbolic link led before.",
+        "A call goes to the file that a symbolic link led to before it was redirected.",
         Promise.LOST,
-        (Edit("queue", "os.path.realpath(request.path) != self.name", "False"),),
+        (Edit("queue", "identify(place) == self.name", "True"),),
         (suite("store::TestLinks::test_a_link_that_was_turned_is_followed_anew"),),
     ),
     Mutant(
@@ -220,7 +284,7 @@ QUEUE: Final = (
         Promise.STARVES,
         (
             Edit(
-                "aio",
+                "aio_calls",
                 "            if is_turned or not queue.needs_running():\n",
                 "            if not queue.needs_running():\n",
             ),
@@ -241,8 +305,8 @@ QUEUE: Final = (
         (
             Edit(
                 "queue",
-                _CLOSED,
-                "            self._cycle_thread = None\n" + _CLOSED,
+                _COUNTED,
+                "            self._cycle_thread = None\n" + _COUNTED,
             ),
         ),
         (suite("metrics::TestListening::test_a_listener_that_calls_the_same_file_is_told_so", limit=15),),

@@ -16,7 +16,7 @@ STORE: Final = (
         "nothing-to-write-unsynced",
         "A durable call that finds nothing to write is acknowledged though others have not synced what it found.",
         Promise.LOST,
-        (Edit("store", "        elif durable and document.present:\n", "        elif False:\n"),),
+        (Edit("store", "        elif durable and old.exists:", "        elif False:"),),
         (suite(_NOTHING_TO_WRITE + "test_it_syncs_what_it_found"),),
     ),
     Mutant(
@@ -25,8 +25,8 @@ STORE: Final = (
         Promise.LOST,
         (
             Edit(
-                "files",
-                "        sync_name(path, new_directory=new_directory)\n    except FileNotFoundError:\n",
+                "syncing",
+                "        _sync_name(path, new_directory=new_directory)\n    except FileNotFoundError:\n",
                 "    except FileNotFoundError:\n",
             ),
         ),
@@ -34,12 +34,12 @@ STORE: Final = (
     ),
     Mutant(
         "nothing-to-write-failure-swallowed",
-        "That what was found could not be synced is told to nobody.",
+        "A failure to sync what was found is ignored.",
         Promise.LOST,
         (
             Edit(
-                "files",
-                '        raise _durability_unknown(path, "there was nothing to write", error) from error\n',
+                "syncing",
+                '        raise durability_unknown(path, "there was nothing to write", error) from error\n',
                 "        return\n",
             ),
         ),
@@ -49,18 +49,28 @@ STORE: Final = (
         "new-directory-of-another-unsynced",
         "A directory that somebody else has just made is taken for durable.",
         Promise.LOST,
-        (Edit("files", "    if new_directory:\n", "    if False:\n"),),
+        (Edit("syncing", "    if new_directory:\n", "    if False:\n"),),
         (suite(_NEW_DIRECTORY + "test_one_whose_maker_was_killed_is_synced_by_the_next"),),
     ),
     Mutant(
+        "new-lock-file-vouches-for-the-directory",
+        "A directory in which the lock file is new is taken for durable, as if an earlier holder had synced it.",
+        Promise.LOST,
+        (Edit("lock", "before != EMPTY_STAMP and not", 'before not in (b"", EMPTY_STAMP) and not'),),
+        (
+            suite(_NEW_DIRECTORY + "test_one_whose_maker_does_not_care_is_synced_by_who_does"),
+            suite("durability::TestTheOrderOfTheSteps::test_new_directories_are_durable_too"),
+        ),
+    ),
+    Mutant(
         "careless-call-vouches-for-the-directory",
-        "A call that is not to be durable, and syncs nothing, marks the directory as durable.",
+        "A call that need not be durable, and syncs nothing, marks the directory as durable.",
         Promise.LOST,
         (
             Edit(
                 "store",
-                "        self._lock.in_new_directory &= not durable\n",
-                "        self._lock.in_new_directory = False\n",
+                "                self._lock.note_durable_directory()\n",
+                "            self._lock.note_durable_directory()\n",
             ),
         ),
         (suite(_NEW_DIRECTORY + "test_one_whose_maker_does_not_care_is_synced_by_who_does"),),
@@ -72,8 +82,8 @@ STORE: Final = (
         (
             Edit(
                 "lock",
-                "_write_at_start(fd, _NEW_STAMP if self.in_new_directory else _EMPTY_STAMP)",
-                "_write_at_start(fd, _NEW_STAMP)",
+                "before != EMPTY_STAMP and not file.directory_is_durable",
+                "True",
             ),
         ),
         (suite(_NEW_DIRECTORY + "test_one_whose_maker_does_not_care_is_synced_by_who_does"),),
@@ -84,7 +94,7 @@ STORE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "lock",
+                "lockfile",
                 "contextlib.suppress(FileExistsError, FileNotFoundError)",
                 "contextlib.suppress(FileNotFoundError)",
             ),
@@ -105,8 +115,8 @@ STORE: Final = (
         (
             Edit(
                 "store",
-                "            time.sleep(_SECOND_LOOK_SECONDS)\n\n    def _count",
-                "            return\n\n    def _count",
+                "            self._lock.check()\n            time.sleep(_SECOND_LOOK_SECONDS)\n",
+                "            self._lock.check()\n            return\n",
             ),
         ),
         (suite(_REMOVED + "test_file_by_file"),),
@@ -115,14 +125,14 @@ STORE: Final = (
         "standard-stream-taken",
         "A file of ours becomes the standard output of a process that has closed its own.",
         Promise.TORN,
-        (Edit("files", "    if fd > _LAST_STANDARD_STREAM:\n", "    if True:\n"),),
+        (Edit("opening", "    if fd > _LAST_STANDARD_STREAM:\n", "    if True:\n"),),
         (suite("store::TestClosedStreams::test_what_is_printed_lands_in_no_file"),),
     ),
     Mutant(
         "printed-meanwhile-stays",
         "What is printed while a temporary is the standard output for a moment stays in it.",
         Promise.TORN,
-        (Edit("files", "    if flags & os.O_EXCL:  #", "    if False:  #"),),
+        (Edit("opening", "    if flags & os.O_EXCL:  #", "    if False:  #"),),
         (suite("store::TestClosedStreams::test_nor_what_is_printed_between"),),
     ),
     Mutant(
@@ -136,7 +146,7 @@ STORE: Final = (
         "leftovers-of-later-crashes-stay",
         "A context that has looked for leftovers once never looks again, though a holder has died since.",
         Promise.CLOBBERED,
-        (Edit("store", "            if self._lock.holder_crashed or not", "            if not"),),
+        (Edit("store", "            if held.holder_crashed or not", "            if not"),),
         (suite("store::TestLeftovers"),),
     ),
     Mutant(
@@ -145,7 +155,7 @@ STORE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "files",
+                "names",
                 "        with contextlib.suppress(OSError):  # gone, or owned by another user\n",
                 "        with contextlib.nullcontext():\n",
             ),
@@ -158,7 +168,7 @@ STORE: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "files",
+                "names",
                 "    if durable:\n        sync_directory(directory)\n    return aside\n",
                 "    return aside\n",
             ),
@@ -169,14 +179,14 @@ STORE: Final = (
         "every-cycle-counted-as-a-wait",
         "A cycle that found the lock free is counted as one that waited.",
         Promise.FAILURE,
-        (Edit("store", "waits=cycle.waited > 0,", "waits=cycle.waited >= 0,"),),
+        (Edit("counts", "self._waits += session.waited > 0", "self._waits += session.waited >= 0"),),
         (suite("lock::TestWaiting"),),
     ),
     Mutant(
         "waited-once-waited-always",
         "A cycle that found the lock free is said to have waited if one before it did.",
         Promise.FAILURE,
-        (Edit("lock", "        self.waited = False\n        while True:\n", "        while True:\n"),),
+        (Edit("lock", "purpose, waited=waited)", "purpose, waited=self._wait is not None)"),),
         (suite("lock::TestWaiting"),),
     ),
     Mutant(
@@ -199,8 +209,9 @@ STORE: Final = (
         (
             Edit(
                 "lock",
-                "        finally:\n            self._let_go(fd)\n",
-                "        except KeyError:\n            pass\n        else:\n            self._let_go(fd)\n",
+                "        finally:\n            self._lock.give_back(self._file)\n",
+                "        except KeyError:\n            pass\n"
+                "        else:\n            self._lock.give_back(self._file)\n",
             ),
         ),
         (suite("lock::TestReleasing::test_no_error_keeps_the_lock"),),
@@ -219,7 +230,7 @@ STORE: Final = (
         (
             Edit(
                 "lock",
-                "            return not self._is_at_path(wait.status)\n",
+                "            return wait.file.status_at_path() is None and wait.settle()\n",
                 "            return False\n",
             ),
         ),
@@ -245,7 +256,7 @@ STORE: Final = (
         (
             Edit(
                 "lock",
-                "                unlock(fd)\n        finally",
+                "                unlock(file.fd)\n        finally",
                 "                pass\n        finally",
             ),
         ),
@@ -255,7 +266,7 @@ STORE: Final = (
         "abandoned-wait-unknown-to-children",
         "A forked child inherits the descriptors of abandoned waits, and keeps them open.",
         Promise.STARVES,
-        (Edit("lock", "            self._open_fds.add(fd)\n", "            self._open_fds = {fd}\n"),),
+        (Edit("lockfile", "            self._open.add(file)\n", "            self._open = {file}\n"),),
         (suite(_ABANDONED + "test_a_forked_child_keeps_none_of_its_descriptors"),),
     ),
     Mutant(
@@ -264,7 +275,7 @@ STORE: Final = (
         Promise.STARVES,
         (
             Edit(
-                "lock",
+                "stamp",
                 "        return process[0] not in _DEAD and process[1] == start\n",
                 "        return process[1] == start\n",
             ),

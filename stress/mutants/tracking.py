@@ -13,7 +13,7 @@ TRACKING: Final = (
         Promise.LOST,
         (
             Edit(
-                "operations",
+                "draft",
                 "        if own.taken > origin.mark and change.moment <= own.moment:\n",
                 "        if False:\n",
             ),
@@ -31,7 +31,7 @@ TRACKING: Final = (
         Promise.LOST,
         (
             Edit(
-                "operations",
+                "draft",
                 "            own[key] = Own(known.text, known.written, max(",
                 "            if not same(change.base, change.mine):\n"
                 "                own[key] = Own(known.text, known.written, max(",
@@ -45,8 +45,8 @@ TRACKING: Final = (
         Promise.LOST,
         (
             Edit(
-                "operations",
-                "        for key, change in write.unsaved.items():\n",
+                "draft",
+                "        for key, change in author.unsaved.items():\n",
                 "        for key, change in pending.items():\n",
             ),
         ),
@@ -58,7 +58,7 @@ TRACKING: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "operations",
+                "draft",
                 "                own[key] = Own(text, self.position, known.moment, known.taken)\n"
                 "                self._claims = True\n",
                 "                self._claims = True\n",
@@ -220,18 +220,18 @@ TRACKING: Final = (
             ),
             Edit(
                 "guard",
-                "if guard is not None and guard._is_owned()",
-                "if guard is self._mine and guard._is_owned()",
+                "if guard is not None and _is_owned(guard)",
+                "if guard is self._mine and _is_owned(guard)",
             ),
             Edit(
-                "blocking",
+                "blocking_calls",
                 "with Released():\n                self._wait(",
-                "with Released(self._guard[1]):\n                self._wait(",
+                "with Released(self._memory._lock):\n                self._wait(",
             ),
             Edit(
-                "blocking",
+                "blocking_calls",
                 "with Released():\n                    self._wait_out(",
-                "with Released(self._guard[1]):\n                    self._wait_out(",
+                "with Released(self._memory._lock):\n                    self._wait_out(",
             ),
         ),
         (
@@ -247,9 +247,9 @@ TRACKING: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "base",
-                "                    self._memory.absorb(self._inbox[0])\n                    self._inbox.popleft()\n",
-                "                    self._memory.absorb(self._inbox.popleft())\n",
+                "guarded",
+                "                    self.absorb(self._inbox[0])\n                    self._inbox.popleft()\n",
+                "                    self.absorb(self._inbox.popleft())\n",
             ),
         ),
         (suite("interrupts::TestInterrupts::test_a_drain_that_is_interrupted_is_done_again"),),
@@ -274,7 +274,7 @@ TRACKING: Final = (
         Promise.LOST,
         (
             Edit(
-                "operations",
+                "draft",
                 '"""Note that a call acknowledges what it found in the file, without a change of its own."""\n'
                 "        self._claims = True\n",
                 "pass\n",
@@ -295,7 +295,7 @@ TRACKING: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "operations",
+                "draft",
                 "        self._must_exist = self._is_new\n        self._is_new = False\n",
                 "        self._must_exist = self._is_new\n",
             ),
@@ -306,14 +306,14 @@ TRACKING: Final = (
         "old-place-kept",
         "A key that was deleted and set again keeps its old place in the file.",
         Promise.MEMORY,
-        (Edit("operations", "self._document.changed(changes, self._moved)", "self._document.changed(changes)"),),
+        (Edit("draft", "Changes(texts, self._moved, creates=", "Changes(texts, (), creates="),),
         (suite("format::TestOrder"),),
     ),
     Mutant(
         "tilde-taken-literally",
         "A path that begins with a tilde makes a directory of that name.",
         Promise.FAILURE,
-        (Edit("base", "os.path.abspath(os.path.expanduser(path))", "os.path.abspath(path)"),),
+        (Edit("factory", "os.path.abspath(os.path.expanduser(place))", "os.path.abspath(place)"),),
         (suite("base::TestHome"),),
     ),
 )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from stress.mutants.model import Edit, Mutant, Promise, suite
+from stress.mutants.model import Edit, Mutant, Promise, stress_of, suite
 
 WATCH: Final = (
     Mutant(
         "own-changes-told",
         "What the context writes itself is told as another's change.",
         Promise.MEMORY,
-        (Edit("watch", "_texts(self._seen, now) | own\n", "_texts(self._seen, now)\n"),),
+        (Edit("watch", "**self._since, **own}", "**self._since}"),),
         (suite("watch::TestOwnChanges::test_what_the_context_writes_itself_is_no_news"),),
     ),
     Mutant(
@@ -47,7 +47,7 @@ WATCH: Final = (
         Promise.MEMORY,
         (
             Edit("operations", "{} if text is found else {self._key: text}", "{self._key: text}"),
-            Edit("operations", "if text != before:\n                written", "if True:\n                written"),
+            Edit("draft", "if text != before:\n                written", "if True:\n                written"),
         ),
         (suite("watch::TestLooks::test_a_failed_add_makes_nobody_elses_value_ones_own"),),
     ),
@@ -82,21 +82,21 @@ WATCH: Final = (
         "a-dead-alarm-is-not-told",
         "A watch whose thread has failed waits for ever.",
         Promise.FAILURE,
-        (Edit("watch", "        fail(error)\n        ring()\n", "        pass\n"),),
+        (Edit("events", "        fail(error)\n        notify()\n", "        pass\n"),),
         (suite("watch::TestLooks::test_an_alarm_that_fails_ends_the_wait_with_its_error", limit=10),),
     ),
     Mutant(
         "no-watch-of-odd-names",
         "A directory whose name is not UTF-8 ends the thread that watches it.",
         Promise.FAILURE,
-        (Edit("watch", "(ImportError, OSError, RuntimeError, UnicodeError)", "(ImportError, OSError)"),),
+        (Edit("events", "(ImportError, OSError, RuntimeError, UnicodeError)", "(ImportError, OSError)"),),
         (suite("watch::TestLooks::test_a_directory_whose_name_is_not_utf_8_is_watched", limit=15),),
     ),
     Mutant(
         "change-over-own-one-missed",
         "A change back to what stood in the file before our own write is not told.",
         Promise.MEMORY,
-        (Edit("watch", "        now |= _texts(document, own.keys() - now.keys())\n", ""),),
+        (Edit("watch", "        now |= _texts(snapshot, (own.keys() | self._since.keys()) - now.keys())\n", ""),),
         (suite("watch::TestOwnChanges::test_a_change_over_an_own_one_is_told_from_it", limit=10),),
     ),
     Mutant(
@@ -110,6 +110,9 @@ WATCH: Final = (
                 "        self._news = {}\n        for key, text in now.items():\n            if key in own:",
             ),
         ),
-        (suite("watch::TestLooks::test_news_that_nobody_took_is_kept_with_the_oldest_value"),),
+        (
+            suite("watch::TestLooks::test_news_that_nobody_took_is_kept_with_the_oldest_value"),
+            stress_of("--observing 1 --pages 1"),
+        ),
     ),
 )

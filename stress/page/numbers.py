@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from stress.history import Outcome
+from stress.logs.history import Outcome
 from stress.page.html import Html, join, section, table, tag
 from stress.page.plots import decades, fairness, figure, grouping, over_time, spread, spread_axis
 from stress.page.record import Record
-from stress.report import UNDECIDED
+from stress.run.report import UNDECIDED
 
 PERCENTILES = (50, 90, 99, 99.9)
 

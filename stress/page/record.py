@@ -10,11 +10,12 @@ from functools import cached_property
 from pathlib import Path
 
 from stress.checking.evidence import Violation
-from stress.history import History, Outcome
+from stress.logs.history import History, Outcome
 from stress.page.machine import describe
 from stress.page.tally import Tally, tally
-from stress.report import Report, Verdict
-from stress.run import Course, Plan, Run
+from stress.run.plan import Plan
+from stress.run.report import Report, Verdict
+from stress.run.supervisor import Course, Run
 
 STORED = "run.json"
 """What a run's directory holds besides the logs: the plan, what became of the processes, the machine."""

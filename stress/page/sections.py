@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stress.checking.checkers import CHECKERS
-from stress.history import Outcome
+from stress.logs.history import Outcome
 from stress.page.findings import count, findings
 from stress.page.html import Html, join, section, tag
 from stress.page.record import Record
 from stress.page.timeline import GUIDE
-from stress.report import UNDECIDED, Verdict
+from stress.run.report import UNDECIDED, Verdict
 
 ROOT = Path(__file__).parents[1]
 MARKS = {Verdict.PASS: "✓", Verdict.FAIL: "✗"}

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from stress.history import Operation, Outcome
+from stress.logs.history import Operation, Outcome
 
 OUTSIDE = "read"
 """The workload of who opens the file without the library. It is no part of the throughput; nor is what others do."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from stress.history import Operation, Outcome
+from stress.logs.history import Operation, Outcome
 from stress.page.html import Html, join, shortened, table, tag
 from stress.page.plots import LEFT, RIGHT, duration, figure, label, line, svg
 

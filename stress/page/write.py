@@ -9,8 +9,8 @@ from string import Template
 from stress.page import numbers, sections
 from stress.page.html import Html, join
 from stress.page.record import Record
-from stress.report import Report
-from stress.run import Run
+from stress.run.report import Report
+from stress.run.supervisor import Run
 
 TEMPLATE = Path(__file__).with_name("page.html")
 PAGE = "report.html"

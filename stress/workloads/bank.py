@@ -7,8 +7,8 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from stress.actor import Actor, Call
-from stress.model import ACCOUNTS, TRANSFERS, enter, opening_document, snapshot
+from stress.children.worker.actor import Actor, Call
+from stress.documents.hammered import ACCOUNTS, TRANSFERS, enter, opening_document, snapshot
 from stress.workloads.registry import operation
 
 

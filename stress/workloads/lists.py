@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stress.actor import Actor, Call
+from stress.children.worker.actor import Actor, Call
 from stress.workloads.registry import operation
 
 LISTS = ("list/0", "list/1", "list/2")

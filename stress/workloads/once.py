@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from persistent_context import MISSING
-from stress.actor import Actor, Call
+from stress.children.worker.actor import Actor, Call
 from stress.workloads.registry import operation
 
 ROUNDS = 50

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stress.actor import Actor, Call
+from stress.children.worker.actor import Actor, Call
 from stress.workloads.registry import operation
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from stress.actor import Actor, Call
-from stress.model import GENERATION
+from stress.children.worker.actor import Actor, Call
+from stress.documents.hammered import GENERATION
 from stress.workloads.registry import operation
 
 PREFIXES = ("prefix/0", "prefix/1")

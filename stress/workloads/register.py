@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from persistent_context import MISSING
-from stress.actor import Actor, Call
+from stress.children.worker.actor import Actor, Call
 from stress.workloads.registry import operation
 
 REGISTERS = 8

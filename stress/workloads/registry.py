@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from stress.actor import Action, Actor, Call
+from stress.children.worker.actor import Action, Actor, Call
 
 Body = Callable[[Actor, Call], Awaitable[Any]]
 

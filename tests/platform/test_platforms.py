@@ -10,9 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from persistent_context import SyncPersistentContext
-from persistent_context._stores.jsonfile import files as _files
+from persistent_context._stores.jsonfile import access as _access
+from persistent_context._stores.jsonfile import atomic as _atomic
 from persistent_context._stores.jsonfile import flock as _flock
 from persistent_context._stores.jsonfile import lock as _lock
+from persistent_context._stores.jsonfile import opening as _opening
+from persistent_context._stores.jsonfile import syncing as _syncing
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def steps(monkeypatch, tmp_path):
 
 def on(monkeypatch, platform):
     """Have the modules believe that they run on another platform."""
-    for module in (_files, _flock):
+    for module in (_access, _atomic, _flock, _opening, _syncing):
         monkeypatch.setattr(module, "sys", SimpleNamespace(platform=platform))
 
 
@@ -65,7 +68,8 @@ class TestMacOS:
     def test_access_lists_are_the_business_of_linux(self, tmp_path, monkeypatch, mode):
         """Where access lists are others, the mode is what is kept."""
         on(monkeypatch, "darwin")
-        monkeypatch.setattr(_files, "_sync", lambda fd: None)
+        for module in (_atomic, _syncing):
+            monkeypatch.setattr(module, "sync", lambda fd: None)
         path = tmp_path / "state.json"
         path.write_text("{}", encoding="utf-8")
         path.chmod(mode)
@@ -121,7 +125,7 @@ class TestWindows:
 
     def test_a_rename_that_is_always_refused_is_an_error(self, tmp_path, monkeypatch):
         """The bound is reached, the old file stays, and no temporary."""
-        monkeypatch.setattr(_files, "_WINDOWS_RETRIES", 3)
+        monkeypatch.setattr(_atomic, "_WINDOWS_RETRIES", 3)
         calls = []
 
         def busy(source, target):
@@ -152,13 +156,13 @@ class TestWindows:
         """A call that waits gets the lock when its holder lets go."""
         path = tmp_path / "state.json"
         lock = _lock.FileLock(f"{path}.lock", str(path))
-        lock.acquire("test", wait=False)
+        held = lock.acquire("test", wait=False)
         ctx = SyncPersistentContext(path)
         caller = threading.Thread(target=ctx.incr, args=["n"])
         caller.start()
-        while not ctx._attach().store._lock.waited:
+        while ctx._attach().store._lock._wait is None:
             time.sleep(0.001)
-        lock.release()
+        held.release()
         caller.join(60)
 
         assert '{\n"n": 1\n}\n' == path.read_text()

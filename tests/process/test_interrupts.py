@@ -11,10 +11,9 @@ import time
 import filelock
 import pytest
 
-from persistent_context import ReentrantTransactionError, SyncPersistentContext
-from persistent_context._api import watch as _watch
-from persistent_context._api.watch import Flag
-from persistent_context._engine.queue import Turn
+from persistent_context import ReentrantTransactionError, SyncPersistentContext, _flag
+from persistent_context._engine.turn import Turn
+from persistent_context._flag import Flag
 from persistent_context._model import values as _values
 
 ON_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals on Windows")
@@ -168,7 +167,7 @@ class TestInterrupts:
             flag, lines = Flag(), []
 
             def trace(frame, event, argument, flag=flag, lines=lines, number=number):
-                if frame.f_code.co_filename == _watch.__file__ and event == "line":
+                if frame.f_code.co_filename == _flag.__file__ and event == "line":
                     lines.append(None)
                     if len(lines) == number:
                         flag.set()

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,17 @@ import persistent_context
 if sys.platform != "linux":
     pytest.skip("needs Linux: strace, FUSE and loop mounts make the faults", allow_module_level=True)
 
+import fcntl
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the fault run is not installed
 
 from stress.faults.errors import retried, swallowed
 from stress.faults.lab import Lab
+from stress.faults.locks import holds, waits
 from stress.faults.model import Findings, Result, Series
 from stress.faults.run import Choice, explore, results_of
 from stress.faults.scenarios import scenarios
-from stress.faults.strace import Trace
+from stress.faults.strace import Call, Trace
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = Path(persistent_context.__file__).resolve().parent
@@ -38,11 +42,21 @@ SAMPLED = [
     "lossy:create:sync",
     "power:xfs:save:async",
     "power:ext4:create:sync",
+    "slow:lossy:async",
+    "slow:xfs:async",
+    "pair:lossy:incr:incr",
+    "pair:lossy:save:resave",
+    "pair:lossy:create:neighbour",
+    "pair:xfs:incr-volatile:resave",
+    "pair:ext4:incr:incr",
     "error:save:sync",
     "error:commit:async",
     "error:create:sync",
+    "error:resave:sync",
+    "error:several:sync",
 ]
 
+RENAMED = "        replaced = True\n"
 SYNC = "        os.fsync(fd)\n"
 BROKEN = {
     "the file is not synced": (
@@ -71,8 +85,84 @@ BROKEN = {
             "lossy:save:async acknowledged:1",
             "power:xfs:save:async acknowledged:1",
             "power:ext4:incr:sync acknowledged:1",
+            "pair:lossy:incr:incr killed:2",
+            "pair:ext4:incr:incr continued:2",
         ],
-        "the call said done, and the file holds",
+        "the call said done",
+    ),
+    "the directory is not synced where there is nothing to write": (
+        "files.py",
+        "        sync_name(path, new_directory=new_directory)\n    except",
+        "    except",
+        ["pair:lossy:save:resave killed:2", "pair:lossy:incr:rewrite killed:2"],
+        "the call said done to first and second",
+    ),
+    "the file is not synced where there is nothing to write": (
+        "files.py",
+        "            _sync(fd)\n        finally:\n            os.close(fd)\n        sync_name",
+        "            pass\n        finally:\n            os.close(fd)\n        sync_name",
+        ["pair:lossy:incr-volatile:resave acknowledged:1", "pair:xfs:incr-volatile:resave acknowledged:1"],
+        "the file is torn",
+    ),
+    "nothing is synced where there is nothing to write": (
+        "store.py",
+        "            self._store.make_durable()\n",
+        "            pass\n",
+        [
+            "pair:lossy:save-volatile:rewrite acknowledged:1",
+            "pair:xfs:incr-volatile:resave acknowledged:1",
+            "pair:ext4:commit:rewrite killed:2",
+        ],
+        "the call said done to first and second",
+    ),
+    "a call is acknowledged while the directory is being synced": (
+        "files.py",
+        "            sync_name(path, new_directory=new_directory)\n",
+        "            import _thread; _thread.start_new_thread(sync_directory, (os.path.dirname(path),))\n",
+        ["slow:lossy:async acknowledged:1", "slow:xfs:async acknowledged:1", "slow:ext4:sync acknowledged:5"],
+        "the call said done",
+    ),
+    "whoever waited for the lock leaves the directory to the one before": (
+        "files.py",
+        RENAMED,
+        f"{RENAMED}        durable = durable and not check.__self__.waited\n",
+        ["pair:lossy:incr:incr killed:2", "pair:xfs:save:incr continued:2", "pair:ext4:incr:incr continued:2"],
+        "the call said done to first and second",
+    ),
+    "whoever was overtaken, once unlocked, leaves the directory to the next one": (
+        "files.py",
+        RENAMED,
+        f"{RENAMED}        check.__self__.release()\n        durable = durable and _is_at(path, fd)\n",
+        ["pair:lossy:incr:incr overtaken:1", "pair:lossy:commit:transaction overtaken:1"],
+        "the call said done to first",
+    ),
+    "what is not durable, once unlocked, replaces what is being made durable": (
+        "files.py",
+        RENAMED,
+        f"{RENAMED}        check.__self__.release()\n",
+        ["pair:lossy:incr:incr-volatile continued:4", "pair:xfs:incr:incr-volatile overtaken:1"],
+        "the file is torn",
+    ),
+    "the lock is released before the rename": (
+        "files.py",
+        "        check()\n",
+        "        check()\n        check.__self__.release()\n",
+        ["pair:lossy:incr:incr continued:1", "pair:xfs:save:incr continued:1", "pair:ext4:incr:incr continued:1"],
+        "the call said done to first and second",
+    ),
+    "the lock file says too early that the new directory is synced": (
+        "files.py",
+        RENAMED,
+        f"{RENAMED}        check.__self__.in_new_directory = False\n        check.__self__.release()\n",
+        ["pair:lossy:create:neighbour killed:4", "pair:lossy:create:resave killed:4"],
+        "the file holds no file",
+    ),
+    "a dead holder is taken for one who had synced the new directory": (
+        "lock.py",
+        "        self.in_new_directory = before != _EMPTY_STAMP\n",
+        "        self.in_new_directory = before in (b'', _NEW_STAMP)\n",
+        ["pair:lossy:create:neighbour killed:2", "pair:lossy:create:resave killed:2"],
+        "the file holds no file",
     ),
     "a new directory is not synced": (
         "files.py",
@@ -122,6 +212,27 @@ BROKEN = {
         "        with contextlib.suppress(OSError):\n            os.fsync(fd)\n",
         ["error:save:sync fsync=EIO:1", "error:commit:async fsync=EIO:2", "error:create:sync fsync=EIO+:1"],
         "the call said done, although this failed",
+    ),
+    "a failed sync of the directory is swallowed": (
+        "files.py",
+        "    fd = open_fd(path, _DIRECTORY)\n    try:\n        _sync(fd)\n",
+        "    fd = open_fd(path, _DIRECTORY)\n    try:\n        with contextlib.suppress(OSError): _sync(fd)\n",
+        ["error:save:sync fsync=EIO:2", "error:resave:sync fsync=EIO:2"],
+        "the call said done, although this failed",
+    ),
+    "a failed sync is swallowed where there is nothing to write": (
+        "files.py",
+        '        raise _durability_unknown(path, "there was nothing to write", error) from error\n',
+        "        return\n",
+        ["error:resave:sync fsync=EIO:1", "error:resave:sync fsync=EIO:2", "error:resave:sync openat=EIO:4"],
+        "the call said done, although this failed",
+    ),
+    "only one caller is told of a failed sync": (
+        "queue.py",
+        "it was written nevertheless\n            self._failed(applied, error)\n",
+        "it was written nevertheless\n            self._failed(applied[:1], error)\n",
+        ["error:several:async fsync-of-directory=EIO:1", "error:several:sync fsync-of-directory=EIO:1"],
+        "said done instead of unknown",
     ),
     "a failed rename is swallowed": (
         "files.py",
@@ -303,6 +414,29 @@ class TestTheModel:
         assert (2, (bad,)) == (tally.tried, tally.failures)
 
 
+class TestLocks:
+    def test_who_holds_a_lock_and_who_waits_for_it_is_told_apart(self, tmp_path):
+        """It is read from the kernel: a process that is stopped cannot be asked."""
+        path = tmp_path / "lock"
+        path.touch()
+        with path.open() as held, path.open() as other:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            waiting = subprocess.Popen(["flock", str(path), "true"])
+            try:
+                while not waits(waiting.pid, path):
+                    assert waiting.poll() is None
+                    time.sleep(0.001)
+
+                assert (True, False) == (holds(os.getpid(), path), waits(os.getpid(), path))
+                assert (False, True) == (holds(waiting.pid, path), waits(waiting.pid, path))
+            finally:
+                fcntl.flock(held, fcntl.LOCK_UN)
+                waiting.wait()
+            assert not holds(os.getpid(), path)
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            assert holds(os.getpid(), path)
+
+
 class TestReadingTheTrace:
     LOG = """\
 7 fsync(8</d/.s.json.tmp>) = -1 EIO (Input/output error) (INJECTED)
@@ -336,6 +470,16 @@ class TestReadingTheTrace:
         """A file that could not be synced must not be synced again; another one may."""
         assert retried(calls)
         assert not retried(calls[:-1])
+
+    def test_a_directory_that_could_not_be_opened_had_to_be_told_unless_it_is_someone_elses(self):
+        """Opened to be synced, that is; one that is listed is opened with O_NONBLOCK."""
+        text = 'openat(AT_FDCWD</cwd>, "/d", O_RDONLY|O_CLOEXEC|O_DIRECTORY) = -1 EIO (Input/output error) (INJECTED)'
+        calls = [
+            Call("openat", text.replace(*change), "7")
+            for change in (("", ""), ("EIO", "EACCES"), ("O_C", "O_NONBLOCK|O_C"))
+        ]
+
+        assert [1, 0, 0] == [len(swallowed([call], "done")) for call in calls]
 
     def test_a_failure_that_had_to_be_told_is_found(self, calls):
         """An operation that is done although its sync failed lies; the stamp in the lock file may fail."""

@@ -22,13 +22,14 @@ from stress.checking.ending import check_endings, check_signals
 from stress.checking.evidence import Evidence
 from stress.checking.jobs import check_jobs
 from stress.checking.watching import check_watching
-from stress.ending.program import COUNTER
-from stress.history import Log, Operation, Outcome, read_logs
-from stress.memory import measure
-from stress.model import COUNTERS, DONE, LATEST, PATIENCE, filler
-from stress.options import TIERS
-from stress.run import KINDS
-from stress.scribe import Desk, Scribe
+from stress.children.ending.program import COUNTER
+from stress.children.memory import measure
+from stress.children.patience import PATIENCE
+from stress.documents.watched import COUNTERS, DONE, LATEST, filler
+from stress.logs.history import Log, Operation, Outcome, read_logs
+from stress.logs.scribe import Desk, Scribe
+from stress.run.options import TIERS
+from stress.run.plan import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORT_ROOT = Path(persistent_context.__file__).resolve().parents[1]
@@ -98,6 +99,44 @@ BROKEN = {
             return await compare_and_set(self, key, expected, new)
 
         PersistentContext.compare_and_set = compare_and_remember
+    """,
+    "pages: not linearizable": """
+        from persistent_context import PersistentContext
+
+        async def pretend_to_compare_and_set(self, key, expected, new):
+            return True
+
+        PersistentContext.compare_and_set = pretend_to_compare_and_set
+    """,
+    "threads: lost": """
+        from persistent_context import SyncPersistentContext
+
+        def incr_in_memory(self, key):
+            self[key] = number = self.get(key, 0) + 1
+            return number
+
+        SyncPersistentContext.incr = incr_in_memory
+    """,
+    "observing: missed": """
+        from persistent_context import SyncPersistentContext
+
+        watch = SyncPersistentContext.watch
+
+        class Forgetful:
+            def __init__(self, watch):
+                self.close, self.watch = watch.close, watch
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *error):
+                self.close()
+
+            def __iter__(self):
+                for changes in self.watch:
+                    yield {key: changes[key] for key in changes if "register" not in key}
+
+        SyncPersistentContext.watch = lambda self, *keys: Forgetful(watch(self, *keys))
     """,
 }
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the stress run i
 from stress.checking.evidence import Evidence
 from stress.checking.linearizability import GaveUpError, No, Step, search
 from stress.checking.register import check_registers, steps_of
-from stress.history import Operation, Outcome
+from stress.logs.history import Operation, Outcome
 
 KEY = "register/0"
 

@@ -27,11 +27,13 @@ ROOT = Path(__file__).resolve().parents[2]
 GET_WITH_A_DEFAULT = suite("base::TestGetAndSet::test_get_of_an_absent_key_with_a_default[sync]")
 """A test that is fast."""
 LINE = "            return self._memory.data.get(key, default)\n"
-"""A line that it depends on, once in ``_base``."""
+"""A line that it depends on, once in ``mapping``."""
 NUMBERS = count()
 
 
-def mutant(new: str, *, old: str = LINE, module: str = "base", catcher: Suite | Program = GET_WITH_A_DEFAULT) -> Mutant:
+def mutant(
+    new: str, *, old: str = LINE, module: str = "mapping", catcher: Suite | Program = GET_WITH_A_DEFAULT
+) -> Mutant:
     """Return a mutant for a test."""
     return Mutant(f"mutant-{next(NUMBERS)}", "Something.", Promise.MEMORY, (Edit(module, old, new),), (catcher,))
 
@@ -105,13 +107,13 @@ class TestTheTable:
 class TestApplying:
     def test_the_copy_differs_from_the_source_by_the_edit_alone(self, tmp_path):
         """The source stays as it is, and the copy has the new text in the one place."""
-        before = (PACKAGE / "_api/base.py").read_text(encoding="utf-8")
-        copy = build(tmp_path, [Edit("base", LINE, "            return None\n")]) / PACKAGE.name
+        before = (PACKAGE / "_api/mapping.py").read_text(encoding="utf-8")
+        copy = build(tmp_path, [Edit("mapping", LINE, "            return None\n")]) / PACKAGE.name
 
-        assert before.replace(LINE, "            return None\n") == (copy / "_api" / "base.py").read_text(
+        assert before.replace(LINE, "            return None\n") == (copy / "_api" / "mapping.py").read_text(
             encoding="utf-8"
         )
-        assert before == (PACKAGE / "_api/base.py").read_text(encoding="utf-8")
+        assert before == (PACKAGE / "_api/mapping.py").read_text(encoding="utf-8")
         assert {file.name for file in PACKAGE.glob("*.py")} == {
             file.name for file in copy.iterdir() if file.suffix == ".py"
         }
@@ -119,11 +121,11 @@ class TestApplying:
     @pytest.mark.parametrize(
         ("edit", "why"),
         [
-            (Edit("base", "no such text", "x"), "0 times"),
-            (Edit("base", "import", "x"), "times, not once"),
+            (Edit("mapping", "no such text", "x"), "0 times"),
+            (Edit("mapping", "import", "x"), "times, not once"),
             (Edit("_gone", "import", "x"), "no module _gone"),
-            (Edit("base", LINE, LINE), "changes nothing"),
-            (Edit("base", LINE, "            return (\n"), "no Python"),
+            (Edit("mapping", LINE, LINE), "changes nothing"),
+            (Edit("mapping", LINE, "            return (\n"), "no Python"),
         ],
         ids=["not there", "more than once", "no module", "no change", "no Python"],
     )

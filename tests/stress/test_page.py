@@ -22,14 +22,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the stress run i
 
 from stress.checking.checkers import CHECKERS
 from stress.checking.evidence import Violation
-from stress.history import Log, Operation, Outcome, read_logs
-from stress.model import opening_document
+from stress.documents.hammered import opening_document
+from stress.logs.history import Log, Operation, Outcome, read_logs
 from stress.page.html import VOID, html
 from stress.page.record import STORED, Record
 from stress.page.tally import SLICES, Latencies, tally
 from stress.page.write import page
-from stress.report import Verdict
-from stress.run import KINDS
+from stress.run.plan import KINDS
+from stress.run.report import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORT_ROOT = Path(persistent_context.__file__).resolve().parents[1]

@@ -30,8 +30,7 @@ from stress.checking.checkers import (
 )
 from stress.checking.evidence import Evidence
 from stress.checking.prefixes import check_prefixes
-from stress.history import Fault, History, Kind, Log, Operation, Outcome, parse, read_logs
-from stress.model import (
+from stress.documents.hammered import (
     ACCOUNTS,
     BASE,
     GENERATION,
@@ -44,8 +43,9 @@ from stress.model import (
     replays,
     snapshot,
 )
-from stress.options import parse as parse_command_line
-from stress.run import KINDS, Plan
+from stress.logs.history import Fault, History, Kind, Log, Operation, Outcome, parse, read_logs
+from stress.run.options import parse as parse_command_line
+from stress.run.plan import KINDS, Plan
 from stress.workloads import WORKLOADS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,7 +155,7 @@ class TestRun:
     def test_finds_a_library_that_loses_changes(self, tmp_path):
         """A run with a library whose increments are not atomic ends in FAIL and exit code 1, and names those lost."""
         (tmp_path / "sitecustomize.py").write_text(INCREMENTS_IN_MEMORY)
-        others = [word for kind in ("ending", "signals", "watching", "jobs") for word in (f"--{kind}", 0)]
+        others = [word for kind in KINDS if kind != "foreign" for word in (f"--{kind}", 0)]
         done = stress("--processes", 3, "--seconds", 5, *others, "--dir", tmp_path, path=(tmp_path, IMPORT_ROOT))
 
         assert done.returncode == 1, done.stdout + done.stderr

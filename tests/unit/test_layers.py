@@ -9,7 +9,7 @@ import persistent_context
 
 PACKAGE = Path(persistent_context.__file__).parent
 LAYERS = [
-    ["_printable"],
+    ["_printable", "_flag"],
     ["types", "metrics"],
     ["errors"],
     ["_model"],
@@ -58,6 +58,16 @@ class TestLayers:
     def test_each_dependency_has_one_door(self, package, door):
         """One module imports filelock, one anyio, one msgspec."""
         assert [door] == [module for module in MODULES if package in {name.split(".")[0] for name in imports(module)}]
+
+    @pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith("_stores/")])
+    def test_only_the_stores_know_of_files(self, module):
+        """Nothing above them imports the parts of a store, or what locks and watches files; but for the doctor."""
+        known = {name for name in imports(module) if name.startswith("._stores.") and name.count(".") > 2}
+
+        assert module == "_cli/doctor" or set() == known
+        assert set() == {"fcntl", "filelock", "watchfiles"} & {name.split(".")[0] for name in imports(module)} or (
+            module == "_cli/doctor"
+        )
 
     @pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("_model/")])
     def test_the_model_is_pure(self, module):

@@ -196,7 +196,7 @@ class TestLog:
 
         calls = []
         ctx.mutate("n", delete_once)
-        (record,) = [record for record in log.records if "retrying under" in record.getMessage()]
+        (record,) = [record for record in log.records if "session was lost" in record.getMessage()]
 
         assert (logging.INFO, True) == (record.levelno, str(path) in record.getMessage())
 

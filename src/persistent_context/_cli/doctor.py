@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
-import enum
 import errno
 import os
-import re
-import shutil
 import signal
 import stat
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from shlex import quote
-from typing import Final, NamedTuple
+from typing import Final
 
 from .._api.blocking import SyncPersistentContext
 from .._model.live import LiveDict
-from .._stores.jsonfile.files import leftovers, moved_aside
-from .._stores.jsonfile.parse import CorruptDocumentError
+from .._stores.jsonfile.names import leftovers, moved_aside
 from .._stores.jsonfile.store import JsonFileStore
+from .._stores.protocol import CorruptStateError
 from ..errors import PersistentContextError, TooManyDigitsError
 from ..types import Holder
+from .findings import Finding, Level
+from .surroundings import access, attributes, file_system, may, mount_point, space
 
 if sys.platform != "win32":  # pragma: no branch - Windows has no fcntl
-    import fcntl
+    pass
 
 _LARGE_BYTES: Final = 16 * 1024 * 1024
 _LONG_HOLD_SECONDS: Final = 60
-_GET_FLAGS: Final = 0x80006601 | struct.calcsize("l") << 16
-"""FS_IOC_GETFLAGS of Linux; other systems refuse it."""
-_IMMUTABLE: Final = 0x10
-_APPEND_ONLY: Final = 0x20
 _HOLD: Final = """
 import sys
 from persistent_context import SyncPersistentContext
@@ -44,41 +37,6 @@ with SyncPersistentContext(sys.argv[1]).transaction():
     print("held", flush=True)
     sys.stdin.read()
 """
-
-
-class Level(enum.StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-class Finding(NamedTuple):
-    """One result of the examination."""
-
-    level: Level
-    subject: str
-    text: str
-    advice: str = ""
-
-
-_KNOWN: Final = {
-    **dict.fromkeys(
-        ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "xfs", "zfs"),
-        (Level.OK, "locks, renames and fsync can be trusted", ""),
-    ),
-    **dict.fromkeys(("ramfs", "tmpfs"), (Level.WARNING, "kept in memory, and lost on reboot", "")),
-    **dict.fromkeys(
-        ("9p", "afs", "beegfs", "ceph", "cifs", "fuse.sshfs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "virtiofs"),
-        (
-            Level.PROBLEM,
-            "locks, renames and fsync cannot be trusted between hosts",
-            "use a local disk; for several hosts, a server such as Redis, etcd or PostgreSQL",
-        ),
-    ),
-}
-"""Findings by type of file system."""
 
 
 def examine(filepath: str) -> Iterator[Finding]:
@@ -103,17 +61,17 @@ def examine(filepath: str) -> Iterator[Finding]:
         return
     yield _file(path)
     yield from _other_names(path)
-    yield from _mount_point(path)
-    attributes = [*_attributes(path, directory)]
-    yield from attributes
-    yield _file_system(path)
-    yield _access(directory)
-    yield _space(path)
+    yield from mount_point(path)
+    restrictions = [*attributes(path, directory)]
+    yield from restrictions
+    yield file_system(path)
+    yield access(directory)
+    yield space(path)
     yield from _leftovers(path)
     yield from _aside(path)
     yield from _lock_file(f"{path}.lock")
     yield _holder(path)
-    if not attributes and _may(directory, os.W_OK):  # the test file might not be removable
+    if not restrictions and may(directory, os.W_OK):  # the test file might not be removable
         yield _trial(directory)
 
 
@@ -121,8 +79,8 @@ def _file(path: str) -> Finding:
     if not os.path.lexists(path):
         return Finding(Level.OK, "file", "does not exist; it reads as empty, and the first save creates it")
     try:
-        document = JsonFileStore(path).read()
-    except CorruptDocumentError as error:
+        document = JsonFileStore(path).snapshot()
+    except CorruptStateError as error:
         return Finding(
             Level.PROBLEM,
             "file",
@@ -176,96 +134,6 @@ def _other_names(path: str) -> Iterator[Finding]:
             )
 
 
-def _mount_point(path: str) -> Iterator[Finding]:
-    if os.fsencode(path) in (point for point, _ in _mounts()):
-        yield Finding(
-            Level.PROBLEM,
-            "mount",
-            f"{path} is itself a mount point, such as a file bind-mounted into a container, and cannot be replaced",
-            "mount its directory instead",
-        )
-
-
-def _attributes(path: str, directory: str) -> Iterator[Finding]:
-    """Report attributes of Linux file systems that prevent even root from replacing the file; see chattr(1)."""
-    for place in (path, f"{path}.lock", directory):
-        flags = _flags(place)
-        for flag, letter, name in ((_IMMUTABLE, "i", "immutable"), (_APPEND_ONLY, "a", "append-only")):
-            if flags & flag:
-                yield Finding(
-                    Level.PROBLEM,
-                    "attributes",
-                    f"{place} is {name}, so no one can save",
-                    f"chattr -{letter} {quote(place)}",
-                )
-
-
-def _flags(path: str) -> int:
-    """Return the attributes of a file or directory; 0 if there are none, or they cannot be read."""
-    flags = array.array("i", [0])
-    if sys.platform == "win32":  # pragma: no cover - it has no such attributes
-        return 0
-    with contextlib.suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        try:
-            fcntl.ioctl(fd, _GET_FLAGS, flags)
-        finally:
-            os.close(fd)
-    return flags[0]
-
-
-def _file_system(path: str) -> Finding:
-    kind = _kind_of_file_system(os.path.dirname(path))
-    level, text, advice = _KNOWN.get(kind, (Level.WARNING, "its locks are not known", "they are tested below"))
-    return Finding(level, "file system", f"{kind}: {text}", advice)
-
-
-def _kind_of_file_system(directory: str) -> str:
-    """Return the type of the file system that is mounted nearest above a real directory; see proc(5), mountinfo."""
-    target = os.fsencode(directory)
-    kind, longest = "an unknown file system", 0
-    for point, its_kind in _mounts():
-        if len(point) >= longest and os.path.commonpath([point, target]) == point:  # the last one hides the others
-            kind, longest = its_kind, len(point)
-    return kind
-
-
-def _mounts() -> Iterator[tuple[bytes, str]]:
-    """Yield where something is mounted, and the type of its file system."""
-    with contextlib.suppress(FileNotFoundError), open("/proc/self/mountinfo", "rb") as lines:  # only on Linux
-        for line in lines:
-            fields, _, rest = line.partition(b" - ")
-            point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), fields.split()[4])
-            yield point, rest.split()[0].decode()
-
-
-def _access(directory: str) -> Finding:
-    if not _may(directory, os.W_OK | os.X_OK):  # pragma: no cover - tested as a user who may not write coverage's data
-        return Finding(
-            Level.PROBLEM,
-            "access",
-            f"this user cannot write to {directory}, so the file can be read but not saved",
-            "the file is replaced, not written in place: give this user write permission on the directory",
-        )
-    mode = os.stat(directory).st_mode
-    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        return Finding(
-            Level.WARNING,
-            "access",
-            "anyone can write to the directory, and so remove or replace the file and its lock",
-            f"chmod o-w {quote(directory)}",
-        )
-    return Finding(Level.OK, "access", "can read and save")
-
-
-def _space(path: str) -> Finding:
-    free = shutil.disk_usage(os.path.dirname(path)).free
-    needed = 2 * os.path.getsize(path) if os.path.isfile(path) else 4096
-    if free < needed:
-        return Finding(Level.PROBLEM, "space", f"only {free} bytes are free; a save needs up to {needed}")
-    return Finding(Level.OK, "space", f"{free // 2**20} MB are free")
-
-
 def _leftovers(path: str) -> Iterator[Finding]:
     for leftover in leftovers(path):
         text = f"{leftover}, left by a crashed writer"
@@ -296,7 +164,7 @@ def _lock_file(path: str) -> Iterator[Finding]:
             f"{path} is not a regular file, and is never followed or used",
             f"remove it: rm {quote(path)}",
         )
-    elif not _may(path, os.R_OK | os.W_OK):  # pragma: no cover - as above
+    elif not may(path, os.R_OK | os.W_OK):  # pragma: no cover - as above
         yield Finding(
             Level.PROBLEM,
             "lock file",
@@ -373,7 +241,3 @@ def _try_in(path: str) -> Finding:
         "trial",
         f"a second process was kept out until the first was killed; a save took {1000 * took:.1f} ms",
     )
-
-
-def _may(path: str, mode: int) -> bool:
-    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import logging
@@ -20,18 +19,18 @@ from rich.text import Text
 from .._api.blocking import SyncPersistentContext
 from .._model.live import LiveDict
 from .._model.values import MISSING
-from .._printable import printable, printable_json
-from .._stores.jsonfile.parse import CorruptDocumentError
-from .._stores.jsonfile.store import JsonFileStore
+from .._printable import printable
+from .._stores.factory import identify, open_store
+from .._stores.protocol import CorruptStateError
 from ..errors import LockTimeoutError, PersistentContextError
 from ..types import Change
 from .demo import run as run_demo
-from .doctor import Level, examine
+from .doctor import examine
+from .findings import Level
+from .streams import FAILED, as_json, fail, prepare_streams, refuse, say, say_exactly, standard_input
 
-_FAILED: Final = 1
 _TIMED_OUT: Final = 3
 _INTERRUPTED: Final = 130
-_STANDARD_ERROR: Final = 2
 _SHOWN: Final = 60
 """How many characters of an invalid argument are shown."""
 _COLOURS: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
@@ -51,47 +50,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 
 def run() -> None:
     """Run the command line; errors are one line on standard error, and an exit code."""
-    _prepare_streams()
+    prepare_streams()
     try:
         app()
     except LockTimeoutError as error:
-        _fail(str(error), _TIMED_OUT)
+        fail(str(error), _TIMED_OUT)
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except PersistentContextError as error:
-        _fail(str(error))
-
-
-def _prepare_streams() -> None:
-    """Make all output printable: escape what the encoding cannot represent, and discard output if closed.
-
-    The null device takes the numbers of closed streams, else a file opened later would, and output would go there.
-    """
-    while (null := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
-        pass
-    os.close(null)
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the end
-    assert isinstance(sys.stdout, io.TextIOWrapper), "the process is the command line's own"
-    sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - typer would choose an encoding of its own
-
-
-def _fail(message: str, code: int = _FAILED) -> NoReturn:
-    typer.echo(f"error: {printable(message)}", err=True)
-    sys.exit(code)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise typer.BadParameter(printable(message)) from None
+        fail(str(error))
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        _say(f"persistent-context {version('persistent-context')}")
+        say(f"persistent-context {version('persistent-context')}")
         raise typer.Exit
 
 
@@ -111,15 +83,15 @@ def show(file: File, json_: AsJson = False) -> None:
     """Show all keys and values: a table on a terminal, otherwise one line each of key, tab and JSON."""
     data = _read(file)
     if json_:
-        _say(_json(dict(data)))
+        say(as_json(dict(data)))
     elif sys.stdout.isatty():
         table = Table("key", "value", title=Text(printable(file)), title_justify="left")
         for key, value in data.items():
-            table.add_row(Text(printable(key)), Text(_json(value), no_wrap=True, overflow="ellipsis"))
+            table.add_row(Text(printable(key)), Text(as_json(value), no_wrap=True, overflow="ellipsis"))
         Console().print(table)
     else:
         for key, value in data.items():
-            _say(f"{printable(key)}\t{_json(value)}")
+            say(f"{printable(key)}\t{as_json(value)}")
 
 
 @app.command()
@@ -127,14 +99,14 @@ def get(file: File, key: Key, json_: AsJson = False) -> None:
     """Print the value of a key: a string as is (escaped on a terminal), anything else as JSON."""
     data = _read(file)
     if key not in data:
-        _fail(f"{file} has no key {key!r}")
+        fail(f"{file} has no key {key!r}")
     value = data[key]
     if json_ or not isinstance(value, str):
-        _say(_json(value))
+        say(as_json(value))
     elif sys.stdout.isatty():
-        _say(printable(value, keep="\n\t"))
+        say(printable(value, keep="\n\t"))
     else:
-        _say_exactly(value)
+        say_exactly(value)
 
 
 @app.command("set")
@@ -150,17 +122,17 @@ def set_(
 ) -> None:
     """Set the value of a key."""
     if json_ and string:
-        _refuse("--json and --string cannot be combined")
-    text = _standard_input() if value == "-" else value
+        refuse("--json and --string cannot be combined")
+    text = standard_input() if value == "-" else value
     new = text
     if not string:
         try:
             new = _parsed(text)
         except json.JSONDecodeError as error:
             if json_:
-                _refuse(f"VALUE is not valid JSON: {error}")
+                refuse(f"VALUE is not valid JSON: {error}")
         except ValueError as error:
-            _refuse(f"VALUE cannot be stored: {error}; --string stores it as a string")
+            refuse(f"VALUE cannot be stored: {error}; --string stores it as a string")
     _context(file, timeout).mutate(key, lambda _: new)
 
 
@@ -174,7 +146,7 @@ def delete(
     with _context(file, timeout).transaction() as tx:
         for key in keys:
             if key not in tx:
-                _fail(f"{file} has no key {key!r}")
+                fail(f"{file} has no key {key!r}")
             del tx[key]
 
 
@@ -189,13 +161,13 @@ def incr(
     try:
         number = _parsed(delta)
     except ValueError:
-        _refuse(f"DELTA must be a number, not {delta[:_SHOWN]}")
+        refuse(f"DELTA must be a number, not {delta[:_SHOWN]}")
     try:
-        _say(_json(_context(file, timeout).incr(key, number)))
+        say(as_json(_context(file, timeout).incr(key, number)))
     except PersistentContextError:
         raise
     except TypeError as error:
-        _fail(f"{file}: {error}")
+        fail(f"{file}: {error}")
 
 
 @app.command()
@@ -212,7 +184,7 @@ def watch(
         changes = (item for changes in news for item in changes.items())
         try:
             for key, change in itertools.islice(changes, count):
-                _say(_json(_fields(key, change)) if json_ else _line(key, change))
+                say(as_json(_fields(key, change)) if json_ else _line(key, change))
         except KeyboardInterrupt:
             raise typer.Exit(_INTERRUPTED) from None
 
@@ -220,11 +192,11 @@ def watch(
 @app.command()
 def who(file: File, json_: AsJson = False) -> None:
     """Show who holds the lock of the file."""
-    holder = JsonFileStore(os.path.realpath(file)).holder()
+    holder = open_store(identify(file)).holder()
     if json_:
-        _say(_json(holder and holder._asdict()))
+        say(as_json(holder and holder._asdict()))
     else:
-        _say(f"held by {holder}" if holder else "nobody holds the lock")
+        say(f"held by {holder}" if holder else "nobody holds the lock")
 
 
 @app.command()
@@ -232,7 +204,7 @@ def doctor(file: File, json_: AsJson = False) -> None:
     """Examine the file, its directory and its lock; exit with 1 if there is a problem. Nothing is changed."""
     findings = list(examine(file))
     if json_:
-        _say(_json([finding._asdict() for finding in findings]))
+        say(as_json([finding._asdict() for finding in findings]))
     else:
         console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
         for finding in findings:
@@ -243,7 +215,7 @@ def doctor(file: File, json_: AsJson = False) -> None:
             if finding.advice:
                 console.print(f"         {printable(finding.advice)}")
     if any(finding.level is Level.PROBLEM for finding in findings):
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -253,7 +225,7 @@ def demo(
 ) -> None:
     """Hammer one file from several processes, kill some with SIGKILL, and check that no count was lost."""
     if not run_demo(processes, seconds, Console()):
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(FAILED)
 
 
 def _context(file: str, timeout: float) -> SyncPersistentContext:
@@ -262,38 +234,12 @@ def _context(file: str, timeout: float) -> SyncPersistentContext:
 
 def _read(file: str, *, must_exist: bool = True) -> LiveDict:
     """Read the file without the lock; a file that is not a JSON object is left in place."""
-    path = os.path.realpath(file)
-    if must_exist and not os.path.lexists(path):
-        _fail(f"{file} does not exist")
+    if must_exist and not os.path.lexists(os.path.realpath(file)):
+        fail(f"{file} does not exist")
     try:
-        return LiveDict.of(JsonFileStore(path).read())
-    except CorruptDocumentError as error:
-        _fail(f"{file} is not a JSON object: {error}; run persistent-context doctor for details")
-
-
-def _json(value: Any) -> str:
-    """Return JSON without terminal control characters, and representable in the output encoding."""
-    return printable_json(json.dumps(value, ensure_ascii=False), sys.stdout.encoding)
-
-
-def _say_exactly(text: str) -> None:
-    try:
-        text.encode(sys.stdout.encoding)
-    except UnicodeEncodeError as error:
-        _fail(
-            f"the output encoding, {sys.stdout.encoding}, cannot represent {error.object[error.start]!a}: "
-            "print the value as JSON (--json), or set PYTHONUTF8=1"
-        )
-    _say(text)
-
-
-def _standard_input() -> str:
-    if sys.stdin is None:
-        _refuse("VALUE is - but standard input is closed")
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        _refuse(f"standard input is not valid {error.encoding} text: {error.reason} at byte {error.start}")
+        return LiveDict.of(open_store(identify(file)).snapshot())
+    except CorruptStateError as error:
+        fail(f"{file} is not a JSON object: {error}; run persistent-context doctor for details")
 
 
 def _parsed(text: str) -> Any:
@@ -321,5 +267,5 @@ def _fields(key: str, change: Change) -> dict[str, Any]:
 
 
 def _line(key: str, change: Change) -> str:
-    old, new = ("absent" if value is MISSING else _json(value) for value in change)
+    old, new = ("absent" if value is MISSING else as_json(value) for value in change)
     return f"{time.strftime('%H:%M:%S')}  {printable(key)}: {old} -> {new}"

@@ -11,34 +11,27 @@ signal handler or finalizer may interrupt it anywhere and make another call.
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import enum
 import logging
 import os
-import sys
 import threading
 import time
-import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from .._model.operations import Draft
 from .._printable import printable
-from .._stores.jsonfile.document import Document
-from .._stores.jsonfile.store import JsonFileStore, Session, Store
-from ..errors import (
-    ContextUsageError,
-    DurabilityUnknownError,
-    LockLostError,
-    LockTimeoutError,
-    PersistentContextError,
-    ReentrantTransactionError,
-)
-from ..types import Holder
-from .request import Begin, Deliver, Owner, Request
+from .._stores.factory import identify
+from .._stores.protocol import Session, Store
+from ..errors import LockTimeoutError, ReentrantTransactionError
+from ..types import Holder, Statistics
+from .counts import Counts
+from .cycle import carry_out, fail
+from .owner import Owner
+from .request import Begin, Request
+from .turn import Turn
+from .waiting import WaitingCalls, deliver
 from .worker import pool
 
 _logger = logging.getLogger("persistent_context")
@@ -61,70 +54,28 @@ class _Outcome(enum.Enum):
     """The wait was abandoned, and another thread takes care of the waiting calls."""
 
 
-class Turn:
-    """A transaction's turn: the lock is held until it ends. It ends itself when no longer referenced."""
-
-    __slots__ = ("__weakref__", "_queue", "_sessions", "document")
-
-    def __init__(self, queue: CommitQueue, session: Session, document: Document) -> None:
-        self.document: Final = document
-        """The content of the file."""
-        self._queue = queue
-        self._sessions = deque([session])  # taking it out is ending it
-
-    @property
-    def is_inherited(self) -> bool:
-        """Whether it belongs to the parent process, and was inherited by a fork."""
-        return os.getpid() != self._queue.pid
-
-    @property
-    def is_open(self) -> bool:
-        """Whether ending it has not begun."""
-        return bool(self._sessions)
-
-    def end(self, request: Request) -> None:
-        """Apply the request's operation, release the lock, and deliver the request; does not wait for it.
-
-        A second call with the same request does nothing.
-
-        Raises:
-            ContextUsageError: in a forked child; the lock stays with the parent.
-        """
-        if self.is_inherited:
-            msg = (
-                f"this transaction belongs to process {self._queue.pid}, and cannot be used in a process forked from it"
-            )
-            raise ContextUsageError(msg).about(self._queue.name)
-        self._queue.end(self._sessions, [request])
-
-    def abandon(self) -> None:
-        """Release the lock without writing, unless it has ended; does not wait."""
-        if self.is_open and not self.is_inherited:
-            self._queue.end(self._sessions, [])
-
-    def __del__(self) -> None:
-        if not sys.is_finalizing():  # pragma: no branch - at the interpreter's exit, which runs no coverage
-            self.abandon()
-
-
 class CommitQueue:
     """The waiting calls of this process for one file, and the transaction that holds it.
 
     Args:
-        store: the file.
-        name: the name of the file, for errors and thread names.
+        store: the store.
+        name: its identity, for errors and thread names.
+        queue_of: finds the queue of a place that leads to another store by now.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, queue_of: Callable[[str], CommitQueue]) -> None:
         self.store: Final = store
         self.name: Final = name
         self.pid: Final = os.getpid()
         self._thread_name = f"persistent_context {os.path.basename(name)}"
-        self._waiting: deque[Request] = deque()  # a call leaves it by being taken, or by being withdrawn in any thread
+        self._waiting = WaitingCalls()
         self._busy = threading.Lock()  # held while a thread runs a cycle or a transaction is open; never waited for
         self._cycle_thread: int | None = None
         self._waiting_since: float | None = None  # since when a thread has been waiting for the lock
         self._holder: Owner | None = None  # of the open transaction
+        self._queue_of = queue_of
+        self._is_contended = False  # whether the last session had to wait for another process
+        self._counts = Counts(name)
 
     def submit(self, request: Request) -> None:
         """Queue a call; the queue has to be run afterwards.
@@ -132,15 +83,19 @@ class CommitQueue:
         Raises:
             ReentrantTransactionError: the call would wait for its own task or thread.
         """
-        self._check_reentrancy(request.owner)
+        coming = self._waiting.coming_owners() if request.owner.blocks else ()
+        if why := request.owner.why_not(self._cycle_thread, self._holder, coming):
+            raise ReentrantTransactionError(why).about(self.name)
         self._waiting.append(request)
 
     def withdraw(self, request: Request) -> bool:
         """Withdraw a call that has not begun, so that it never takes effect; return whether it is withdrawn."""
-        is_withdrawn = request.withdraw()
-        if is_withdrawn:
-            self._discard(request)
-        return is_withdrawn
+        return self._waiting.withdraw(request)
+
+    def adopt(self, request: Request) -> None:
+        """Queue and run a call of another queue."""
+        self._waiting.append(request)
+        self.run_elsewhere(even_if_busy=not request.patient)
 
     def needs_running(self) -> bool:
         """Whether calls wait and no thread takes care of them."""
@@ -201,33 +156,9 @@ class CommitQueue:
         _logger.debug("%s", error)
         return error
 
-    def disown(self) -> None:
-        """Release everything, in a forked child."""
-        self.store.forget_after_fork()
-
-    def _check_reentrancy(self, owner: Owner) -> None:
-        coming = [request.owner for request in self._beginnings()] if owner.blocks else ()
-        holder = self._holder
-        if self._cycle_thread == owner.thread:
-            what = "a callable that runs under the lock of this file made a call that needs the same lock"
-        elif any(map(owner.would_hold_up, coming)):
-            what = "this call would block the event loop that a transaction ahead of it on the same file needs"
-        elif any(map(owner.is_inside, coming)):
-            what = "this call interrupts a thread that is waiting for a transaction on the same file"
-        elif holder is None:
-            return
-        elif owner.is_inside(holder):
-            who = "thread" if holder.task is None else "task"
-            what = f"this {who} is inside a transaction on the same file; use the transaction, or leave it first"
-        elif holder.thread == owner.thread and holder.task is not None and owner.blocks:
-            what = "this thread is inside a transaction on the same file, which could not end while this call blocks it"
-        else:
-            return
-        raise ReentrantTransactionError(what).about(self.name)
-
-    def _beginnings(self) -> list[Begin]:
-        waiting = self._waiting.copy()
-        return [request for request in waiting if isinstance(request, Begin) and not request.is_withdrawn]
+    def statistics(self) -> Statistics:
+        """Return what this process has done so far."""
+        return self._counts.statistics(self.store.traffic())
 
     # -------------------------------- running cycles
 
@@ -239,14 +170,14 @@ class CommitQueue:
 
     def _try(self) -> None:
         """Run a cycle if the lock is free; otherwise, reject the calls that only try."""
-        trying = [request for request in self._waiting.copy() if not request.patient]
+        trying = self._waiting.impatient()
         outcome: _Outcome | None = None
-        if trying or not self.store.had_to_wait:  # else a try would most likely fail
+        if trying or not self._is_contended:  # else a try would most likely fail
             outcome = self._turn(wait=False)
             while outcome is _Outcome.DONE and any(request.is_waiting for request in trying):
                 outcome = self._turn(wait=False)
         if outcome is not None or self._is_held_up():  # else another thread runs a cycle, and they get the next one
-            self._settle([request for request in trying if self.withdraw(request)])
+            deliver([request for request in trying if self.withdraw(request)])
 
     def _is_held_up(self) -> bool:
         since = self._waiting_since
@@ -270,8 +201,7 @@ class CommitQueue:
 
     def _abandon_wait(self) -> None:
         """Wait for the lock file at the path, if a thread is waiting for one that was deleted."""
-        abandoned = self.store.is_waiting_in_vain() and self.store.abandon_wait()
-        if abandoned and self._carry_on(wait=True) is _Outcome.DONE:
+        if self.store.abandon_vain_wait() and self._carry_on(wait=True) is _Outcome.DONE:
             self._run_all()
 
     def _end_turn(self, sessions: deque[Session], batch: Sequence[Request], go_on: Callable[[], object]) -> None:
@@ -280,217 +210,89 @@ class CommitQueue:
         except IndexError:  # it was ended
             return
         self._cycle_thread = threading.get_ident()
-        self._end_cycle(self._committed([request for request in batch if request.begin()], session), session)
+        self._carry_out([request for request in batch if request.begin()], session, "transaction")
         self._cycle_thread = None
         self._busy.release()
         go_on()
 
-    # -------------------------------- one cycle
-
     def _cycle(self, *, wait: bool) -> _Outcome:
-        """Run one cycle: lock, read, apply, write, unlock; every call completes, even if an exception is raised."""
+        """Run one cycle for the calls that wait; every call taken completes, even if an exception is raised."""
         self._cycle_thread = threading.get_ident()
+        purpose = self._waiting.purpose()
         batch: list[Request] = []
         session: Session | None = None
         try:
-            session = self._begin(wait=wait)
+            session = self._begin(purpose, wait=wait)
             if session is None:
                 return _Outcome.ABANDONED if wait else _Outcome.NO_LOCK
             self._take(batch)
             if batch and isinstance(batch[0], Begin):
                 return self._grant(batch[0], session)
         except BaseException as error:  # noqa: BLE001 - reported to the calls
-            over = self._failed(batch if session else self._take_all(), error)
+            over = batch if session else self._waiting.take_all()
+            fail(over, error, self.name)
+            if session is not None:
+                carry_out([], session, self.name)
+            self._deliver(over, session, purpose)
         else:
-            over = self._committed(batch, session)
-        self._end_cycle(over, session)
+            self._carry_out(batch, session, purpose)
         return _Outcome.DONE
 
-    def _begin(self, *, wait: bool) -> Session | None:
-        purpose = next((request.operation.purpose for request in self._waiting.copy()), "")
-        if not wait:
-            return self.store.begin(purpose, wait=False)
-        self._waiting_since = time.monotonic()
+    def _begin(self, purpose: str, *, wait: bool) -> Session | None:
+        self._waiting_since = time.monotonic() if wait else None
         try:
-            session = self.store.begin(purpose, wait=True)
+            session = self.store.begin(purpose, wait=wait)
         except BaseException:
             self._waiting_since = None
             raise
-        if session is not None:  # else it is another thread's
+        if session is not None:  # else another thread may be waiting by now
             self._waiting_since = None
+            self._is_contended = session.waited > 0
         return session
-
-    def _grant(self, request: Begin, session: Session) -> _Outcome:
-        """Give a transaction its turn."""
-        request.document = session.read()
-        request.result = Turn(self, session, request.document)
-        self._cycle_thread = None  # before its body runs, which may end in another thread before this method returns
-        self._settle([request])
-        return _Outcome.GRANTED
-
-    def _committed(self, batch: Sequence[Request], session: Session) -> Sequence[Request]:
-        """Commit; record the outcome in each request, and return the completed ones."""
-        try:
-            return self._commit(batch, session) if batch else batch
-        except BaseException as error:  # noqa: BLE001 - reported to all calls of the cycle
-            return self._failed(batch, error)
-
-    def _commit(self, batch: Sequence[Request], session: Session) -> Sequence[Request]:
-        """Read, apply in order, and write once."""
-        draft = Draft(session.read(), (request.operation for request in batch))
-        try:
-            applied = [request for request in batch if self._apply(request, draft)]
-            document = draft.document()
-            draft.commit(document, session.commit, durable=any(request.durable for request in applied))
-        except DurabilityUnknownError as error:  # it was written nevertheless
-            self._failed(applied, error)
-        except LockLostError:
-            if not all(request.operation.repeatable for request in applied):
-                raise
-            return [request for request in batch if request.error is not None] + self._queue_again(applied)
-        finally:
-            draft.end()
-        for request in applied:
-            request.document, request.position = document, draft.position
-        return batch
-
-    def _apply(self, request: Request, draft: Draft) -> bool:
-        """Apply an operation to a draft; return whether it succeeded."""
-        try:
-            request.result = request.operation.apply(draft)
-        except BaseException as error:  # noqa: BLE001 - reported to this call alone
-            request.error = error  # unchanged: it may come from the caller's function
-            if isinstance(error, PersistentContextError):
-                error.about(self.name)
-        return request.error is None
-
-    # -------------------------------- the end of a cycle: nothing here raises, whatever fails
-
-    def _end_cycle(self, over: Sequence[Request], session: Session | None) -> None:
-        """Unlock, and deliver the completed calls: the end of every cycle and every transaction."""
-        self._holder = None
-        if session is not None:
-            self._close(session, len(over))
-        self._settle(over)
-
-    def _close(self, session: Session, operations: int) -> None:
-        try:
-            session.close(operations)
-        except BaseException:  # out of memory, or a logging handler raised: the calls have taken effect nevertheless
-            with contextlib.suppress(BaseException):
-                session.close(operations)
-            with contextlib.suppress(BaseException):
-                _logger.exception("%s: the cycle did not end cleanly", printable(self.name))
-
-    def _settle(self, over: Sequence[Request]) -> None:
-        """Deliver the completed calls to their callers, in order."""
-        groups: dict[Deliver, list[Request]] = {}
-        for request in over:
-            groups.setdefault(request.deliver, []).append(request)
-        for deliver, requests in groups.items():
-            deliver(requests)
-
-    def _failed(self, batch: Iterable[Request], error: BaseException) -> Sequence[Request]:
-        """Record the error in calls that have begun and have none of their own; return them."""
-        begun = [request for request in batch if request.has_begun]
-        for request in begun:
-            request.error = request.error or self._named(own_copy(error))
-        return begun
-
-    def _named(self, error: BaseException) -> BaseException:
-        if isinstance(error, PersistentContextError):
-            error.about(self.name)
-        elif isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            with contextlib.suppress(Exception):  # a subclass may not allow setting it
-                error.filename = self.name  # the system does not know it for a descriptor
-        return error
-
-    # -------------------------------- what waits
 
     def _take(self, batch: list[Request]) -> None:
         """Begin the operations before the next transaction, or that transaction alone.
 
-        Calls whose symlink now points to another file are moved there, and can be withdrawn meanwhile.
+        Calls whose place now leads to another store are moved there, and can be withdrawn meanwhile.
         """
-        turned = {self.name: False}
-        for request in self._waiting.copy():
-            if request.path not in turned:
-                turned[request.path] = os.path.realpath(request.path) != self.name
-            is_begin = isinstance(request, Begin) and not turned[request.path]
+        leads_here = {self.name: True}
+        for request in self._waiting.snapshot():
+            place = request.place
+            if place not in leads_here:
+                leads_here[place] = identify(place) == self.name
+            is_begin = isinstance(request, Begin) and leads_here[place]
             if is_begin and batch:
                 return
-            if turned[request.path]:
-                queue_of(request.path).adopt(request)
+            if not leads_here[place]:
+                self._queue_of(place).adopt(request)
             elif request.begin():
                 batch.append(request)
                 if is_begin:
                     self._holder = request.owner  # before it leaves the queue, where other calls see it
-            self._discard(request)
+            self._waiting.remove(request)
             if is_begin and batch:
                 return
 
-    def _take_all(self) -> list[Request]:
-        waiting = self._waiting.copy()
-        for request in waiting:
-            self._discard(request)
-        return [request for request in waiting if request.begin()]
+    def _grant(self, request: Begin, session: Session) -> _Outcome:
+        """Give a transaction its turn."""
+        request.snapshot = session.snapshot
+        request.result = Turn(self.name, session, request.snapshot, self.end)
+        self._cycle_thread = None  # before its body runs, which may end in another thread before this method returns
+        deliver([request])
+        return _Outcome.GRANTED
 
-    def _discard(self, request: Request) -> None:
-        with contextlib.suppress(ValueError):  # a thread that withdraws it may be doing the same
-            self._waiting.remove(request)
+    def _carry_out(self, batch: Sequence[Request], session: Session, purpose: str) -> None:
+        """Carry out calls, close the session, and deliver what is over."""
+        again = carry_out(batch, session, self.name)
+        over = [request for request in batch if request not in again]
+        if again:
+            _logger.info("%s: the session was lost before anything was written; trying again", printable(self.name))
+            over += self._waiting.put_back(again)
+        self._deliver(over, session, purpose)
 
-    def adopt(self, request: Request) -> None:
-        """Queue and run a call of another queue."""
-        self._waiting.append(request)
-        self.run_elsewhere(even_if_busy=not request.patient)
-
-    def _queue_again(self, batch: Sequence[Request]) -> list[Request]:
-        """Requeue operations, before all others, to apply them under the new lock; return those no longer wanted."""
-        again = [request for request in batch if request.reopen()]
-        self._waiting.extendleft(reversed(again))
-        _logger.info("%s: the lock file was deleted; retrying under the new one", printable(self.name))
-        return [request for request in batch if request.is_withdrawn]
-
-
-def own_copy(error: BaseException) -> BaseException:
-    """Return a copy of an error, as raising changes an exception; the error itself if it cannot be copied."""
-    try:
-        twin = copy.copy(error).with_traceback(error.__traceback__)
-        twin.__cause__ = error.__cause__
-    except Exception:  # noqa: BLE001 - from foreign exception classes
-        return error
-    return twin
-
-
-_queues: Final[dict[str, weakref.ref[CommitQueue]]] = {}
-
-
-def queue_of(path: str) -> CommitQueue:
-    """Return this process's queue for a file, by its real path; all contexts on the file share it."""
-    real = os.path.realpath(path)
-    while True:
-        known = _queues.get(real)
-        queue = known and known()
-        if queue:
-            return queue
-        if known is not None:
-            _forget(real, known)
-        queue = CommitQueue(JsonFileStore(real), real)
-        if _queues.setdefault(real, weakref.ref(queue, partial(_forget, real)))() is queue:
-            return queue
-
-
-def _forget(real: str, dead: weakref.ref[CommitQueue]) -> None:
-    if _queues.get(real) is dead:
-        _queues.pop(real, None)
-
-
-def _after_fork_in_child() -> None:
-    for known in list(_queues.values()):
-        if queue := known():
-            queue.disown()
-    _queues.clear()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    def _deliver(self, over: Sequence[Request], session: Session | None, purpose: str) -> None:
+        """Deliver the completed calls to their callers, in order: the end of every cycle and every transaction."""
+        self._holder = None
+        if session is not None:
+            self._counts.note(session, purpose, len(over))
+        deliver(over)

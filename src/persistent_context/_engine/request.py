@@ -6,16 +6,13 @@ by the garbage collector, may make a call in the middle of another call of the s
 
 from __future__ import annotations
 
-import asyncio
 import enum
-import threading
-import weakref
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from .._model.operations import Operation
-from .._stores.jsonfile.document import Document
+from .._model.snapshot import Snapshot
+from .owner import Owner
 
 Deliver: TypeAlias = "Callable[[Sequence[Request]], None]"
 
@@ -23,66 +20,6 @@ Deliver: TypeAlias = "Callable[[Sequence[Request]], None]"
 class _Fate(enum.Enum):
     BEGUN = enum.auto()
     WITHDRAWN = enum.auto()
-
-
-class Stay:
-    """A blocking transaction, as recorded in the ``contextvars`` context in which it was entered.
-
-    The thread alone does not identify the caller: a web framework may enter in one pool thread, leave in another, and
-    run other requests in the first one meanwhile. Contexts hold weak references; the transaction keeps it alive.
-    """
-
-    __slots__ = ("__weakref__", "is_over")
-
-    def __init__(self) -> None:
-        self.is_over = False
-        _stays.set((*_open_stays(), weakref.ref(self)))
-
-    def leave(self) -> None:
-        """Note that it is over, in all contexts."""
-        self.is_over = True
-        _stays.set(_open_stays())
-
-
-_stays: ContextVar[tuple[weakref.ref[Stay], ...]] = ContextVar("persistent_context_stays", default=())
-
-
-def _open_stays() -> tuple[weakref.ref[Stay], ...]:
-    return tuple(known for known in _stays.get() if (stay := known()) is not None and not stay.is_over)
-
-
-class Owner(NamedTuple):
-    """The caller of a call."""
-
-    thread: int
-    loop: weakref.ref[asyncio.AbstractEventLoop] | None
-    """The event loop that runs in the thread, if any."""
-    task: weakref.ref[asyncio.Task[Any]] | None
-    """The current task; weak, so that a transaction does not keep a discarded task alive."""
-    blocks: bool
-    """Whether the call blocks the thread."""
-    stays: tuple[weakref.ref[Stay], ...]
-    """The blocking transactions that it is inside of, latest last."""
-
-    @classmethod
-    def current(cls, *, blocks: bool) -> Owner:
-        """Return the caller of a call made here and now."""
-        try:
-            loop = weakref.ref(asyncio.get_running_loop())
-        except RuntimeError:  # none runs in this thread
-            return cls(threading.get_ident(), None, None, blocks, _stays.get())
-        task = asyncio.current_task()
-        return cls(threading.get_ident(), loop, None if task is None else weakref.ref(task), blocks, _stays.get())
-
-    def is_inside(self, holder: Owner) -> bool:
-        """Whether it is inside the holder's transaction."""
-        if holder.task is not None:
-            return holder.task == self.task
-        return holder.thread == self.thread and bool(holder.stays) and holder.stays[-1] in self.stays
-
-    def would_hold_up(self, other: Owner) -> bool:
-        """Whether the other owner's task cannot continue while this call blocks."""
-        return self.blocks and not other.blocks and self.loop is not None and self.loop == other.loop
 
 
 class Request:
@@ -93,21 +30,21 @@ class Request:
         "_is_unwanted",
         "arrived",
         "deliver",
-        "document",
         "durable",
         "error",
         "operation",
         "owner",
-        "path",
         "patient",
+        "place",
         "position",
         "result",
+        "snapshot",
         "waiter",
     )
 
     def __init__(  # noqa: PLR0913 - made in one place of each face
         self,
-        path: str,
+        place: str,
         operation: Operation,
         owner: Owner,
         deliver: Deliver,
@@ -115,8 +52,8 @@ class Request:
         durable: bool = True,
         patient: bool = True,
     ) -> None:
-        self.path: Final = path
-        """The file, as the caller knows it: a symlink may point elsewhere by now."""
+        self.place: Final = place
+        """Where the store is, as the caller knows it: the place may lead to another one by now."""
         self.operation: Final = operation
         self.owner: Final = owner
         self.deliver: Final = deliver
@@ -130,8 +67,8 @@ class Request:
         """Whether the caller has been notified that the call is over."""
         self.result: Any = None
         self.error: BaseException | None = None
-        self.document: Document | None = None
-        """The content of the file after the cycle, or None if the operation failed."""
+        self.snapshot: Snapshot | None = None
+        """The state after the cycle, or None if the operation failed."""
         self.position = 0
         """The number of the cycle that carried it, among all cycles of this process."""
         self._fate: dict[None, _Fate] = {}  # decided once, by the first to set the default

@@ -7,8 +7,9 @@ import itertools
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any, Final, NamedTuple, Self
 
-from .._stores.jsonfile.document import Document
-from .values import MISSING, MaybeText, Raw, check_key, decode, encode, is_scalar
+from .faults import check_key
+from .snapshot import Snapshot
+from .values import MISSING, MaybeText, Raw, decode, encode, is_scalar
 
 _GONE: Final = object()
 _UNDECODED: Final = object()
@@ -70,17 +71,17 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         super().__init__()
         self.touched: dict[str, Touched] = {}
         self.appended: dict[str, None] = {}
-        """The keys that come after those of the document, in order."""
+        """The keys that come after those of the snapshot, in order."""
         self.moved: set[str] = set()
-        """The keys of the document that were deleted and set again."""
+        """The keys of the snapshot that were deleted and set again."""
         self.moments = moments or itertools.count(1)
         self._kept: dict[str, object] | None = None
 
     @classmethod
-    def of(cls, document: Document) -> LiveDict:
-        """Create one for a document, without decoding it."""
+    def of(cls, snapshot: Snapshot) -> LiveDict:
+        """Create one for a snapshot, without decoding it."""
         live = cls()
-        for entries in document.entries():
+        for entries in snapshot.parts():
             dict.update(live, entries)
         return live
 

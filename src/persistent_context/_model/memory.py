@@ -10,113 +10,67 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, TypeVar
 
-from .._stores.jsonfile.document import EMPTY, Document
 from ..errors import UnserializableValueError
+from .arrival import Arrival, Differences
+from .draft import Origin
+from .flights import Flights
 from .live import LiveDict
 from .merge import OnConflict, Unsaved
-from .operations import Commit, Function, Operation, Origin, Reload, Save, Update, Write, whole_memory
+from .operations import Commit, Operation, Reload, Save, Update, Write, whole_memory
+from .snapshot import NOTHING, Snapshot
 from .tracking import Tracker
+from .updates import Function
 from .values import MISSING, MaybeText, Raw, decode, same
 
 _COPY_ATTEMPTS: Final = 100
 W = TypeVar("W", bound=Write)
 
 
-class Differences(NamedTuple):
-    """The changes that turn one document into another."""
-
-    texts: Mapping[str, Raw] = MappingProxyType({})
-    gone: Collection[str] = ()
-
-    @classmethod
-    def between(cls, older: Document, newer: Document) -> Self:
-        """Compare two documents."""
-        changes = newer.differences(older)
-        texts = {key: Raw(text) for key, text in changes.items() if text is not MISSING}
-        return cls(texts, changes.keys() - texts.keys())
-
-
-class Arrival(NamedTuple):
-    """The outcome of a cycle for one context."""
-
-    position: int
-    document: Document
-    calls: Mapping[str, Write]
-    """By key, the last call that changed it, or may have."""
-    texts: Mapping[str, MaybeText]
-    """The texts of these keys in the file."""
-    save: Save | None = None
-    """The last save among the calls, after which memory has seen the whole document."""
-    differences: Differences = Differences()
-    """Between the document that memory had seen when the save was called, and this one."""
-    live: LiveDict | None = None
-    """The whole document, if it was loaded."""
-    over: Sequence[Write] = ()
-    """The completed calls, including those that failed."""
-
-
-class _Flight:
-    """The calls in flight on one key."""
-
-    __slots__ = ("last", "since", "writes")
-
-    def __init__(self) -> None:
-        self.writes: dict[Write, int] = {}
-        """The calls, with the moment at which each read the key."""
-        self.last: Unsaved | None = None
-        """The last unsaved change that one of them includes."""
-        self.since = 0
-        """The moment when memory last took over the key."""
-
-
 class Memory:
-    """The live dictionary, the document that it was read from, and what is known since.
+    """The live dictionary, the snapshot that it was read from, and what is known since.
 
-    ``seen`` is the last document that memory took over as a whole. Newer texts, from atomic operations and
+    ``seen`` is the last snapshot that memory took over as a whole. Newer texts, from atomic operations and
     transactions, are known for the keys in ``_ahead``, which keeps the texts that ``seen`` has for them.
     """
 
     def __init__(self) -> None:
         self._moments = itertools.count(1)
         self.data = LiveDict(self._moments)
-        self.seen: Document = EMPTY
+        self.seen: Snapshot = NOTHING
         self.tracker = Tracker()
         self._ahead: dict[str, MaybeText] = {}
         self.position = 0
         """The position of the last cycle whose outcome is known here."""
         self._loaded = 0  # the moment of the last load
         self._read = 0  # when it began to read
-        self._writes: dict[Write, dict[str, None]] = {}  # the calls in flight, in order, and their keys
-        self._flights: dict[str, _Flight] = {}
+        self._flights = Flights(self._moments)
 
     def now(self) -> int:
         """Return a new moment: a reading that begins now is older than all that begin later."""
         return next(self._moments)
 
-    def load(self, position: int, document: Document, live: LiveDict, began: int) -> bool:
-        """Take over a whole document, read at a position, and drop unsaved changes.
+    def load(self, position: int, snapshot: Snapshot, live: LiveDict, began: int) -> bool:
+        """Take over a whole snapshot, read at a position, and drop unsaved changes.
 
         Returns False, and does nothing, if memory knows of a later cycle, as it may be newer than what was read. A
-        document that another thread began to read later, and has already loaded, is kept.
+        snapshot that another thread began to read later, and has already loaded, is kept.
         """
         if position < self.position:
             return False
         if position == self.position and began < self._read:
             return True
         live.moments = self._moments
-        self.data, self.seen, self._ahead = live, document, {}
+        self.data, self.seen, self._ahead = live, snapshot, {}
         self._stand_at(position)
         self._loaded, self._read = next(self._moments), began
         return True
 
-    def known(self) -> Document:
-        """Return the content of the file, as far as known here."""
-        return self.seen.changed({key: self.data.base(key) for key in list(self._ahead)})
+    def known_since(self) -> dict[str, MaybeText]:
+        """Return the texts that are known to be newer than ``seen``."""
+        return {key: self.data.base(key) for key in list(self._ahead)}
 
     def unsaved_keys(self) -> set[str]:
         """Return the keys whose values differ from the file, as far as known here."""
@@ -132,7 +86,7 @@ class Memory:
         if touched is None:
             return None
         mine = self.data.text(key)
-        flight = self._flights.get(key)
+        flight = self._flights.on(key)
         last = flight.last if flight else None
         is_known = (
             last is not None and last.moment > self._loaded and last.set_at == touched.moment and last.mine == mine
@@ -154,10 +108,10 @@ class Memory:
             else:
                 self._bury(key)
         mine = {key: change.mine for key, change in unsaved.items()}
-        texts = {key: data.base(key) for key in list(self._ahead)} | mine
+        texts = self.known_since() | mine
         changes = {key: texts[key] for key in texts if key not in appended}
         changes |= {key: texts[key] for key in appended if key in texts}
-        memory = partial(whole_memory, self.seen, changes, appended)
+        memory = partial(whole_memory, self.seen, changes, appended.keys())
         return self._begun(Save(unsaved, policy, memory, self.seen, self.origin()))
 
     def update(self, purpose: str, key: str, function: Function, policy: OnConflict) -> Update:
@@ -175,7 +129,7 @@ class Memory:
     def touch(self, commit: Commit, key: str) -> Unsaved | None:
         """Return the unsaved change of a key, if there is one, for a transaction that includes it."""
         change = self.send(key)
-        self._take_off(commit, key, change)
+        self._flights.include(commit, key, change)
         return change
 
     def reload(self) -> Reload:
@@ -188,22 +142,12 @@ class Memory:
 
     def is_under_way(self, operation: Operation) -> bool:
         """Return whether the outcome of a call is still unknown."""
-        return operation in self._writes
+        return operation in self._flights
 
     def is_over(self, write: Write) -> None:
         """Note that a call has completed: its outcome has arrived, or it will have none."""
-        keys = self._writes.get(write)
-        if keys is None:
-            return
-        for key in keys:
-            flight = self._flights.get(key)
-            if flight is None:  # an interrupt came before it was recorded, or after
-                continue
-            flight.writes.pop(write, None)
-            if not flight.writes:
-                self._flights.pop(key, None)
-                self._bury(key)
-        self._writes.pop(write, None)
+        for key in self._flights.end(write):
+            self._bury(key)
         self._see_horizon()
 
     def absorb(self, arrival: Arrival) -> None:
@@ -212,7 +156,7 @@ class Memory:
         If an exception interrupts this, it can be repeated.
         """
         if arrival.live is not None:
-            self.load(arrival.position, arrival.document, arrival.live, self.now())
+            self.load(arrival.position, arrival.snapshot, arrival.live, self.now())
         elif arrival.position > self.position:  # else memory was loaded since
             with self.data.keeping():
                 self._absorb(arrival)
@@ -224,7 +168,7 @@ class Memory:
         if arrival.save:
             since_seen = arrival.differences
             if arrival.save.seen is not self.seen:  # another save or load came in between
-                since_seen = Differences.between(self.seen, arrival.document)
+                since_seen = Differences.between(self.seen, arrival.snapshot)
             texts = {**self._ahead, **self._take_over_untouched(since_seen), **texts}
         for key, text in texts.items():
             if arrival.position <= self.position:
@@ -234,7 +178,7 @@ class Memory:
                 del self._ahead[key]
             self._settle(key, text, arrival.calls.get(key))
         if arrival.save:
-            self.seen, self._ahead = arrival.document, {}
+            self.seen, self._ahead = arrival.snapshot, {}
             for key in [key for key in self.data.appended if self.data.base(key) is not MISSING]:
                 self.data.appended.pop(key, None)
         self._stand_at(arrival.position)
@@ -249,32 +193,24 @@ class Memory:
 
     def forget_calls(self) -> None:
         """Forget calls whose outcome will never arrive here: those of another event loop or of the parent process."""
-        for write in list(self._writes):
+        for write in self._flights.calls():
             self.is_over(write)
         self.tracker.is_writing = False
 
     def _begun(self, operation: W) -> W:
-        self._writes[operation] = {}
-        for key in operation.keys:
-            self._take_off(operation, key, operation.unsaved.get(key))
+        self._flights.begin(operation)
         return operation
-
-    def _take_off(self, write: Write, key: str, change: Unsaved | None) -> None:
-        self._writes[write][key] = None
-        flight = self._flights.setdefault(key, _Flight())
-        flight.writes[write] = next(self._moments)
-        flight.last = change or flight.last
 
     def _reference(self, key: str, write: Write | None) -> Unsaved | None:
         """Return the change that a call includes, unless memory has taken over the key since."""
         change = write.unsaved.get(key) if write else None
-        flight = self._flights.get(key)
+        flight = self._flights.on(key)
         since = max(self._loaded, flight.since if flight else 0)
         return change if change and change.moment > since else None
 
     def _is_last_word(self, key: str, mine: MaybeText, set_at: int) -> bool:
         """Whether memory was set back to the text in the file after a call in flight on the key was made."""
-        flight = self._flights.get(key)
+        flight = self._flights.on(key)
         for write, looked in list(flight.writes.items()) if flight else ():
             change = self._reference(key, write)
             if set_at > (change.set_at if change else looked):
@@ -288,7 +224,7 @@ class Memory:
         touched = self.data.touched[key]
         if change := self._reference(key, write):
             return touched.moment > change.set_at or not same(mine, change.mine)
-        flight = self._flights.get(key)
+        flight = self._flights.on(key)
         looked = flight.writes.get(write) if flight and write else None
         if looked is None and write is not None:  # it is over: a signal handler made it
             looked = write.origin.moment
@@ -318,7 +254,7 @@ class Memory:
 
     def _take_over_untouched(self, differences: Differences) -> dict[str, MaybeText]:
         """Take over, in bulk, the keys that were not touched here; return the rest."""
-        concerned = (*self.data.touched, *self._flights, *self._ahead)
+        concerned = (*self.data.touched, *self._flights.keys(), *self._ahead)
         texts, gone = dict(differences.texts), set(differences.gone)
         rest: dict[str, MaybeText] = {key: bytes(texts.pop(key)) for key in concerned if key in texts}
         rest.update((key, MISSING) for key in concerned if key in gone)
@@ -327,13 +263,13 @@ class Memory:
 
     def _take_over(self, key: str, text: MaybeText) -> None:
         self.data.take_over(key, text)
-        if flight := self._flights.get(key):
+        if flight := self._flights.on(key):
             flight.last, flight.since = None, next(self._moments)
 
     def _bury(self, key: str) -> None:
         """Forget a key that is neither here nor in the file, once no call on it is in flight."""
         touched = self.data.touched.get(key)
-        if touched and touched.base is MISSING and key not in self.data and key not in self._flights:
+        if touched and touched.base is MISSING and key not in self.data and not self._flights.on(key):
             del self.data.touched[key]
 
     def _stand_at(self, position: int) -> None:
@@ -341,7 +277,7 @@ class Memory:
         self._see_horizon()
 
     def _see_horizon(self) -> None:
-        oldest = next(iter(self._writes), None)
+        oldest = self._flights.oldest()
         self.tracker.horizon = oldest.origin.mark if oldest else self.position
 
     def _differs(self, key: str) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from .values import MaybeText, Raw, Text
+from .values import MISSING, MaybeText, Raw, Text
 
 
 class Snapshot(Protocol):
@@ -14,7 +14,7 @@ class Snapshot(Protocol):
 
     @property
     def revision(self) -> int:
-        """Equal for equal states of one store, and greater for a state that this process saw later."""
+        """Identifies the state: the same revisions of one store are the same state."""
 
     @property
     def exists(self) -> bool:
@@ -34,7 +34,7 @@ class Snapshot(Protocol):
 
 
 class Changes(NamedTuple):
-    """Changes to commit."""
+    """Changes to commit; there is nothing to write if they are false."""
 
     texts: Mapping[str, MaybeText] = MappingProxyType({})
     """The new texts; MISSING removes a key. A new key comes last."""
@@ -44,5 +44,26 @@ class Changes(NamedTuple):
     """Whether to begin to exist, even without keys."""
 
     def __bool__(self) -> bool:
-        """Whether there is anything to write."""
         return bool(self.texts) or self.creates
+
+
+class Nothing:
+    """The snapshot of a store in which nothing is stored, or of which nothing is known yet."""
+
+    revision = 0
+    exists = False
+
+    def get(self, keys: Iterable[str]) -> dict[str, Text]:  # noqa: ARG002 - as in Snapshot
+        return {}
+
+    def keys(self) -> Iterator[str]:
+        return iter(())
+
+    def parts(self) -> Iterator[Mapping[str, Raw]]:
+        return iter(())
+
+    def changes_since(self, older: Snapshot) -> dict[str, MaybeText]:
+        return dict.fromkeys(older.keys(), MISSING)
+
+
+NOTHING: Final = Nothing()

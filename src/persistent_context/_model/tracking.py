@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from .._stores.jsonfile.document import Document
+from .snapshot import Snapshot
 from .values import MaybeText
 
 T = TypeVar("T")
@@ -42,8 +42,8 @@ NOTHING: Final = Own()
 class Listener(Protocol):
     """Receives what a context writes itself."""
 
-    def note(self, position: int, document: Document, texts: Mapping[str, MaybeText]) -> None:
-        """Record that texts were written, and the resulting document; must neither wait nor raise."""
+    def note(self, position: int, snapshot: Snapshot, texts: Mapping[str, MaybeText]) -> None:
+        """Record that texts were written, and the resulting state; must neither wait nor raise."""
 
 
 class Tracker:
@@ -77,7 +77,7 @@ class Tracker:
         living = (reference for reference in self._listeners if reference() is not None)
         self._listeners = (*living, weakref.ref(listener))
 
-    def note(self, position: int, document: Document, own: Mapping[str, Own], written: Mapping[str, MaybeText]) -> None:
+    def note(self, position: int, snapshot: Snapshot, own: Mapping[str, Own], written: Mapping[str, MaybeText]) -> None:
         """Record what a cycle has done; ``written`` are the texts that its calls changed."""
         self._own.update(own)
         self._log.append((position, tuple(own)))
@@ -91,7 +91,7 @@ class Tracker:
             self.written = position
             for reference in self._listeners:
                 if (listener := reference()) is not None:
-                    listener.note(position, document, written)
+                    listener.note(position, snapshot, written)
 
     def read_between(self, attempts: int, read: Callable[[], T]) -> tuple[int, T] | None:
         """Read the file at a moment between two cycles of this context.

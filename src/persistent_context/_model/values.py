@@ -13,8 +13,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Raw as Raw  # noqa: PLC0414 - exported from here
 
-from .._printable import printable
-from ..errors import TooManyDigitsError, UnserializableContentError, UnserializableValueError
+from ..errors import TooManyDigitsError
+from .faults import MAX_DEPTH, MAX_DIGITS, explain, first_fault, type_name
 
 
 class Missing(enum.Enum):
@@ -37,17 +37,9 @@ Text: TypeAlias = bytes
 
 MaybeText: TypeAlias = Text | Missing
 
-MAX_DEPTH: Final = 500
-"""The deepest nesting of lists and dictionaries in a value, which every supported Python can decode."""
-
-MAX_DIGITS: Final = 4300
-"""The most digits of an integer: what Python reads unless ``sys.set_int_max_str_digits`` was called."""
-
-_SHOWN_CHARACTERS: Final = 200
 _ATTEMPTS: Final = 100
 """How often to retry encoding a value that another thread is changing."""
 _SCALARS: Final = frozenset({str, int, bool, type(None), float})
-_TOO_BIG: Final = 10**MAX_DIGITS
 
 
 def _plain(value: object) -> object:
@@ -61,7 +53,7 @@ def _plain(value: object) -> object:
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
-    msg = f"not a JSON type: {_name(type(value))}"
+    msg = f"not a JSON type: {type_name(type(value))}"
     raise TypeError(msg)
 
 
@@ -85,29 +77,6 @@ def is_scalar(value: object) -> bool:
     return type(value) in _SCALARS
 
 
-def plain_key(key: Any) -> Any:
-    """Return a key of a ``str`` subclass as a plain ``str``, and any other key unchanged, for lookup."""
-    return str.__str__(key) if isinstance(key, str) else key
-
-
-def is_key(key: object) -> bool:
-    """Whether this can be the key of a JSON object."""
-    return isinstance(key, str) and (str.isascii(key) or not _has_lone_surrogate(key))
-
-
-def check_key(key: object) -> str:
-    """Return the key as a plain ``str``.
-
-    Raises:
-        UnserializableValueError: it cannot be the key of a JSON object.
-    """
-    if not isinstance(key, str):
-        raise UnserializableValueError(_shown(key), f"a key must be a str, not {_name(type(key))}")
-    if not is_key(key):
-        raise UnserializableContentError(printable(ascii(str.__str__(key))), "a key with a lone surrogate")
-    return str.__str__(key)
-
-
 def encode(value: object, key: str) -> Text:
     """Return the value as one line of JSON, with non-ASCII characters unescaped.
 
@@ -129,7 +98,7 @@ def encode(value: object, key: str) -> Text:
     except Exception:  # from methods of the caller's classes, explained below, or from a signal handler
         if _is_sound(value, key):
             raise
-    raise _explain(value, key)
+    raise explain(value, key)
 
 
 def _written(value: object) -> tuple[Text, bool]:
@@ -143,7 +112,7 @@ def _written(value: object) -> tuple[Text, bool]:
 
 def _is_sound(value: object, key: str) -> bool:
     try:
-        return _first_fault(value, key) is None and _written(value)[1]
+        return first_fault(value, key) is None and _written(value)[1]
     except Exception:  # noqa: BLE001 - as before
         return False
 
@@ -265,88 +234,3 @@ def _finite(digits: str) -> float:
         msg = f"{digits} is out of range for a float"
         raise ValueError(msg)
     return number
-
-
-def _has_lone_surrogate(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _explain(value: object, key: str) -> UnserializableValueError:
-    """Find the first place in a refused value that JSON cannot hold."""
-    try:
-        found = _first_fault(value, key)
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - from methods of the caller's classes
-        return UnserializableValueError(
-            f"[{_quoted(key)}]", f"{_name(type(value))}: cannot be inspected: it raises {_name(type(error))}"
-        )
-    return found or UnserializableValueError(
-        f"[{_quoted(key)}]", f"{_name(type(value))}: does not compare equal after a round trip through JSON"
-    )
-
-
-def _first_fault(value: object, key: str) -> UnserializableValueError | None:
-    stack: list[tuple[object, str, frozenset[int]]] = [(value, f"[{_quoted(key)}]", frozenset())]
-    while stack:
-        item, place, above = stack.pop()
-        if id(item) in above:
-            return UnserializableContentError(place, "a cycle: it contains itself")
-        if len(above) >= MAX_DEPTH and isinstance(item, dict | list):
-            return UnserializableContentError(place[:200], f"nested more than {MAX_DEPTH} levels deep")
-        inside = above | {id(item)}
-        if isinstance(item, dict):
-            for name in item:
-                if not isinstance(name, str):
-                    return UnserializableValueError(
-                        place, f"the key {_shown(name)} must be a str, not {_name(type(name))}"
-                    )
-                if not is_key(name):
-                    return UnserializableContentError(place, f"the key {printable(ascii(name))} has a lone surrogate")
-            stack.extend((part, f"{place}[{_quoted(name)}]", inside) for name, part in reversed(item.items()))
-        elif isinstance(item, list):
-            stack.extend((part, f"{place}[{index}]", inside) for index, part in reversed(list(enumerate(item))))
-        elif (reason := _scalar_fault(item)) is not None:
-            kind = UnserializableContentError if isinstance(item, str | int | float) else UnserializableValueError
-            return kind(place, reason)
-    return None
-
-
-def _scalar_fault(item: object) -> str | None:
-    if item is None or isinstance(item, bool):
-        return None
-    if isinstance(item, str):
-        return "a str with a lone surrogate" if _has_lone_surrogate(item) else None
-    if isinstance(item, float):
-        return None if math.isfinite(item) else f"float {float.__repr__(item)} is not finite"
-    return _int_fault(int.__int__(item)) if isinstance(item, int) else _name(type(item))
-
-
-def _int_fault(number: int) -> str | None:
-    if abs(number) >= _TOO_BIG:
-        return f"int with more than {MAX_DIGITS:,} digits, the most that Python reads by default"
-    try:
-        str(number)
-    except ValueError:
-        return "int with more digits than this process can convert (see sys.set_int_max_str_digits)"
-    return None
-
-
-def _name(kind: type) -> str:
-    """Return the name of a type, with its module, as ``bool`` alone could be ambiguous."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _shown(key: object) -> str:
-    try:
-        return printable(repr(key))[:_SHOWN_CHARACTERS]
-    except Exception:  # noqa: BLE001 - an int with too many digits, or an exception from the caller's class
-        return f"<{_name(type(key))}>"
-
-
-def _quoted(key: str) -> str:
-    return '"' + printable(key.replace("\\", "\\\\").replace('"', '\\"')) + '"'

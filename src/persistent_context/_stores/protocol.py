@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from .._model.snapshot import Changes, Snapshot
-from ..errors import LockLostError
 from ..types import Holder
 
 
-class SessionLostError(LockLostError):
+class SessionLostError(Exception):
     """The session ended before its commit: nothing was written, and what is repeatable may run in another session."""
 
 
@@ -40,12 +39,16 @@ class Session(Protocol):
 
     waited: float
     """How long it had to wait for another session, in seconds; 0 if it did not."""
+    held: float
+    """How long others had to wait for it, in seconds; known once it is closed."""
     bytes_written: int
     """How much its commit has written."""
 
     @property
     def snapshot(self) -> Snapshot:
         """The latest committed state, read on first use; what is corrupt is set aside first, with a warning.
+
+        After a commit, this is the state that it wrote, even if it raised DurabilityUnknownError.
 
         Raises:
             OSError: it cannot be read.

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import errno
 import json
 import os
 from collections.abc import MutableMapping
@@ -9,6 +10,7 @@ from collections.abc import MutableMapping
 import pytest
 
 from persistent_context import PersistentContext, SyncPersistentContext, UnserializableValueError
+from persistent_context._api import link
 
 
 @pytest.fixture
@@ -481,3 +483,19 @@ class TestHome:
         SyncPersistentContext("~/sub/state.json").incr("n")
 
         assert ({"n": 1}, False) == (stored(tmp_path / "sub" / "state.json"), os.path.exists("~"))
+
+
+class TestACallThatIsNotQueued:
+    def test_it_is_not_kept(self, face, path, monkeypatch):
+        """A call whose file could not even be looked for leaves nothing in its context."""
+        ctx = face.cls(path)
+        ctx["n"] = 1
+
+        def fail(place):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        monkeypatch.setattr(link, "queue_of", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+            face.do(ctx.save)
+
+        assert [] == ctx._memory._flights.calls()

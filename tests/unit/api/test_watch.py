@@ -2,18 +2,20 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import sys
 import threading
 
 import pytest
-import watchfiles  # noqa: F401 - so that hiding it below hides no import that is under way
+import watchfiles  # so that hiding it below hides no import that is under way
 
 from persistent_context import MISSING, Change, ContextUsageError, PersistentContext, SyncPersistentContext
-from persistent_context._api import watch as _watch
-from persistent_context._stores.jsonfile import files as _files
+from persistent_context._engine.registry import queue_of
+from persistent_context._stores.jsonfile import events as _events
 from persistent_context._stores.jsonfile import store as _store
+from persistent_context._stores.jsonfile.events import FileSubscription
 
 HAMMER = """
 import sys
@@ -49,6 +51,11 @@ def other(path):
 
 def alarms():
     return [thread for thread in threading.enumerate() if thread.name.startswith("watch ")]
+
+
+def look(observer):
+    """Look at the file, as a watch does."""
+    observer.look(lambda: queue_of(observer._path).store)
 
 
 async def next_of(watch):
@@ -343,7 +350,7 @@ class TestLooks:
         observer = ctx._observer(["a"])
         for _ in range(2):
             other.incr("a")
-            observer.look()
+            look(observer)
 
         assert {"a": Change(1, 3)} == observer.take_changes()
         assert {} == observer.take_changes()
@@ -354,7 +361,7 @@ class TestLooks:
         observer = ctx._observer(["a"])
         for _ in range(2):
             ctx.incr("a")
-            observer.look()
+            look(observer)
 
         assert {} == observer.take_changes()
 
@@ -364,7 +371,7 @@ class TestLooks:
         observer = ctx._observer(["a"])
         for delta in (1, -1):
             other.incr("a", delta)
-            observer.look()
+            look(observer)
 
         assert {} == observer.take_changes()
 
@@ -373,32 +380,35 @@ class TestLooks:
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer(["a"])
         other.incr("a")
-        observer.look()
+        look(observer)
         with observer._guard:
             assert {} == observer.take_changes()
         assert {"a": Change(1, 2)} == observer.take_changes()
 
-    def test_an_own_write_that_is_under_way_is_not_told_and_not_waited_for(self, path, monkeypatch):
-        """Between replacing the file and knowing that this was us, a look finds nothing, and holds up nobody."""
+    @pytest.mark.parametrize("step", ["replace", "fsync"])
+    def test_an_own_write_that_is_under_way_is_not_told_and_not_waited_for(self, path, monkeypatch, step):
+        """Until it is acknowledged, a replaced file is no news to the context that writes it, and holds up nobody."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer([])
+        before = path.stat()
         replaced, go_on = threading.Event(), threading.Event()
-        real = _files.sync_directory
+        real = getattr(os, step)
 
-        def hold_on(directory):
-            replaced.set()
-            go_on.wait(60)
-            real(directory)
+        def hold_on(*arguments):
+            real(*arguments)
+            if not os.path.samestat(before, path.stat()):  # not just the sync of the temporary
+                replaced.set()
+                go_on.wait(60)
 
-        monkeypatch.setattr(_files, "sync_directory", hold_on)
+        monkeypatch.setattr(os, step, hold_on)
         writer = threading.Thread(target=ctx.incr, args=["a"])
         writer.start()
         replaced.wait(60)
-        observer.look()
+        look(observer)
         early = observer.take_changes()
         go_on.set()
         writer.join(60)
-        observer.look()
+        look(observer)
 
         assert ({}, {}, 2) == (early, observer.take_changes(), json.loads(path.read_text(encoding="utf-8"))["a"])
 
@@ -407,7 +417,7 @@ class TestLooks:
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer([])
         reading, go_on = threading.Event(), threading.Event()
-        read = _store.JsonFileStore.read
+        read = _store.JsonFileStore.snapshot
 
         def slow(self):
             document = read(self)
@@ -416,14 +426,14 @@ class TestLooks:
                 go_on.wait(60)
             return document
 
-        monkeypatch.setattr(_store.JsonFileStore, "read", slow)
-        looker = threading.Thread(target=observer.look)
+        monkeypatch.setattr(_store.JsonFileStore, "snapshot", slow)
+        looker = threading.Thread(target=look, args=[observer])
         looker.start()
         reading.wait(60)
         numbers = [ctx.incr("a"), other.incr("n"), ctx.incr("a")]
         go_on.set()
         looker.join(60)
-        observer.look()
+        look(observer)
 
         assert ([2, 1, 3], {"n": Change(MISSING, 1)}) == (numbers, observer.take_changes())
 
@@ -431,7 +441,7 @@ class TestLooks:
         """What the context writes between the beginning of a look and its reading is known to be its own."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer([])
-        read, committed = _store.JsonFileStore.read, []
+        read, committed = _store.JsonFileStore.snapshot, []
 
         def late(self):
             if threading.current_thread() is threading.main_thread() and not committed:
@@ -441,8 +451,8 @@ class TestLooks:
                 caller.join(60)
             return read(self)
 
-        monkeypatch.setattr(_store.JsonFileStore, "read", late)
-        observer.look()
+        monkeypatch.setattr(_store.JsonFileStore, "snapshot", late)
+        look(observer)
 
         assert ([True], {}) == (committed, observer.take_changes())
 
@@ -452,7 +462,7 @@ class TestLooks:
         observer = ctx._observer([])
         other.add("leader", "other")
         added = ctx.add("leader", "mine")
-        observer.look()
+        look(observer)
 
         assert (False, {"leader": Change(MISSING, "other")}) == (added, observer.take_changes())
 
@@ -461,12 +471,12 @@ class TestLooks:
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer(["a"])
         other.incr("a")
-        observer.look()
+        look(observer)
         ctx.incr("a")
-        observer.look()
+        look(observer)
         dropped = observer.take_changes()
         other.incr("a")
-        observer.look()
+        look(observer)
 
         assert ({}, {"a": Change(3, 4)}) == (dropped, observer.take_changes())
 
@@ -486,7 +496,7 @@ class TestLooks:
         observer = ctx._observer([])
         go_on.set()
         await call
-        await asyncio.to_thread(observer.look)
+        await asyncio.to_thread(look, observer)
 
         assert {} == observer.take_changes()
 
@@ -498,7 +508,7 @@ class TestLooks:
             ctx.add(f"job-{number}", number)
             ctx.compare_and_set(f"job-{number}", number, MISSING)
         kept = sum(len(texts) for _, texts in observer._notes)
-        observer.look()
+        look(observer)
 
         assert (True, {}) == (kept < 1200, observer.take_changes())
 
@@ -508,8 +518,8 @@ class TestLooks:
         def broken(*_):
             raise MemoryError
 
-        monkeypatch.setattr(_watch, "_ticks", broken)
-        monkeypatch.setattr(_watch, "_events", broken)
+        monkeypatch.setattr(_events, "_ticks", broken)
+        monkeypatch.setattr(_events, "_events", broken)
         with pytest.raises(MemoryError), SyncPersistentContext.create(path).watch() as watch:
             next(watch)
 
@@ -550,53 +560,56 @@ class TestLooks:
 class TestTheAlarm:
     def test_it_tries_again_to_watch_what_could_not_be_watched(self, tmp_path, monkeypatch):
         """Where there was no directory it rings by the clock for a while, and then looks whether there is one."""
-        monkeypatch.setattr(_watch, "_TICKS", 2)
-        monkeypatch.setattr(_watch, "_LOOK_SECONDS", 0.001)
+        monkeypatch.setattr(_events, "_TICKS", 2)
+        monkeypatch.setattr(_events, "_LOOK_SECONDS", 0.001)
         tries, tried, errors = [], threading.Event(), []
-        real = os.path.realpath
+        real = watchfiles.watch
 
-        def count(path):
-            tries.append(path)
+        def count(directory, **options):
+            tries.append(directory)
             if len(tries) > 20:
                 tried.set()
-            return real(path)
+            return real(directory, **options)
 
-        monkeypatch.setattr(os.path, "realpath", count)
-        alarm = _watch.Alarm(str(tmp_path / "none" / "state.json"), lambda: True, errors.append)
+        monkeypatch.setattr(watchfiles, "watch", count)
+        alarm = FileSubscription(str(tmp_path / "none" / "state.json"), lambda: True, errors.append)
 
-        assert tried.wait(60)
-        alarm.silence()
+        assert (True, []) == (tried.wait(60), errors)
+        alarm.close()
 
     def test_it_watches_what_a_symlink_leads_to_now(self, path, tmp_path, monkeypatch):
         """When a symlink is turned, the directory that it leads to from then on is the one whose events count."""
         link, second = tmp_path / "link.json", tmp_path / "sub" / "second.json"
         second.parent.mkdir()
         link.symlink_to(path)
-        monkeypatch.setattr(_watch, "_LOOK_ANYWAY_MILLISECONDS", 60_000)
-        turned, rung = threading.Event(), threading.Event()
+        monkeypatch.setattr(_events, "_LOOK_ANYWAY_MILLISECONDS", 60_000)
+        news = []
 
-        def ring():
-            if turned.is_set():
-                rung.set()
-            else:
-                link.unlink()
-                link.symlink_to(second)
-                turned.set()
-            return True
+        def write_until_seen(file, number, seen):
+            while len(news) < seen and follower.is_alive():
+                file.write_text(json.dumps({"n": number}), encoding="utf-8")
+                follower.join(0.05)
 
-        alarm = _watch.Alarm(str(link), ring, print)
-        while not turned.wait(0.05):
-            path.write_text("{}", encoding="utf-8")
-        while not rung.wait(0.05):
-            second.write_text("{}", encoding="utf-8")
-        alarm.silence()
+        def follow():
+            for changes in itertools.islice(watch, 3):
+                news.append(changes)  # noqa: PERF402 - seen one by one
 
-        assert rung.is_set()
+        with SyncPersistentContext.create(link).watch("n") as watch:
+            follower = threading.Thread(target=follow)
+            follower.start()
+            write_until_seen(path, 1, 1)
+            second.write_text('{"n": 2}', encoding="utf-8")
+            link.unlink()
+            link.symlink_to(second)
+            write_until_seen(path, 1, 2)
+            write_until_seen(second, 3, 3)
+
+        assert [{"n": Change(before, before + 1)} for before in (1, 2)] == news[1:]
 
     def test_one_that_nobody_hears_ends(self, tmp_path, monkeypatch):
         """A thread whose rings are for an event loop that is closed is not left behind."""
-        monkeypatch.setattr(_watch, "_LOOK_SECONDS", 0.001)
-        _watch.Alarm(str(tmp_path / "none" / "deaf.json"), lambda: False, print)
+        monkeypatch.setattr(_events, "_LOOK_SECONDS", 0.001)
+        FileSubscription(str(tmp_path / "none" / "deaf.json"), lambda: False, print)
         while any(thread.name == "watch deaf.json" for thread in threading.enumerate()):
             pass
 
@@ -604,14 +617,14 @@ class TestTheAlarm:
 
     def test_it_does_not_ring_for_temporaries_and_the_lock_file(self, path, monkeypatch):
         """Of all that happens in the directory, only the file itself is worth a look."""
-        monkeypatch.setattr(_watch, "_LOOK_ANYWAY_MILLISECONDS", 60_000)
+        monkeypatch.setattr(_events, "_LOOK_ANYWAY_MILLISECONDS", 60_000)
         rung = threading.Event()
 
         def ring():
             rung.set()
             return True
 
-        alarm = _watch.Alarm(str(path), ring, print)
+        alarm = FileSubscription(str(path), ring, print)
         while not rung.wait(0.1):  # it may not be watching yet
             path.write_text("{}", encoding="utf-8")
         while rung.wait(0.3):
@@ -623,7 +636,7 @@ class TestTheAlarm:
         path.write_text("{}", encoding="utf-8")
 
         assert (False, True) == (noise, rung.wait(60))
-        alarm.silence()
+        alarm.close()
 
 
 class TestAnInterrupt:
@@ -631,7 +644,7 @@ class TestAnInterrupt:
         """A signal handler that uses the watch with which its thread is looking is told so, and waits for nothing."""
         watch = SyncPersistentContext.create(path).watch()
         found = []
-        read = _store.JsonFileStore.read
+        read = _store.JsonFileStore.snapshot
 
         def interrupted(store):
             if not found:
@@ -641,7 +654,7 @@ class TestAnInterrupt:
             return read(store)
 
         SyncPersistentContext(path).incr("n")
-        monkeypatch.setattr(_store.JsonFileStore, "read", interrupted)
+        monkeypatch.setattr(_store.JsonFileStore, "snapshot", interrupted)
         with watch:
             assert {"n": Change(MISSING, 1)} == next(watch)
             assert [None] == found

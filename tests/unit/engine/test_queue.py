@@ -21,9 +21,11 @@ from persistent_context import (
     ReentrantTransactionError,
     SyncPersistentContext,
 )
-from persistent_context._engine import queue as _group
-from persistent_context._engine.queue import CommitQueue, Turn, queue_of
+from persistent_context._engine import registry as _registry
+from persistent_context._engine.queue import CommitQueue
+from persistent_context._engine.registry import queue_of
 from persistent_context._engine.request import Request
+from persistent_context._engine.turn import Turn
 from persistent_context._model import values as _values
 from persistent_context._model.operations import Operation
 from persistent_context._stores.jsonfile.store import JsonFileStore
@@ -147,7 +149,7 @@ class TestWhoOnlyTries:
                 time.sleep(0.001)
         caller.join()
 
-        assert queue_of(str(path)).store.had_to_wait
+        assert queue_of(str(path))._is_contended
         assert 2 == SyncPersistentContext(path, lock_timeout=0).incr("n")
 
     @pytest.mark.parametrize("face_name", ["async", "sync"])
@@ -455,7 +457,7 @@ class TestOneThreadAtATime:
         queue = queue_of(str(path))
         monkeypatch.setattr(JsonFileStore, "begin", lambda *_, **__: None)
 
-        assert queue._begin(wait=True) is None
+        assert queue._begin("test", wait=True) is None
         assert queue._waiting_since is not None
 
     def test_a_wait_that_is_not_in_vain_is_left_alone(self, path):
@@ -477,17 +479,17 @@ class TestOneThreadAtATime:
     def test_a_forked_child_bears_a_queue_that_is_gone(self, path, monkeypatch):
         """A queue that was thrown away just before the fork is nobody's."""
         queues = {str(path): weakref.ref(_Gone())}
-        monkeypatch.setattr(_group, "_queues", queues)
-        _group._after_fork_in_child()
+        monkeypatch.setattr(_registry, "_queues", queues)
+        _registry._after_fork_in_child()
 
         assert {} == queues
 
     def test_a_queue_that_is_gone_is_made_anew(self, path):
         """A file whose queue was just thrown away, as another thread may see, has a new one."""
         known = weakref.ref(_Gone())
-        _group._queues[str(path)] = known
+        _registry._queues[str(path)] = known
         queue = queue_of(str(path))
-        _group._forget(str(path), known)
+        _registry._forget(str(path), known)
 
         assert queue_of(str(path)) is queue
 

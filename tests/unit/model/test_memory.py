@@ -7,7 +7,7 @@ import pytest
 from persistent_context import SyncPersistentContext
 from persistent_context._model.live import LiveDict
 from persistent_context._model.memory import Arrival, Differences, Memory
-from persistent_context._model.operations import incr
+from persistent_context._model.updates import incr
 from persistent_context._stores.jsonfile.document import EMPTY
 
 

@@ -12,9 +12,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-from ..._model.values import MAX_DEPTH, Text, check_key, deeper_than, encode, parse_int, split_any_layout
+from ..._model.faults import MAX_DEPTH, check_key
+from ..._model.values import Text, deeper_than, encode, parse_int, split_any_layout
 from ...errors import TooManyDigitsError, UnserializableValueError
-from .document import BETWEEN, CLOSE, EMPTY, OPEN, PAGE_BYTES, Document, Page, let_others_run, pages_of
+from ..protocol import CorruptStateError
+from .document import CLOSE, EMPTY, OPEN, Document
+from .page import BETWEEN, PAGE_BYTES, Page, let_others_run, pages_of
 
 _CUTS_TRIED: Final = 50
 _CUT_CONTEXT: Final = 64
@@ -27,22 +30,18 @@ Read: TypeAlias = Callable[[int, int], bytes]
 """Reads from a file: ``read(offset, length)``."""
 
 
-class CorruptDocumentError(ValueError):
-    """The text is not a JSON object that this package could write back."""
-
-
 def parse(read: Read, size: int, known: Document = EMPTY) -> Document:
     """Return the document in a file, sharing unchanged pages with the ``known`` one.
 
     Whether a text is accepted depends only on the text, never on its layout or the known document.
 
     Raises:
-        CorruptDocumentError: it is not a JSON object, or cannot be written back.
+        CorruptStateError: it is not a JSON object, or cannot be written back.
         TooManyDigitsError: it holds an integer that cannot be read.
     """
     if size <= PAGE_BYTES:
         text = read(0, size)
-        if known.present and not known.repeats and text == b"".join(known.pieces()):
+        if known.exists and not known.repeats and text == b"".join(known.pieces()):
             return known
         if not text.startswith(OPEN) or not text.endswith(CLOSE):
             return _parse_any_layout(text)
@@ -74,7 +73,7 @@ def _parse_pages(read: Read, size: int, known: Document) -> Document | None:
         return None
     for page in gone:
         new.difference_update(page.entries())
-    if known.find(new):
+    if known.get(new):
         return None
     return Document([*front, *middle, *back])
 
@@ -200,11 +199,11 @@ def _parse_values(text: bytes) -> Document:
     except TooManyDigitsError:
         raise
     except (ValueError, UnserializableValueError) as error:
-        raise CorruptDocumentError(str(error)) from error
+        raise CorruptStateError(str(error)) from error
     except RecursionError:
         if deeper_than(1 + MAX_DEPTH, text):  # the object itself is a level, too
             msg = f"nested more than {MAX_DEPTH} levels deep"
-            raise CorruptDocumentError(msg) from None
+            raise CorruptStateError(msg) from None
         raise  # the caller's own stack is too deep
 
 
@@ -219,7 +218,7 @@ def _scan_values(source: str) -> Document:
 
     def refuse(constant: str) -> None:
         msg = f"{constant} is not valid JSON"
-        raise CorruptDocumentError(msg)
+        raise CorruptStateError(msg)
 
     scan = json.JSONDecoder(object_pairs_hook=unique, parse_constant=refuse, parse_int=parse_int).raw_decode
     entries: dict[str, Text] = {}
@@ -228,7 +227,7 @@ def _scan_values(source: str) -> Document:
         key, at = scan(source, at)
         if not isinstance(key, str):
             msg = f"a key that is not a string, before character {at}"
-            raise CorruptDocumentError(msg)
+            raise CorruptStateError(msg)
         value, at = scan(source, _expect(source, at, ":"))
         repeats = repeats or key in entries
         entries[check_key(key)] = encode(value, key)
@@ -238,7 +237,7 @@ def _scan_values(source: str) -> Document:
         at = _expect(source, at, ",")
     if _SPACE.fullmatch(source, at + 1) is None:
         msg = f"extra text after the object, at character {at + 1}"
-        raise CorruptDocumentError(msg)
+        raise CorruptStateError(msg)
     return Document(pages_of(entries), repeats=repeats)
 
 
@@ -247,5 +246,5 @@ def _expect(source: str, at: int, mark: str) -> int:
     at = _SPACE.match(source, at).end()  # type: ignore[union-attr]
     if source[at : at + 1] != mark:
         msg = f"expected {mark!r} at character {at}" if source.strip("\0 \t\r\n") else "it is empty"
-        raise CorruptDocumentError(msg)
+        raise CorruptStateError(msg)
     return _SPACE.match(source, at + 1).end()  # type: ignore[union-attr]

@@ -1,83 +1,37 @@
-"""The store: a document in one plain JSON file, read freely and changed in exclusive sessions.
-
-Its interface is small, so that another store can replace it: ``read`` a snapshot, ``begin`` a session, and ``commit``
-and ``close`` of the session.
-"""
+"""The store in one plain JSON file, and its sessions: the lock held, the file read under it and replaced."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import os
-import threading
 import time
-from collections import Counter, deque
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
+from ..._model.snapshot import Changes
 from ..._printable import printable
-from ...errors import TooManyDigitsError
-from ...metrics import Cycle, report
-from ...types import Holder, Statistics
+from ...errors import DurabilityUnknownError, TooManyDigitsError
+from ...types import Holder
+from ..protocol import CorruptStateError, Traffic
+from .access import Access
+from .atomic import replace
 from .document import EMPTY, Document
-from .files import make_durable, move_aside, open_to_read, read_at, remove_leftovers, replace
-from .lock import FileLock
-from .parse import CorruptDocumentError, parse
+from .events import FileSubscription
+from .lock import FileLock, HeldLock
+from .names import move_aside, remove_leftovers
+from .opening import open_to_read, read_at
+from .parse import parse
+from .syncing import make_durable, make_name_durable
+from .tally import Tally
 
 _logger = logging.getLogger("persistent_context")
 _SECOND_LOOKS: Final = 5
 _SECOND_LOOK_SECONDS: Final = 0.02
 
 
-class Session(Protocol):
-    """An exclusive session: no one else changes the document until it is closed."""
-
-    def read(self) -> Document:
-        """Return the document; a corrupt file is moved aside."""
-
-    def commit(self, document: Document, *, durable: bool) -> None:
-        """Replace the document, durably or not.
-
-        If it is the same object that was read, nothing is written; if durable, the existing file is synced.
-        """
-
-    def close(self, operations: int) -> None:
-        """End the session, in which this many operations completed; uncommitted changes are discarded."""
-
-
-class Store(Protocol):
-    """Where documents are kept."""
-
-    had_to_wait: bool
-    """Whether another process had a session when the last one was begun."""
-
-    def read(self) -> Document:
-        """Return the last committed document; takes no lock."""
-
-    def begin(self, purpose: str, *, wait: bool) -> Session | None:
-        """Begin a session; return None if another process has one and ``wait`` is false, or the wait was abandoned."""
-
-    def is_waiting_in_vain(self) -> bool:
-        """Whether a ``begin`` in another thread waits for a lock that can no longer be acquired."""
-
-    def abandon_wait(self) -> bool:
-        """Make a waiting ``begin`` return None eventually, and allow another one immediately.
-
-        Returns False if there is none, or its session has just begun.
-        """
-
-    def holder(self, *, probe: bool = True) -> Holder | None:
-        """Return the holder of a session; with ``probe``, without trusting what it says about itself."""
-
-    def statistics(self) -> Statistics:
-        """Return what was done so far."""
-
-    def forget_after_fork(self) -> None:
-        """Release, in a forked child, what belongs to its parent."""
-
-
 class JsonFileStore:
-    """One plain JSON file, and the lock file beside it.
+    """One plain JSON file, and the lock file beside it; see :class:`Store`.
 
     Args:
         path: the real path of the file: absolute, without symlinks.
@@ -85,30 +39,26 @@ class JsonFileStore:
 
     def __init__(self, path: str) -> None:
         self.path: Final = path
-        self._lock = FileLock(f"{path}.lock", path)
+        self._lock: Final = FileLock(f"{path}.lock", path)
         self._known = EMPTY
         self._looked_for_leftovers = False
         self._warned_of: int | None = None
-        self.had_to_wait = False
-        """Whether another process held the lock when it was last taken."""
-        self._counts: Counter[str] = Counter()
-        self._uncounted: deque[dict[str, float]] = deque()
-        self._counting = threading.Lock()  # never waited for: a signal handler may have interrupted its holder
+        self._bytes_read: Final = Tally()
+        self._commits = self._bytes_written = 0  # counted by the holder of the lock
 
-    def read(self) -> Document:
+    def snapshot(self) -> Document:
         """Return the document in the file, or EMPTY if there is none.
 
         Raises:
-            CorruptDocumentError: the file is not a JSON object.
+            CorruptStateError: the file is not a JSON object.
             TooManyDigitsError: it holds an integer that cannot be read.
             OSError: it cannot be read.
         """
         try:
-            fd = open_to_read(self.path)
+            fd, size = open_to_read(self.path)
         except FileNotFoundError:
             return EMPTY
         try:
-            size = os.fstat(fd).st_size
             document = parse(functools.partial(read_at, fd), size, self._known)
             if document.repeats:
                 self._warn_of_repeats(hash(read_at(fd, 0, size)))
@@ -116,123 +66,56 @@ class JsonFileStore:
             raise error.about(self.path) from None
         finally:
             os.close(fd)
-        self._count(bytes_read=size)
+        self._bytes_read.add(size)
         self._known = document
         return document
 
     def begin(self, purpose: str, *, wait: bool) -> JsonFileSession | None:
-        """Take the lock.
-
-        Args:
-            purpose: what the lock is held for.
-            wait: whether to wait for it, without a limit.
-
-        Returns:
-            The session; None if another process holds the lock and ``wait`` is false, or the wait was abandoned.
-
-        Raises:
-            OSError: the lock could not be acquired.
-        """
+        """Take the lock; see :meth:`Store.begin`."""
         began = time.monotonic()
-        if not self._lock.acquire(purpose, wait=wait):
+        held = self._lock.acquire(purpose, wait=wait)
+        if held is None:
             return None
-        self.had_to_wait = self._lock.waited
-        session = JsonFileSession(self, purpose, time.monotonic() - began if self.had_to_wait else 0.0)
+        session = JsonFileSession(self, held, time.monotonic() - began if held.waited else 0.0)
         try:
-            if self._lock.holder_crashed or not self._looked_for_leftovers:
+            if held.holder_crashed or not self._looked_for_leftovers:
                 for leftover in remove_leftovers(self.path):
                     _logger.info("removed a temporary file left by a crashed writer: %s", printable(leftover))
                 self._looked_for_leftovers = True
         except BaseException:
-            self._lock.release()
+            session.close()
             raise
         return session
 
-    def is_waiting_in_vain(self) -> bool:
-        """Whether a thread waits for a lock file that was deleted, while others may lock its successor."""
-        return self._lock.is_waiting_in_vain()
+    def abandon_vain_wait(self) -> bool:
+        """End a wait for a lock file that was deleted; see :meth:`Store.abandon_vain_wait`."""
+        return self._lock.abandon_vain_wait()
 
-    def abandon_wait(self) -> bool:
-        """Abandon the wait of another thread, whose ``begin`` returns None when it wakes.
-
-        Another thread may begin immediately.
-
-        Returns:
-            False if no thread waits, or the lock has just been granted.
-        """
-        return self._lock.abandon_wait()
+    def subscribe(self, notify: Callable[[], bool], fail: Callable[[BaseException], None]) -> FileSubscription:
+        """Call a function when the file may have changed; see :meth:`Store.subscribe`."""
+        return FileSubscription(self.path, notify, fail)
 
     def holder(self, *, probe: bool = True) -> Holder | None:
-        """Return the holder of the lock."""
+        """Return the holder of the lock; with ``probe``, without trusting what it says about itself."""
         return self._lock.holder(probe=probe)
 
-    def statistics(self) -> Statistics:
-        """Return what this process has done to the file."""
-        self._count()
-        return Statistics(**self._counts.copy())
+    def traffic(self) -> Traffic:
+        """Return what this process has read and written."""
+        return Traffic(self._commits, self._bytes_read.total(), self._bytes_written)
 
-    def forget_after_fork(self) -> None:
-        """Close the lock file's descriptor in a forked child, which leaves the lock with its parent."""
-        self._lock.forget_after_fork()
+    def close(self) -> None:
+        """Close the lock file, unless it is locked."""
+        self._lock.close()
 
-    def read_or_move_aside(self) -> Document:
-        """Read the file, within a session; a corrupt file is moved aside."""
-        for _ in range(_SECOND_LOOKS):
-            try:
-                return self.read()
-            except CorruptDocumentError:
-                time.sleep(_SECOND_LOOK_SECONDS)  # a writer without the lock may be about to finish it
-        try:
-            return self.read()
-        except CorruptDocumentError as error:
-            try:
-                aside = move_aside(self.path, durable=True)
-            except FileNotFoundError:  # it was removed meanwhile, maybe with its directory
-                return EMPTY
-            _logger.warning(
-                "%s is not a JSON object (%s): moved aside to %s", printable(self.path), error, printable(aside)
-            )
-            return EMPTY
+    def after_fork_in_child(self) -> None:
+        """Close the lock file in a forked child, which leaves the lock with its parent."""
+        self._lock.after_fork_in_child()
 
-    def commit(self, document: Document, old: Document, *, durable: bool) -> int:
-        """Replace the file, within a session, and return its new size."""
-        try:
-            if old.repeats:
-                self._keep(durable=durable)
-            written = replace(
-                self.path,
-                document.pieces(),
-                durable=durable,
-                new_directory=self._lock.in_new_directory,
-                check=self._lock.check,
-            )
-        except FileNotFoundError:
-            self._wait_for_the_lock_file_to_go()
-            raise
+    def note_commit(self, document: Document, written: int) -> None:
+        """Note what a session has written to the file."""
         self._known = document
-        self._lock.in_new_directory &= not durable
-        self._count(commits=1, bytes_written=written)
-        return written
-
-    def make_durable(self) -> None:
-        """Make sure that the existing file survives a power loss."""
-        make_durable(self.path, new_directory=self._lock.in_new_directory)
-        self._lock.in_new_directory = False
-
-    def release(self) -> None:
-        """Release the lock, at the end of a session."""
-        self._lock.release()
-
-    def note(self, cycle: Cycle) -> None:
-        """Count an ended session, and report it."""
-        self._count(
-            cycles=1,
-            operations=cycle.operations,
-            waits=cycle.waited > 0,
-            wait_seconds=cycle.waited,
-            hold_seconds=cycle.held,
-        )
-        report(cycle)
+        self._commits += 1
+        self._bytes_written += written
 
     def _warn_of_repeats(self, content: int) -> None:
         """Warn once about the same content: a watcher reads it many times a second."""
@@ -240,68 +123,104 @@ class JsonFileStore:
             _logger.warning("%s contains duplicate keys; the last value of each is used", printable(self.path))
             self._warned_of = content
 
+
+class JsonFileSession:
+    """The lock held, and the document read under it; see :class:`Session`.
+
+    Args:
+        store: the file.
+        lock: its lock.
+        waited: how long it was waited for, in seconds.
+    """
+
+    def __init__(self, store: JsonFileStore, lock: HeldLock, waited: float) -> None:
+        self.waited = waited
+        self.held = 0.0
+        self.bytes_written = 0
+        self._store: Final = store
+        self._lock: Final = lock
+        self._since: Final = time.monotonic()
+        self._document: Document | None = None
+        self._is_open = True
+        self._complete: Callable[..., None] | None = None  # what is left to do, after the lock is released
+
+    @property
+    def snapshot(self) -> Document:
+        """The document in the file; a corrupt file is moved aside first."""
+        if self._document is None:
+            self._document = self._read_or_move_aside()
+        return self._document
+
+    def commit(self, changes: Changes, *, durable: bool) -> Document:
+        """Replace the file if there are changes."""
+        old = self.snapshot
+        access = Access.of(self._store.path)
+        self._lock.share(access)
+        if changes:
+            self._replace(old.changed(changes.texts, changes.moved), access, durable=durable)
+        elif durable and old.exists:  # it may have been written by someone who did not sync it
+            self._complete = make_durable
+        return self.snapshot
+
+    def close(self) -> None:
+        """Release the lock, and then sync the directory: nothing is acknowledged until this returns.
+
+        Meanwhile others may build on the new file; they sync the directory before they acknowledge anything, too.
+        """
+        if not self._is_open:
+            return
+        self._is_open = False
+        try:
+            self._lock.release()
+        finally:
+            self.held = time.monotonic() - self._since
+            if self._complete is not None:  # even after an error: what was committed is acknowledged
+                self._complete(self._store.path, new_directory=self._lock.in_new_directory)
+                self._lock.note_durable_directory()
+
+    def _read_or_move_aside(self) -> Document:
+        for _ in range(_SECOND_LOOKS):
+            try:
+                return self._store.snapshot()
+            except CorruptStateError:
+                time.sleep(_SECOND_LOOK_SECONDS)  # a writer without the lock may be about to finish it
+        path = self._store.path
+        try:
+            return self._store.snapshot()
+        except CorruptStateError as error:
+            try:
+                aside = move_aside(path, durable=True)
+            except FileNotFoundError:  # it was removed meanwhile, maybe with its directory
+                return EMPTY
+            _logger.warning(
+                "%s is not a JSON object (%s): moved aside to %s", printable(path), str(error), printable(aside)
+            )
+            return EMPTY
+
+    def _replace(self, new: Document, access: Access | None, *, durable: bool) -> None:
+        path = self._store.path
+        try:
+            if self.snapshot.repeats:
+                self._keep(durable=durable)
+            written = replace(path, new.pieces(), access, durable=durable, check=self._lock.check)
+        except DurabilityUnknownError:
+            self._document = new
+            raise
+        except FileNotFoundError:
+            self._wait_for_the_lock_file_to_go()
+            raise
+        self._document, self.bytes_written = new, written
+        self._store.note_commit(new, written)
+        if durable:
+            self._complete = make_name_durable
+
     def _keep(self, *, durable: bool) -> None:
-        aside = move_aside(self.path, durable=durable, keep=True)
-        _logger.warning(
-            "%s contained duplicate keys; the original is kept in %s", printable(self.path), printable(aside)
-        )
+        path = self._store.path
+        aside = move_aside(path, durable=durable, keep=True)
+        _logger.warning("%s contained duplicate keys; the original is kept in %s", printable(path), printable(aside))
 
     def _wait_for_the_lock_file_to_go(self) -> None:
-        """Raise LockLostError if the directory is being removed: its files go one by one, the lock file among them."""
+        """Raise SessionLostError if the directory is being removed: its files go one by one, the lock file too."""
         for _ in range(_SECOND_LOOKS):
             self._lock.check()
             time.sleep(_SECOND_LOOK_SECONDS)
-
-    def _count(self, **more: float) -> None:
-        self._uncounted.append(more)
-        while self._uncounted and self._counting.acquire(blocking=False):
-            try:
-                with contextlib.suppress(IndexError):  # another thread was faster
-                    for name, number in self._uncounted.popleft().items():
-                        self._counts[name] += number  # type: ignore[assignment]
-            finally:
-                self._counting.release()
-
-
-class JsonFileSession:
-    """The lock held, and the document read under it."""
-
-    def __init__(self, store: JsonFileStore, purpose: str, waited: float) -> None:
-        self._store = store
-        self._purpose = purpose
-        self._waited = waited
-        self._since = time.monotonic()
-        self._document: Document | None = None
-        self._bytes_written = 0
-
-    def read(self) -> Document:
-        """Return the document; a corrupt file is moved aside first.
-
-        Raises:
-            OSError: the file cannot be read or moved.
-        """
-        if self._document is None:
-            self._document = self._store.read_or_move_aside()
-        return self._document
-
-    def commit(self, document: Document, *, durable: bool) -> None:
-        """Replace the file if there is a change; otherwise, if durable, sync the existing file.
-
-        The existing file may have been written by someone who did not sync it, and is acknowledged to the caller now.
-
-        Raises:
-            LockLostError: the lock file was deleted; nothing was written.
-            DurabilityUnknownError: the file holds the document, but syncing failed.
-            OSError: nothing was written.
-        """
-        old = self.read()
-        if document is not old:
-            self._bytes_written = self._store.commit(document, old, durable=durable)
-        elif durable and document.present:
-            self._store.make_durable()
-
-    def close(self, operations: int) -> None:
-        """Release the lock, and report the cycle."""
-        self._store.release()
-        held = time.monotonic() - self._since
-        self._store.note(Cycle(self._store.path, self._purpose, operations, self._waited, held, self._bytes_written))

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from persistent_context import TooManyDigitsError
 from persistent_context._model.values import MISSING, decode, encode
 from persistent_context._stores.jsonfile import document as _document
+from persistent_context._stores.jsonfile import page as _page
 from persistent_context._stores.jsonfile import parse as _parse
-from persistent_context._stores.jsonfile.document import EMPTY, Document, Page
-from persistent_context._stores.jsonfile.parse import CorruptDocumentError, parse
+from persistent_context._stores.jsonfile.document import EMPTY, Document
+from persistent_context._stores.jsonfile.page import Page
+from persistent_context._stores.jsonfile.parse import parse
+from persistent_context._stores.protocol import CorruptStateError
 
 keys = st.text(max_size=5) | st.sampled_from([f"key-{n}" for n in range(40)])
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -22,13 +25,13 @@ values = leaves | st.lists(leaves, max_size=3) | st.dictionaries(st.text(max_siz
 objects = st.dictionaries(keys, values, max_size=60)
 
 
-@pytest.fixture(autouse=True, params=[(64, 0), (64, 20), (_document.PAGE_BYTES, 20)])
+@pytest.fixture(autouse=True, params=[(64, 0), (64, 20), (_page.PAGE_BYTES, 20)])
 def pages(request, monkeypatch):
     """Have even small documents span many pages, or one, and be changed by splicing and by writing down anew."""
     page_bytes, spliced_share = request.param
-    monkeypatch.setattr(_document, "PAGE_BYTES", page_bytes)
-    monkeypatch.setattr(_parse, "PAGE_BYTES", page_bytes)
-    monkeypatch.setattr(_document, "_SPLICED_SHARE", spliced_share)
+    for module in (_document, _page, _parse):
+        monkeypatch.setattr(module, "PAGE_BYTES", page_bytes)
+    monkeypatch.setattr(_page, "_SPLICED_SHARE", spliced_share)
     return page_bytes
 
 
@@ -51,7 +54,7 @@ def text_of(document):
 
 
 def data_of(document):
-    return {key: decode(text) for entries in document.entries() for key, text in entries.items()}
+    return {key: decode(text) for entries in document.parts() for key, text in entries.items()}
 
 
 def read(text, known=EMPTY):
@@ -76,7 +79,7 @@ def found_in(text, known=EMPTY):
     """Return what we read, or None."""
     try:
         return exactly(data_of(read(text, known)))
-    except CorruptDocumentError:
+    except CorruptStateError:
         return None
 
 
@@ -111,7 +114,7 @@ class TestDocuments:
     @given(objects, st.lists(keys, max_size=30))
     def test_what_is_there_is_found(self, data, wanted):
         """Few keys are searched for and many split for, with the same result."""
-        found = of(data).find(wanted)
+        found = of(data).get(wanted)
 
         assert {key: exactly(data[key]) for key in wanted if key in data} == {
             key: exactly(decode(text)) for key, text in found.items()
@@ -122,7 +125,7 @@ class TestDocuments:
         """The differences, applied to the older document, give the newer one's content."""
         older, newer = of(one), of(other)
 
-        assert other == data_of(older.changed(newer.differences(older)))
+        assert other == data_of(older.changed(newer.changes_since(older)))
 
     @given(objects, st.dictionaries(keys, values | st.just(MISSING), max_size=4))
     def test_an_unchanged_part_is_shared_with_the_known_document(self, data, changes):
@@ -209,7 +212,7 @@ class TestDocuments:
         after = before.changed({"key-250": b"7"})
 
         assert 1 == len({*after.pages} - {*before.pages})
-        assert {"key-250": b"7"} == after.differences(before)
+        assert {"key-250": b"7"} == after.changes_since(before)
 
     @given(objects, st.dictionaries(keys, values | st.just(MISSING), max_size=30), st.sets(keys, max_size=10))
     def test_moved_keys_stand_at_the_end_in_the_order_of_the_changes(self, data, changes, moved):
@@ -223,7 +226,7 @@ class TestDocuments:
 
     def test_a_missing_file_is_an_empty_document_that_is_not_present(self):
         """What was not read from a file says so."""
-        assert (False, True, b"{}\n") == (EMPTY.present, Document().present, text_of(EMPTY))
+        assert (False, True, b"{}\n") == (EMPTY.exists, Document().exists, text_of(EMPTY))
 
 
 def lines_of(pairs, separator=",\n", colon=": "):
@@ -407,18 +410,18 @@ class TestSharing:
             nonlocal inside
             if not inside:
                 inside = True
-                assert {"key-59": b"59"} == document.find(["key-59", "none"])
+                assert {"key-59": b"59"} == document.get(["key-59", "none"])
                 assert exactly(OURS | {"key-59": 0}) == exactly(data_of(document.changed({"key-59": b"0"})))
                 inside = False
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_document, "let_others_run", ask)
             for _ in range(passes):
-                document.find(["key-1"])
+                document.get(["key-1"])
             for some in (wanted, ["key-0", "key-59"], list(OURS)):
-                assert {k: expected[k] for k in some if k in expected} == document.find(some)
+                assert {k: expected[k] for k in some if k in expected} == document.get(some)
             changed = document.changed({"key-0": b"1", "key-58": MISSING, "new": b"2"})
-        assert "key-59" in changed.find(["key-59"])
+        assert "key-59" in changed.get(["key-59"])
 
     def test_threads_find_what_is_there_while_it_is_changed(self):
         """Readers of every version of a document, old and new, see that version, and no key of it is missing."""
@@ -432,7 +435,7 @@ class TestSharing:
                 document, data = versions[number % len(versions)]
                 key = f"key-{number * 7 % 70}"
                 number += 1
-                if {key: str(data[key]).encode()} != document.find([key]) if key in data else document.find([key]):
+                if {key: str(data[key]).encode()} != document.get([key]) if key in data else document.get([key]):
                     failures.append((key, data.get(key)))
                 if number % 50 == 0 and data != data_of(document):
                     failures.append(data)
@@ -468,7 +471,7 @@ class TestSharing:
                 expected = {key: v for key, v in expected.items() if v is not MISSING}
                 for key in [*changes, *list(expected)[:3], "absent"]:
                     found = {key: encode(expected[key], key)} if key in expected else {}
-                    assert found == document.find([key])
+                    assert found == document.get([key])
                 if choose.draw(st.booleans()):
                     document = read(text_of(document), document)
 
@@ -496,7 +499,7 @@ class TestWork:
         data = {f"key-{n}": n for n in range(1000)}
         document = of(data)
         looks.clear()
-        found = {key: decode(document.find([key])[key]) for key in data}
+        found = {key: decode(document.get([key])[key]) for key in data}
 
         assert data == found
         assert sum(looks.values()) <= len(data) + 20 * len(document.pages)
@@ -506,7 +509,7 @@ class TestWork:
         document = of({f"key-{n}": n for n in range(1000)})
         looks.clear()
         for number in range(1000):
-            assert {} == document.find([f"absent-{number}"])
+            assert {} == document.get([f"absent-{number}"])
 
         assert sum(looks.values()) <= 1000 + 20 * len(document.pages)
         assert document._index is None or 1000 == len(document._index)
@@ -515,12 +518,12 @@ class TestWork:
         """Where keys are is found out once, and passed on with the pages."""
         document = of({f"key-{n}": n for n in range(1000)})
         for _ in range(20):
-            document.find(["key-7"])
+            document.get(["key-7"])
         for number in range(100):
             document = document.changed({"key-7": str(number % 10).encode()})
             looks.clear()
 
-            assert {"key-7": str(number % 10).encode()} == document.find(["key-7"])
+            assert {"key-7": str(number % 10).encode()} == document.get(["key-7"])
             assert 1 >= looks["entries"]
             assert 1 == looks["find"]
 
@@ -528,10 +531,10 @@ class TestWork:
         """Where keys were says nothing of those that came later."""
         document = of(OURS)
         for _ in range(20):
-            document.find(["new"])
+            document.get(["new"])
         changed = document.changed({"new": b"1"})
 
-        assert ({}, {"new": b"1"}) == (document.find(["new"]), changed.find(["new"]))
+        assert ({}, {"new": b"1"}) == (document.get(["new"]), changed.get(["new"]))
 
     def test_pages_that_grow_are_split(self, pages):
         """Values that grow one by one make more pages, and no long one: a page is the longest step there is."""
@@ -558,6 +561,6 @@ class TestWork:
     def test_what_can_be_no_key_is_not_there(self, odd):
         """Asking for what JSON has no key for is no error, in a document of one page or of many."""
         document = of(OURS)
-        found = [document.find([odd, "key-3"]) for _ in range(20)]
+        found = [document.get([odd, "key-3"]) for _ in range(20)]
 
         assert [{"key-3": b"3"}] * 20 == found

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from persistent_context import DurabilityUnknownError, SyncPersistentContext
-from persistent_context._stores.jsonfile import files as _files
+from persistent_context._stores.jsonfile import syncing as _syncing
 from persistent_context._stores.jsonfile.store import JsonFileStore
 
 STOP_AT_THE_FIRST_SYNC_IN_A_NEW_DIRECTORY = """
@@ -182,14 +182,14 @@ class TestADurableCallThatWritesNothing:
         """There, a file is opened for writing to be synced."""
         flags, real = [], os.open
         SyncPersistentContext(path).save()
-        monkeypatch.setattr(_files, "sys", SimpleNamespace(platform="win32"))
+        monkeypatch.setattr(_syncing, "sys", SimpleNamespace(platform="win32"))
 
         def recording(name, how, mode=0o777):
             flags.append(how & (os.O_RDWR | os.O_CREAT))
             return real(name, how, mode)
 
         monkeypatch.setattr(os, "open", recording)
-        _files.make_durable(str(path), new_directory=True)
+        _syncing.make_durable(str(path), new_directory=True)
 
         assert [os.O_RDWR] == flags
 
@@ -460,7 +460,7 @@ class TestFailuresAfterTheRename:
             raise MemoryError
 
         ctx = SyncPersistentContext(tmp_path / "state.json")
-        monkeypatch.setattr(_files, "sync_directory", fail)
+        monkeypatch.setattr(_syncing, "sync_directory", fail)
         ctx["a"] = 1
         with pytest.raises(DurabilityUnknownError, match="MemoryError") as caught:
             ctx.save()

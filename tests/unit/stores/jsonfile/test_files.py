@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from persistent_context import SyncPersistentContext
-from persistent_context._stores.jsonfile import files as _files
+from persistent_context._stores.jsonfile.access import Access
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -191,7 +191,7 @@ class TestAccess:
 
     def as_seen(self, monkeypatch, path, **fields):
         """Have the file at a path seem to belong to somebody else."""
-        stat = os.stat
+        stat = os.lstat
 
         def seen(wanted, **options):
             status = stat(wanted, **options)
@@ -202,7 +202,7 @@ class TestAccess:
                 values[("st_mode", "st_ino", "st_dev", "st_nlink", "st_uid", "st_gid").index(name)] = value
             return os.stat_result(values)
 
-        monkeypatch.setattr(os, "stat", seen)
+        monkeypatch.setattr(os, "lstat", seen)
 
     def test_where_the_group_cannot_be_given_it_gets_no_more_than_everybody(self, tmp_path, model, mine, monkeypatch):
         """Write access for the file's group is no write access for the writer's own group."""
@@ -212,7 +212,7 @@ class TestAccess:
             raise PermissionError
 
         monkeypatch.setattr(os, "fchown", refuse)
-        _files.share_access(str(model), mine)
+        Access.of(str(model)).give_to(mine, os.fstat(mine))
 
         assert 0o644 == os.fstat(mine).st_mode & 0o777
 
@@ -220,13 +220,13 @@ class TestAccess:
         """Only its owner gives a lock file other access rights."""
         self.as_seen(monkeypatch, model, st_uid=os.getuid() + 1)
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 2)
-        _files.share_access(str(model), mine)
+        Access.of(str(model)).give_to(mine, os.fstat(mine))
 
         assert 0o600 == os.fstat(mine).st_mode & 0o777
 
     def test_one_that_fails_is_told(self, path, monkeypatch):
         """What access rights the file has is not guessed when the disk does not say."""
-        stat = os.stat
+        stat = os.lstat
 
         def fail(name, **options):
             if name == str(path):
@@ -235,7 +235,7 @@ class TestAccess:
 
         with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
             patch.setattr(os, "stat", fail)
-            _files.share_access(str(path), 0)
+            Access.of(str(path))
 
         assert not path.exists()
 

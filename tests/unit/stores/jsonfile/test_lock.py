@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import signal
@@ -13,20 +14,22 @@ import time
 import pytest
 
 from persistent_context import LockTimeoutError, PersistentContext, SyncPersistentContext
+from persistent_context._stores.jsonfile import flock as _flock
 from persistent_context._stores.jsonfile import lock as _lock
+from persistent_context._stores.jsonfile import stamp as _stamp
 from persistent_context._stores.jsonfile.lock import FileLock
+from persistent_context._stores.jsonfile.store import JsonFileStore
 
 CHECK_DESCRIPTORS_IN_A_CHILD = """
 import os, sys, threading, time
-from persistent_context._stores.jsonfile import flock as _flock
 from persistent_context._stores.jsonfile.lock import FileLock
 
 path = sys.argv[1]
 lock = FileLock(path + ".lock", path)
 threading.Thread(target=lock.acquire, args=["test"], kwargs={"wait": True}, daemon=True).start()
-while not lock.waited:
+while lock._wait is None:
     time.sleep(0.001)
-lock.abandon_wait()
+lock._wait.settle()
 threading.Thread(target=lock.acquire, args=["test"], kwargs={"wait": True}, daemon=True).start()
 
 def open_locks():
@@ -41,8 +44,8 @@ def open_locks():
 while open_locks() < 2:
     time.sleep(0.001)
 if (pid := os.fork()) == 0:
-    lock.forget_after_fork()
-    print(open_locks(), lock.is_waiting_in_vain(), lock.abandon_wait(), flush=True)
+    lock.after_fork_in_child()
+    print(open_locks(), lock.abandon_vain_wait(), flush=True)
     os._exit(0)
 os.waitpid(pid, 0)
 print(open_locks(), flush=True)
@@ -54,7 +57,7 @@ def lock(path):
     """The lock of the test's file."""
     one = FileLock(f"{path}.lock", str(path))
     yield one
-    one.release()
+    one._files.close_all()
 
 
 @pytest.fixture
@@ -67,7 +70,9 @@ def wait_for(lock):
 
         def acquire():
             try:
-                ended.append(lock.acquire("test", wait=True))
+                held = lock.acquire("test", wait=True)
+                wait.granted.append(held)
+                ended.append(held is not None)
             except OSError as error:
                 ended.append(error.errno)
 
@@ -80,6 +85,7 @@ def wait_for(lock):
             tick.wait(0.001)
         return thread, ended
 
+    wait.granted = []
     yield wait
     for thread in started:
         thread.join(60)
@@ -88,10 +94,10 @@ def wait_for(lock):
 
 def is_free(path):
     """Whether somebody else could take the lock."""
-    other = FileLock(f"{path}.lock", str(path))
-    taken = other.acquire("test", wait=False)
-    other.release()
-    return taken
+    held = FileLock(f"{path}.lock", str(path)).acquire("test", wait=False)
+    if held:
+        held.release()
+    return held is not None
 
 
 @pytest.fixture
@@ -141,13 +147,13 @@ def queued(path):
 class TestAWaitInVain:
     def test_one_for_the_file_at_its_path_is_not(self, path, lock, hold, wait_for):
         """Who waits for the lock file that all others see waits for good reason."""
-        before = lock.is_waiting_in_vain()
+        before = lock.abandon_vain_wait()
         with hold(path):
             waiting, ended = wait_for()
-            during = lock.is_waiting_in_vain()
+            during = lock.abandon_vain_wait()
         waiting.join(60)
 
-        assert (False, False, [True], False) == (before, during, ended, lock.is_waiting_in_vain())
+        assert (False, False, [True], False) == (before, during, ended, lock.abandon_vain_wait())
 
     @pytest.mark.parametrize("how", ["deleted", "replaced", "gone with its directory"])
     def test_one_for_a_file_that_is_no_longer_there_is(self, path, lock, hold, wait_for, how):
@@ -163,7 +169,7 @@ class TestAWaitInVain:
             if how == "gone with its directory":
                 path.parent.rmdir()
                 path.parent.write_bytes(b"")
-            seen = lock.is_waiting_in_vain()
+            seen = lock.abandon_vain_wait()
             if how == "gone with its directory":
                 path.parent.unlink()
 
@@ -178,7 +184,7 @@ class TestAWaitInVain:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
 
             patch.setattr(os, "lstat", refuse)
-            seen = lock.is_waiting_in_vain()
+            seen = lock.abandon_vain_wait()
 
         assert not seen
 
@@ -190,38 +196,43 @@ class TestAnAbandonedWait:
         os.kill(held.pid, signal.SIGSTOP)
         waiting, ended = wait_for()
         path.with_name("state.json.lock").unlink()
-        abandoned = lock.abandon_wait()
+        abandoned = lock.abandon_vain_wait()
         taken = lock.acquire("test", wait=False)
         free_meanwhile, ended_meanwhile = is_free(path), list(ended)
         os.kill(held.pid, signal.SIGCONT)
         held.release()
         waiting.join(60)
 
-        assert (True, True, False, []) == (abandoned, taken, free_meanwhile, ended_meanwhile)
+        assert (True, True, False, []) == (abandoned, taken is not None, free_meanwhile, ended_meanwhile)
         assert ([False], False) == (ended, is_free(path))
-        lock.check()
+        taken.check()
 
     def test_it_keeps_no_lock_when_it_is_granted_one(self, path, lock, hold, wait_for):
         """Granted after all, it is released at once, though a forked child may have inherited the descriptor."""
+        file = path.with_name("state.json.lock")
         with hold(path):
             waiting, ended = wait_for()
-            inherited = [os.dup(fd) for fd in lock._open_fds]
-            abandoned = lock.abandon_wait()
+            inherited = [os.dup(file.fd) for file in lock._files._open]
+            other = os.open(file, os.O_RDWR)
+            file.unlink()
+            abandoned = lock.abandon_vain_wait()
         waiting.join(60)
-        free = is_free(path)
-        for fd in inherited:
+        free = _flock.try_lock(other)
+        for fd in (*inherited, other):
             os.close(fd)
 
-        assert (True, [False], True, set()) == (abandoned, ended, free, lock._open_fds)
+        assert (True, [False], True, set()) == (abandoned, ended, free, lock._files._open)
 
     def test_one_that_is_over_cannot_be_abandoned(self, path, lock, hold, wait_for):
         """Who has been granted the lock has it."""
-        never = lock.abandon_wait()
+        never = lock.abandon_vain_wait()
         with hold(path):
             waiting, ended = wait_for()
         waiting.join(60)
+        free = is_free(path)
+        path.with_name("state.json.lock").unlink()
 
-        assert (False, [True], False, False) == (never, ended, lock.abandon_wait(), is_free(path))
+        assert (False, [True], False, False) == (never, ended, lock.abandon_vain_wait(), free)
 
     def test_it_ends_one_way_or_the_other(self, path, lock, hold, wait_for):
         """However close a grant and an abandoning are, either one holds the lock or nobody does."""
@@ -230,10 +241,12 @@ class TestAnAbandonedWait:
             held = hold(path)
             waiting, ended = wait_for()
             held.child.say()
-            abandoned = lock.abandon_wait()
+            path.with_name("state.json.lock").unlink()
+            abandoned = lock.abandon_vain_wait()
             waiting.join(60)
             outcomes.append((abandoned, *ended) in ((True, False), (False, True)))
-            lock.release()
+            if granted := wait_for.granted[-1]:
+                granted.release()
             outcomes.append(is_free(path))
 
         assert {True} == set(outcomes)
@@ -250,12 +263,17 @@ class TestAnAbandonedWait:
         monkeypatch.setattr(_lock, "wait_for_lock", fail)
         with hold(path):
             waiting, ended = wait_for()
+            path.with_name("state.json.lock").unlink()
             if abandoned:
-                lock.abandon_wait()
+                lock.abandon_vain_wait()
             go_on.set()
             waiting.join(60)
 
-        assert ([False if abandoned else errno.ENOLCK], set(), False) == (ended, lock._open_fds, lock.abandon_wait())
+        assert ([False if abandoned else errno.ENOLCK], set(), False) == (
+            ended,
+            lock._files._open,
+            lock.abandon_vain_wait(),
+        )
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
     def test_a_forked_child_keeps_none_of_its_descriptors(self, path, hold, spawn):
@@ -263,7 +281,7 @@ class TestAnAbandonedWait:
         with hold(path):
             said = spawn(CHECK_DESCRIPTORS_IN_A_CHILD, path).finish()
 
-        assert ["0 False False", "2"] == said
+        assert ["0 False", "2"] == said
 
 
 class TestWaiting:
@@ -276,7 +294,7 @@ class TestWaiting:
         with hold(path):
             caller.start()
             tick = threading.Event()
-            while not ctx._attach().store._lock.waited:
+            while ctx._attach().store._lock._wait is None:
                 tick.wait(0.001)
         caller.join(60)
         counts.append(ctx.statistics().waits)
@@ -311,19 +329,21 @@ class TestReleasing:
 
         assert (1, True, []) == (number, is_free(path), caplog.records)
 
-    @pytest.mark.parametrize("step", ["_write_at_start", "unlock"])
+    @pytest.mark.parametrize("step", ["write_at", "unlock"])
     def test_no_error_keeps_the_lock(self, path, lock, monkeypatch, step):
         """Whatever fails at the end, be it that there is no memory, the lock is free afterwards."""
 
         def fail(*_):
             raise MemoryError
 
-        lock.acquire("test", wait=False)
+        held = lock.acquire("test", wait=False)
         with monkeypatch.context() as patch, pytest.raises(MemoryError):
             patch.setattr(_lock, step, fail)
-            lock.release()
+            held.release()
+        free = is_free(path)
+        lock.close()
 
-        assert (set(), True) == (lock._open_fds, is_free(path))
+        assert (True, set()) == (free, lock._files._open)
 
 
 class TestASignalHandler:
@@ -333,8 +353,9 @@ class TestASignalHandler:
         taken, armed = [], True
 
         def handle(number, frame):
-            taken.append(other.acquire("test", wait=False))
-            other.release()
+            held = other.acquire("test", wait=False)
+            held.release()
+            taken.append(True)
 
         def interrupt(event, arguments):
             nonlocal armed
@@ -345,7 +366,7 @@ class TestASignalHandler:
         before = signal.signal(signal.SIGUSR1, handle)
         try:
             sys.addaudithook(interrupt)  # stays, and does nothing any more
-            taken.append(lock.acquire("test", wait=False))
+            taken.append(lock.acquire("test", wait=False) is not None)
         finally:
             armed = False
             signal.signal(signal.SIGUSR1, before)
@@ -381,23 +402,23 @@ class TestAZombie:
 
         monkeypatch.setattr(os, "kill", refuse)
 
-        assert not _lock._is_alive(zombie, _lock._process(zombie)[1])
+        assert not _stamp._is_alive(zombie, _stamp._process(zombie)[1])
 
 
 class TestWindows:
     def test_no_process_is_sent_a_signal(self, monkeypatch):
         """Signal 0, which only asks elsewhere, is Ctrl-C there."""
-        monkeypatch.setattr(_lock, "_process", lambda pid: None)
+        monkeypatch.setattr(_stamp, "_process", lambda pid: None)
         monkeypatch.setattr(os, "kill", None)
         monkeypatch.setattr(os, "name", "nt")
 
-        assert not _lock._is_alive(os.getpid(), None)
+        assert not _stamp._is_alive(os.getpid(), None)
 
 
 class TestTheLockFile:
     def test_without_proc_a_process_is_asked_for_by_a_signal(self, monkeypatch):
         """Where nothing tells when a process began, a pid that nobody has is dead, and any other one lives."""
-        monkeypatch.setattr(_lock, "_process", lambda pid: None)
+        monkeypatch.setattr(_stamp, "_process", lambda pid: None)
         monkeypatch.setattr(os.path, "exists", lambda path: False)
 
         def answer(pid, number):
@@ -408,7 +429,7 @@ class TestTheLockFile:
 
         monkeypatch.setattr(os, "kill", answer)
 
-        assert [True, False, True] == [_lock._is_alive(pid, None) for pid in (1, 2, 3)]
+        assert [True, False, True] == [_stamp._is_alive(pid, None) for pid in (1, 2, 3)]
 
     def test_without_proc_nothing_tells_one_numbering_of_processes_from_another(self, monkeypatch):
         """On a system that has no /proc the stamp says less, and the lock works."""
@@ -418,7 +439,7 @@ class TestTheLockFile:
 
         monkeypatch.setattr(os, "readlink", fail)
 
-        assert _lock._pid_space() is None
+        assert _stamp._pid_space() is None
 
     def test_a_lock_file_that_another_process_makes_at_the_same_moment_is_the_one(self, tmp_path, monkeypatch):
         """Of two processes that find no lock file, both take the one that the faster of them made."""
@@ -437,9 +458,9 @@ class TestTheLockFile:
         """Releasing what is not held is no error, and no other's loss."""
         path = tmp_path / "state.json"
         lock = _lock.FileLock(f"{path}.lock", str(path))
-        lock.acquire("test", wait=False)
-        lock.forget_after_fork()
-        lock.release()
+        held = lock.acquire("test", wait=False)
+        lock.after_fork_in_child()
+        held.release()
 
         assert 1 == SyncPersistentContext(path).incr("n")
 
@@ -470,3 +491,209 @@ class TestTheLockFile:
             return await waiting
 
         assert (True, {"n": 1}) == (asyncio.run(wait()), stored(path))
+
+
+@pytest.fixture
+def opened(monkeypatch, lock):
+    """How often the lock file is opened."""
+    names, real = [], os.open
+
+    def opening(name, *arguments, **options):
+        fd = real(name, *arguments, **options)
+        if name == lock.path:
+            names.append(name)
+        return fd
+
+    monkeypatch.setattr(os, "open", opening)
+    return names
+
+
+class TestTheKeptFile:
+    def test_it_stays_open_between_two_holds(self, path, lock, opened):
+        """The lock file is opened once, and unlocked between two holds."""
+        free = []
+        for _ in range(3):
+            held = lock.acquire("test", wait=False)
+            free.append(is_free(path))
+            held.release()
+            free.append(is_free(path))
+        own = [file.path for file in lock._files._open]
+
+        assert ([False, True] * 3, [lock.path]) == (free, own)
+        assert len(opened) == 1 + len(free)  # is_free opens it each time
+
+    def test_it_is_closed_with_the_lock(self, lock, opened):
+        """Closing leaves no descriptor, and the next hold opens the file again."""
+        counts = []
+        for _ in range(2):
+            lock.acquire("test", wait=False).release()
+            lock.close()
+            counts.append((len(lock._files._open), len(opened)))
+
+        assert [(0, 1), (0, 2)] == counts
+
+    def test_closing_does_not_unlock(self, path, lock):
+        """A lock that is held stays so when its object is closed, and its file is closed another time."""
+        held = lock.acquire("test", wait=False)
+        lock.close()
+        held.check()
+        free = is_free(path)
+        held.release()
+
+        assert (False, True) == (free, is_free(path))
+
+    def test_one_that_nobody_refers_to_closes_its_file(self, path):
+        """The descriptor goes with the store: neither a call nor the end of the process is needed for that."""
+        store = JsonFileStore(str(path))
+        store.begin("test", wait=False).close()
+        (file,) = store._lock._files._open
+        before = file.fd
+        del store
+        gc.collect()
+
+        assert (True, -1) == (before >= 0, file.fd)
+
+    @pytest.mark.parametrize("how", ["deleted", "replaced"])
+    def test_a_try_does_not_trust_one_that_is_gone(self, path, lock, how):
+        """Who only tries for the lock fails if the lock file's successor is locked, and has it if that is free."""
+        lock.acquire("test", wait=False).release()
+        self.remove(path, how)
+        other = FileLock(f"{path}.lock", str(path)).acquire("other", wait=False)
+        while_held = lock.acquire("test", wait=False)
+        other.release()
+        held = lock.acquire("test", wait=False)
+        held.check()
+
+        assert (None, False) == (while_held, is_free(path))
+
+    @pytest.mark.parametrize("how", ["deleted", "replaced"])
+    def test_a_wait_does_not_trust_one_that_is_gone(self, path, lock, wait_for, how):
+        """Who waits stands in the queue of the lock file's successor, though the old file is free."""
+        lock.acquire("test", wait=False).release()
+        self.remove(path, how)
+        other = FileLock(f"{path}.lock", str(path)).acquire("other", wait=False)
+        waiting, ended = wait_for()
+        early = list(ended)
+        other.release()
+        waiting.join(60)
+        wait_for.granted[0].check()
+
+        assert ([], [True], False) == (early, ended, is_free(path))
+
+    @pytest.mark.parametrize("wait", [False, True])
+    @pytest.mark.parametrize("how", ["deleted", "replaced"])
+    def test_nobody_waits_for_one_that_is_gone(self, path, lock, how, wait):
+        """Though the old file is locked, its successor is free, and is locked at once."""
+        lock.acquire("test", wait=False).release()
+        other = FileLock(f"{path}.lock", str(path)).acquire("other", wait=False)
+        self.remove(path, how)
+        held = lock.acquire("test", wait=wait)
+        held.check()
+        free = is_free(path)
+        other.release()
+
+        assert (False, False) == (free, held.waited)
+
+    def test_several_threads_leave_one(self, path, lock, hold, wait_for):
+        """However many threads try while one waits, one descriptor is kept."""
+        with hold(path):
+            waiting, _ = wait_for()
+            tries = [lock.acquire("test", wait=False) for _ in range(3)]
+        waiting.join(60)
+        wait_for.granted[0].release()
+
+        assert ([None] * 3, 1, 1) == (tries, len(lock._idle), len(lock._files._open))
+
+    def test_an_abandoned_wait_leaves_one(self, path, lock, hold, wait_for):
+        """The descriptor of the deleted file is closed when the wait for it ends, and the successor's is kept."""
+        with hold(path):
+            waiting, _ = wait_for()
+            path.with_name("state.json.lock").unlink()
+            lock.abandon_vain_wait()
+            lock.acquire("test", wait=True).release()
+        waiting.join(60)
+        (file,) = lock._files._open
+
+        assert (True, [file]) == (file.status_at_path() is not None, list(lock._idle))
+
+    @staticmethod
+    def remove(path, how):
+        """Remove the lock file, or put another one in its place."""
+        file = path.with_name("state.json.lock")
+        if how == "deleted":
+            file.unlink()
+        else:
+            other = path.with_name("other")
+            other.write_bytes(b"")
+            other.replace(file)
+
+
+RELEASE_IN_A_CHILD = """
+import os, sys
+import filelock
+from persistent_context._engine.registry import queue_of
+from persistent_context._model.snapshot import Changes
+from persistent_context._stores.protocol import SessionLostError
+
+path = sys.argv[1]
+queue = queue_of(path)
+session = queue.store.begin("test", wait=False)
+
+def stamp():
+    with open(path + ".lock", "rb") as file:
+        return file.read()
+
+before = stamp()
+if (pid := os.fork()) == 0:
+    try:
+        session.commit(Changes({"child": b"1"}), durable=True)
+    except SessionLostError:
+        print("lost", flush=True)
+    session.close()
+    session._lock.release()
+    os._exit(0)
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+try:
+    filelock.FileLock(path + ".lock", timeout=0).acquire()
+    locked = False
+except filelock.Timeout:
+    locked = True
+print(status, stamp() == before, locked, flush=True)
+session.commit(Changes({"parent": b"1"}), durable=True)
+session.close()
+print([*queue.store.snapshot().keys()], flush=True)
+"""
+
+LOCK_IN_PARENT_AND_CHILD = """
+import os, sys
+from persistent_context import LockTimeoutError, SyncPersistentContext
+
+path = sys.argv[1]
+ctx = SyncPersistentContext.create(path)
+ctx.incr("n")  # and keep the lock file open
+entered, told = os.pipe()
+if (pid := os.fork()) == 0:
+    os.read(entered, 1)
+    child = SyncPersistentContext(path, lock_timeout=0)
+    for one in (ctx, child):
+        try:
+            with one.transaction(timeout=0):
+                print("in the parent's transaction", flush=True)
+        except LockTimeoutError:
+            print("kept out", flush=True)
+    os._exit(0)
+with ctx.transaction() as tx:
+    os.write(told, b".")
+    os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: run on a POSIX system")
+class TestAForkedChild:
+    def test_it_neither_writes_to_nor_unlocks_its_parents_lock_file(self, path, run):
+        """A child that commits, closes and releases what it inherited leaves the lock, and the stamp, to its parent."""
+        assert ["lost", "0 True True", "['parent']"] == run(RELEASE_IN_A_CHILD, path)
+
+    def test_it_does_not_share_the_kept_file(self, path, run):
+        """The lock belongs to the open file: a child that used its parent's would be let in beside it."""
+        assert ["kept out", "kept out"] == run(LOCK_IN_PARENT_AND_CHILD, path)

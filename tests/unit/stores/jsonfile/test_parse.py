@@ -6,7 +6,8 @@ import logging
 import pytest
 
 from persistent_context._stores.jsonfile import parse as _parse
-from persistent_context._stores.jsonfile.parse import CorruptDocumentError, parse
+from persistent_context._stores.jsonfile.parse import parse
+from persistent_context._stores.protocol import CorruptStateError
 
 
 def stored(path):
@@ -161,7 +162,7 @@ class TestLayouts:
 class TestBigFiles:
     def test_a_lone_surrogate_is_refused_in_a_big_file_of_any_layout(self):
         """What cannot be written back is not read, however the file is cut."""
-        with pytest.raises(CorruptDocumentError, match="surrogate"):
+        with pytest.raises(CorruptStateError, match="surrogate"):
             _parsed('{"a": "\\ud800", "b": "' + "x" * 100_000 + '"}')
 
     def test_braces_on_lines_of_their_own_do_not_make_our_layout(self):

@@ -1,5 +1,6 @@
 """The store in one JSON file: what it writes and what it leaves alone, and what may happen to the place meanwhile."""
 
+import asyncio
 import errno
 import json
 import logging
@@ -10,10 +11,20 @@ import threading
 import time
 from types import SimpleNamespace
 
+import filelock
 import pytest
 
-from persistent_context import LockLostError, NotARegularFileError, SyncPersistentContext
+from persistent_context import (
+    DurabilityUnknownError,
+    LockLostError,
+    NotARegularFileError,
+    PersistentContext,
+    SyncPersistentContext,
+)
+from persistent_context._model.snapshot import Changes
 from persistent_context._stores.jsonfile import store as _store
+from persistent_context._stores.jsonfile.access import Access
+from persistent_context._stores.jsonfile.lock import HeldLock
 from persistent_context._stores.jsonfile.store import JsonFileStore
 
 DIE_BEFORE_THE_RENAME = """
@@ -259,12 +270,12 @@ class TestReading:
         path.write_text('{\n"n": 1\n}\n', encoding="utf-8")
         monkeypatch.setattr(_store, "read_at", slow)
         read = []
-        reader = threading.Thread(target=lambda: read.append(store.read().find(["n"])))
+        reader = threading.Thread(target=lambda: read.append(store.snapshot().get(["n"])))
         reader.start()
         reading.wait(60)
         session = store.begin("test", wait=False)
-        session.commit(session.read().changed({"n": b"2"}), durable=True)
-        session.close(1)
+        session.commit(Changes({"n": b"2"}), durable=True)
+        session.close()
         written = stored(path)
         go_on.set()
         reader.join(60)
@@ -278,7 +289,7 @@ class TestReading:
         warnings = []
         for content in (1, 1, 1, 2, 2, 3):
             path.write_text(f'{{"a": {content}, "a": 0{rest}}}', encoding="utf-8")
-            store.read()
+            store.snapshot()
             warnings.append(len([record for record in caplog.records if record.levelno == logging.WARNING]))
 
         assert [1, 1, 1, 2, 2, 3] == warnings
@@ -305,18 +316,34 @@ class TestWaitingInVain:
         with hold(path):
             waiting.start()
             tick = threading.Event()
-            while not store._lock.waited:
+            while store._lock._wait is None:
                 tick.wait(0.001)
+            at_its_path = store.abandon_vain_wait()
             path.with_name("state.json.lock").unlink()
-            while not (in_vain := store.is_waiting_in_vain()):  # it may be just about to wait
-                tick.wait(0.001)
-            abandoned = store.abandon_wait()
+            abandoned = store.abandon_vain_wait()
             session = store.begin("second", wait=True)
-            session.commit(session.read().changed({"n": b"1"}), durable=False)
+            session.commit(Changes({"n": b"1"}), durable=False)
         waiting.join(60)
-        session.close(1)
+        session.close()
 
-        assert (True, True, [None], {"n": 1}) == (in_vain, abandoned, ended, stored(path))
+        assert (False, True, [None], {"n": 1}) == (at_its_path, abandoned, ended, stored(path))
+
+
+class TestALook:
+    def test_one_that_fails_is_told(self, path, monkeypatch):
+        """What access rights the file has is not guessed when the disk does not say."""
+        stat = os.lstat
+
+        def fail(name, **options):
+            if name == str(path):
+                raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+            return stat(name, **options)
+
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+            patch.setattr(os, "lstat", fail)
+            Access.of(str(path))
+
+        assert not path.exists()
 
 
 class TestLeftovers:
@@ -362,11 +389,11 @@ class TestLinks:
         """A link that somebody puts there under a cycle is not replaced by the file."""
         store = JsonFileStore(str(path))
         session = store.begin("test", wait=False)
-        document = session.read().changed({"n": b"1"})
+        assert not session.snapshot.exists
         path.symlink_to("elsewhere")
         with pytest.raises(NotARegularFileError, match="found a symbolic link"):
-            session.commit(document, durable=True)
-        session.close(1)
+            session.commit(Changes({"n": b"1"}), durable=True)
+        session.close()
 
         assert (True, []) == (path.is_symlink(), temporaries(path))
 
@@ -543,3 +570,216 @@ class TestAFileThatIsGone:
         face.do(ctx.save)
 
         assert {"a": 1} == stored(deep)
+
+
+TRY_THE_LOCK = """
+import sys
+import filelock
+
+try:
+    with filelock.FileLock(sys.argv[1] + ".lock", timeout=0):
+        print("free", flush=True)
+except filelock.Timeout:
+    print("locked", flush=True)
+"""
+
+
+@pytest.fixture
+def at_the_sync_of_the_directory(path, monkeypatch):
+    """Have a function called whenever the file's directory is to be synced."""
+
+    def arrange(function):
+        real, directory = os.fsync, path.parent.stat()
+
+        def sync(fd):
+            if os.path.samestat(os.fstat(fd), directory):
+                function()
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", sync)
+
+    return arrange
+
+
+def _fail_to_sync():
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+CALLS = {
+    "incr": lambda face, ctx: face.do(ctx.incr, "a"),
+    "save": lambda face, ctx: (ctx.set("a", 1), face.do(ctx.save)),
+    "transaction": lambda face, ctx: face.inside(ctx.transaction, lambda tx: tx.update(a=1)),
+    "nothing to write": lambda face, ctx: face.do(ctx.compare_and_set, "there", 1, 1),
+}
+
+
+class TestSyncingTheDirectory:
+    @pytest.fixture(autouse=True)
+    def there(self, path):
+        """A file with something in it."""
+        path.write_text('{"there": 1}', encoding="utf-8")
+
+    @pytest.mark.parametrize("call", CALLS)
+    def test_the_lock_is_free_meanwhile(self, face, path, run, at_the_sync_of_the_directory, call):
+        """Another process may have its turn while the disk is slow, and finds the new file."""
+        found = []
+        ctx = face.open(path)
+        at_the_sync_of_the_directory(lambda: found.append((*run(TRY_THE_LOCK, path), stored(path).get("a"))))
+        CALLS[call](face, ctx)
+
+        assert [("free", None if call == "nothing to write" else 1)] == found
+
+    @pytest.mark.parametrize("call", CALLS)
+    def test_nothing_is_acknowledged_before_it_is_done(self, face, path, at_the_sync_of_the_directory, call):
+        """A call returns when its change would survive a power loss, though it is visible before."""
+        returned, early = threading.Event(), []
+        ctx = face.open(path)
+        at_the_sync_of_the_directory(lambda: early.append(returned.wait(0.3)))
+        caller = threading.Thread(target=lambda: (CALLS[call](face, ctx), returned.set()))
+        caller.start()
+        caller.join(60)
+
+        assert ([False], True) == (early, returned.is_set())
+
+    @pytest.mark.parametrize("call", CALLS)
+    def test_a_failure_is_told_and_the_change_is_there(self, face, path, at_the_sync_of_the_directory, call):
+        """The file and memory have the change, of which it is unknown whether it survives."""
+        ctx = face.open(path)
+        at_the_sync_of_the_directory(_fail_to_sync)
+        with pytest.raises(DurabilityUnknownError, match=r"unknown.*Input/output error") as caught:
+            CALLS[call](face, ctx)
+
+        assert (errno.EIO, str(path)) == (caught.value.errno, caught.value.filename)
+        assert (stored(path), set()) == (dict(ctx), ctx.unsaved_keys())
+        assert {"there": 1} | ({} if call == "nothing to write" else {"a": 1}) == stored(path)
+
+    async def test_a_failure_is_told_to_every_call_of_the_cycle(self, path, at_the_sync_of_the_directory):
+        """Each gets an error of its own, also one that is not to be durable; and the next cycle is none of it."""
+        contexts = [await PersistentContext.create(path, durable=durable) for durable in (True, False, True)]
+        with filelock.FileLock(f"{path}.lock"):
+            calls = [asyncio.create_task(ctx.incr("n")) for ctx in contexts]
+            while len(contexts[0]._attach()._waiting) < len(calls):
+                await asyncio.sleep(0)
+            failures = [_fail_to_sync]
+            at_the_sync_of_the_directory(lambda: failures and failures.pop()())
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+
+        assert [DurabilityUnknownError] * 3 == [*map(type, errors)]
+        assert (3, 1) == (len({*map(id, errors)}), contexts[0].statistics().cycles)
+        assert ({"there": 1, "n": 3}, [3, 3, 3]) == (stored(path), [ctx["n"] for ctx in contexts])
+        assert 4 == await contexts[0].incr("n")
+
+    @pytest.mark.parametrize("call", ["incr", "nothing to write"])
+    def test_it_is_done_though_the_lock_could_not_be_released_cleanly(
+        self, face, path, at_the_sync_of_the_directory, monkeypatch, call
+    ):
+        """Where memory runs out while the lock is released, the call that is acknowledged is durable all the same."""
+        synced, release = [], HeldLock.release
+
+        def failing(held):
+            release(held)
+            raise MemoryError
+
+        ctx = face.open(path)
+        at_the_sync_of_the_directory(lambda: synced.append(True))
+        monkeypatch.setattr(HeldLock, "release", failing)
+        CALLS[call](face, ctx)
+
+        assert [True] == synced
+
+    @pytest.mark.parametrize("call", ["incr", "nothing to write"])
+    def test_any_error_leaves_durability_unknown(self, face, path, at_the_sync_of_the_directory, call):
+        """Not only the system's: no call succeeds whose directory was not synced."""
+
+        def fail():
+            raise MemoryError
+
+        ctx = face.open(path)
+        at_the_sync_of_the_directory(fail)
+        with pytest.raises(DurabilityUnknownError, match="MemoryError"):
+            CALLS[call](face, ctx)
+
+    def test_the_time_that_it_takes_does_not_count_as_held(self, path, at_the_sync_of_the_directory):
+        """How long the lock was held is known by then, and what is reported does not change any more."""
+        held = []
+        session = JsonFileStore(str(path)).begin("test", wait=False)
+        at_the_sync_of_the_directory(lambda: held.append(session.held))
+        session.commit(Changes({"n": b"1"}), durable=True)
+        session.close()
+
+        assert [session.held] == held
+        assert session.held > 0
+
+    def test_one_that_failed_is_made_up_for_by_the_next(self, tmp_path, synced, monkeypatch):
+        """A directory of ours whose name could not be synced is synced by the next durable call of the process."""
+        path = tmp_path / "new" / "state.json"
+        ctx = SyncPersistentContext(path)
+        real, failures = os.fsync, []
+
+        def fail_once(fd):
+            if os.path.samestat(os.fstat(fd), tmp_path.stat()) and path.exists() and not failures:
+                failures.append(True)
+                _fail_to_sync()
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", fail_once)
+        with pytest.raises(DurabilityUnknownError):
+            ctx.incr("n")
+        counts = []
+        for _ in range(2):
+            before = synced.count(str(tmp_path))
+            ctx.incr("n")
+            counts.append(synced.count(str(tmp_path)) - before)
+
+        assert [1, 0] == counts
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps no modes")
+class TestAccess:
+    def test_it_is_looked_at_once_a_commit(self, path, monkeypatch):
+        """The temporary and the lock file are given what the file's owners, mode and list were at one moment."""
+        ctx = SyncPersistentContext.create(path)
+        ctx.incr("n")
+        real, looks = os.lstat, []
+
+        def look(name, **options):
+            status = real(name, **options)
+            if name == str(path):
+                looks.append(status.st_mode & 0o777)
+                os.chmod(path, 0o666)  # as somebody else may do just then
+            return status
+
+        path.chmod(0o640)
+        monkeypatch.setattr(os, "lstat", look)
+        ctx.incr("n")
+        modes = [real(name).st_mode & 0o777 for name in (path, f"{path}.lock")]
+
+        assert ([0o640], [0o640, 0o640]) == (looks, modes)
+
+    def test_a_kept_lock_file_follows_the_file(self, path):
+        """Whoever may use the file after a change of its mode may lock it after the next commit, and no one else."""
+        ctx = SyncPersistentContext.create(path)
+        modes = []
+        for mode in (0o600, 0o660, 0o604, 0o640):
+            ctx.incr("n")
+            path.chmod(mode)
+            ctx.incr("n")
+            modes.append((mode, *(os.stat(name).st_mode & 0o777 for name in (path, f"{path}.lock"))))
+
+        assert [(mode, mode, mode) for mode in (0o600, 0o660, 0o604, 0o640)] == modes
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="has other access lists")
+    def test_an_access_list_is_looked_up_and_given_with_it(self, path, monkeypatch):
+        """The list of the same moment goes to both files; a list that is gone is taken from neither."""
+        ctx = SyncPersistentContext.create(path)
+        ctx.incr("n")
+        lists, given = [b"list"], []
+        monkeypatch.setattr(os, "getxattr", lambda name, _: lists.pop() if name == str(path) and lists else b"")
+        monkeypatch.setattr(os, "setxattr", lambda fd, name, acl: given.append((_name_of(fd), acl)))
+        ctx.incr("n")
+
+        assert ([], [(".lock", b"list"), (".tmp", b"list")]) == (lists, given)
+
+
+def _name_of(fd):
+    return os.path.splitext(os.readlink(f"/proc/self/fd/{fd}"))[1]

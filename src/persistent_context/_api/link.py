@@ -1,0 +1,34 @@
+"""The way from a context to the queue of its store."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from .._engine.queue import CommitQueue
+from .._engine.registry import queue_of
+
+
+class Link:
+    """Finds the queue of the store that a place leads to, and remembers it.
+
+    Args:
+        place: the place, in absolute form.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.place: Final = place
+        self._queue: CommitQueue | None = None
+
+    def here(self) -> CommitQueue | None:
+        """Return the queue, if it is known and belongs to this process."""
+        return self._queue if self._queue is not None and self._queue.pid == os.getpid() else None
+
+    def find(self) -> CommitQueue:
+        """Find the queue of the store that the place leads to now. This may do I/O: call it in a worker thread."""
+        self._queue = queue_of(self.place)
+        return self._queue
+
+    def here_or_found(self) -> CommitQueue:
+        """Return the queue, and find it if it is not known."""
+        return self.here() or self.find()

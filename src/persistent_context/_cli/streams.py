@@ -1,0 +1,73 @@
+"""The standard streams of the command line: what it prints, and how it fails."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from typing import Any, Final, NoReturn
+
+import typer
+
+from .._printable import printable, printable_json
+
+FAILED: Final = 1
+_STANDARD_ERROR: Final = 2
+
+
+def prepare_streams() -> None:
+    """Make all output printable: escape what the encoding cannot represent, and discard output if closed.
+
+    The null device takes the numbers of closed streams, else a file opened later would, and output would go there.
+    """
+    while (null := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass
+    os.close(null)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the end
+    assert isinstance(sys.stdout, io.TextIOWrapper), "the process is the command line's own"
+    sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def say(line: str) -> None:
+    """Print a line."""
+    print(line, flush=True)  # noqa: T201 - typer would choose an encoding of its own
+
+
+def fail(message: str, code: int = FAILED) -> NoReturn:
+    """End the program with an error."""
+    typer.echo(f"error: {printable(message)}", err=True)
+    sys.exit(code)
+
+
+def refuse(message: str) -> NoReturn:
+    """End the program because of wrong usage."""
+    raise typer.BadParameter(printable(message)) from None
+
+
+def say_exactly(text: str) -> None:
+    """Print a text as it is, or fail if the encoding of the output cannot represent it."""
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError as error:
+        fail(
+            f"the output encoding, {sys.stdout.encoding}, cannot represent {error.object[error.start]!a}: "
+            "print the value as JSON (--json), or set PYTHONUTF8=1"
+        )
+    say(text)
+
+
+def standard_input() -> str:
+    """Return all of the standard input."""
+    if sys.stdin is None:
+        refuse("VALUE is - but standard input is closed")
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        refuse(f"standard input is not valid {error.encoding} text: {error.reason} at byte {error.start}")
+
+
+def as_json(value: Any) -> str:
+    """Return JSON without terminal control characters, and representable in the output encoding."""
+    return printable_json(json.dumps(value, ensure_ascii=False), sys.stdout.encoding)

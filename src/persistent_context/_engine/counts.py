@@ -1,0 +1,45 @@
+"""What a queue has done: counted, and reported to the listeners of metrics."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+from .._stores.protocol import Session, Traffic
+from ..metrics import Cycle, report
+from ..types import Statistics
+
+
+class Counts:
+    """Counts cycles; only the thread that runs the queue notes them.
+
+    Args:
+        name: the name of the store.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name: Final = name
+        self._operations = self._cycles = self._waits = 0
+        self._wait_seconds = self._hold_seconds = 0.0
+
+    def note(self, session: Session, purpose: str, operations: int) -> None:
+        """Count a session that has ended, and report it."""
+        self._operations += operations
+        self._cycles += 1
+        self._waits += session.waited > 0
+        self._wait_seconds += session.waited
+        self._hold_seconds += session.held
+        cycle = Cycle(self._name, purpose, operations, session.waited, session.held, session.bytes_written)
+        with contextlib.suppress(BaseException):  # of a logging handler: the calls have taken effect nevertheless
+            report(cycle)
+
+    def statistics(self, traffic: Traffic) -> Statistics:
+        """Return what was done so far, including what the store has read and written."""
+        return Statistics(
+            operations=self._operations,
+            cycles=self._cycles,
+            waits=self._waits,
+            wait_seconds=self._wait_seconds,
+            hold_seconds=self._hold_seconds,
+            **traffic._asdict(),
+        )

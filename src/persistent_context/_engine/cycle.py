@@ -1,0 +1,108 @@
+"""The critical section: what happens in a session is in one function here."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+from collections.abc import Iterable, Sequence
+
+from .._model.draft import Draft
+from .._model.snapshot import Snapshot
+from .._printable import printable
+from .._stores.protocol import Session, SessionLostError
+from ..errors import DurabilityUnknownError, LockLostError, PersistentContextError
+from .request import Request
+
+_logger = logging.getLogger("persistent_context")
+
+
+def carry_out(batch: Sequence[Request], session: Session, name: str) -> Sequence[Request]:
+    """Carry out calls in a session: read, apply in order, commit once, close. Never raises.
+
+    Every call has its result or its error afterwards, and if it succeeded, the resulting state.
+
+    Args:
+        batch: the calls; none, to close the session without reading.
+        session: the session.
+        name: the name of the store, for errors.
+
+    Returns:
+        The calls to carry out in another session instead: this one was lost before it wrote anything.
+    """
+    applied: list[Request] = []
+    snapshot: Snapshot | None = None
+    failure: BaseException | None = None
+    try:
+        if batch:
+            operations = [request.operation for request in batch]
+            draft = Draft(session.snapshot, operations)
+            applied = [request for request in batch if _apply(request, draft, name)]
+            with draft.committing():
+                durable = draft.claims and any(request.durable for request in applied)
+                try:
+                    session.commit(draft.changes(), durable=durable)
+                except DurabilityUnknownError as error:  # it was written nevertheless
+                    failure = error
+                snapshot = session.snapshot
+                draft.note(snapshot)
+    except BaseException as error:  # noqa: BLE001 - reported to the calls
+        failure = error
+    failure = _close(session, name) or failure
+    if isinstance(failure, SessionLostError):
+        if all(request.operation.repeatable for request in applied):
+            return applied
+        failure = LockLostError(str(failure))
+    for request in applied if snapshot is not None else ():
+        request.snapshot, request.position = snapshot, draft.position
+    if failure is not None:
+        fail(batch, failure, name)
+    return ()
+
+
+def fail(batch: Iterable[Request], error: BaseException, name: str) -> None:
+    """Record an error in the calls that have none of their own."""
+    for request in batch:
+        request.error = request.error or _named(own_copy(error), name)
+
+
+def own_copy(error: BaseException) -> BaseException:
+    """Return a copy of an error, as raising changes an exception; the error itself if it cannot be copied."""
+    try:
+        twin = copy.copy(error).with_traceback(error.__traceback__)
+        twin.__cause__ = error.__cause__
+    except Exception:  # noqa: BLE001 - from foreign exception classes
+        return error
+    return twin
+
+
+def _apply(request: Request, draft: Draft, name: str) -> bool:
+    """Apply a call to a draft; return whether it succeeded."""
+    try:
+        request.result = request.operation.apply(draft)
+    except BaseException as error:  # noqa: BLE001 - reported to this call alone
+        request.error = error  # unchanged: it may come from the caller's function
+        if isinstance(error, PersistentContextError):
+            error.about(name)
+    return request.error is None
+
+
+def _close(session: Session, name: str) -> DurabilityUnknownError | None:
+    """Close a session; return the error if what it has written may not survive."""
+    try:
+        session.close()
+    except DurabilityUnknownError as error:
+        return error
+    except BaseException:  # out of memory, for example: the calls have taken effect nevertheless
+        with contextlib.suppress(BaseException):
+            _logger.exception("%s: the cycle did not end cleanly", printable(name))
+    return None
+
+
+def _named(error: BaseException, name: str) -> BaseException:
+    if isinstance(error, PersistentContextError):
+        error.about(name)
+    elif isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        with contextlib.suppress(Exception):  # a subclass may not allow setting it
+            error.filename = name  # the system does not know it for a descriptor
+    return error

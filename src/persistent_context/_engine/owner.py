@@ -1,0 +1,93 @@
+"""Who makes a call: the thread, loop and task, and whether the call would wait for its own transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+
+class Stay:
+    """A blocking transaction, as recorded in the ``contextvars`` context in which it was entered.
+
+    The thread alone does not identify the caller: a web framework may enter in one pool thread, leave in another, and
+    run other requests in the first one meanwhile. Contexts hold weak references; the transaction keeps it alive.
+    """
+
+    __slots__ = ("__weakref__", "is_over")
+
+    def __init__(self) -> None:
+        self.is_over = False
+        _stays.set((*_open_stays(), weakref.ref(self)))
+
+    def leave(self) -> None:
+        """Note that it is over, in all contexts."""
+        self.is_over = True
+        _stays.set(_open_stays())
+
+
+_stays: ContextVar[tuple[weakref.ref[Stay], ...]] = ContextVar("persistent_context_stays", default=())
+
+
+def _open_stays() -> tuple[weakref.ref[Stay], ...]:
+    return tuple(known for known in _stays.get() if (stay := known()) is not None and not stay.is_over)
+
+
+class Owner(NamedTuple):
+    """The caller of a call."""
+
+    thread: int
+    loop: weakref.ref[asyncio.AbstractEventLoop] | None
+    """The event loop that runs in the thread, if any."""
+    task: weakref.ref[asyncio.Task[Any]] | None
+    """The current task; weak, so that a transaction does not keep a discarded task alive."""
+    blocks: bool
+    """Whether the call blocks the thread."""
+    stays: tuple[weakref.ref[Stay], ...]
+    """The blocking transactions that it is inside of, latest last."""
+
+    @classmethod
+    def current(cls, *, blocks: bool) -> Owner:
+        """Return the caller of a call made here and now."""
+        try:
+            loop = weakref.ref(asyncio.get_running_loop())
+        except RuntimeError:  # none runs in this thread
+            return cls(threading.get_ident(), None, None, blocks, _stays.get())
+        task = asyncio.current_task()
+        return cls(threading.get_ident(), loop, None if task is None else weakref.ref(task), blocks, _stays.get())
+
+    def why_not(self, cycle_thread: int | None, holder: Owner | None, coming: Sequence[Owner]) -> str | None:  # noqa: PLR0911
+        """Return why a call of this owner would wait for itself, or None if it would not.
+
+        Args:
+            cycle_thread: the thread that runs a cycle of the same file now.
+            holder: the owner of the open transaction on it.
+            coming: the owners of the transactions that wait for their turn.
+        """
+        if cycle_thread == self.thread:
+            return "a callable that runs under the lock of this file made a call that needs the same lock"
+        if any(map(self._would_hold_up, coming)):
+            return "this call would block the event loop that a transaction ahead of it on the same file needs"
+        if self.blocks and any(map(self._is_inside, coming)):
+            return "this call interrupts a thread that is waiting for a transaction on the same file"
+        if holder is None:
+            return None
+        if self._is_inside(holder):
+            who = "thread" if holder.task is None else "task"
+            return f"this {who} is inside a transaction on the same file; use the transaction, or leave it first"
+        if holder.thread == self.thread and holder.task is not None and self.blocks:
+            return "this thread is inside a transaction on the same file, which could not end while this call blocks it"
+        return None
+
+    def _is_inside(self, holder: Owner) -> bool:
+        """Whether it is inside the holder's transaction."""
+        if holder.task is not None:
+            return holder.task == self.task
+        return holder.thread == self.thread and bool(holder.stays) and holder.stays[-1] in self.stays
+
+    def _would_hold_up(self, other: Owner) -> bool:
+        """Whether the other owner's task cannot continue while this call blocks."""
+        return self.blocks and not other.blocks and self.loop is not None and self.loop == other.loop

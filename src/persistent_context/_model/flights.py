@@ -1,0 +1,79 @@
+"""The calls of a context that are in flight: made, with an outcome that memory does not know yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .merge import Unsaved
+from .operations import Operation, Write
+
+
+class Flight:
+    """The calls in flight on one key."""
+
+    __slots__ = ("last", "since", "writes")
+
+    def __init__(self) -> None:
+        self.writes: dict[Write, int] = {}
+        """The calls, with the moment at which each read the key."""
+        self.last: Unsaved | None = None
+        """The last unsaved change that one of them includes."""
+        self.since = 0
+        """The moment when memory last took over the key."""
+
+
+class Flights:
+    """All calls in flight of a context, in the order in which they were made.
+
+    Args:
+        moments: the context's clock of changes.
+    """
+
+    def __init__(self, moments: Iterator[int]) -> None:
+        self._moments = moments
+        self._keys: dict[Write, dict[str, None]] = {}
+        self._flights: dict[str, Flight] = {}
+
+    def __contains__(self, operation: Operation) -> bool:
+        return operation in self._keys
+
+    def on(self, key: str) -> Flight | None:
+        """Return the calls on a key, if there are any."""
+        return self._flights.get(key)
+
+    def keys(self) -> list[str]:
+        """Return the keys that calls are in flight on."""
+        return list(self._flights)
+
+    def calls(self) -> list[Write]:
+        """Return all calls."""
+        return list(self._keys)
+
+    def oldest(self) -> Write | None:
+        """Return the call that was made first."""
+        return next(iter(self._keys), None)
+
+    def begin(self, write: Write) -> None:
+        """Add a call, on the keys of its operation."""
+        self._keys[write] = {}
+        for key in write.keys:
+            self.include(write, key, write.unsaved.get(key))
+
+    def include(self, write: Write, key: str, change: Unsaved | None) -> None:
+        """Add a key to a call, with the unsaved change that the call includes."""
+        self._keys[write][key] = None
+        flight = self._flights.setdefault(key, Flight())
+        flight.writes[write] = next(self._moments)
+        flight.last = change or flight.last
+
+    def end(self, write: Write) -> Iterator[str]:
+        """Remove a call; yield the keys on which there is no call any more."""
+        for key in self._keys.get(write, ()):
+            flight = self._flights.get(key)
+            if flight is None:  # an interrupt came before it was recorded, or after
+                continue
+            flight.writes.pop(write, None)
+            if not flight.writes:
+                self._flights.pop(key, None)
+                yield key
+        self._keys.pop(write, None)

@@ -1,0 +1,77 @@
+"""Who may use a file: a file of ours beside it never lets in more users than the file itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from typing import Final, NamedTuple
+
+_ACL: Final = "system.posix_acl_access"
+
+
+class Access(NamedTuple):
+    """The owners, mode and access list of a file."""
+
+    status: os.stat_result
+    acl: bytes | None
+
+    @classmethod
+    def of(cls, path: str) -> Access | None:
+        """Return that of the file at a path, or None if there is none."""
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return None
+        return cls(status, _acl(path))
+
+    def give_to(self, fd: int, status: os.stat_result, mask: int = 0o7777) -> None:
+        """Give it to an open file of ours: never more, and less where not permitted.
+
+        Args:
+            fd: the file.
+            status: its status.
+            mask: the permissions that it may have.
+        """
+        if sys.platform == "win32" or not stat.S_ISREG(self.status.st_mode):
+            return
+        model = self.status
+        mode = stat.S_IMODE(model.st_mode) & mask
+        owners = (model.st_uid, model.st_gid)
+        if (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (mode, *owners) and self.acl is None:
+            return
+        if status.st_uid not in (os.geteuid(), model.st_uid) and os.geteuid() != 0:
+            return  # a lock file that is not ours
+        group = status.st_gid
+        if (status.st_uid, group) != owners:
+            try:
+                os.fchown(fd, *owners)
+            except PermissionError:
+                with contextlib.suppress(PermissionError):
+                    os.fchown(fd, -1, model.st_gid)
+            group = os.fstat(fd).st_gid
+        if group != model.st_gid:
+            mode &= ~0o070 | (mode & 0o007) << 3  # a different group gets no more than others
+        with contextlib.suppress(PermissionError):  # no longer ours after fchown, if not root
+            self._give_acl_to(fd)
+            os.fchmod(fd, mode)
+
+    def _give_acl_to(self, fd: int) -> None:
+        # With an access list, the group bits of the mode are its mask: without it they would mean more than before.
+        if sys.platform != "linux":
+            return
+        if self.acl is not None:
+            os.setxattr(fd, _ACL, self.acl)
+        else:  # inherited from the directory's default
+            with contextlib.suppress(OSError):
+                os.removexattr(fd, _ACL)
+
+
+def _acl(path: str) -> bytes | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        return os.getxattr(path, _ACL) or None
+    except OSError:  # ENODATA, or a file system without
+        return None

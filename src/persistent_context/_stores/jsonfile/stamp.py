@@ -1,0 +1,121 @@
+"""What stands in the lock file: who holds the lock, as recorded by the holder itself.
+
+The content is untrusted: a bounded part of it is read, checked and shown, but never relied on for locking.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import socket
+import time
+from typing import Any, Final
+
+from ...types import Holder
+
+STAMP_BYTES: Final = 512
+_MAGIC: Final = b'{"persistent_context":'
+_LONGEST_NAME: Final = 64
+_DEAD: Final = ("Z", "X")  # a zombie holds no lock, and only waits for its parent to notice
+
+
+def _padded(content: bytes) -> bytes:
+    return (_MAGIC + b" " + content + b"}").ljust(STAMP_BYTES - 1) + b"\n"
+
+
+EMPTY_STAMP: Final = _padded(b"null")
+NEW_STAMP: Final = _padded(b'"new"')
+"""The empty stamp until a holder has made sure that the directory survives a power loss."""
+
+
+def is_stamp(content: bytes) -> bool:
+    """Whether the start of a lock file is a stamp, or nothing: anything else is foreign, and is not overwritten."""
+    return not content or content.startswith(_MAGIC)
+
+
+def is_of_holder(stamp: bytes) -> bool:
+    """Whether a stamp is that of a holder who has not erased it."""
+    return stamp not in {b"", EMPTY_STAMP, NEW_STAMP}
+
+
+def stamp_for(purpose: str) -> bytes:
+    """Return the stamp of this process, which holds the lock from now on."""
+    return _padded(b'%s, "since": %.6f, "for": "%s"}' % (_me(os.getpid()), time.time(), purpose.encode()))
+
+
+def holder_of(stamp: bytes) -> Holder:
+    """Parse a stamp; one of a dead or former holder, or in a foreign format, gives an empty holder."""
+    nobody = Holder()
+    try:
+        content = json.loads(stamp)["persistent_context"]
+        pid, host, since, purpose = content["pid"], content["host"], content["since"], content["for"]
+        start, space = content["start"], content["space"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return nobody
+    if not (
+        type(pid) is int
+        and 0 < pid < 2**31
+        and isinstance(host, str)
+        and isinstance(since, int | float)
+        and isinstance(purpose, str)
+    ):
+        return nobody
+    if not 0 <= since < 2**33:
+        return nobody
+    here = _myself(os.getpid())
+    verified = (host, space) == (here["host"], here["space"])
+    if verified and not _is_alive(pid, start):
+        return nobody
+    return Holder(pid, host[:_LONGEST_NAME], float(since), purpose[:_LONGEST_NAME], verified)
+
+
+@functools.lru_cache(maxsize=1)
+def _myself(pid: int) -> dict[str, Any]:
+    """Return a stamp's description of a process: a pid alone means nothing in another container or after a reboot."""
+    process = _process(pid)
+    return {
+        "pid": pid,
+        "start": process and process[1],
+        "host": socket.gethostname()[:_LONGEST_NAME],
+        "space": _pid_space(),
+    }
+
+
+@functools.lru_cache(maxsize=1)
+def _me(pid: int) -> bytes:
+    """Return the constant start of this process's stamp, an unclosed object; cached, as every cycle needs it."""
+    return json.dumps(_myself(pid)).encode()[:-1]
+
+
+def _pid_space() -> str | None:
+    """Return what identifies a process ID space: the boot, and the namespace within it."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
+            return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
+
+
+def _process(pid: int) -> tuple[str, int] | None:
+    """Return the state of a process and its start time in ticks since boot, or None if unknown."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return fields[0], int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _is_alive(pid: int, start: object) -> bool:
+    if process := _process(pid):
+        return process[0] not in _DEAD and process[1] == start
+    if os.name == "nt":  # where signal 0 is Ctrl-C
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not os.path.exists("/proc/self/stat")

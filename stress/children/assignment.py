@@ -1,0 +1,132 @@
+"""What the supervisor and its children agree on: what to do, where to log, when to stop, how to show what hangs."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from stress.documents.openings import STATE
+
+SHOW_STACKS = signal.SIGUSR2
+"""Makes a child write down where its threads are. SIGUSR1 is what `signals` hurts its calls with."""
+
+
+def kind_of(place: str) -> str:
+    """Return the kind of the child that has a place, which is the place itself of the reader and of workers."""
+    return place.partition("-")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What one child process is to do. It travels as the only command-line argument."""
+
+    place: str
+    """The number of a worker, which its successors inherit; or the reader, or another kind of child, and its number."""
+    incarnation: int
+    """How many had the place before."""
+    directory: str
+    tasks: int
+    seed: int
+    began: int
+    """`time.monotonic_ns()` when the run began."""
+    seconds: float
+    cancel_every: float = 0.0
+    """Mean seconds from one cancelled call of this process to the next; 0: none."""
+    fork_every: float = 0.0
+    """Mean seconds from the end of one forked child to the next one; 0: none."""
+    peers: int = 1
+    """How many children of this kind there are."""
+    workers: int = 1
+    """How many processes hammer the file, and stand in front of each call."""
+
+    @property
+    def name(self) -> str:
+        """What the child is called in logs and reports."""
+        return f"{self.place}.{self.incarnation}"
+
+    @property
+    def kind(self) -> str:
+        """What kind of child it is: the module, or the number of a worker."""
+        return kind_of(self.place)
+
+    @property
+    def state(self) -> Path:
+        """The file that everybody hammers."""
+        return self.file(STATE)
+
+    @property
+    def own_state(self) -> Path:
+        """The file of those kinds of children that have one to themselves."""
+        return self.file(self.kind)
+
+    def file(self, name: str) -> Path:
+        """Return one of the files of the run, by its name in `OPENINGS`."""
+        return Path(self.directory, f"{name}.json")
+
+    @property
+    def lock(self) -> Path:
+        """The lock file beside it."""
+        return Path(f"{self.state}.lock")
+
+    @property
+    def log(self) -> Path:
+        """Where the child logs its operations."""
+        return Path(self.directory, "logs", f"{self.name}.jsonl")
+
+    def log_of_child(self, number: int) -> Path:
+        """Return where a forked child logs its operations."""
+        return Path(self.directory, "logs", f"{self.name}.fork{number}.jsonl")
+
+    @property
+    def stacks(self) -> Path:
+        """Where the child dumps its threads' stacks when it gets `SHOW_STACKS`."""
+        return Path(self.directory, "logs", f"{self.name}.stacks")
+
+    @property
+    def output(self) -> Path:
+        """What the child prints."""
+        return Path(self.directory, "logs", f"{self.name}.output")
+
+    def progress(self) -> float:
+        """Return the part of the run that is over."""
+        return (time.monotonic_ns() - self.began) / 1e9 / self.seconds
+
+    def to_argument(self) -> str:
+        """Return it as a command-line argument."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_command_line(cls) -> Self:
+        """Return what this process was started with."""
+        return cls(**json.loads(sys.argv[1]))
+
+
+def prepare(assignment: Assignment) -> threading.Event:
+    """Make this process ready to be asked for its stacks; return the event that is set when it is to stop.
+
+    It is to stop when its standard input ends: which it does, too, when the supervisor dies.
+    """
+    prepare_stacks(assignment)
+    stop = threading.Event()
+
+    def wait() -> None:
+        os.read(0, 1)
+        stop.set()
+
+    threading.Thread(target=wait, name="stop", daemon=True).start()
+    return stop
+
+
+def prepare_stacks(assignment: Assignment) -> None:
+    """Make this process, and those that it will fork, ready to be asked for their stacks."""
+    stacks = os.open(assignment.stacks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    faulthandler.register(SHOW_STACKS, file=stacks)
+    faulthandler.enable(file=stacks)

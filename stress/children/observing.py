@@ -1,0 +1,154 @@
+"""A process that writes nothing and watches every file of the run. `python -m stress.children.observing ASSIGNMENT`.
+
+It watches each file twice: a thread through the synchronous face, and a task through the other one. It is stopped when
+nobody writes any more, and waits until every watcher knows what is in its file, or has had time enough to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from persistent_context import MISSING, Change, PersistentContext, SyncPersistentContext
+from stress.children.assignment import Assignment, prepare
+from stress.children.patience import PATIENCE
+from stress.documents.openings import OPENINGS
+from stress.logs.gist import gist
+from stress.logs.history import Log
+from stress.logs.scribe import Desk, Scribe
+
+SHORTEST_WAIT = 0.001
+LONGEST_WAIT = 4.0
+"""Seconds after which a task gives up waiting for changes, and begins anew: nothing gets lost by that."""
+LONGEST_NAP = 0.2
+"""Seconds after which a watcher comes for more, at most: what it did not take meanwhile is not lost."""
+LOOK_EVERY = 0.1
+"""Seconds, at the end."""
+
+
+class Watcher:
+    """What one watcher of one file has been told."""
+
+    def __init__(self, scribe: Scribe, path: Path, random: Random) -> None:
+        """Get ready; it knows nothing yet."""
+        self.scribe = scribe
+        self.path = path
+        self._random = random
+        self._known: dict[str, Any] = {}
+        self._guard = threading.Lock()
+
+    def begin(self, data: Mapping[str, Any]) -> None:
+        """Log what the context holds before anything is told."""
+        with self.scribe.operation("known", self.path.name) as entry, self._guard:
+            self._known = {key: gist(value) for key, value in data.items()}
+            entry.result = dict(self._known)
+
+    def tell(self, changes: Mapping[str, Change]) -> float:
+        """Log what is told; return how many seconds the watcher may sleep now."""
+        with self.scribe.operation("told", self.path.name) as entry, self._guard:
+            entry.result = {key: _gist(change.new) for key, change in changes.items()}
+            wrong = {key for key, change in changes.items() if _gist(change.old) != self._known.get(key)}
+            if wrong:
+                entry.note({"unexpected": sorted(wrong)})
+            self._known |= entry.result
+        return self._random.choice([0.0, self._random.uniform(0.0, LONGEST_NAP)])
+
+    def patience(self) -> float:
+        """Return how many seconds to wait for changes: often not long enough to read the file."""
+        return math.exp(self._random.uniform(math.log(SHORTEST_WAIT), math.log(LONGEST_WAIT)))
+
+    def knows_all(self) -> bool:
+        """Return whether it has been told all that is in the file now."""
+        data = json.loads(self.path.read_bytes()) if self.path.exists() else {}
+        with self._guard:
+            known = {key: value for key, value in self._known.items() if value is not None}
+        return known == {key: gist(value) for key, value in data.items()}
+
+
+def _gist(value: Any) -> Any:
+    return None if value is MISSING else gist(value)
+
+
+class Observatory:
+    """The process: all watchers of all files."""
+
+    def __init__(self, assignment: Assignment, desk: Desk) -> None:
+        """Get ready; nothing is opened yet."""
+        self._assignment = assignment
+        self._desk = desk
+        self._over = threading.Event()
+        self._of_tasks = [self._watcher("task", name) for name in OPENINGS]
+        self._of_threads = [self._watcher("thread", name) for name in OPENINGS]
+
+    def run(self) -> None:
+        """Watch until told to stop, and then until all has been told."""
+        with ThreadPoolExecutor(len(self._of_threads) + 1) as pool:
+            parts = [pool.submit(self._watch_blocking, watcher) for watcher in self._of_threads]
+            parts.append(pool.submit(asyncio.run, self._watch_all()))
+            self._desk.stop.wait()
+            self._wait_for_the_last()
+            self._over.set()
+            for part in parts:
+                part.result()
+
+    def _wait_for_the_last(self) -> None:
+        """Wait until every watcher knows what is in its file, or has had time enough to."""
+        deadline = time.monotonic() + PATIENCE
+        waiting = [*self._of_tasks, *self._of_threads]
+        while waiting and time.monotonic() < deadline and not self._desk.crashed:
+            time.sleep(LOOK_EVERY)
+            waiting = [watcher for watcher in waiting if not watcher.knows_all()]
+
+    def _watch_blocking(self, watcher: Watcher) -> None:
+        with watcher.scribe.operation("watch", watcher.path.name):
+            context = SyncPersistentContext.create(str(watcher.path))
+            watcher.begin(context.get_all_data())
+            with context.watch() as watch:
+                threading.Thread(target=self._close_at_the_end, args=(watch,), daemon=True).start()
+                for changes in watch:
+                    self._over.wait(watcher.tell(changes))
+
+    def _close_at_the_end(self, watch: Any) -> None:
+        self._over.wait()
+        watch.close()
+
+    async def _watch_all(self) -> None:
+        await asyncio.gather(*(self._watch(watcher) for watcher in self._of_tasks))
+
+    async def _watch(self, watcher: Watcher) -> None:
+        with watcher.scribe.operation("watch", watcher.path.name):
+            context = await PersistentContext.create(str(watcher.path))
+            watcher.begin(context.get_all_data())
+            watch = context.watch()
+            while not self._over.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(watcher.patience()):
+                        changes = await anext(watch)
+                    await asyncio.sleep(watcher.tell(changes))
+            await watch.aclose()
+
+    def _watcher(self, face: str, name: str) -> Watcher:
+        who = f"{self._assignment.name}.{face}-{name}"
+        return Watcher(Scribe(self._desk, who), self._assignment.file(name), Random(f"{self._assignment.seed} {who}"))
+
+
+def main() -> int:
+    """Watch as the command line says until told to stop; return the exit code."""
+    assignment = Assignment.from_command_line()
+    desk = Desk(Log(assignment.log), "observing", prepare(assignment))
+    Observatory(assignment, desk).run()
+    return int(desk.crashed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""Looks at the file just after a call was cancelled: what the call did is in it by then, or never will be."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stress.documents.hammered import snapshot
+from stress.logs.history import Kind, Log
+
+
+def witness(log: Log, state: Path, tokens: Iterator[str], workload: str, key: str) -> None:
+    """Read the file without the library, and log what it shows of the cancelled operation's key."""
+    invoked = time.monotonic_ns()
+    try:
+        document = json.loads(state.read_bytes())
+    except (OSError, ValueError):
+        return  # the reader process finds such things, and tells them
+    finished = time.monotonic_ns()
+    looks: list[tuple[str, str, str, Any]] = [("read", "read", state.name, snapshot(document))]
+    if workload == "register":
+        looks.append((workload, "read_register", key, document.get(key)))
+    elif workload == "prefix":
+        looks.append((workload, "see", key, document.get(key, [0, []])))
+    for (of, name, what, result), token in zip(looks, tokens, strict=False):
+        log.write(Kind.INVOKE, at=invoked, id=token, workload=of, name=name, key=what)
+        log.write(Kind.OK, at=finished, id=token, result=result)

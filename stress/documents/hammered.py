@@ -1,0 +1,54 @@
+"""The file that the workers hammer, `state.json`: the keys that are there from the beginning, and what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+ACCOUNTS = tuple(f"bank/account/{number}" for number in range(8))
+OPENING_BALANCE = 1_000
+TRANSFERS = "bank/transfers"
+"""Counts the transfers. Each takes its number in its own transaction, which puts all of them in one order."""
+JOURNAL = "bank/journal"
+"""The last transfers, oldest first: the token, from where, to where, how much."""
+BASE = "bank/base"
+"""The balances before those in the journal."""
+JOURNAL_LENGTH = 20
+REPLAYS = "bank/replays"
+"""In a snapshot, but not in the file: whether the journal leads to the balances."""
+GENERATION = 20
+"""Tokens in a list that only grows, before it starts anew."""
+
+
+def opening_document() -> dict[str, Any]:
+    """Return what the file holds before the run."""
+    balances = dict.fromkeys(ACCOUNTS, OPENING_BALANCE)
+    return {**balances, TRANSFERS: 0, JOURNAL: [], BASE: balances}
+
+
+def enter(document: MutableMapping[str, Any], transfer: list[Any]) -> None:
+    """Enter a transfer into the journal."""
+    journal = [*document[JOURNAL], transfer]
+    if len(journal) > JOURNAL_LENGTH:
+        document[BASE] = _replayed(document[BASE], journal[:1])
+    document[JOURNAL] = journal[-JOURNAL_LENGTH:]
+
+
+def snapshot(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers in a document, and whether its journal leads to its balances."""
+    numbers = {key: value for key, value in document.items() if isinstance(value, int)}
+    return {**numbers, REPLAYS: replays(document)}
+
+
+def replays(document: Mapping[str, Any]) -> bool:
+    """Return whether the journal leads from the balances before it to those that are there."""
+    balances = {account: document.get(account) for account in ACCOUNTS}
+    return _replayed(document.get(BASE, {}), document.get(JOURNAL, [])) == balances
+
+
+def _replayed(balances: Mapping[str, int], journal: list[list[Any]]) -> dict[str, int]:
+    after = dict(balances)
+    for _, source, target, amount in journal:
+        after[source] = after.get(source, 0) - amount
+        after[target] = after.get(target, 0) + amount
+    return after

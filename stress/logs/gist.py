@@ -1,0 +1,28 @@
+"""What a log keeps of a value that may be long: enough to tell it from all others, and the operations it names."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Any
+
+SHORT = 60
+"""Characters of the values that are kept as they are."""
+TOKEN = re.compile(r"(?<![\w.-])[\w-]+\.\d+\.[\w-]+\.\d+(?![\w-])")
+"""The id of an operation, wherever it stands in a value."""
+
+
+def gist(value: Any) -> Any:
+    """Return a value that JSON has if it is short, else a dictionary: its digest, and the first and the last token."""
+    text = json.dumps(value, sort_keys=True)
+    if len(text) <= SHORT:
+        return value
+    tokens = TOKEN.findall(text)
+    return {"digest": blake2b(text.encode(), digest_size=8).hexdigest(), "tokens": [*tokens[:1], *tokens[-1:]]}
+
+
+def tokens_in(gist: Any) -> Iterator[str]:
+    """Yield the ids of operations that a gist names."""
+    yield from TOKEN.findall(json.dumps(gist))

@@ -1,0 +1,82 @@
+"""Logs the operations of those children that are no workers: one scribe for each of their tasks or threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from persistent_context import DurabilityUnknownError, LockLostError, LockTimeoutError
+from stress.logs.history import Kind, Log
+
+REFUSALS: tuple[type[BaseException], ...] = (LockTimeoutError, LockLostError)
+"""The errors that any call may raise, and which promise that nothing happened."""
+
+
+@dataclass(slots=True)
+class Desk:
+    """What all scribes of a process share."""
+
+    log: Log
+    workload: str
+    stop: threading.Event
+    """Set when the process is to stop, and by whoever sees the library raise what it must not."""
+    crashed: bool = False
+
+
+@dataclass(slots=True)
+class Entry:
+    """One operation under way."""
+
+    token: str
+    """Unique in the run: what the operation writes, so that its trace can be found."""
+    key: str
+    log: Log
+    result: Any = None
+
+    def note(self, note: object) -> None:
+        """Log, inside a transaction, what it saw and will commit: it tells later what a killed one did."""
+        self.log.write(Kind.NOTE, id=self.token, note=note)
+
+
+@dataclass(slots=True)
+class Scribe:
+    """Logs what one task or thread does."""
+
+    desk: Desk
+    name: str
+    """`process.incarnation.task`"""
+    refusals: tuple[type[BaseException], ...] = REFUSALS
+    """After these nothing has happened."""
+    interruptions: tuple[type[BaseException], ...] = ()
+    """What the process itself throws into its calls. Whether they took effect is not known then."""
+    serials: Iterator[int] = field(default_factory=count)
+
+    @contextmanager
+    def operation(self, name: str, key: str, **more: object) -> Iterator[Entry]:
+        """Log an operation and how it ended. An interruption goes on, all other errors end here."""
+        log = self.desk.log
+        entry = Entry(f"{self.name}.{next(self.serials)}", key, log)
+        log.write(Kind.INVOKE, id=entry.token, workload=self.desk.workload, name=name, key=key)
+        if more:
+            entry.note(more)
+        try:
+            yield entry
+        except self.refusals as error:
+            log.write(Kind.FAIL, id=entry.token, error=f"{type(error).__name__}: {error}")
+        except DurabilityUnknownError as error:
+            log.write(Kind.INFO, id=entry.token, error=str(error))
+        except self.interruptions as error:
+            log.write(Kind.INFO, id=entry.token, error=f"interrupted by {type(error).__name__}")
+            raise
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - a finding, whatever it is
+            log.write(Kind.CRASH, id=entry.token, error=traceback.format_exc())
+            self.desk.crashed = True
+            self.desk.stop.set()
+        else:
+            log.write(Kind.OK, id=entry.token, result=entry.result)

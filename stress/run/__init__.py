@@ -1,0 +1,1 @@
+"""The run: the supervisor, the command line, the report, and soaks."""

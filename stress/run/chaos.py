@@ -1,0 +1,84 @@
+"""What the supervisor does to hurt, besides killing: stops processes for a while, and deletes the lock file."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+from stress.children.stamp import holder
+from stress.logs.history import Kind, Log
+from stress.run.child import Child
+
+LONGEST_STOP = 1.0
+"""Seconds for which a process is stopped at most."""
+
+
+class Clock:
+    """Tells when something is due that happens at random moments, with a mean period."""
+
+    def __init__(self, random: Random, every: float) -> None:
+        """Draw the first moment; `every` is in seconds, and 0 means never."""
+        self._random = random
+        self._every = every
+        self._next = 0.0
+        self._wind(0.0)
+
+    def rings(self, now: float) -> bool:
+        """Return whether it is time, and draw the next moment if it is."""
+        if now < self._next:
+            return False
+        self._wind(now)
+        return True
+
+    def _wind(self, now: float) -> None:
+        self._next = now + (self._every * self._random.uniform(0.5, 1.5) or math.inf)
+
+
+class Stopper:
+    """Stops processes with SIGSTOP, preferably the one that holds the lock, and continues them later."""
+
+    def __init__(self, random: Random, lock_file: Path, log: Log) -> None:
+        """Get ready; nobody is stopped yet."""
+        self._random = random
+        self._lock_file = lock_file
+        self._log = log
+        self._stopped: dict[int, float] = {}
+        """Until when each process is to be stopped."""
+
+    def stop_one(self, now: float, workers: list[Child]) -> None:
+        """Stop who holds the lock, or one time in three somebody, whoever it is."""
+        pid = self._holder(workers)
+        if pid is None or not self._random.randrange(3):
+            if not workers:
+                return
+            pid = self._random.choice(workers).pid
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            self._stopped[pid] = now + self._random.uniform(0.0, LONGEST_STOP)
+            self._log.write(Kind.FAULT, name="stop", target=str(pid))
+
+    def continue_due(self, now: float) -> None:
+        """Continue those whose time has come."""
+        for pid in [pid for pid, until in self._stopped.items() if until <= now]:
+            del self._stopped[pid]
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def _holder(self, workers: list[Child]) -> int | None:
+        """Return who says in the lock file that it has the lock: a worker, or a child of one."""
+        pid = holder(self._lock_file)
+        with suppress(ProcessLookupError):
+            if pid is not None and os.getsid(pid) in {worker.pid for worker in workers}:
+                return pid
+        return None
+
+
+def delete_lock(lock_file: Path, log: Log) -> None:
+    """Delete the lock file, whoever holds it."""
+    with suppress(FileNotFoundError):
+        lock_file.unlink()
+        log.write(Kind.FAULT, name="delete_lock", target=lock_file.name)

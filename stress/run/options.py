@@ -1,0 +1,106 @@
+"""The command line of the stress run: tiers, and what overrules them."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stress.run.plan import KINDS, Plan
+
+FAULTS = {"kill_every": 0.5, "stop_every": 2.0, "cancel_every": 0.2, "fork_every": 3.0}
+OTHERS = {"foreign": 2, "ending": 1, "signals": 1, "watching": 2, "jobs": 1, "pages": 2, "threads": 1, "observing": 1}
+TIERS: dict[str, dict[str, Any]] = {
+    "quick": {"processes": 4, "tasks": 8, "seconds": 20.0, **FAULTS, **OTHERS},
+    "run": {"processes": 16, "tasks": 20, "seconds": 300.0, **FAULTS, **OTHERS},
+    "soak": {"processes": 16, "tasks": 20, "seconds": 120.0, **FAULTS, **OTHERS},
+}
+"""What is done if nothing else is said. The seconds of a soak are those of one of its rounds."""
+HELP = {
+    "processes": "worker processes",
+    "tasks": "tasks or threads in each",
+    "seconds": "how long to hammer; in a soak, in each round",
+    "seed": "for all random choices",
+    "kill_every": "mean seconds between two killed workers; 0, here and below: never",
+    "stop_every": "mean seconds between two stopped processes, often the one that holds the lock",
+    "cancel_every": "mean seconds between two cancelled calls in each event loop",
+    "fork_every": "mean seconds between two forked children in each worker",
+    "delete_lock_every": "mean seconds between two deletions of the lock file; not with foreign processes",
+    "foreign": "processes that know no more than filelock and json",
+    "ending": "processes that start programs which are ended in the middle of everything, and save in that moment",
+    "signals": "processes whose blocking calls are hit by signals",
+    "watching": "processes whose threads and event loops watch a file of many pages",
+    "jobs": "processes whose keys come and go, by the ten thousand",
+    "pages": "processes that change a file of many pages, and are killed now and then",
+    "threads": "processes whose threads hammer a file through contexts of their own and shared ones",
+    "observing": "processes that watch every file, and write nothing",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user wants."""
+
+    plan: Plan
+    directory: Path | None
+    """Where to make the run's directory."""
+    keep: bool
+    quiet: bool
+    report: Path | None
+    hours: float | None
+    """How long a soak is to last; `None` if it is a single run."""
+    resume: Path | None
+
+
+def parse(arguments: list[str] | None = None) -> Options:
+    """Return what the command line says; end the process if it says nonsense."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stress",
+        description="Hammers one file from many processes, and checks every acknowledged operation."
+        " Exits with 0 if nothing was lost, 1 if something was, 2 if nothing was shown.",
+    )
+    parser.add_argument(
+        "--tier",
+        choices=TIERS,
+        default="run",
+        help="quick: well under a minute; run: five minutes; soak: rounds for hours (default: %(default)s)",
+    )
+    for name, text in HELP.items():
+        number = int if name in ("processes", "tasks", "seed", *KINDS) else float
+        defaults = ", ".join(f"{tier} {values[name]:g}" for tier, values in TIERS.items() if name in values)
+        parser.add_argument(_flag(name), type=number, help=f"{text} ({defaults})" if defaults else text)
+    parser.add_argument("--hours", type=float, help="how long a soak lasts (default: until it is interrupted)")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the soak that left this directory")
+    parser.add_argument("--dir", type=Path, help="where to make the run's directory (default: where temporaries go)")
+    parser.add_argument("--keep", action="store_true", help="keep the run's directory even if nothing was lost")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write a page about the run, whatever its end")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    options = parser.parse_args(arguments)
+
+    values = {"seed": random.randrange(10**6), "delete_lock_every": 0.0, **TIERS[options.tier]}
+    values |= {name: value for name in HELP if (value := getattr(options, name)) is not None}
+    if min(values["processes"], values["tasks"], values["seconds"]) <= 0:
+        parser.error("there have to be processes, tasks and seconds")
+    if min(values.values()) < 0:
+        parser.error("nothing can be negative")
+    if values["delete_lock_every"] and values["foreign"]:
+        parser.error("a plain filelock user cannot notice that the lock file was deleted: say --foreign 0")
+    for directory in filter(None, (options.dir, options.resume)):
+        if not directory.is_dir():
+            parser.error(f"no directory: {directory}")
+    soaks = options.tier == "soak" or options.resume is not None
+    return Options(
+        plan=Plan(**values),
+        directory=options.dir,
+        keep=options.keep,
+        quiet=options.quiet,
+        report=options.report,
+        hours=(options.hours or float("inf")) if soaks else None,
+        resume=options.resume,
+    )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

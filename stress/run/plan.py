@@ -1,0 +1,64 @@
+"""The plan of a run: how many processes of each kind, for how long, and what is done to hurt them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+KINDS = ("foreign", "ending", "signals", "watching", "jobs", "pages", "threads", "observing")
+"""The children besides the reader and the workers: modules, each with a workload and an option of its name."""
+MORTAL = ("pages",)
+"""Those of them that are killed now and then, like workers."""
+LAST = "observing"
+"""The kind that is stopped when all others have ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the user asked for."""
+
+    processes: int
+    tasks: int
+    """Tasks, or threads, in each process."""
+    seconds: float
+    seed: int
+    kill_every: float
+    """Mean seconds from one kill to the next; 0 for none."""
+    stop_every: float = 0.0
+    """Mean seconds from one stopped process to the next."""
+    cancel_every: float = 0.0
+    """Mean seconds from one cancelled call to the next, in each event loop."""
+    fork_every: float = 0.0
+    """Mean seconds from one forked child to the next, in each worker."""
+    delete_lock_every: float = 0.0
+    """Mean seconds from one deletion of the lock file to the next."""
+    foreign: int = 0
+    """Processes that know no more than `filelock` and `json`."""
+    ending: int = 0
+    """Processes that start programs which end in the middle of everything, after a last save."""
+    signals: int = 0
+    """Processes whose blocking calls are interrupted by signals."""
+    watching: int = 0
+    """Processes whose threads and event loops watch a file of many pages."""
+    jobs: int = 0
+    """Processes whose keys come and go, and whose memory must not grow with them."""
+    pages: int = 0
+    """Processes that change a file of many pages, all over it."""
+    threads: int = 0
+    """Processes whose threads hammer a file through contexts of their own and shared ones, of both faces."""
+    observing: int = 0
+    """Processes that watch every file of the run, and write nothing."""
+
+    def __str__(self) -> str:
+        """Return the command that repeats the run."""
+        return (
+            f"python -m stress --processes {self.processes} --tasks {self.tasks} --seconds {self.seconds:g}"
+            f" --seed {self.seed} --kill-every {self.kill_every:g} --stop-every {self.stop_every:g}"
+            f" --cancel-every {self.cancel_every:g} --fork-every {self.fork_every:g}"
+            f" --delete-lock-every {self.delete_lock_every:g}"
+            + "".join(f" --{kind} {getattr(self, kind)}" for kind in KINDS)
+        )
+
+    def idle(self, acknowledged: Mapping[str, int]) -> list[str]:
+        """Return the workloads that were to be done, of which nothing was acknowledged."""
+        return [name for name, number in acknowledged.items() if not number and getattr(self, name, True)]

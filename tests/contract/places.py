@@ -1,0 +1,186 @@
+"""Where the stores under test keep their state, and how to make happen there what the contract is about."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from persistent_context._stores.jsonfile.store import JsonFileStore
+from persistent_context._stores.protocol import Session, Store
+from persistent_context.errors import DurabilityUnknownError
+
+from .memorystore import MemoryStore, Place
+
+Failure = Literal["write", "durability"]
+"""What fails: writing, before others could see any of it, or making what was written survive a power loss."""
+
+
+class ContractPlace:
+    """A place at which nothing is stored yet."""
+
+    patience = 60.0
+    """How long to wait for what must come, in seconds."""
+    opens_elsewhere = ""
+    """What a program runs to have this place's store as ``store``; empty if other processes cannot have it."""
+    waits_in_vain = True
+    """Whether those who wait for a session that is lost wait in vain."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._numbers = itertools.count()
+
+    def store(self) -> Store:
+        """Return one more store at this place."""
+        raise NotImplementedError
+
+    def waiting(self) -> int:
+        """Return how many wait for a session."""
+        raise NotImplementedError
+
+    def lose_sessions(self) -> None:
+        """End all sessions, under those who have them."""
+        raise NotImplementedError
+
+    def corrupt(self) -> None:
+        """Replace the state by what is none."""
+        raise NotImplementedError
+
+    def failing(self, what: Failure) -> contextlib.AbstractContextManager[None]:
+        """Let durable commits fail for a while."""
+        raise NotImplementedError
+
+    def another(self) -> ContractPlace:
+        """Return another place of the same kind."""
+        directory = self.directory / str(next(self._numbers))
+        directory.mkdir()
+        return type(self)(directory)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait until a condition is true."""
+        deadline, tick = time.monotonic() + self.patience, threading.Event()
+        while not condition():
+            assert time.monotonic() < deadline, "it does not come"
+            tick.wait(0.001)
+
+    def start(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
+        """Call a function in another thread; for its result, wait with :meth:`result`."""
+        future: Future[Any] = Future()
+
+        def call() -> None:
+            try:
+                future.set_result(function(*arguments, **options))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=call, daemon=True).start()
+        return future
+
+    def result(self, future: Future[Any]) -> Any:
+        """Wait for the result of a call, or its error."""
+        self.until(future.done)
+        return future.result()
+
+    def granted(self, waiting: Future[Any]) -> Session:
+        """Wait for a session."""
+        session: Session | None = self.result(waiting)
+
+        assert session is not None, "it waited for nothing"
+        return session
+
+    def begin_waiting(self, store: Store, purpose: str = "test") -> Future[Any]:
+        """Begin a session in another thread, and return once it waits for its turn."""
+        before = self.waiting()
+        future = self.start(store.begin, purpose, wait=True)
+        self.until(lambda: self.waiting() > before or future.done())
+        return future
+
+
+class MemoryPlace(ContractPlace):
+    """A place in memory."""
+
+    memory: type[Place] = Place
+    kind: type[MemoryStore] = MemoryStore
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.place = self.memory()
+
+    def store(self) -> MemoryStore:
+        return self.kind(self.place)
+
+    def waiting(self) -> int:
+        return max(0, len(self.place.turns) - 1)
+
+    def lose_sessions(self) -> None:
+        self.place.lose_sessions()
+
+    def corrupt(self) -> None:
+        self.place.is_corrupt = True
+
+    @contextlib.contextmanager
+    def failing(self, what: Failure) -> Iterator[None]:
+        if what == "write":
+            self.place.plan("commit", OSError(errno.EIO, os.strerror(errno.EIO)))
+        else:
+            self.place.plan("committed", DurabilityUnknownError("it was written"))
+        yield
+
+
+class JsonFilePlace(ContractPlace):
+    """A JSON file, and its lock file."""
+
+    opens_elsewhere = (
+        "from persistent_context._stores.jsonfile.store import JsonFileStore; store = JsonFileStore(sys.argv[1])"
+    )
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.path = directory.resolve() / "state.json"
+        self._lock = self.path.with_name("state.json.lock")
+
+    def store(self) -> Store:
+        return JsonFileStore(str(self.path))
+
+    def waiting(self) -> int:
+        if not os.path.exists("/proc/locks"):
+            pytest.skip("needs /proc/locks to see who waits for a lock: run on Linux")
+        file = f":{self._lock.stat().st_ino} " if self._lock.exists() else "none"
+        with open("/proc/locks", encoding="ascii") as locks:
+            return sum("->" in line and file in line for line in locks)
+
+    def lose_sessions(self) -> None:
+        self._lock.unlink()
+
+    def corrupt(self) -> None:
+        self.path.write_text("corrupt", encoding="utf-8")
+
+    @contextlib.contextmanager
+    def failing(self, what: Failure) -> Iterator[None]:
+        if sys.platform != "linux":
+            pytest.skip("needs fsync(2) of files and directories: run on Linux")
+        sync = os.fsync
+
+        def fail(fd: int) -> None:
+            if what == "write" or stat.S_ISDIR(os.fstat(fd).st_mode):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            sync(fd)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fsync", fail)
+            yield
+
+
+PLACES: dict[str, type[ContractPlace]] = {"memory": MemoryPlace, "json": JsonFilePlace}
+"""The stores that are tested."""
