@@ -266,7 +266,7 @@ LOCKS: Final = (
         "For a moment, a new lock file can be opened by more users than the data file.",
         Promise.ACCESS,
         (Edit("lockfile", "mode = 0o600 if os.path.exists(self._data_path) else 0o666", "mode = 0o666"),),
-        (suite("lock::TestTheLockFile::test_it_is_never_open_to_more_users_than_the_file"),),
+        (suite("lockfile::TestMaking::test_it_is_never_open_to_more_users_than_the_file"),),
     ),
     Mutant(
         "lock-file-closed-to-others",
@@ -279,7 +279,7 @@ LOCKS: Final = (
                 "            pass\n",
             ),
         ),
-        (suite("files::TestModes::test_the_lock_follows_the_file"),),
+        (suite("access::TestModes::test_the_lock_follows_the_file"),),
     ),
     Mutant(
         "stranger-s-file-stamped",

@@ -147,7 +147,7 @@ STORE: Final = (
         "A context that has looked for leftovers once never looks again, though a holder has died since.",
         Promise.CLOBBERED,
         (Edit("store", "            if held.holder_crashed or not", "            if not"),),
-        (suite("store::TestLeftovers"),),
+        (suite("names::TestLeftovers"),),
     ),
     Mutant(
         "leftover-of-another-user-fails",
@@ -280,6 +280,6 @@ STORE: Final = (
                 "        return process[1] == start\n",
             ),
         ),
-        (suite("lock::TestAZombie::test_it_is_not_shown_for_the_holder"),),
+        (suite("stamp::TestAZombie::test_it_is_not_shown_for_the_holder"),),
     ),
 )

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -16,26 +15,6 @@ from persistent_context._stores.jsonfile import flock as _flock
 from persistent_context._stores.jsonfile import lock as _lock
 from persistent_context._stores.jsonfile import opening as _opening
 from persistent_context._stores.jsonfile import syncing as _syncing
-
-
-@pytest.fixture
-def steps(monkeypatch, tmp_path):
-    """Record the steps of a write, which are done for real."""
-    recorded = []
-
-    def record(name, function):
-        def recording(*args, **options):
-            what = args[0] if isinstance(args[0], int) else str(args[0])
-            if isinstance(what, int):
-                what = os.readlink(f"/proc/self/fd/{what}") if sys.platform == "linux" else "?"
-            recorded.append((name, what if os.path.isdir(what) else os.path.splitext(what)[1]))
-            return function(*args, **options)
-
-        return recording
-
-    for name in ("write", "fsync", "replace"):
-        monkeypatch.setattr(os, name, record(name, getattr(os, name)))
-    return recorded
 
 
 def on(monkeypatch, platform):

@@ -5,17 +5,13 @@ import errno
 import json
 import os
 import stat
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import filelock
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from contract.memorystore import Gate, MemoryStore
-
 from persistent_context import (
     DurabilityUnknownError,
     LockLostError,

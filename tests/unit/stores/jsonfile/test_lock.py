@@ -1,4 +1,4 @@
-"""The lock between processes, from within: how a wait ends, what survives an error, and who counts as alive."""
+"""The lock between processes, from within: how a wait ends, what survives an error, and what a hold leaves open."""
 
 import asyncio
 import errno
@@ -6,17 +6,15 @@ import gc
 import json
 import os
 import signal
-import stat
 import sys
 import threading
 import time
 
 import pytest
 
-from persistent_context import LockTimeoutError, PersistentContext, SyncPersistentContext
+from persistent_context import PersistentContext, SyncPersistentContext
 from persistent_context._stores.jsonfile import flock as _flock
 from persistent_context._stores.jsonfile import lock as _lock
-from persistent_context._stores.jsonfile import stamp as _stamp
 from persistent_context._stores.jsonfile.lock import FileLock
 from persistent_context._stores.jsonfile.store import JsonFileStore
 
@@ -98,24 +96,6 @@ def is_free(path):
     if held:
         held.release()
     return held is not None
-
-
-@pytest.fixture
-def created(monkeypatch):
-    """The mode with which each file is made, by the end of its name, in a process that lets in everybody it may."""
-    modes = {}
-    real = os.open
-
-    def recording(path, flags, mode=0o777, **options):
-        fd = real(path, flags, mode, **options)
-        if flags & os.O_CREAT:
-            modes[os.path.splitext(path)[1]] = stat.S_IMODE(os.fstat(fd).st_mode)
-        return fd
-
-    monkeypatch.setattr(os, "open", recording)
-    mask = os.umask(0)
-    yield modes
-    os.umask(mask)
 
 
 def stored(path):
@@ -374,86 +354,7 @@ class TestASignalHandler:
         assert [True, True] == taken
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="/proc tells a zombie from the living")
-class TestAZombie:
-    @pytest.fixture
-    def zombie(self, path, hold_transaction):
-        """A process that was killed while it held the lock, and that its parent has not noticed yet."""
-        held = hold_transaction(path)
-        os.kill(held.pid, signal.SIGKILL)
-        os.waitid(os.P_PID, held.pid, os.WEXITED | os.WNOWAIT)
-        return held.pid
-
-    def test_it_is_not_shown_for_the_holder(self, path, zombie, hold):
-        """What a zombie left in the lock file says nothing of who has the lock now."""
-        ctx = SyncPersistentContext.create(path, lock_timeout=0)
-        with hold(path):
-            holder = ctx.lock_holder()
-            with pytest.raises(LockTimeoutError) as caught:
-                ctx.incr("n")
-
-        assert (None, None) == (holder.pid, caught.value.holder.pid)
-
-    def test_one_of_another_user_is_dead_too(self, zombie, monkeypatch):
-        """Not even a process that may not be sent a signal is taken for alive."""
-
-        def refuse(pid, number):
-            raise PermissionError
-
-        monkeypatch.setattr(os, "kill", refuse)
-
-        assert not _stamp._is_alive(zombie, _stamp._process(zombie)[1])
-
-
-class TestWindows:
-    def test_no_process_is_sent_a_signal(self, monkeypatch):
-        """Signal 0, which only asks elsewhere, is Ctrl-C there."""
-        monkeypatch.setattr(_stamp, "_process", lambda pid: None)
-        monkeypatch.setattr(os, "kill", None)
-        monkeypatch.setattr(os, "name", "nt")
-
-        assert not _stamp._is_alive(os.getpid(), None)
-
-
 class TestTheLockFile:
-    def test_without_proc_a_process_is_asked_for_by_a_signal(self, monkeypatch):
-        """Where nothing tells when a process began, a pid that nobody has is dead, and any other one lives."""
-        monkeypatch.setattr(_stamp, "_process", lambda pid: None)
-        monkeypatch.setattr(os.path, "exists", lambda path: False)
-
-        def answer(pid, number):
-            if pid == 1:
-                raise PermissionError
-            if pid == 2:
-                raise ProcessLookupError
-
-        monkeypatch.setattr(os, "kill", answer)
-
-        assert [True, False, True] == [_stamp._is_alive(pid, None) for pid in (1, 2, 3)]
-
-    def test_without_proc_nothing_tells_one_numbering_of_processes_from_another(self, monkeypatch):
-        """On a system that has no /proc the stamp says less, and the lock works."""
-
-        def fail(path):
-            raise FileNotFoundError(path)
-
-        monkeypatch.setattr(os, "readlink", fail)
-
-        assert _stamp._pid_space() is None
-
-    def test_a_lock_file_that_another_process_makes_at_the_same_moment_is_the_one(self, tmp_path, monkeypatch):
-        """Of two processes that find no lock file, both take the one that the faster of them made."""
-        path, real = tmp_path / "state.json", os.open
-
-        def too_late(name, flags, mode=0o777, **options):
-            if str(name).endswith(".lock") and flags & os.O_EXCL:
-                os.close(real(name, flags, mode))
-            return real(name, flags, mode, **options)
-
-        monkeypatch.setattr(os, "open", too_late)
-
-        assert 1 == SyncPersistentContext(path).incr("n")
-
     def test_a_forked_child_that_holds_nothing_releases_nothing(self, tmp_path):
         """Releasing what is not held is no error, and no other's loss."""
         path = tmp_path / "state.json"
@@ -463,14 +364,6 @@ class TestTheLockFile:
         held.release()
 
         assert 1 == SyncPersistentContext(path).incr("n")
-
-    def test_it_is_never_open_to_more_users_than_the_file(self, path, created):
-        """From its first moment on, nobody can lock who could not write the file."""
-        path.write_text("{}", encoding="utf-8")
-        path.chmod(0o600)
-        SyncPersistentContext(path).incr("n")
-
-        assert 0o600 == created[".lock"]
 
     def test_a_deleted_one_that_was_waited_for_is_no_lock(self, path, hold, queued):
         """A transaction whose lock file is deleted while it waits has its turn under the new one, and commits."""

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import stat
 import sys
 
 import pytest
@@ -46,6 +47,32 @@ def is_locked(path):
     if held:
         held.release()
     return held is None
+
+
+@pytest.fixture
+def lock(path):
+    """The lock of the test's file."""
+    one = FileLock(f"{path}.lock", str(path))
+    yield one
+    one._files.close_all()
+
+
+@pytest.fixture
+def created(monkeypatch):
+    """The mode with which each file is made, by the end of its name, in a process that lets in everybody it may."""
+    modes = {}
+    real = os.open
+
+    def recording(path, flags, mode=0o777, **options):
+        fd = real(path, flags, mode, **options)
+        if flags & os.O_CREAT:
+            modes[os.path.splitext(path)[1]] = stat.S_IMODE(os.fstat(fd).st_mode)
+        return fd
+
+    monkeypatch.setattr(os, "open", recording)
+    mask = os.umask(0)
+    yield modes
+    os.umask(mask)
 
 
 class TestTheKeptFile:
@@ -112,3 +139,26 @@ class TestTheKeptFile:
             os.kill(child, signal.SIGKILL)
 
         assert (True, False) == (before, after)
+
+
+class TestMaking:
+    def test_a_lock_file_that_another_process_makes_at_the_same_moment_is_the_one(self, tmp_path, monkeypatch):
+        """Of two processes that find no lock file, both take the one that the faster of them made."""
+        path, real = tmp_path / "state.json", os.open
+
+        def too_late(name, flags, mode=0o777, **options):
+            if str(name).endswith(".lock") and flags & os.O_EXCL:
+                os.close(real(name, flags, mode))
+            return real(name, flags, mode, **options)
+
+        monkeypatch.setattr(os, "open", too_late)
+
+        assert 1 == SyncPersistentContext(path).incr("n")
+
+    def test_it_is_never_open_to_more_users_than_the_file(self, path, created):
+        """From its first moment on, nobody can lock who could not write the file."""
+        path.write_text("{}", encoding="utf-8")
+        path.chmod(0o600)
+        SyncPersistentContext(path).incr("n")
+
+        assert 0o600 == created[".lock"]

@@ -27,14 +27,6 @@ from persistent_context._stores.jsonfile.access import Access
 from persistent_context._stores.jsonfile.lock import HeldLock
 from persistent_context._stores.jsonfile.store import JsonFileStore
 
-DIE_BEFORE_THE_RENAME = """
-import os, signal, sys
-from persistent_context import SyncPersistentContext
-
-sys.addaudithook(lambda event, arguments: event == "os.rename" and os.kill(os.getpid(), signal.SIGKILL))
-SyncPersistentContext(sys.argv[1]).incr("n")
-"""
-
 PRINT_WITH_CLOSED_STREAMS = """
 import os, sys
 from persistent_context import SyncPersistentContext
@@ -344,19 +336,6 @@ class TestALook:
             Access.of(str(path))
 
         assert not path.exists()
-
-
-class TestLeftovers:
-    def test_one_of_a_holder_that_crashed_is_removed_by_who_has_looked_before(self, path, spawn):
-        """A context that has been at work for long removes what others leave who are killed meanwhile."""
-        ctx = SyncPersistentContext.create(path)
-        ctx.incr("n")
-        child = spawn(DIE_BEFORE_THE_RENAME, path)
-        child.process.wait()
-        left = temporaries(path)
-        ctx.incr("n")
-
-        assert (1, [], {"n": 2}) == (len(left), temporaries(path), stored(path))
 
 
 class TestLinks:

@@ -1,0 +1,86 @@
+"""Who holds the lock, by its stamp: only what is known to live is shown, and asking harms nobody."""
+
+import os
+import signal
+
+import pytest
+
+from persistent_context import LockTimeoutError, SyncPersistentContext
+from persistent_context._stores.jsonfile import stamp as _stamp
+from persistent_context._stores.jsonfile.lock import FileLock
+
+
+@pytest.fixture
+def lock(path):
+    """The lock of the test's file."""
+    one = FileLock(f"{path}.lock", str(path))
+    yield one
+    one._files.close_all()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="/proc tells a zombie from the living")
+class TestAZombie:
+    @pytest.fixture
+    def zombie(self, path, hold_transaction):
+        """A process that was killed while it held the lock, and that its parent has not noticed yet."""
+        held = hold_transaction(path)
+        os.kill(held.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, held.pid, os.WEXITED | os.WNOWAIT)
+        return held.pid
+
+    def test_it_is_not_shown_for_the_holder(self, path, zombie, hold):
+        """What a zombie left in the lock file says nothing of who has the lock now."""
+        ctx = SyncPersistentContext.create(path, lock_timeout=0)
+        with hold(path):
+            holder = ctx.lock_holder()
+            with pytest.raises(LockTimeoutError) as caught:
+                ctx.incr("n")
+
+        assert (None, None) == (holder.pid, caught.value.holder.pid)
+
+    def test_one_of_another_user_is_dead_too(self, zombie, monkeypatch):
+        """Not even a process that may not be sent a signal is taken for alive."""
+
+        def refuse(pid, number):
+            raise PermissionError
+
+        monkeypatch.setattr(os, "kill", refuse)
+
+        assert not _stamp._is_alive(zombie, _stamp._process(zombie)[1])
+
+
+class TestWindows:
+    def test_no_process_is_sent_a_signal(self, monkeypatch):
+        """Signal 0, which only asks elsewhere, is Ctrl-C there."""
+        monkeypatch.setattr(_stamp, "_process", lambda pid: None)
+        monkeypatch.setattr(os, "kill", None)
+        monkeypatch.setattr(os, "name", "nt")
+
+        assert not _stamp._is_alive(os.getpid(), None)
+
+
+class TestWithoutProc:
+    def test_without_proc_a_process_is_asked_for_by_a_signal(self, monkeypatch):
+        """Where nothing tells when a process began, a pid that nobody has is dead, and any other one lives."""
+        monkeypatch.setattr(_stamp, "_process", lambda pid: None)
+        monkeypatch.setattr(os.path, "exists", lambda path: False)
+
+        def answer(pid, number):
+            if pid == 1:
+                raise PermissionError
+            if pid == 2:
+                raise ProcessLookupError
+
+        monkeypatch.setattr(os, "kill", answer)
+
+        assert [True, False, True] == [_stamp._is_alive(pid, None) for pid in (1, 2, 3)]
+
+    def test_without_proc_nothing_tells_one_numbering_of_processes_from_another(self, monkeypatch):
+        """On a system that has no /proc the stamp says less, and the lock works."""
+
+        def fail(path):
+            raise FileNotFoundError(path)
+
+        monkeypatch.setattr(os, "readlink", fail)
+
+        assert _stamp._pid_space() is None
