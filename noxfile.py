@@ -137,7 +137,7 @@ def minimums(session: nox.Session) -> None:
     """Test with the lowest allowed versions of the dependencies, on the oldest Python installed."""
     lowest = [re.sub(r">=", "==", requirement) for requirement in PYPROJECT["project"]["dependencies"]]
     session.install(".", *lowest, *groups("test"))
-    run_pytest(session, *(session.posargs or ("--part", "tests/unit/model", "tests/unit/api")))
+    run_pytest(session, *(session.posargs or ("--part", "tests/unit")))
 
 
 @nox.session(python=NEWEST, default=False)

@@ -28,7 +28,7 @@ settings.load_profile("no-times")  # a busy machine is no failure
 IMPORT_ROOT = Path(persistent_context.__file__).resolve().parent.parent
 OPEN_FILES = Path("/proc/self/fd")
 LARGE = 5  # cases of one test
-LONG = {"test_big_files.py", "test_cli.py", "test_docs.py", "test_examples.py", "test_plugin.py"}
+LONG = {f"test_{name}.py" for name in ("big_files", "demo", "docs", "doctor", "examples", "main", "plugin")}
 
 HOLD_AS_A_FOREIGN_PROGRAM = """
 import sys

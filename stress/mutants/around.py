@@ -101,7 +101,7 @@ AROUND: Final = (
                 "    return json.dumps(value, ensure_ascii=False)\n",
             ),
         ),
-        (suite("cli::TestReading::test_no_terminal_obeys_a_value"),),
+        (suite("main::TestReading::test_no_terminal_obeys_a_value"),),
     ),
     Mutant(
         "async-factory-not-cancelled",

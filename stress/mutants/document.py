@@ -144,7 +144,7 @@ DOCUMENT: Final = (
             ),
             Edit("parse", "    except TooManyDigitsError:\n        raise\n", ""),
         ),
-        (suite("bad_documents::TestAnIntegerThatIsTooLong::test_it_is_found_where_the_rest_is_known"),),
+        (suite("readable_documents::TestAnIntegerThatIsTooLong::test_it_is_found_where_the_rest_is_known"),),
     ),
     Mutant(
         "long-integers-written",

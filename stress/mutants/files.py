@@ -162,7 +162,7 @@ FILES: Final = (
         "A file that repeats keys is overwritten without a copy of what it was.",
         Promise.CLOBBERED,
         (Edit("store", "            if self.snapshot.repeats:\n", "            if False:\n"),),
-        (suite("bad_documents::TestDuplicateKeys::test_the_original_is_kept_aside_when_it_is_overwritten"),),
+        (suite("readable_documents::TestDuplicateKeys::test_the_original_is_kept_aside_when_it_is_overwritten"),),
     ),
     Mutant(
         "symlink-replaced",
@@ -209,7 +209,7 @@ FILES: Final = (
         "The temporary has always the same name, which anybody can plant a file under.",
         Promise.ACCESS,
         (Edit("names", "os.urandom(8).hex()", "bytes(8).hex()"),),
-        (suite("bad_places::TestTemporaryFiles::test_names_are_random_and_short_lived"),),
+        (suite("planted_files::TestTemporaryFiles::test_names_are_random_and_short_lived"),),
     ),
     Mutant(
         "no-o-excl",

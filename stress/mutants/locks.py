@@ -80,7 +80,7 @@ LOCKS: Final = (
                 "            unlock(file.fd)\n            os.unlink(self.path)\n        except ",
             ),
         ),
-        (suite("bad_places::TestTheKindOfTheLockFile::test_it_is_never_deleted"),),
+        (suite("planted_files::TestTheKindOfTheLockFile::test_it_is_never_deleted"),),
     ),
     Mutant(
         "deleted-lock-file-taken-for-the-lock",
@@ -239,7 +239,7 @@ LOCKS: Final = (
         "A process that is dead is shown as the holder.",
         Promise.STARVES,
         (Edit("stamp", "    if verified and not _is_alive(pid, start):\n        return nobody\n", ""),),
-        (suite("bad_places::TestTheContentOfTheLockFile::test_a_stamp_of_somebody_who_was_killed"),),
+        (suite("planted_files::TestTheContentOfTheLockFile::test_a_stamp_of_somebody_who_was_killed"),),
     ),
     Mutant(
         "holder-asked-once",
@@ -259,7 +259,7 @@ LOCKS: Final = (
                 "        flags = os.O_RDWR | NO_WAIT\n",
             ),
         ),
-        (suite("bad_places::TestTheKindOfTheLockFile::test_a_link_is_never_followed[async-a file-incr]", limit=10),),
+        (suite("planted_files::TestTheKindOfTheLockFile::test_a_link_is_never_followed[async-a file-incr]", limit=10),),
     ),
     Mutant(
         "lock-file-open-to-all",
@@ -286,6 +286,6 @@ LOCKS: Final = (
         "A file that was put under the lock file's name by a hard link is written to.",
         Promise.ACCESS,
         (Edit("lock", "status.st_nlink == 1  #", "True  #"),),
-        (suite("bad_places::TestTheKindOfTheLockFile::test_a_hard_link_changes_nobody_s_file"),),
+        (suite("planted_files::TestTheKindOfTheLockFile::test_a_hard_link_changes_nobody_s_file"),),
     ),
 )

@@ -71,14 +71,14 @@ MEMORY: Final = (
         "NaN is written as null, and comes back as None.",
         Promise.FAILURE,
         (Edit("values", 'text != b"null" or value is None', "True"),),
-        (suite("values::TestSaveRefuses::test_at_the_top_too[async-NaN]"),),
+        (suite("refused_values::TestSaveRefuses::test_at_the_top_too[async-NaN]"),),
     ),
     Mutant(
         "unequal-values-accepted",
         "Tuples, sets, dates and what stands in them are written as something else.",
         Promise.FAILURE,
         (Edit("values", "text) and decode(text) == value", "text)"),),
-        (suite("values::TestSaveRefuses::test_at_the_top_too[async-tuple]"),),
+        (suite("refused_values::TestSaveRefuses::test_at_the_top_too[async-tuple]"),),
     ),
     Mutant(
         "memory-not-written-to-a-missing-file",

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md"))}
 RUN_ELSEWHERE = {
-    "cli.md": "cli/test_cli.py",
+    "cli.md": "cli/test_main.py",
     "observability.md": "unit/test_metrics.py",
     "pytest.md": "plugin/test_plugin.py",
     "tasks.md": "unit/test_runtime.py",

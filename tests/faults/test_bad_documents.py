@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import glob
-import inspect
 import json
 import logging
 import os
@@ -13,7 +11,7 @@ import stat
 import subprocess
 import tempfile
 import threading
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,63 +21,16 @@ from filelock import FileLock
 from persistent_context import (
     MISSING,
     LockTimeoutError,
-    PersistentContext,
     SyncPersistentContext,
-    TooManyDigitsError,
 )
+from stories import SyncFace, done, either_face, transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+
+face = either_face
 
 NOBODY = 65534
-
-
-# ---------------------------------------- the two faces
-
-
-class AsyncFace:
-    """The awaited face: a story runs on an event loop."""
-
-    context = PersistentContext
-
-    @staticmethod
-    def run(story: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run(story)
-
-
-class SyncFace:
-    """The face without a loop: the same story runs through in one go, for nothing in it suspends."""
-
-    context = SyncPersistentContext
-
-    @staticmethod
-    def run(story: Coroutine[Any, Any, Any]) -> Any:
-        try:
-            story.send(None)
-        except StopIteration as stop:
-            return stop.value
-        story.close()
-        pytest.fail("the face without a loop suspended")
-
-
-@pytest.fixture(params=[AsyncFace, SyncFace], ids=["async", "sync"])
-def face(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
-async def done(result: Any) -> Any:
-    """Await what the awaited face returns, pass through what the other one returns."""
-    return await result if inspect.isawaitable(result) else result
-
-
-@asynccontextmanager
-async def transaction(ctx: Any) -> AsyncIterator[Any]:
-    if isinstance(ctx, SyncPersistentContext):
-        with ctx.transaction() as tx:
-            yield tx
-    else:
-        async with ctx.transaction() as tx:
-            yield tx
 
 
 # ---------------------------------------- the documents
@@ -614,217 +565,6 @@ class TestOneBadLineInALargeFile:
         assert whole == memory
         assert expected == {key: memory[key] for key in expected}
         assert [] == asides(path)
-
-
-# ---------------------------------------- valid, and not to be read
-
-LONG_INTEGERS: dict[str, bytes] = {
-    "4,301 digits": b"9" * 4301,
-    "-4,301 digits": b"-" + b"9" * 4301,
-    "5,000 digits nested": b'{"b": [-' + b"9" * 5000 + b"]}",
-    "100,000 digits": b"1" * 100_000,
-}
-
-
-@pytest.mark.parametrize("name", LONG_INTEGERS)
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda value: b'{"a": 1, "big": ' + value + b"}",
-        lambda value: b'{\n"a": 1,\n"big": ' + value + b"\n}\n",
-        lambda value: large(b'"big": ' + value, "middle"),
-        lambda value: large(b'"big":' + value, "last"),
-    ],
-    ids=["one line", "small", "large", "large in another layout"],
-)
-class TestAnIntegerThatIsTooLong:
-    """Whether it can be read depends on the process: such a file is valid, and may be another's to read."""
-
-    @pytest.mark.parametrize("operation", OPERATIONS)
-    def test_every_call_says_so_and_leaves_the_file_alone(
-        self, face: Any, path: Path, name: str, make: Callable[[bytes], bytes], operation: str
-    ) -> None:
-        """Nobody moves the file aside, nor writes it without the integer; the error names the file and the limit."""
-        document = make(LONG_INTEGERS[name])
-        path.write_bytes(document)
-
-        async def story() -> list[str]:
-            told = []
-            for call in (OPERATIONS[operation], lambda ctx: done(ctx.load())):
-                with pytest.raises(TooManyDigitsError, match="digits") as caught:
-                    await call(face.context(path))
-                told.append(str(caught.value))
-            return told
-
-        told = face.run(story())
-
-        assert [] == [message for message in told if str(path) not in message or "4,300" not in message]
-        assert document == path.read_bytes()
-        assert [] == asides(path)
-        assert [] == leftovers(path)
-
-    def test_it_is_found_where_the_rest_is_known(
-        self, face: Any, path: Path, name: str, make: Callable[[bytes], bytes]
-    ) -> None:
-        """A context that knew the file before somebody put the integer in keeps what it has, and works again later."""
-        before = make(b"1")
-        path.write_bytes(before)
-
-        async def story() -> None:
-            ctx = await done(face.context.create(path))
-            path.write_bytes(make(LONG_INTEGERS[name]))
-            ctx.set("fresh", 0)
-            with pytest.raises(TooManyDigitsError):
-                await done(ctx.save())
-            assert {"fresh"} == ctx.unsaved_keys()
-            path.write_bytes(before)
-            await done(ctx.save())
-
-        face.run(story())
-
-        assert {**json.loads(before), "fresh": 0} == json.loads(path.read_bytes())
-        assert [] == asides(path)
-
-
-READ_WITH_A_LIMIT = """
-import sys
-from persistent_context import SyncPersistentContext, TooManyDigitsError
-
-sys.set_int_max_str_digits(int(sys.argv[2]))
-try:
-    print(len(SyncPersistentContext.create(sys.argv[1])), SyncPersistentContext(sys.argv[1]).incr("n"))
-except TooManyDigitsError as error:
-    print(error.digits, error.limit)
-"""
-
-
-@pytest.mark.parametrize(
-    ("digits", "limit", "told"),
-    [
-        (640, 640, "2 1"),
-        (641, 640, "641 640"),
-        (4300, 0, "2 1"),
-        (4301, 0, "4301 4300"),
-        (4301, 10_000, "4301 4300"),
-    ],
-)
-def test_no_limit_of_a_process_makes_a_file_corrupt(path: Path, spawn: Any, digits: int, limit: int, told: str) -> None:
-    """A process that reads fewer digits than others says so; with one that reads more, all others still agree."""
-    document = b'{"a": {"x": -' + b"9" * digits + b'}, "b": 1}'
-    path.write_bytes(document)
-
-    assert [told] == spawn(READ_WITH_A_LIMIT, path, limit).finish()
-    assert b"9" * digits in path.read_bytes()
-    assert [] == asides(path)
-
-
-# ---------------------------------------- accepted with a word
-
-DUPLICATES: dict[str, tuple[bytes, dict[str, Any]]] = {
-    "side by side": (b'{"a": 1, "a": 2, "b": 3}', {"a": 2, "b": 3}),
-    "in our layout": (b'{\n"a": 1,\n"b": 3,\n"a": 2\n}\n', {"a": 2, "b": 3}),
-    "spelt in two ways": (b'{"a": 1, "\\u0061": 2, "b": 3}', {"a": 2, "b": 3}),
-    "with the same value": (b'{"a": 2, "b": 3, "a": 2}', {"a": 2, "b": 3}),
-    "far apart": (
-        large(b'"b": 3', "middle").replace(b"{\n", b'{\n"a": 1,\n', 1).replace(b"\n}\n", b',\n"a": 2\n}\n'),
-        {"a": 2, "b": 3, **{f"key {number:04}": "x" * 60 for number in range(2_000)}},
-    ),
-}
-
-
-@pytest.mark.parametrize("name", DUPLICATES)
-class TestDuplicateKeys:
-    def test_the_last_one_wins_with_a_warning(
-        self, face: Any, path: Path, name: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """Of a key that stands twice the last value is taken, a warning is logged, and reading changes nothing."""
-        document, expected = DUPLICATES[name]
-        path.write_bytes(document)
-
-        async def story() -> dict[str, Any]:
-            return (await done(face.context.create(path))).get_all_data()
-
-        loaded = face.run(story())
-
-        assert expected == loaded
-        assert document == path.read_bytes()
-        assert [] == asides(path)
-        assert any(path.name in message for message in warned(caplog))
-
-    @pytest.mark.parametrize("operation", ["save", "incr", "transaction"])
-    def test_the_original_is_kept_aside_when_it_is_overwritten(
-        self, face: Any, path: Path, name: str, operation: str
-    ) -> None:
-        """Before a document with a key that stands twice is overwritten, all its bytes are kept aside, as private."""
-        document, expected = DUPLICATES[name]
-        path.write_bytes(document)
-        path.chmod(0o600)
-
-        async def story() -> None:
-            ctx = await done(face.context.create(path))
-            if operation == "transaction":
-                async with transaction(ctx) as tx:
-                    tx["fresh"] = 1
-            else:
-                await OPERATIONS[operation](ctx)
-
-        face.run(story())
-        pairs = json.loads(path.read_bytes(), object_pairs_hook=list)
-
-        assert expected | {"fresh": 1} == dict(pairs)
-        assert len(expected) + 1 == len(pairs)
-        assert [document] == [aside.read_bytes() for aside in asides(path)]
-        assert [0o600] == [stat.S_IMODE(aside.stat().st_mode) for aside in asides(path)]
-        assert [] == leftovers(path)
-
-
-class TestAByteOrderMark:
-    MARK = b"\xef\xbb\xbf"
-
-    @pytest.mark.parametrize("document", [b'{"a": 1}', b'{\n"a": 1\n}\n', b' {"a": 1}'])
-    def test_it_is_accepted(self, face: Any, path: Path, document: bytes, caplog: pytest.LogCaptureFixture) -> None:
-        """A byte order mark before a good document is no reason to refuse it, and reading changes nothing."""
-        path.write_bytes(self.MARK + document)
-
-        async def story() -> dict[str, Any]:
-            return (await done(face.context.create(path))).get_all_data()
-
-        loaded = face.run(story())
-
-        assert {"a": 1} == loaded
-        assert self.MARK + document == path.read_bytes()
-        assert [] == asides(path)
-        assert [] == warned(caplog)
-
-    @pytest.mark.parametrize("operation", ["save", "incr", "transaction"])
-    def test_it_is_gone_after_the_next_write(self, face: Any, path: Path, operation: str) -> None:
-        """What is written is plain UTF-8 that `jq` and `json.load` take, with every key kept."""
-        path.write_bytes(self.MARK + b'{\n"a": 1\n}\n')
-
-        async def story() -> None:
-            ctx = await done(face.context.create(path))
-            if operation == "transaction":
-                async with transaction(ctx) as tx:
-                    tx["fresh"] = 1
-            else:
-                await OPERATIONS[operation](ctx)
-
-        face.run(story())
-
-        assert {"a": 1, "fresh": 1} == json.loads(path.read_bytes().decode("utf-8"))
-        assert [] == asides(path)
-
-    def test_a_bad_document_behind_it_is_moved_aside(self, face: Any, path: Path) -> None:
-        """A byte order mark makes no bad document good."""
-        path.write_bytes(self.MARK + b'{"a": ')
-
-        async def story() -> dict[str, Any]:
-            return (await done(face.context.create(path))).get_all_data()
-
-        loaded = face.run(story())
-
-        assert {} == loaded
-        assert [self.MARK + b'{"a": '] == [aside.read_bytes() for aside in asides(path)]
 
 
 # ---------------------------------------- where it cannot be moved

@@ -6,14 +6,12 @@ it again.
 
 import random
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("fcntl", reason="the explorer looks at the lock by flock")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package "exploring"
 
 from exploring.programs import draw
 from exploring.search import Violated, explore, sample, shrink

@@ -1,4 +1,4 @@
-"""The order of the steps of a write, and the branches for other platforms, by injected errors."""
+"""The branches for other platforms, by injected errors."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Signal handlers that strike while a blocking context looks into memory: nothing is lost, swallowed or held up."""
+"""Signal handlers that strike while a blocking context looks into memory or waits: nothing is lost or held up."""
 
 import gc
 import json

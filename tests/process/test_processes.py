@@ -1,4 +1,4 @@
-"""Many processes on one file: nothing lost, nothing torn, no lock that outlives its holder, no help from a fork."""
+"""Many processes on one file: nothing is lost or torn, and a killed one leaves a whole file and a free lock."""
 
 import asyncio
 import json

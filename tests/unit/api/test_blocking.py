@@ -1,4 +1,4 @@
-"""One blocking context shared by threads, and with a long past: it stays exact, and small."""
+"""One blocking context shared by threads: each method is atomic, and a look at it is a look at one moment."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Transactions: all or nothing, exclusive across tasks, threads, contexts and processes, on both faces."""
+"""Transactions: all or nothing, a mapping, and with them the unsaved changes of the keys that they touch."""
 
 import json
 import logging

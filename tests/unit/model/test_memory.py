@@ -1,4 +1,4 @@
-"""What a context is in memory: a mapping of live values that knows which keys are unsaved."""
+"""A context's memory: what is unsaved, what is the same value, and which objects stay the live ones."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What happens when two contexts changed the same key: mine, theirs, raise, or a function that decides."""
+"""Merging key by key: what others changed is kept, and what happens when both changed the same key."""
 
 import asyncio
 import json

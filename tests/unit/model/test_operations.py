@@ -1,4 +1,4 @@
-"""The atomic operations: incr, add, compare_and_set and mutate, alone, in groups, from many tasks and threads."""
+"""The atomic operations: incr, add, compare_and_set and mutate, alone and over unsaved changes."""
 
 import asyncio
 import enum

@@ -1,4 +1,4 @@
-"""An unsaved change goes to the file once, with the first call that takes it along: later calls build on that one."""
+"""What calls have done that memory may not know yet: an unsaved change is written once, and later calls build on it."""
 
 import asyncio
 import contextlib
