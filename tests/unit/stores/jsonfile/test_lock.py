@@ -480,6 +480,31 @@ class TestTheKeptFile:
 
         assert (True, [file]) == (file.status_at_path() is not None, list(lock._idle))
 
+    @pytest.mark.parametrize("reused", [False, True])
+    def test_a_descriptor_that_the_program_has_closed_is_not_used(self, path, lock, reused):
+        """Who closes all descriptors between two calls does no harm, nor is a file that has the number since locked."""
+        lock.acquire("test", wait=False).release()
+        (file,) = lock._files._open
+        number = file.fd
+        foreign = path.with_name("foreign")
+        foreign.write_bytes(b"")
+        os.close(number)
+        if reused:
+            other = os.open(foreign, os.O_RDWR)
+            if other != number:
+                os.dup2(other, number)
+                os.close(other)
+        held = lock.acquire("test", wait=False)
+        held.check()
+        free = is_free(path)
+        held.release()
+        lock.close()
+
+        assert (False, b"", set()) == (free, foreign.read_bytes(), lock._files._open)
+        if reused:
+            assert os.path.samestat(foreign.stat(), os.fstat(number))
+            os.close(number)
+
     @staticmethod
     def remove(path, how):
         """Remove the lock file, or put another one in its place."""
