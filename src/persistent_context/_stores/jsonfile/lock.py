@@ -170,10 +170,13 @@ class FileLock:
         self._files.close_all()
 
     def _take_file(self) -> LockFile:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self._files.open()
+        while self._idle:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                file = self._idle.pop()
+                if file.has_its_descriptor():
+                    return file
+                self._files.forget(file)
+        return self._files.open()
 
     def _keep(self, file: LockFile) -> None:
         self._idle.append(file)
