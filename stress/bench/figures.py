@@ -54,8 +54,8 @@ def _many_processes_and_tasks(table: Table) -> Iterator[Figure]:
 def _eight_processes(table: Table) -> Iterator[Figure]:
     turn = 8 * table.value(PROJECT, throughput.CYCLE.metric)
     longest = table.value(PROJECT, throughput.LONGEST_WAIT.metric)
-    yield Figure("8 processes x 1 task: rate ÷ bare floor", _advantage(table, FLOOR), 0.8)
-    yield Figure("8 processes x 1 task: rate ÷ filelock + json", _advantage(table, BY_HAND), 1.8)
+    yield Figure("8 processes x 1 task: rate ÷ bare floor", _advantage(table, FLOOR), 0.9)
+    yield Figure("8 processes x 1 task: rate ÷ filelock + json", _advantage(table, BY_HAND), 1.3)
     yield Figure("8 processes x 1 task: least ÷ most", table.value(PROJECT, throughput.FAIRNESS.metric), 0.7)
     yield _at_most("8 processes x 1 task: longest wait ÷ 8 median cycles", longest / turn, 5)
 
@@ -67,7 +67,7 @@ def _many_processes(table: Table) -> Iterator[Figure]:
 def _save(table: Table) -> Iterator[Figure]:
     time = saving.TIME.metric
     ratio = table.value(PROJECT, time) / table.value(saving.FLOOR_AND_HOP, time)
-    yield _at_most("uncontended durable save: time ÷ (bare floor + one executor hop)", ratio, 1.6)
+    yield _at_most("uncontended durable save: time ÷ (bare floor + one executor hop)", ratio, 1.3)
 
 
 def _big_stalls(table: Table) -> Iterator[Figure]:

@@ -28,7 +28,7 @@ from stress.logs.history import Log
 from stress.logs.scribe import Desk, Scribe
 
 SHORTEST_WAIT = 0.001
-LONGEST_WAIT = 4.0
+LONGEST_WAIT = 0.5
 """Seconds after which a task gives up waiting for changes, and begins anew: nothing gets lost by that."""
 LONGEST_NAP = 0.2
 """Seconds after which a watcher comes for more, at most: what it did not take meanwhile is not lost."""

@@ -61,9 +61,11 @@ def _run_once(once: deque[Callable[[], T]]) -> T | None:
 
 def _executors_work() -> bool:
     """Whether a new executor would accept a job: false at interpreter exit, or if no thread can be started."""
+    executor = ThreadPoolExecutor(1)
     try:
-        with ThreadPoolExecutor(1) as executor:
-            executor.submit(int)
+        executor.submit(int)
     except RuntimeError:
         return False
+    finally:
+        executor.shutdown(wait=False)
     return True

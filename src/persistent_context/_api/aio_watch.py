@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import Self
 
-from .._engine.worker import run_in_pool
+from .._engine.worker import start_in_pool
 from ..errors import ContextUsageError
 from ..types import Change
 from .watch import Observer, Watch
@@ -19,6 +19,7 @@ class AsyncWatch(Watch):
         super().__init__(path, observer)
         self._rung = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._looking: asyncio.Future[None] | None = None  # goes on when the call that waits for it is cancelled
 
     def __aiter__(self) -> Self:
         return self
@@ -30,8 +31,15 @@ class AsyncWatch(Watch):
         self._enter_loop(loop)
         find = partial(self._follow, partial(_ring, loop, self._rung))
         while not self._closed:
-            self._rung.clear()
-            await run_in_pool(self._observer.look, find)
+            if self._looking is None:
+                self._rung.clear()
+                self._looking = start_in_pool(self._observer.look, find)
+            looking = self._looking
+            try:
+                await asyncio.shield(looking)
+            finally:
+                if looking.done():
+                    self._looking = None
             if changes := self._observer.take_changes():
                 return changes
             await self._rung.wait()
@@ -42,7 +50,7 @@ class AsyncWatch(Watch):
             if self._loop is not None and not self._loop.is_closed():
                 msg = "this watch belongs to another event loop, which is still open; create one watch per loop"
                 raise ContextUsageError(msg).about(self._path)
-            self._loop, self._rung = loop, asyncio.Event()
+            self._loop, self._rung, self._looking = loop, asyncio.Event(), None
             self._unsubscribe()
 
     async def aclose(self) -> None:

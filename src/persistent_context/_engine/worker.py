@@ -99,11 +99,16 @@ async def run_in_pool(function: Callable[[*Ts], T], *args: *Ts) -> T:
 
     If no thread can be started, it runs here.
     """
+    return await start_in_pool(function, *args)
+
+
+def start_in_pool(function: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+    """Start what :func:`run_in_pool` runs; the future can be awaited more than once."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
     if not pool.submit(partial(_run_for, loop, future, function, args), "persistent_context"):
-        return function(*args)
-    return await future
+        _run_for(loop, future, function, args)
+    return future
 
 
 def _run_for(

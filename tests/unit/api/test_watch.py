@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -12,6 +13,7 @@ import pytest
 import watchfiles  # so that hiding it below hides no import that is under way
 
 from persistent_context import MISSING, Change, ContextUsageError, PersistentContext, SyncPersistentContext
+from persistent_context._api.watch import Observer
 from persistent_context._engine.registry import queue_of
 from persistent_context._stores.jsonfile import events as _events
 from persistent_context._stores.jsonfile import store as _store
@@ -555,6 +557,45 @@ class TestLooks:
                 SyncPersistentContext(path).incr("n")
 
                 assert {"n": Change(number or MISSING, number + 1)} == next(watch)
+
+
+class TestCallsThatAreGivenUp:
+    async def test_a_slow_reading_serves_the_next_call(self, path, monkeypatch):
+        """A call that times out leaves its reading to the next one, so that changes are seen however long one takes."""
+        ctx = await PersistentContext.create(path)
+        watch = ctx.watch()
+        await asyncio.to_thread(SyncPersistentContext(path).incr, "n")
+        go_on, looks, look = threading.Event(), [], Observer.look
+
+        def slow(observer, find):
+            looks.append(None)
+            go_on.wait(60)
+            look(observer, find)
+
+        monkeypatch.setattr(Observer, "look", slow)
+        for _ in range(20):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(watch), 0.001)
+        given_up = len(looks)
+        go_on.set()
+
+        assert (1, {"n": Change(MISSING, 1)}) == (given_up, await anext(watch))
+
+    async def test_a_reading_that_failed_meanwhile_is_told_to_the_next_call(self, path, monkeypatch):
+        """No error is lost with the call that was given up."""
+        watch = (await PersistentContext.create(path)).watch()
+        go_on = threading.Event()
+
+        def fail(store):
+            go_on.wait(60)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(_store.JsonFileStore, "snapshot", fail)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(watch), 0.001)
+        go_on.set()
+        with pytest.raises(OSError, match="Input/output error"):
+            await anext(watch)
 
 
 class TestTheAlarm:

@@ -21,7 +21,17 @@ from .access import Access
 from .flock import try_lock, unlock, wait_for_lock
 from .lockfile import LockFile, LockFiles
 from .opening import NO_FOLLOW, NO_WAIT, check_regular, open_fd, read_at, write_at
-from .stamp import EMPTY_STAMP, NEW_STAMP, STAMP_BYTES, holder_of, is_of_holder, is_stamp, stamp_for
+from .stamp import (
+    EMPTY_STAMP,
+    STAMP_BYTES,
+    UNSYNCED_STAMP,
+    VOLATILE_STAMP,
+    holder_of,
+    is_of_holder,
+    is_stamp,
+    stamp_for,
+    tells_of_promises,
+)
 
 _logger = logging.getLogger("persistent_context")
 _LOOKS: Final = (0, 0.001, 0.002, 0.004, 0.008, 0.016)
@@ -160,10 +170,13 @@ class FileLock:
         self._files.close_all()
 
     def _take_file(self) -> LockFile:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self._files.open()
+        while self._idle:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                file = self._idle.pop()
+                if file.has_its_descriptor():
+                    return file
+                self._files.forget(file)
+        return self._files.open()
 
     def _keep(self, file: LockFile) -> None:
         self._idle.append(file)
@@ -219,8 +232,14 @@ class HeldLock:
         """Whether the previous holder died holding it."""
         self.in_new_directory: Final = before != EMPTY_STAMP and not file.directory_is_durable
         """Whether the directory may not survive a power loss: no holder has recorded in the file that it synced it."""
+        self.promised = tells_of_promises(before) or not self._is_stamped
+        """Whether a call has promised, or is about to, that what is in the file survives a power loss.
+
+        A later writer then has to sync the new content, even if it promises nothing itself: the name of its file may
+        survive, and what was promised is in there.
+        """
         if self._is_stamped:
-            write_at(file.fd, 0, stamp_for(purpose))
+            write_at(file.fd, 0, stamp_for(purpose, promised=self.promised))
 
     def share(self, access: Access | None) -> None:
         """Let those who may use the data file lock it, and no one else."""
@@ -240,9 +259,14 @@ class HeldLock:
         try:
             if self._is_stamped:
                 with contextlib.suppress(OSError):  # a remaining stamp only makes the next holder look for leftovers
-                    write_at(self._file.fd, 0, NEW_STAMP if self.in_new_directory else EMPTY_STAMP)
+                    write_at(self._file.fd, 0, self._last_stamp())
         finally:
             self._lock.give_back(self._file)
+
+    def _last_stamp(self) -> bytes:
+        if not self.promised:
+            return VOLATILE_STAMP
+        return UNSYNCED_STAMP if self.in_new_directory else EMPTY_STAMP
 
     def note_durable_directory(self) -> None:
         """Note that the directory survives a power loss from now on; the next holds need not see to it."""

@@ -39,6 +39,13 @@ class LockFile:
             return None
         return status if self.fd >= 0 and os.path.samestat(status, self.status) else None
 
+    def has_its_descriptor(self) -> bool:
+        """Whether its descriptor is still that of this file: a program may have closed what it had not opened."""
+        try:
+            return os.path.samestat(os.fstat(self.fd), self.status)
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Close it; this unlocks it, unless a forked child inherited it."""
         fd, self.fd = self.fd, -1
@@ -82,6 +89,11 @@ class LockFiles:
         with fork_gate:
             self._open.discard(file)
             file.close()
+
+    def forget(self, file: LockFile) -> None:
+        """Leave a descriptor that was closed, and may be in use again, to its new owner."""
+        self._open.discard(file)
+        file.fd = -1
 
     def close_all(self) -> None:
         """Close all of them."""

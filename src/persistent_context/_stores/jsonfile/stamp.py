@@ -24,9 +24,14 @@ def _padded(content: bytes) -> bytes:
     return (_MAGIC + b" " + content + b"}").ljust(STAMP_BYTES - 1) + b"\n"
 
 
+VOLATILE_STAMP: Final = _padded(b'"volatile"')
+"""Nobody holds the lock, and no call has promised yet that anything in the file survives a power loss."""
+UNSYNCED_STAMP: Final = _padded(b'"unsynced"')
+"""A call has, but no one has recorded that the directory survives a power loss."""
 EMPTY_STAMP: Final = _padded(b"null")
-NEW_STAMP: Final = _padded(b'"new"')
-"""The empty stamp until a holder has made sure that the directory survives a power loss."""
+"""The directory does, and nobody holds the lock."""
+_WITHOUT_HOLDER: Final = frozenset({b"", VOLATILE_STAMP, UNSYNCED_STAMP, EMPTY_STAMP})
+_PROMISED: Final = b'"promised": true'
 
 
 def is_stamp(content: bytes) -> bool:
@@ -36,12 +41,25 @@ def is_stamp(content: bytes) -> bool:
 
 def is_of_holder(stamp: bytes) -> bool:
     """Whether a stamp is that of a holder who has not erased it."""
-    return stamp not in {b"", EMPTY_STAMP, NEW_STAMP}
+    return stamp not in _WITHOUT_HOLDER
 
 
-def stamp_for(purpose: str) -> bytes:
-    """Return the stamp of this process, which holds the lock from now on."""
-    return _padded(b'%s, "since": %.6f, "for": "%s"}' % (_me(os.getpid()), time.time(), purpose.encode()))
+def tells_of_promises(stamp: bytes) -> bool:
+    """Whether a call has promised that what it found or left in the file survives a power loss."""
+    return stamp in {UNSYNCED_STAMP, EMPTY_STAMP} or _PROMISED in stamp
+
+
+def stamp_for(purpose: str, *, promised: bool) -> bytes:
+    """Return the stamp of this process, which holds the lock from now on.
+
+    Args:
+        purpose: what for.
+        promised: what :func:`tells_of_promises` says of the stamp before.
+    """
+    promises = b"true" if promised else b"false"
+    return _padded(
+        b'%s, "since": %.6f, "for": "%s", "promised": %s}' % (_me(os.getpid()), time.time(), purpose.encode(), promises)
+    )
 
 
 def holder_of(stamp: bytes) -> Holder:

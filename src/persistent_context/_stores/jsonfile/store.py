@@ -156,6 +156,7 @@ class JsonFileSession:
         old = self.snapshot
         access = Access.of(self._store.path)
         self._lock.share(access)
+        self._lock.promised = self._lock.promised or durable
         if changes:
             self._replace(old.changed(changes.texts, changes.moved), access, durable=durable)
         elif durable and old.exists:  # it may have been written by someone who did not sync it
@@ -202,7 +203,7 @@ class JsonFileSession:
         try:
             if self.snapshot.repeats:
                 self._keep(durable=durable)
-            written = replace(path, new.pieces(), access, durable=durable, check=self._lock.check)
+            written = replace(path, new.pieces(), access, durable=self._lock.promised, check=self._lock.check)
         except DurabilityUnknownError:
             self._document = new
             raise

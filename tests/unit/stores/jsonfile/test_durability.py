@@ -14,6 +14,15 @@ from persistent_context import DurabilityUnknownError, SyncPersistentContext
 from persistent_context._stores.jsonfile import syncing as _syncing
 from persistent_context._stores.jsonfile.store import JsonFileStore
 
+HOLD_WITHOUT_A_PROMISE = """
+import sys
+from persistent_context import SyncPersistentContext
+
+with SyncPersistentContext(sys.argv[1], durable=False).transaction() as tx:
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
 STOP_AT_THE_FIRST_SYNC_IN_A_NEW_DIRECTORY = """
 import os, sys
 from persistent_context import SyncPersistentContext
@@ -489,3 +498,59 @@ class TestSyncing:
             ctx.save()
 
         assert ([True], {}, []) == (answers, stored(path), temporaries(path))
+
+
+class TestAVolatileCall:
+    """A call with ``durable=False`` syncs nothing, unless what it replaces was promised to survive."""
+
+    def test_it_syncs_nothing_where_nothing_was_promised(self, path, synced):
+        """Data that nobody wants to be durable costs no sync at all."""
+        ctx = SyncPersistentContext(path, durable=False)
+        for _ in range(3):
+            ctx.incr("n")
+
+        assert [] == synced
+
+    @pytest.mark.parametrize("promise", ["incr", "save", "nothing to write"])
+    def test_it_syncs_the_new_file_where_something_was(self, path, synced, promise):
+        """What a durable call has acknowledged is in the new file, whose name may survive without its content."""
+        volatile, durable = (SyncPersistentContext(path, durable=durable) for durable in (False, True))
+        volatile.incr("n")
+        if promise == "incr":
+            durable.incr("n")
+        else:
+            durable["n"] = 1 if promise == "nothing to write" else 5
+            durable.save()
+        synced.clear()
+        for _ in range(2):
+            volatile.incr("n")
+
+        assert (2, 0) == (len(synced), synced.count(str(path.parent)))
+
+    def test_a_promise_outlives_its_killed_maker(self, path, spawn, synced):
+        """Also if the next holder is killed with the lock in hand."""
+        SyncPersistentContext(path).incr("n")
+        holder = spawn(HOLD_WITHOUT_A_PROMISE, path)
+        assert "held" == holder.hear()
+        holder.kill()
+        synced.clear()
+        SyncPersistentContext(path, durable=False).incr("n")
+
+        assert 1 == len(synced)
+
+    def test_a_killed_holder_promises_nothing(self, path, spawn, synced):
+        """A file that was volatile before is so after a crash."""
+        SyncPersistentContext(path, durable=False).incr("n")
+        holder = spawn(HOLD_WITHOUT_A_PROMISE, path)
+        assert "held" == holder.hear()
+        holder.kill()
+        SyncPersistentContext(path, durable=False).incr("n")
+
+        assert [] == synced
+
+    def test_behind_foreign_content_everything_counts_as_promised(self, path, synced):
+        """A lock file that is not ours records nothing, so the new file is synced."""
+        path.with_name("state.json.lock").write_text("somebody's own", encoding="utf-8")
+        SyncPersistentContext(path, durable=False).incr("n")
+
+        assert 1 == len(synced)

@@ -79,7 +79,7 @@ def wait_for(lock):
         started.append(thread)
         thread.start()
         tick = threading.Event()
-        while lock._wait is before:
+        while lock._wait is before and thread.is_alive():
             tick.wait(0.001)
         return thread, ended
 
@@ -480,12 +480,13 @@ class TestTheKeptFile:
         lock.acquire("test", wait=False).release()
         other = FileLock(f"{path}.lock", str(path)).acquire("other", wait=False)
         self.remove(path, how)
+        rescue = threading.Timer(5, other.release)
+        rescue.start()
         held = lock.acquire("test", wait=wait)
-        held.check()
-        free = is_free(path)
-        other.release()
+        rescue.cancel()
 
-        assert (False, False) == (free, held.waited)
+        assert (False, False) == (held.waited, is_free(path))
+        held.check()
 
     def test_several_threads_leave_one(self, path, lock, hold, wait_for):
         """However many threads try while one waits, one descriptor is kept."""
@@ -508,6 +509,31 @@ class TestTheKeptFile:
         (file,) = lock._files._open
 
         assert (True, [file]) == (file.status_at_path() is not None, list(lock._idle))
+
+    @pytest.mark.parametrize("reused", [False, True])
+    def test_a_descriptor_that_the_program_has_closed_is_not_used(self, path, lock, reused):
+        """Who closes all descriptors between two calls does no harm, nor is a file that has the number since locked."""
+        lock.acquire("test", wait=False).release()
+        (file,) = lock._files._open
+        number = file.fd
+        foreign = path.with_name("foreign")
+        foreign.write_bytes(b"")
+        os.close(number)
+        if reused:
+            other = os.open(foreign, os.O_RDWR)
+            if other != number:
+                os.dup2(other, number)
+                os.close(other)
+        held = lock.acquire("test", wait=False)
+        held.check()
+        free = is_free(path)
+        held.release()
+        lock.close()
+
+        assert (False, b"", set()) == (free, foreign.read_bytes(), lock._files._open)
+        if reused:
+            assert os.path.samestat(foreign.stat(), os.fstat(number))
+            os.close(number)
 
     @staticmethod
     def remove(path, how):
