@@ -17,7 +17,7 @@ LOCKS: Final = (
         "no-file-lock",
         "The lock is taken for granted, without asking the kernel.",
         Promise.LOST,
-        (Edit("flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),),
+        (Edit("flock", "bool(_filelock().lock_descriptor(fd, blocking=False))", "True"),),
         (_INCREMENTS, _HAMMER),
     ),
     Mutant(
@@ -198,7 +198,13 @@ LOCKS: Final = (
         "closed-store-keeps-the-lock-file-open",
         "Closing a store leaves the lock file open.",
         Promise.MEMORY,
-        (Edit("lock", "        while self._idle:\n", "        while False:\n"),),
+        (
+            Edit(
+                "lock",
+                'unless it is locked."""\n        while self._idle:\n',
+                'unless it is locked."""\n        while False:\n',
+            ),
+        ),
         (suite("lockfile::TestTheKeptFile::test_it_is_closed_with_its_lock"),),
     ),
     Mutant(

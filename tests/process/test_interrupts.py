@@ -79,7 +79,7 @@ class TestInterrupts:
         try:
             other.start()
             granted.wait(20)
-            with ctx._guarded():  # as in any method that looks into memory
+            with ctx._memory.locked():  # as in any method that looks into memory
                 os.kill(os.getpid(), signal.SIGUSR1)
                 while "save" not in finished:
                     time.sleep(0.01)
@@ -261,7 +261,7 @@ class TestAWait:
     def test_a_transaction_that_got_its_turn_gives_it_back(self, tmp_path, interrupts, monkeypatch):
         """A turn that comes at the moment of the interruption does not stay taken."""
         ctx = SyncPersistentContext(tmp_path / "state.json")
-        deliver = ctx._deliver
+        deliver = ctx._calls._deliver
 
         def interrupted(requests):
             monkeypatch.undo()
@@ -269,7 +269,7 @@ class TestAWait:
             interrupts.wait(60)
             deliver(requests)
 
-        monkeypatch.setattr(ctx, "_deliver", interrupted)
+        monkeypatch.setattr(ctx._calls, "_deliver", interrupted)
         with pytest.raises(KeyboardInterrupt), ctx.transaction():
             pass
 

@@ -129,7 +129,7 @@ class TestWaiting:
 
     def test_a_call_that_began_in_time_may_take_longer_than_its_timeout(self, tmp_path, monkeypatch):
         """The timeout is for the wait: a cycle that has begun is waited for, and its result returned."""
-        monkeypatch.setattr("persistent_context._api.blocking._NAP_SECONDS", 0.02)
+        monkeypatch.setattr("persistent_context._api.blocking_calls.NAP_SECONDS", 0.02)
         ctx = SyncPersistentContext(tmp_path / "state.json", lock_timeout=0.05)
 
         def slow(value):
@@ -253,7 +253,7 @@ class TestATimeoutNeedsNobodysThreads:
         """A timeout is reported without the holder if finding out takes long, as on a file system that hangs."""
         ctx = PersistentContext(path, lock_timeout=0.05)
         release = threading.Event()
-        monkeypatch.setattr("persistent_context._api.aio._FIND_HOLDER_SECONDS", 0.05)
+        monkeypatch.setattr("persistent_context._api.aio_calls._FIND_HOLDER_SECONDS", 0.05)
         monkeypatch.setattr(JsonFileStore, "holder", lambda self, *, probe: release.wait(20) and None)
         with filelock.FileLock(f"{path}.lock"), pytest.raises(LockTimeoutError) as caught:
             await ctx.incr("n")

@@ -10,7 +10,7 @@ import filelock
 import pytest
 
 from persistent_context import ContextUsageError, PersistentContext, SyncPersistentContext
-from persistent_context._api import base as _base
+from persistent_context._api import guarded as _guarded
 
 THREADS = 6
 
@@ -280,7 +280,7 @@ class TestEventLoops:
         taken = []
 
         def function(value):
-            taken.extend(request.fail(RuntimeError("no executor")) for request in ctx._in_flight)
+            taken.extend(request.fail(RuntimeError("no executor")) for request in ctx._home.calls._in_flight)
             return 1
 
         assert (1, [False]) == (await ctx.mutate("n", function), taken)
@@ -311,11 +311,11 @@ class TestLoading:
         """A call whose result cannot be worked out fails loudly, and the next one works."""
         ctx = await PersistentContext.create(tmp_path / "state.json")
 
-        def fail(self, requests):
+        def fail(requests):
             raise MemoryError
 
         with monkeypatch.context() as broken:
-            broken.setattr(_base.BaseContext, "_arrival", fail)
+            broken.setattr(_guarded, "_arrival", fail)
             with pytest.raises(MemoryError):
                 await ctx.incr("n")
 

@@ -184,7 +184,7 @@ class TestViews:
         with hold(path):
             saving = threading.Thread(target=ctx.save)
             saving.start()
-            while not ctx._memory._writes:
+            while not ctx._memory._flights.calls():
                 pass
             ctx.load()
             loaded = dict(ctx)

@@ -13,6 +13,7 @@ import pytest
 import watchfiles  # so that hiding it below hides no import that is under way
 
 from persistent_context import MISSING, Change, ContextUsageError, PersistentContext, SyncPersistentContext
+from persistent_context._api.aio_calls import LoopCalls
 from persistent_context._api.watch import Observer
 from persistent_context._engine.registry import queue_of
 from persistent_context._stores.jsonfile import events as _events
@@ -482,17 +483,17 @@ class TestLooks:
 
         assert ({}, {"a": Change(3, 4)}) == (dropped, observer.take_changes())
 
-    async def test_an_own_write_whose_outcome_has_not_arrived_is_no_news(self, path):
+    async def test_an_own_write_whose_outcome_has_not_arrived_is_no_news(self, path, monkeypatch):
         """A watch that begins between a commit and its arrival in memory knows that the commit was our own."""
-        written, go_on = threading.Event(), threading.Event()
+        written, go_on, deliver = threading.Event(), threading.Event(), LoopCalls._deliver
 
-        class Slow(PersistentContext):
-            def _deliver(self, requests):
-                written.set()
-                go_on.wait(60)
-                super()._deliver(requests)
+        def slow(calls, requests):
+            written.set()
+            go_on.wait(60)
+            deliver(calls, requests)
 
-        ctx = await Slow.create(path)
+        monkeypatch.setattr(LoopCalls, "_deliver", slow)
+        ctx = await PersistentContext.create(path)
         call = asyncio.create_task(ctx.incr("n"))
         await asyncio.to_thread(written.wait, 60)
         observer = ctx._observer([])
@@ -702,7 +703,7 @@ class TestAnInterrupt:
 
     def test_a_wait_of_many_naps(self, path, monkeypatch):
         """A wait goes on, nap after nap, until there is something."""
-        monkeypatch.setattr("persistent_context._api.blocking._NAP_SECONDS", 0.001)
+        monkeypatch.setattr("persistent_context._api.blocking_watch.NAP_SECONDS", 0.001)
         with SyncPersistentContext.create(path).watch() as watch:
             writer = threading.Timer(0.2, SyncPersistentContext(path).incr, ["n"])
             writer.start()

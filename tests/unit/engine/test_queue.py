@@ -21,6 +21,8 @@ from persistent_context import (
     ReentrantTransactionError,
     SyncPersistentContext,
 )
+from persistent_context._api.aio_calls import LoopCalls
+from persistent_context._api.blocking_calls import BlockingCalls
 from persistent_context._engine import registry as _registry
 from persistent_context._engine.queue import CommitQueue
 from persistent_context._engine.registry import queue_of
@@ -174,7 +176,7 @@ class TestWhatIsLeftBehind:
             call.cancel()
             await asyncio.wait([call])
 
-            assert {} == ctx._in_flight
+            assert {} == ctx._home.calls._in_flight
 
     @pytest.mark.parametrize("face_name", ["async", "sync"])
     def test_calls_that_only_tried_are_not_kept(self, path, face_name):
@@ -211,11 +213,11 @@ class TestWhatIsLeftBehind:
         if face_name == "async":
             assert ContextUsageError is asyncio.run(elsewhere())
         else:
-            monkeypatch.setattr(ctx, "_attach", lambda: _raise(OSError(errno.EMFILE, "too many open files")))
+            monkeypatch.setattr(ctx._link, "find", lambda: _raise(OSError(errno.EMFILE, "too many open files")))
             with pytest.raises(OSError, match="too many"):
                 ctx.save()
 
-        assert {} == ctx._memory._writes
+        assert [] == ctx._memory._flights.calls()
 
     def test_an_error_while_waiting_is_over_with_its_cycle(self, path, monkeypatch):
         """A thread whose waiting failed is not taken to wait still: the next call has its try."""
@@ -239,9 +241,9 @@ class TestWhatIsLeftBehind:
         with filelock.FileLock(f"{path}.lock"):
             call = asyncio.create_task(ctx.incr("n"))
             await queued(path, 1)
-            (request,) = ctx._in_flight
+            (request,) = ctx._home.calls._in_flight
             call.cancel()
-            ctx._tell(request)
+            ctx._home.calls._tell(request)
             await asyncio.wait([call])
 
         assert call.cancelled()
@@ -249,7 +251,7 @@ class TestWhatIsLeftBehind:
     def test_a_transaction_that_cannot_be_opened_is_given_back(self, path, monkeypatch):
         """A turn that nobody has got, as memory ran out for one, is ended, and the file is free."""
         ctx = SyncPersistentContext(path, lock_timeout=20)
-        monkeypatch.setattr(ctx, "_transaction", lambda document: _raise(MemoryError()))
+        monkeypatch.setattr(ctx, "_workspace", lambda snapshot: _raise(MemoryError()))
         with pytest.raises(MemoryError):
             ctx.transaction().__enter__()
 
@@ -304,18 +306,18 @@ class TestATurnedLink:
         link.symlink_to("a.json")
         ctx = await PersistentContext.create(link, lock_timeout=20)
         await ctx.incr("n")
-        await ctx._driver  # which would see to the next call in the old file's queue
+        await ctx._home.calls._driver  # which would see to the next call in the old file's queue
         link.unlink()
         link.symlink_to("b.json")
         ctx["m"] = 1
-        load, run, submit = ctx._sync_load_internal, ctx._sync_save_internal, ctx._queue.submit
+        load, run, submit = ctx._sync_load_internal, ctx._sync_save_internal, ctx._link.here().submit
         queued, runs = threading.Event(), []
 
         def load_once_the_save_waits():
             queued.wait(10)
             return load()
 
-        monkeypatch.setattr(ctx._queue, "submit", lambda request: (submit(request), queued.set()))
+        monkeypatch.setattr(ctx._link.here(), "submit", lambda request: (submit(request), queued.set()))
         monkeypatch.setattr(ctx, "_sync_load_internal", load_once_the_save_waits)
         monkeypatch.setattr(ctx, "_sync_save_internal", lambda: (runs.append(True), run()))
         await asyncio.wait_for(asyncio.gather(ctx.load(), ctx.save()), 15)
@@ -337,7 +339,7 @@ class TestATurnedLink:
             callers = [threading.Thread(target=ctx.incr, args=["n"]) for ctx in (by_link, by_name)]
             for caller in callers:
                 caller.start()
-            while len(by_name._attach()._waiting) < len(callers):
+            while len(by_name._link.find()._waiting) < len(callers):
                 time.sleep(0.001)
             link.unlink()
             link.symlink_to(second)
@@ -395,7 +397,7 @@ class TestAnInterrupt:
     def test_one_more_while_it_waits_is_raised_at_the_end(self, path):
         """An exception that comes while a call is waited out is raised when that has arrived."""
         ctx = SyncPersistentContext(path)
-        request = ctx._request(Operation("save"), Request, patient=True)
+        request = ctx._calls._request(Operation("save"), Request, patient=True)
 
         class Struck:
             def acquire(self, timeout):
@@ -404,12 +406,12 @@ class TestAnInterrupt:
 
         request.waiter = Struck()
         with pytest.raises(KeyboardInterrupt):
-            ctx._wait_out(request)
+            ctx._calls._wait_out(request)
 
     def test_a_call_behind_the_transaction_that_its_thread_waits_for_is_refused(self, path, monkeypatch):
         """A handler that makes a call while its thread waits for a transaction is told so at once."""
         ctx, other = SyncPersistentContext(path, lock_timeout=20), SyncPersistentContext(path)
-        wait = SyncPersistentContext._wait
+        wait = BlockingCalls._wait
 
         def interrupted(self, queue, request, deadline):
             monkeypatch.undo()
@@ -418,7 +420,7 @@ class TestAnInterrupt:
             held.release()
             wait(self, queue, request, deadline)
 
-        monkeypatch.setattr(SyncPersistentContext, "_wait", interrupted)
+        monkeypatch.setattr(BlockingCalls, "_wait", interrupted)
         held = filelock.FileLock(f"{path}.lock")
         held.acquire()
         with ctx.transaction() as tx:
@@ -470,9 +472,9 @@ class TestOneThreadAtATime:
     def test_a_call_that_is_delivered_once_more_is_told_once(self, path):
         """A cycle that fails after it has told a call does not tell it again."""
         ctx = SyncPersistentContext(path)
-        request = ctx._request(Operation("save"), Request, patient=True)
-        ctx._deliver([request])
-        ctx._deliver([request])
+        request = ctx._calls._request(Operation("save"), Request, patient=True)
+        ctx._calls._deliver([request])
+        ctx._calls._deliver([request])
 
         assert (True, False) == (request.waiter.acquire(blocking=False), request.waiter.acquire(blocking=False))
 
@@ -557,18 +559,20 @@ class TestOneCycleAtATime:
 
 
 class TestDelivery:
-    async def test_memory_is_told_of_changes_in_the_order_in_which_they_were_made(self, path):
+    async def test_memory_is_told_of_changes_in_the_order_in_which_they_were_made(self, path, monkeypatch):
         """A call whose result is slow to arrive does not put an older value over the one of a later call."""
         arriving, overtaken = threading.Event(), threading.Event()
 
-        class SlowOnce(PersistentContext):
-            def _deliver(self, requests):
-                if not arriving.is_set():
-                    arriving.set()
-                    overtaken.wait(60)
-                super()._deliver(requests)
+        deliver = LoopCalls._deliver
 
-        ctx = SlowOnce(path)
+        def slow_once(calls, requests):
+            if not arriving.is_set():
+                arriving.set()
+                overtaken.wait(60)
+            deliver(calls, requests)
+
+        monkeypatch.setattr(LoopCalls, "_deliver", slow_once)
+        ctx = PersistentContext(path)
         first = asyncio.create_task(ctx.incr("n"))
         await asyncio.to_thread(arriving.wait)
         second = asyncio.create_task(ctx.incr("n"))

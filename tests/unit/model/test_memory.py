@@ -292,10 +292,10 @@ class TestMemory:
     def test_a_call_that_was_interrupted_before_it_was_noted_ends(self, memory):
         """A call whose key was not noted yet leaves nothing behind."""
         write = increment(memory, "a")
-        memory._flights.clear()
+        memory._flights._flights.clear()
         memory.is_over(write)
 
-        assert {} == memory._writes
+        assert [] == memory._flights.calls()
 
     def test_a_change_after_a_call_that_is_over_stays(self, memory):
         """What was set after a call was made stays, though the call is over before its outcome is taken over."""
@@ -338,14 +338,14 @@ class TestMemory:
         memory.absorb(Arrival(2, document, {}, {}, save, Differences.between(FILE, document), over=[save]))
 
         assert ({"b": 8} | ({"a": 5} if how == "set" else {}), {"a"}) == (memory.data, memory.unsaved_keys())
-        assert {} == memory._writes
+        assert [] == memory._flights.calls()
 
     def test_a_call_is_over_when_its_outcome_has_arrived(self, memory):
         """Its caller may be told later, and what another one does meanwhile does not count on it."""
         write = increment(memory, "a")
         memory.absorb(arrival(2, write, a=b"2"))
 
-        assert ({}, {}) == (memory._writes, memory._flights)
+        assert ([], []) == (memory._flights.calls(), memory._flights.keys())
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from persistent_context import MISSING, PersistentContext, SyncPersistentContext
+from persistent_context._api.aio_calls import LoopCalls
 from persistent_context._model.tracking import Own, Tracker
 from persistent_context._stores.jsonfile.document import EMPTY
 
@@ -72,17 +73,17 @@ class TestCallsMadeAtOnce:
         assert (11, 11) == (await ctx.incr("n"), await first)
         assert {"n": 11} == stored(path)
 
-    async def test_a_call_made_before_the_result_of_another_arrives_builds_on_it(self, path):
+    async def test_a_call_made_before_the_result_of_another_arrives_builds_on_it(self, path, monkeypatch):
         """What is written already, but not known in memory yet, is not written once more."""
-        written, go_on = threading.Event(), threading.Event()
+        written, go_on, deliver = threading.Event(), threading.Event(), LoopCalls._deliver
 
-        class Slow(PersistentContext):
-            def _deliver(self, requests):
-                written.set()
-                go_on.wait(60)
-                super()._deliver(requests)
+        def slow(calls, requests):
+            written.set()
+            go_on.wait(60)
+            deliver(calls, requests)
 
-        ctx = await Slow.create(path)
+        monkeypatch.setattr(LoopCalls, "_deliver", slow)
+        ctx = await PersistentContext.create(path)
         ctx.set("n", 10)
         first = asyncio.create_task(ctx.incr("n"))
         await asyncio.to_thread(written.wait, 60)
@@ -530,8 +531,8 @@ class TestReadings:
     def test_one_beside_a_commit_is_older_than_that(self, path, monkeypatch):
         """What a load read before a call of the same context wrote is not put over the result of the call."""
         ctx = SyncPersistentContext.create(path)
-        store = ctx._attach().store
-        read, overtaken = type(store).read, []
+        store = ctx._link.find().store
+        read, overtaken = type(store).snapshot, []
 
         def slow(self):
             document = read(self)
@@ -542,7 +543,7 @@ class TestReadings:
                 caller.join(60)
             return document
 
-        monkeypatch.setattr(type(store), "read", slow)
+        monkeypatch.setattr(type(store), "snapshot", slow)
         ctx.load()
 
         assert (stored(path), set()) == (dict(ctx), ctx.unsaved_keys())
@@ -551,8 +552,8 @@ class TestReadings:
         """Of two loads, what the thread has read that began later stays, though the other one is the last to end."""
         path.write_text('{"n": 1}', encoding="utf-8")
         ctx = SyncPersistentContext.create(path)
-        store = ctx._attach().store
-        read = type(store).read
+        store = ctx._link.find().store
+        read = type(store).snapshot
 
         def slow(self):
             document = read(self)
@@ -563,7 +564,7 @@ class TestReadings:
                 other.join(60)
             return document
 
-        monkeypatch.setattr(type(store), "read", slow)
+        monkeypatch.setattr(type(store), "snapshot", slow)
         ctx.load()
 
         assert 2 == ctx["n"]
@@ -615,8 +616,8 @@ class TestGrowth:
             memory.data.appended,
             memory.data.moved,
             memory._ahead,
-            memory._writes,
-            memory._flights,
+            memory._flights.calls(),
+            memory._flights.keys(),
             memory.tracker._own,
             memory.tracker._log,
         ]

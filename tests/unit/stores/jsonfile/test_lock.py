@@ -274,7 +274,7 @@ class TestWaiting:
         with hold(path):
             caller.start()
             tick = threading.Event()
-            while ctx._attach().store._lock._wait is None:
+            while ctx._link.find().store._lock._wait is None:
                 tick.wait(0.001)
         caller.join(60)
         counts.append(ctx.statistics().waits)
