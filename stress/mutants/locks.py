@@ -17,7 +17,7 @@ LOCKS: Final = (
         "no-file-lock",
         "The lock is taken for granted, without asking the kernel.",
         Promise.LOST,
-        (Edit("flock", "bool(_filelock().lock_descriptor(fd, blocking=False))", "True"),),
+        (Edit("flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),),
         (_INCREMENTS, _HAMMER),
     ),
     Mutant(

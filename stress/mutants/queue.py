@@ -31,7 +31,7 @@ QUEUE: Final = (
                 "if not (self._busy.acquire(blocking=False) or True) or not self._waiting:",
             ),
             Edit("queue", "(self._busy.locked() and not even_if_busy)", "False"),
-            Edit("flock", "bool(_filelock().lock_descriptor(fd, blocking=False))", "True"),
+            Edit("flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),
         ),
         (suite("queue::TestOneCycleAtATime", limit=15),),
     ),

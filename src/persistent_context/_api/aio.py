@@ -258,7 +258,10 @@ class PersistentContext(BaseContext):
             await executor.run(self._sync_save_internal)
 
     async def _perform(self, operation: Operation) -> Any:
-        return await self._enter_loop().calls.perform(operation, self._lock_timeout)
+        try:
+            return await self._enter_loop().calls.perform(operation, self._lock_timeout)
+        finally:
+            self._memory.note_end(operation)
 
     async def _begin_transaction(self, patience: float) -> Turn:
         turn: Turn = await self._enter_loop().calls.perform(Operation("transaction"), patience, kind=Begin)

@@ -81,15 +81,12 @@ class LoopCalls:
         If cancelled before the cycle has begun, the call is withdrawn. Afterwards, it is completed first, and then the
         cancellation propagates.
         """
-        try:
-            queue = None if self._unattached else self._link.here()
-            if queue is None:
-                queue = await self._attached()
-            request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
-            await self._submit(queue, request)
-            return await self._outcome(queue, request, patience)
-        finally:
-            self._memory.note_end(operation)
+        queue = None if self._unattached else self._link.here()
+        if queue is None:
+            queue = await self._attached()
+        request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
+        await self._submit(queue, request)
+        return await self._outcome(queue, request, patience)
 
     async def _outcome(self, queue: CommitQueue, request: Request, patience: float) -> Any:
         """Wait for a queued call, and return its result."""

@@ -1,16 +1,17 @@
 """The kernel's lock on an open file, as taken by filelock: the only module that imports filelock.
 
-It does so when the first file is locked: importing filelock takes a quarter of the time that importing asyncio takes,
-and programs that only read do not need it. filelock registers fork handlers, so no other thread may fork meanwhile.
+filelock is imported with the package, though programs that only read do not need it: it registers fork handlers, which
+an import in a worker thread could do in the middle of another thread's fork.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import threading
-from typing import Any, Final
+from typing import Final
+
+import filelock
 
 if sys.platform != "win32":  # pragma: no branch - Windows has no fcntl
     import fcntl
@@ -29,7 +30,7 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
 
 def try_lock(fd: int) -> bool:
     """Take the lock of an open file if it is free: the same lock that ``filelock.FileLock`` takes on its path."""
-    return bool(_filelock().lock_descriptor(fd, blocking=False))
+    return bool(filelock.lock_descriptor(fd, blocking=False))
 
 
 def wait_for_lock(fd: int) -> None:
@@ -39,19 +40,11 @@ def wait_for_lock(fd: int) -> None:
     no such queue, so this polls there.
     """
     if sys.platform == "win32":
-        _filelock().lock_descriptor(fd, blocking=True, poll_interval=_POLL_SECONDS)
+        filelock.lock_descriptor(fd, blocking=True, poll_interval=_POLL_SECONDS)
     else:
         fcntl.flock(fd, fcntl.LOCK_EX)
 
 
 def unlock(fd: int) -> None:
     """Release the lock of an open file."""
-    _filelock().unlock_descriptor(fd)
-
-
-@functools.cache
-def _filelock() -> Any:
-    with fork_gate:
-        import filelock  # noqa: PLC0415
-
-        return filelock
+    filelock.unlock_descriptor(fd)

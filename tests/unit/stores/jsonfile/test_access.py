@@ -178,7 +178,7 @@ class TestAccess:
             return stat(name, **options)
 
         with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
-            patch.setattr(os, "stat", fail)
+            patch.setattr(os, "lstat", fail)
             Access.of(str(path))
 
         assert not path.exists()

@@ -637,7 +637,7 @@ class TestSyncingTheDirectory:
         contexts = [await PersistentContext.create(path, durable=durable) for durable in (True, False, True)]
         with filelock.FileLock(f"{path}.lock"):
             calls = [asyncio.create_task(ctx.incr("n")) for ctx in contexts]
-            while len(contexts[0]._link.find()._waiting) < len(calls):
+            while not (queue := contexts[0]._link.here()) or len(queue._waiting) < len(calls):
                 await asyncio.sleep(0)
             failures = [_fail_to_sync]
             at_the_sync_of_the_directory(lambda: failures and failures.pop()())
