@@ -92,11 +92,9 @@ ENGINE: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "aio_calls",
-                "        try:\n            queue = None if self._unattached else self._link.here()\n"
-                "            if queue is None:\n                queue = await self._attached()\n",
-                "        queue = None if self._unattached else self._link.here()\n"
-                "        if queue is None:\n            queue = await self._attached()\n        try:\n",
+                "aio",
+                "        try:\n            return await self._enter_loop().calls.perform(",
+                "        calls = self._enter_loop().calls\n        try:\n            return await calls.perform(",
             ),
             Edit(
                 "blocking_calls",
@@ -105,7 +103,7 @@ ENGINE: Final = (
             ),
         ),
         (
-            suite("base::TestACallThatIsNotQueued::test_it_is_not_kept[async]"),
+            suite("queue::TestWhatIsLeftBehind::test_a_refused_call_is_not_kept[async]"),
             suite("base::TestACallThatIsNotQueued::test_it_is_not_kept[sync]"),
         ),
     ),
