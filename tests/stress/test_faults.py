@@ -111,7 +111,7 @@ BROKEN = {
     "a call is acknowledged while the directory is being synced": (
         "store.py",
         "            self._complete = make_name_durable\n",
-        "            self._complete = lambda *a, **k: __import__('_thread').start_new_thread(make_name_durable, a, k)\n",
+        "            self._complete = lambda *a, **k: __import__('_thread').start_new_thread(make_durable, a, k)\n",
         ["slow:lossy:async acknowledged:1", "slow:xfs:async acknowledged:1", "slow:ext4:sync acknowledged:5"],
         "the call said done",
     ),
