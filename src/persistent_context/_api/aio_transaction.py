@@ -35,8 +35,9 @@ class AsyncTransaction:
         """Wait for the turn."""
         turn = await self._begin()
         workspace = self._work(turn.snapshot)
+        transaction = Transaction(workspace)
         self._open = turn, workspace
-        return Transaction(workspace)
+        return transaction
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Commit, or discard after an exception."""

@@ -39,13 +39,14 @@ class SyncTransaction:
         try:
             turn = self._begin()
             workspace = self._work(turn.snapshot)
+            transaction = Transaction(workspace)
             self._open = turn, workspace, stay
         except BaseException:
             stay.leave()
             if turn is not None:
                 turn.abandon()
             raise
-        return Transaction(workspace)
+        return transaction
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Commit, or discard after an exception."""
