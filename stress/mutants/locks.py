@@ -181,6 +181,13 @@ LOCKS: Final = (
         (suite("lockfile::TestTheKeptFile::test_a_child_that_was_forked_between_two_holds_does_not_keep_the_lock"),),
     ),
     Mutant(
+        "idle-descriptor-of-another-file-locked",
+        "A number that the program has closed, and may have opened another file under, is taken for the lock file.",
+        Promise.LOST,
+        (Edit("lock", "                if file.has_its_descriptor():\n", "                if True:\n"),),
+        (suite("lock::TestTheKeptFile::test_a_descriptor_that_the_program_has_closed_is_not_used[True]"),),
+    ),
+    Mutant(
         "idle-descriptor-outlives-its-lock",
         "The lock file that was kept open stays open when the last context on the file is gone.",
         Promise.MEMORY,

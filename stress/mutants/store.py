@@ -8,6 +8,7 @@ from stress.mutants.model import Edit, Mutant, Promise, suite
 
 _NOTHING_TO_WRITE = "durability::TestADurableCallThatWritesNothing::"
 _NEW_DIRECTORY = "durability::TestANewDirectory::"
+_VOLATILE = "durability::TestAVolatileCall::"
 _REMOVED = "store::TestTheDirectoryIsRemoved::"
 _ABANDONED = "lock::TestAnAbandonedWait::"
 
@@ -57,10 +58,28 @@ STORE: Final = (
         "A directory in which the lock file is new is taken for durable, as if an earlier holder had synced it.",
         Promise.LOST,
         (Edit("lock", "before != EMPTY_STAMP and not", 'before not in (b"", EMPTY_STAMP) and not'),),
-        (
-            suite(_NEW_DIRECTORY + "test_one_whose_maker_does_not_care_is_synced_by_who_does"),
-            suite("durability::TestTheOrderOfTheSteps::test_new_directories_are_durable_too"),
-        ),
+        (suite("durability::TestTheOrderOfTheSteps::test_new_directories_are_durable_too"),),
+    ),
+    Mutant(
+        "volatile-call-breaks-a-promise",
+        "A volatile call replaces a file that was promised to survive by one that is not synced.",
+        Promise.LOST,
+        (Edit("store", "durable=self._lock.promised, check", "durable=durable, check"),),
+        (suite(_VOLATILE + "test_it_syncs_the_new_file_where_something_was"),),
+    ),
+    Mutant(
+        "promise-dies-with-its-holder",
+        "A holder does not record what was promised before it, so that nobody knows once it is killed.",
+        Promise.LOST,
+        (Edit("lock", "promised=self.promised))", "promised=False))"),),
+        (suite(_VOLATILE + "test_a_promise_outlives_its_killed_maker"),),
+    ),
+    Mutant(
+        "foreign-lock-file-promises-nothing",
+        "Behind a lock file that records no promises, a volatile call assumes that there were none.",
+        Promise.LOST,
+        (Edit("lock", "tells_of_promises(before) or not self._is_stamped", "tells_of_promises(before)"),),
+        (suite(_VOLATILE + "test_behind_foreign_content_everything_counts_as_promised"),),
     ),
     Mutant(
         "careless-call-vouches-for-the-directory",
