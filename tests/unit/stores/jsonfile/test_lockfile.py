@@ -19,11 +19,14 @@ from persistent_context import SyncPersistentContext
 
 ctx = SyncPersistentContext.create(sys.argv[1])
 ctx.incr("n")
+forked, tell = os.pipe()
 child = os.fork()
 if not child:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.write(tell, b".")  # what a child does after a fork is done
     os.read(0, 1)
     os._exit(0)
+os.read(forked, 1)
 with ctx.transaction():
     print(child, flush=True)
     threading.Event().wait()
