@@ -7,7 +7,6 @@ from typing import Final
 from stress.mutants.model import Edit, Mutant, Promise, faults, suite
 
 _SYNC_THE_FILE = "        if durable:\n            sync(fd)\n        check()"
-_HELD_AND_IF_SELF = "            self.held = time.monotonic() - self._since\n        if self"
 _UNKNOWN = """\
     except BaseException as error:
         raise durability_unknown(path, "the file was replaced", error) from error
@@ -46,15 +45,8 @@ FILES: Final = (
         (
             Edit(
                 "store",
-                "            self.held = time.monotonic() - self._since\n            if self",
-                _HELD_AND_IF_SELF,
-            ),
-            Edit(
-                "store",
-                "                self._complete(self._store.path, new_directory=self._lock.in_new_directory)\n"
-                "                self._lock.note_durable_directory()\n",
-                "            self._complete(self._store.path, new_directory=self._lock.in_new_directory)\n"
-                "            self._lock.note_durable_directory()\n",
+                "                if self._complete is not None:  # even",
+                "                if self._complete is not None and sys.exc_info()[0] is None:  # even",
             ),
         ),
         (suite("cycle::TestAcknowledging::test_an_error_while_the_lock_is_released_does_not_prevent_the_sync"),),
@@ -272,11 +264,19 @@ FILES: Final = (
         (
             Edit(
                 "store",
-                "            self._document = self._read_or_move_aside()\n",
+                "            self._document, self._old_fd = self._read_or_move_aside()\n",
                 "            known = self._store._known\n"
-                "            self._document = known if known.exists else self._read_or_move_aside()\n",
+                "            found = (known, None) if known.exists else self._read_or_move_aside()\n"
+                "            self._document, self._old_fd = found\n",
             ),
         ),
         (suite("merge::TestMerging::test_a_program_that_knows_nothing_of_us_is_merged_with"),),
+    ),
+    Mutant(
+        "replaced-file-stays-open",
+        "The file that was replaced is never closed: its blocks stay taken, and descriptors run out.",
+        Promise.FAILURE,
+        (Edit("store", "        if fd is not None:\n            os.close(fd)\n\n    def _keep(", "\n    def _keep("),),
+        (suite("store::TestTheReplacedFile::test_it_is_freed_when_the_call_is_over"),),
     ),
 )

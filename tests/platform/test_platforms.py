@@ -14,12 +14,13 @@ from persistent_context._stores.jsonfile import atomic as _atomic
 from persistent_context._stores.jsonfile import flock as _flock
 from persistent_context._stores.jsonfile import lock as _lock
 from persistent_context._stores.jsonfile import opening as _opening
+from persistent_context._stores.jsonfile import store as _store
 from persistent_context._stores.jsonfile import syncing as _syncing
 
 
 def on(monkeypatch, platform):
     """Have the modules believe that they run on another platform."""
-    for module in (_access, _atomic, _flock, _opening, _syncing):
+    for module in (_access, _atomic, _flock, _opening, _store, _syncing):
         monkeypatch.setattr(module, "sys", SimpleNamespace(platform=platform))
 
 
@@ -87,6 +88,22 @@ class TestWindows:
         ctx.incr("n")
 
         assert {"a": [1, "ü"], "n": 1} == SyncPersistentContext.create(tmp_path / "state.json").get_all_data()
+
+    def test_the_file_is_closed_when_it_is_replaced(self, tmp_path, monkeypatch):
+        """Windows refuses to replace an open file."""
+        path, replace, still_open = tmp_path / "state.json", os.replace, []
+        ctx = SyncPersistentContext(path)
+        ctx.incr("n")
+
+        def watched(source, target):
+            links = (f"/proc/self/fd/{descriptor}" for descriptor in os.listdir("/proc/self/fd"))
+            still_open.extend(link for link in links if os.path.exists(link) and os.path.samefile(link, target))
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", watched)
+        ctx.incr("n")
+
+        assert ([], {"n": 2}) == (still_open, SyncPersistentContext.create(path).get_all_data())
 
     def test_a_rename_is_tried_again_while_a_reader_has_the_file_open(self, tmp_path, monkeypatch):
         """WinError 5 and 32 pass, and so the rename is tried again, a bounded number of times."""

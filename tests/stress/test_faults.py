@@ -56,7 +56,7 @@ SAMPLED = [
     "error:several:sync",
 ]
 
-COMPLETE = "                self._complete(self._store.path, new_directory=self._lock.in_new_directory)\n"
+COMPLETE = "                    self._complete(self._store.path, new_directory=self._lock.in_new_directory)\n"
 SYNC = "        os.fsync(fd)\n"
 BROKEN = {
     "the file is not synced": (
@@ -125,7 +125,7 @@ BROKEN = {
     "whoever was overtaken, once unlocked, leaves the directory to the next one": (
         "store.py",
         COMPLETE,
-        f"                if self._store.snapshot() is self._document:\n    {COMPLETE}",
+        f"                    if self._store.snapshot() is self._document:\n    {COMPLETE}",
         ["pair:lossy:incr:incr overtaken:1", "pair:lossy:commit:transaction overtaken:1"],
         "the call said done to first",
     ),
@@ -250,8 +250,8 @@ BROKEN = {
     ),
     "others' changes are not read under the lock": (
         "store.py",
-        "            self._document = self._read_or_move_aside()\n",
-        "            self._document = self._store._known or self._read_or_move_aside()\n",
+        "            self._document, self._old_fd = self._read_or_move_aside()\n",
+        "            self._document, self._old_fd = self._store._known, None\n",
         ["kill:save:async flock:9", "error:save:sync fsync=EIO:9"],
         "the call said done, and the file holds",
     ),

@@ -1,6 +1,7 @@
 """The store in one JSON file: what it writes and what it leaves alone, and what may happen to the place meanwhile."""
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
@@ -24,7 +25,7 @@ from persistent_context import (
 from persistent_context._model.snapshot import Changes
 from persistent_context._stores.jsonfile import store as _store
 from persistent_context._stores.jsonfile.access import Access
-from persistent_context._stores.jsonfile.lock import HeldLock
+from persistent_context._stores.jsonfile.lock import FileLock, HeldLock
 from persistent_context._stores.jsonfile.store import JsonFileStore
 
 PRINT_WITH_CLOSED_STREAMS = """
@@ -714,6 +715,52 @@ class TestSyncingTheDirectory:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps no modes")
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc/self/fd to see what is open: run on Linux")
+class TestTheReplacedFile:
+    """Freeing its blocks takes longer than replacing it: others do not wait for that."""
+
+    def is_open(self, path):
+        """Whether this process has a file open that was at the path before."""
+        targets = []
+        for descriptor in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+                targets.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        return f"{path} (deleted)" in targets
+
+    @pytest.mark.parametrize("call", [call for call in CALLS if call != "nothing to write"])
+    def test_it_is_open_until_the_lock_is_released(self, face, path, monkeypatch, call):
+        """It is open when the lock is being released."""
+        path.write_text('{"there": 1}', encoding="utf-8")
+        give_back, found = FileLock.give_back, []
+        monkeypatch.setattr(
+            FileLock, "give_back", lambda lock, file: (found.append(self.is_open(path)), give_back(lock, file))
+        )
+        CALLS[call](face, face.open(path))
+
+        assert [True] == found
+
+    @pytest.mark.parametrize("call", CALLS)
+    def test_it_is_freed_when_the_call_is_over(self, face, path, call):
+        """Nothing stays open, though the lock file does."""
+        path.write_text('{"there": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            CALLS[call](face, ctx)
+
+        assert (False, True) == (self.is_open(path), len(os.listdir("/proc/self/fd")) <= before + 1)
+
+    def test_it_is_freed_after_an_error_as_well(self, path, at_the_sync_of_the_directory):
+        """The directory could not be synced."""
+        path.write_text('{"there": 1}', encoding="utf-8")
+        ctx = SyncPersistentContext.create(path)
+        at_the_sync_of_the_directory(_fail_to_sync)
+        with pytest.raises(DurabilityUnknownError):
+            ctx.incr("a")
+
+        assert not self.is_open(path)
+
+
 class TestAccess:
     def test_it_is_looked_at_once_a_commit(self, path, monkeypatch):
         """The temporary and the lock file are given what the file's owners, mode and list were at one moment."""
