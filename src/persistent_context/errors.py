@@ -138,3 +138,22 @@ class DurabilityUnknownError(PersistentContextError, OSError):
 
 class NotARegularFileError(PersistentContextError, OSError):
     """The JSON file or its lock file is not a regular file, but a directory, link, FIFO, socket or device."""
+
+
+class JournalVersionError(PersistentContextError):
+    """A newer version of this package wrote the journal beside the JSON file; nothing was read or written.
+
+    Attributes:
+        found: the version of its format.
+        known: the latest version that this package knows.
+    """
+
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(
+            f"the journal has format version {found}, and this version of persistent-context knows {known}: upgrade it"
+        )
+        self.found = found
+        self.known = known
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.found, self.known), self.__dict__

@@ -55,14 +55,16 @@ class Statistics:
     """What this process has done to one file so far, through all contexts on it.
 
     Attributes:
-        commits: how often the file was replaced.
+        commits: how often the file was replaced, or its journal appended to.
         operations: how many saves, atomic operations and transactions have completed, grouped into lock cycles.
         cycles: how often the lock was taken.
         waits: how many of these cycles found the lock held by another process.
         wait_seconds: time spent waiting for other processes, in seconds.
         hold_seconds: time for which the lock was held, in seconds.
-        bytes_read: bytes read from the file.
-        bytes_written: bytes written to it.
+        bytes_read: bytes read from the file and its journal.
+        bytes_written: bytes written to them.
+        journal_bytes: the size of the journal, when it was last looked at; 0 without one.
+        checkpoints: how often this process has folded the journal into the file.
     """
 
     commits: int = 0
@@ -73,3 +75,5 @@ class Statistics:
     hold_seconds: float = 0.0
     bytes_read: int = 0
     bytes_written: int = 0
+    journal_bytes: int = 0
+    checkpoints: int = 0

@@ -218,6 +218,9 @@ class MemoryStore:
         self._waiting: list[tuple[Turn, list[Turn]]] = []
         self._traffic = Traffic()
 
+    def want(self, *, journal: bool | None) -> None:
+        pass
+
     def snapshot(self) -> MemorySnapshot:
         self.place.reach("snapshot")
         with self.place.changed:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import pytest
 
+from persistent_context._stores.journal.store import JournalStore
 from persistent_context._stores.jsonfile.store import JsonFileStore
 from persistent_context._stores.protocol import Session, Store
 from persistent_context.errors import DurabilityUnknownError
@@ -182,5 +183,38 @@ class JsonFilePlace(ContractPlace):
             yield
 
 
-PLACES: dict[str, type[ContractPlace]] = {"memory": MemoryPlace, "json": JsonFilePlace}
+class JournalPlace(JsonFilePlace):
+    """A JSON file with a journal, and its lock file."""
+
+    opens_elsewhere = (
+        "from persistent_context._stores.journal.store import JournalStore; "
+        "store = JournalStore(sys.argv[1]); store.want(journal=True)"
+    )
+
+    def store(self) -> Store:
+        store = JournalStore(str(self.path))
+        store.want(journal=True)
+        return store
+
+    @contextlib.contextmanager
+    def failing(self, what: Failure) -> Iterator[None]:
+        pwrite = os.pwrite
+
+        def fail(fd: int, data: bytes, offset: int) -> int:
+            if os.readlink(f"/proc/self/fd/{fd}") == f"{self.path}.journal":
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return pwrite(fd, data, offset)
+
+        def fail_to_sync(fd: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with super().failing(what), pytest.MonkeyPatch.context() as patch:
+            if what == "write":
+                patch.setattr(os, "pwrite", fail)
+            else:
+                patch.setattr(os, "fdatasync", fail_to_sync)
+            yield
+
+
+PLACES: dict[str, type[ContractPlace]] = {"memory": MemoryPlace, "json": JsonFilePlace, "journal": JournalPlace}
 """The stores that are tested."""

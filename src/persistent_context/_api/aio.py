@@ -47,6 +47,9 @@ class PersistentContext(BaseContext):
         on_conflict: what to do with a key that another writer changed as well: ``"mine"`` (the last writer wins),
             ``"theirs"``, ``"raise"`` (:class:`ConflictError`), or ``fn(key, base, mine, theirs) -> value``, where
             ``MISSING`` means absent. The callable runs under the lock, in another thread: keep it pure and quick.
+        journal: whether changes are appended to a journal beside the file, which makes them cost what they change, and
+            not what the file holds: a property of the file, which the next call that writes sets, and which all
+            contexts on the file follow. ``None`` leaves it as it is.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -62,8 +65,9 @@ class PersistentContext(BaseContext):
         durable: bool = True,
         lock_timeout: float = 30.0,
         on_conflict: OnConflict = "mine",
+        journal: bool | None = None,
     ) -> None:
-        super().__init__(filepath, durable=durable, lock_timeout=lock_timeout, on_conflict=on_conflict)
+        super().__init__(filepath, durable=durable, lock_timeout=lock_timeout, on_conflict=on_conflict, journal=journal)
         self._lock = asyncio.Lock()
         self._home: _Home | None = None
 
@@ -189,6 +193,17 @@ class PersistentContext(BaseContext):
             OSError: as well as everything else that :meth:`save` raises.
         """
         return await self._perform(self._mutate(key, fn, default))
+
+    async def checkpoint(self) -> None:
+        """Fold the journal into the JSON file, so that programs which only read that see every change. Suspends.
+
+        Nothing is written if there is no journal, or nothing in it. Otherwise, this happens by itself when nobody has
+        written for a second, when the journal is longer than the JSON file, and when the interpreter exits.
+
+        Raises:
+            OSError: as well as everything else that :meth:`save` raises.
+        """
+        await self._perform(self._checkpoint())
 
     def transaction(self, timeout: float | None = None) -> AsyncTransaction:
         """Return a context manager for exclusive access to the file, across tasks, threads and processes.

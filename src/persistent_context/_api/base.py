@@ -11,7 +11,7 @@ from .._model import updates
 from .._model.faults import check_key
 from .._model.live import LiveDict
 from .._model.merge import OnConflict, check_policy
-from .._model.operations import Reload, Save, Update
+from .._model.operations import Checkpoint, Reload, Save, Update
 from .._model.snapshot import Snapshot
 from .._model.values import MISSING
 from .._stores.factory import locate
@@ -20,7 +20,7 @@ from ..types import Statistics
 from .guarded import GuardedMemory
 from .link import Link
 from .mapping import MemoryMapping, about_file
-from .options import check_timeout
+from .options import check_journal, check_timeout
 from .watch import Observer
 from .workspace import Workspace
 
@@ -49,6 +49,7 @@ class BaseContext(MemoryMapping):
         durable: bool = True,
         lock_timeout: float = 30.0,
         on_conflict: OnConflict = "mine",
+        journal: bool | None = None,
     ) -> None:
         path = os.fspath(filepath)
         if not isinstance(path, str):
@@ -59,7 +60,7 @@ class BaseContext(MemoryMapping):
         self._lock_timeout: Final = check_timeout(lock_timeout, "lock_timeout")
         self._on_conflict: Final = check_policy(on_conflict)
         super().__init__(GuardedMemory(drains=self._DRAINS), locate(path))
-        self._link: Final = Link(self._path)
+        self._link: Final = Link(self._path, journal=check_journal(journal))
 
     @property
     def filepath(self) -> Path:
@@ -105,6 +106,9 @@ class BaseContext(MemoryMapping):
     def _save(self) -> Save:
         with self._memory.locked(), about_file(self._path):
             return self._memory.save(self._on_conflict)
+
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint()
 
     def _incr(self, key: str, delta: float, default: float) -> Update:
         return self._update("incr", key, updates.incr, delta, default)

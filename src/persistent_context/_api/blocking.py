@@ -46,8 +46,9 @@ class SyncPersistentContext(BaseContext):
         durable: bool = True,
         lock_timeout: float = 30.0,
         on_conflict: OnConflict = "mine",
+        journal: bool | None = None,
     ) -> None:
-        super().__init__(filepath, durable=durable, lock_timeout=lock_timeout, on_conflict=on_conflict)
+        super().__init__(filepath, durable=durable, lock_timeout=lock_timeout, on_conflict=on_conflict, journal=journal)
         self._calls: Final = BlockingCalls(self._link, self._memory, durable=durable)
 
     @classmethod
@@ -96,6 +97,10 @@ class SyncPersistentContext(BaseContext):
     def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:
         """Replace a value with a function of it; see :meth:`PersistentContext.mutate`. Blocks."""
         return self._perform(self._mutate(key, fn, default))
+
+    def checkpoint(self) -> None:
+        """Fold the journal into the JSON file; see :meth:`PersistentContext.checkpoint`. Blocks."""
+        self._perform(self._checkpoint())
 
     def transaction(self, timeout: float | None = None) -> SyncTransaction:
         """Return a context manager for exclusive access to the file; see :meth:`PersistentContext.transaction`."""

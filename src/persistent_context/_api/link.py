@@ -14,10 +14,12 @@ class Link:
 
     Args:
         place: the place, in absolute form.
+        journal: whether its state is to be kept in a journal; None for no wish.
     """
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, *, journal: bool | None = None) -> None:
         self.place: Final = place
+        self._journal: Final = journal
         self._queue: CommitQueue | None = None
 
     def here(self) -> CommitQueue | None:
@@ -26,8 +28,11 @@ class Link:
 
     def find(self) -> CommitQueue:
         """Find the queue of the store that the place leads to now. This may do I/O: call it in a worker thread."""
-        self._queue = queue_of(self.place)
-        return self._queue
+        queue = queue_of(self.place)
+        if queue is not self._queue:  # once: what another context wants of the same store comes later
+            queue.store.want(journal=self._journal)
+            self._queue = queue
+        return queue
 
     def here_or_found(self) -> CommitQueue:
         """Return the queue, and find it if it is not known."""

@@ -17,6 +17,7 @@ class Options(TypedDict, total=False):
     durable: bool
     lock_timeout: float
     on_conflict: OnConflict
+    journal: bool | None
 
 
 def check_timeout(timeout: float, name: str) -> float:
@@ -28,3 +29,11 @@ def check_timeout(timeout: float, name: str) -> float:
         msg = f"{name} must be from 0 (try once) to math.inf (wait forever) seconds, not {timeout!r}"
         raise ValueError(msg)
     return timeout
+
+
+def check_journal(journal: object) -> bool | None:
+    """Return the option if it is valid, else raise TypeError."""
+    if journal is None or isinstance(journal, bool):
+        return journal
+    msg = f"journal must be True, False or None (as the file is), not {journal!r}"
+    raise TypeError(msg)

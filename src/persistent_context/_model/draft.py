@@ -67,6 +67,7 @@ class Draft:
         self._is_new = not snapshot.exists
         self._must_exist = False
         self._claims = False
+        self._folds = False
 
     @property
     def is_new(self) -> bool:
@@ -128,6 +129,10 @@ class Draft:
         """Note that a call acknowledges what it found in the file, without a change of its own."""
         self._claims = True
 
+    def fold(self) -> None:
+        """Bring up to date what other programs read, and make it survive a power loss."""
+        self._claims = self._folds = True
+
     def create(self) -> None:
         """Write the file even if it is empty."""
         self._must_exist = self._is_new
@@ -141,7 +146,7 @@ class Draft:
     def changes(self) -> Changes:
         """Return the changes to commit."""
         texts = {key: text for key, text in self._texts.items() if not same(text, self._before.get(key, MISSING))}
-        return Changes(texts, self._moved, creates=self._must_exist)
+        return Changes(texts, self._moved, self._must_exist, self._folds)
 
     @contextlib.contextmanager
     def committing(self) -> Iterator[None]:

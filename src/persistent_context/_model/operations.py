@@ -49,6 +49,17 @@ class Reload(Operation):
         self.origin = origin
 
 
+class Checkpoint(Operation):
+    """Brings up to date what other programs read of the state."""
+
+    def __init__(self) -> None:
+        super().__init__("checkpoint")
+
+    def apply(self, draft: Draft) -> None:
+        """Ask for it."""
+        draft.fold()
+
+
 class Write(Operation):
     """Writes on behalf of a context.
 

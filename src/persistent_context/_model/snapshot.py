@@ -30,7 +30,10 @@ class Snapshot(Protocol):
         """Yield all entries in order, a bounded number at a time, and let other threads run in between."""
 
     def changes_since(self, older: Snapshot) -> dict[str, MaybeText]:
-        """Return the texts that turn an older state of the same store into this one; MISSING for a key that is gone."""
+        """Return the texts that turn an older state of the same store into this one; MISSING for a key that is gone.
+
+        A key that was changed and changed back may be among them, with the text that it has.
+        """
 
 
 class Changes(NamedTuple):
@@ -42,6 +45,8 @@ class Changes(NamedTuple):
     """Changed keys that come last, in the order of the texts, even if they are present."""
     creates: bool = False
     """Whether to begin to exist, even without keys."""
+    folds: bool = False
+    """Whether to bring up to date, too, what other programs read of the state, if that may lag behind."""
 
     def __bool__(self) -> bool:
         return bool(self.texts) or self.creates

@@ -162,7 +162,7 @@ def split(text: bytes) -> dict[str, Raw] | None:
     Raises:
         TooManyDigitsError: it is valid, but has an integer that cannot be read.
     """
-    entries = _split_any(text)
+    entries = split_any_depth(text)
     if entries is None or not _has_longer_line(2 * MAX_DEPTH, text):
         return entries
     return None if any(map(_too_deep, map(bytes, entries.values()))) else entries
@@ -170,14 +170,14 @@ def split(text: bytes) -> dict[str, Raw] | None:
 
 def split_any_layout(body: bytes) -> dict[str, Text] | None:
     """Split the entries of a JSON object, in any layout, into texts on one line each; otherwise like :func:`split`."""
-    entries = _split_any(b"{" + body + b"}")
+    entries = split_any_depth(b"{" + body + b"}")
     if entries is None or any(map(_too_deep, map(bytes, entries.values()))):
         return None
     return {key: msgspec.json.format(_encode(decode(text)), indent=0) for key, text in entries.items()}
 
 
-def _split_any(text: bytes) -> dict[str, Raw] | None:
-    """Split an object in any layout, whatever the depth of its values."""
+def split_any_depth(text: bytes) -> dict[str, Raw] | None:
+    """Split an object in any layout, whatever the depth of its values; otherwise like :func:`split`."""
     try:
         entries: dict[str, Raw] = _split(text)
         if not text.isascii():

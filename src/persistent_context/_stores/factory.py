@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .jsonfile.store import JsonFileStore
+from .journal.store import JournalStore
 from .protocol import Store
 
 
@@ -32,4 +32,4 @@ def identify(place: str) -> str:
 
 def open_store(identity: str) -> Store:
     """Return a store object for an identity; it is usable immediately, and does no I/O before it is used."""
-    return JsonFileStore(identity)
+    return JournalStore(identity)

@@ -27,11 +27,15 @@ class Traffic(NamedTuple):
         commits: how often changes were committed.
         bytes_read: bytes read.
         bytes_written: bytes written.
+        journal_bytes: the size of the journal, if there is one.
+        checkpoints: how often the journal was folded into what other programs read.
     """
 
     commits: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
+    journal_bytes: int = 0
+    checkpoints: int = 0
 
 
 class Session(Protocol):
@@ -83,6 +87,16 @@ class Subscription(Protocol):
 
 class Store(Protocol):
     """One state, kept outside of this process. Usable from any thread."""
+
+    def want(self, *, journal: bool | None) -> None:
+        """Note how a context wants the state to be kept, from the next session on that writes; ``None`` for no wish.
+
+        Args:
+            journal: whether commits are appended to a journal.
+
+        Raises:
+            ContextUsageError: this store cannot do so.
+        """
 
     def snapshot(self) -> Snapshot:
         """Return the latest committed state; waits for no session.

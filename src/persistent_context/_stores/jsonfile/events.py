@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from ..._flag import Flag
@@ -28,14 +28,20 @@ class FileSubscription:
 
     Args:
         path: the file.
+        also: other files in its directory.
         notify: called in the thread; returns False if there is no listener left.
         fail: called with the error that ends the thread, before the last call of ``notify``.
     """
 
-    def __init__(self, path: str, notify: Callable[[], bool], fail: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, path: str, notify: Callable[[], bool], fail: Callable[[BaseException], None], *, also: Sequence[str] = ()
+    ) -> None:
         self._closed = Flag()
         threading.Thread(
-            target=_watch, args=(path, notify, fail, self._closed), name=f"watch {os.path.basename(path)}", daemon=True
+            target=_watch,
+            args=((path, *also), notify, fail, self._closed),
+            name=f"watch {os.path.basename(path)}",
+            daemon=True,
         ).start()
 
     def close(self) -> None:
@@ -43,10 +49,12 @@ class FileSubscription:
         self._closed.set()
 
 
-def _watch(path: str, notify: Callable[[], bool], fail: Callable[[BaseException], None], closed: Flag) -> None:
+def _watch(
+    paths: Sequence[str], notify: Callable[[], bool], fail: Callable[[BaseException], None], closed: Flag
+) -> None:
     try:
         while not closed.is_set():
-            for _ in itertools.chain(_events(path, closed), _ticks(closed)):
+            for _ in itertools.chain(_events(paths, closed), _ticks(closed)):
                 if closed.is_set() or not notify():
                     return
     except BaseException as error:  # noqa: BLE001 - reported to the listener
@@ -54,9 +62,10 @@ def _watch(path: str, notify: Callable[[], bool], fail: Callable[[BaseException]
         notify()
 
 
-def _events(path: str, closed: Flag) -> Iterator[object]:
-    """Yield when the file was replaced or written, and periodically; end if it cannot be watched."""
-    directory, name = os.path.split(path)
+def _events(paths: Sequence[str], closed: Flag) -> Iterator[object]:
+    """Yield when a file was replaced or written, and periodically; end if they cannot be watched."""
+    directory = os.path.dirname(paths[0])
+    names = frozenset(map(os.path.basename, paths))
     # Not installed; no directory; too many watches; a name that is not UTF-8, which watchfiles cannot take.
     with contextlib.suppress(ImportError, OSError, RuntimeError, UnicodeError):
         with fork_gate:  # a child forked in the middle of an import would deadlock on importing the same
@@ -64,7 +73,7 @@ def _events(path: str, closed: Flag) -> Iterator[object]:
 
         yield from watchfiles.watch(
             directory,
-            watch_filter=lambda _, changed: os.path.basename(changed) == name,
+            watch_filter=lambda _, changed: os.path.basename(changed) in names,
             debounce=_GATHER_AT_MOST_MILLISECONDS,
             step=_STEP_MILLISECONDS,
             rust_timeout=_LOOK_ANYWAY_MILLISECONDS,

@@ -46,11 +46,11 @@ def leftovers(path: str) -> Iterator[str]:
                 os.close(fd)
 
 
-def move_aside(path: str, *, durable: bool, keep: bool = False) -> str:
-    """Rename a corrupt file, or with ``keep`` link it under a second name, and return the new name."""
+def move_aside(path: str, *, durable: bool, keep: bool = False, why: str = "corrupt") -> str:
+    """Rename a file that is ``why``, or with ``keep`` link it under a second name, and return the new name."""
     directory, name = os.path.split(path)
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    aside = os.path.join(directory, f"{_shortened(name)}.corrupt-{moment}-{os.urandom(4).hex()}")
+    aside = os.path.join(directory, f"{_shortened(name)}.{why}-{moment}-{os.urandom(4).hex()}")
     (os.link if keep else os.rename)(path, aside)
     if durable:
         sync_directory(directory)

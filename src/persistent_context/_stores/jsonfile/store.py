@@ -120,6 +120,10 @@ class JsonFileStore:
         """Close the lock file in a forked child, which leaves the lock with its parent."""
         self._lock.after_fork_in_child()
 
+    def expect(self, document: Document) -> None:
+        """Say what the file may hold next: if it does, reading it is a comparison."""
+        self._known = document
+
     def note_commit(self, document: Document, written: int) -> None:
         """Note what a session has written to the file."""
         self._known = document
@@ -147,7 +151,7 @@ class JsonFileSession:
         self.held = 0.0
         self.bytes_written = 0
         self._store: Final = store
-        self._lock: Final = lock
+        self.lock: Final = lock
         self._since: Final = time.monotonic()
         self._document: Document | None = None
         self._old_fd: int | None = None
@@ -159,21 +163,49 @@ class JsonFileSession:
     @property
     def snapshot(self) -> Document:
         """The document in the file; a corrupt file is moved aside first."""
-        if self._document is None:
-            self._document, self._old_fd = self._read_or_move_aside()
-        return self._document
+        return self.read() if self._document is None else self._document
 
     def commit(self, changes: Changes, *, durable: bool) -> Document:
         """Replace the file if there are changes."""
         old = self.snapshot
-        access = Access.of(self._store.path)
-        self._lock.share(access)
-        self._lock.promised = self._lock.promised or durable
+        access = self.share(durable=durable)
         if changes:
             self._replace(old.changed(changes.texts, changes.moved), access, durable=durable)
         elif durable and old.exists:  # it may have been written by someone who did not sync it
             self._complete = make_durable
         return self.snapshot
+
+    def share(self, *, durable: bool) -> Access | None:
+        """Let those who may use the file lock it, and note whether this session promises that it survives."""
+        access = Access.of(self._store.path)
+        self.lock.share(access)
+        self.lock.promised = self.lock.promised or durable
+        return access
+
+    def assume(self, document: Document) -> None:
+        """Spare the session reading the file: this is what it holds."""
+        self._document = document
+
+    def read(self) -> Document:
+        """Read the file, even if it was read already; a corrupt file is moved aside first."""
+        self._close_old()
+        self._document, self._old_fd = self._read_or_move_aside()
+        return self._document
+
+    def fold(self, new: Document) -> None:
+        """Replace the file, with what was in it and in its journal, and make it survive a power loss at once.
+
+        Raises:
+            SessionLostError: nothing was written.
+            DurabilityUnknownError: it was replaced, but may not survive a power loss.
+            OSError: nothing was written.
+        """
+        access = self.share(durable=True)
+        if new is self.snapshot and new.exists:
+            self._complete = make_durable
+        else:
+            self._replace(new, access, durable=True)
+        self._complete_now()
 
     def close(self) -> None:
         """Release the lock, and then sync the directory: nothing is acknowledged until this returns.
@@ -184,15 +216,19 @@ class JsonFileSession:
             return
         self._is_open = False
         try:
-            self._lock.release()
+            self.lock.release()
         finally:
             self.held = time.monotonic() - self._since
             try:
-                if self._complete is not None:  # even after an error: what was committed is acknowledged
-                    self._complete(self._store.path, new_directory=self._lock.in_new_directory)
-                    self._lock.note_durable_directory()
+                self._complete_now()  # even after an error: what was committed is acknowledged
             finally:
                 self._close_old()
+
+    def _complete_now(self) -> None:
+        complete, self._complete = self._complete, None
+        if complete is not None:
+            complete(self._store.path, new_directory=self.lock.in_new_directory)
+            self.lock.note_durable_directory()
 
     def _read_or_move_aside(self) -> tuple[Document, int | None]:
         for _ in range(_SECOND_LOOKS):
@@ -220,7 +256,7 @@ class JsonFileSession:
                 self._keep(durable=durable)
             if sys.platform == "win32":  # which does not replace an open file
                 self._close_old()
-            written = replace(path, new.pieces(), access, durable=self._lock.promised, check=self._lock.check)
+            written = replace(path, new.pieces(), access, durable=self.lock.promised, check=self.lock.check)
         except DurabilityUnknownError:
             self._document = new
             raise
@@ -245,5 +281,5 @@ class JsonFileSession:
     def _wait_for_the_lock_file_to_go(self) -> None:
         """Raise SessionLostError if the directory is being removed: its files go one by one, the lock file too."""
         for _ in range(_SECOND_LOOKS):
-            self._lock.check()
+            self.lock.check()
             time.sleep(_SECOND_LOOK_SECONDS)

@@ -29,6 +29,14 @@ def sync(fd: int) -> None:
         os.fsync(fd)
 
 
+def sync_data(fd: int) -> None:
+    """Make the content of an open file survive a power loss, and its size, but not its times."""
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+    else:
+        sync(fd)
+
+
 def sync_directory(path: str) -> None:
     """Make the names in a directory survive a power loss."""
     if sys.platform == "win32":  # no such call: NTFS journals names

@@ -1,0 +1,95 @@
+"""The JSON file under a journal: what it holds, and whether it is still what was read, without reading it again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias
+
+from ..jsonfile.document import Document
+from ..jsonfile.opening import open_to_read, read_at
+from .record import NO_FILE, Fingerprint
+
+_ATTEMPTS: Final = 100
+_CHUNK_BYTES: Final = 1024 * 1024
+_CLOCK_TICK: Final = 20_000_000
+_COARSE_CLOCK_TICK: Final = 2_000_000_000
+_COARSE_TIMES: Final = 10_000_000
+"""A file system whose times are multiples of this may have a clock as coarse as that of FAT, 2 s; all in ns."""
+
+Identity: TypeAlias = tuple[int, ...]
+
+
+class Base(NamedTuple):
+    """The JSON file, as it was read."""
+
+    document: Document
+    fingerprint: Fingerprint
+    identity: Identity | None
+    """What stat(2) said of it; None if there was no file."""
+    is_settled: bool
+    """Whether its times tell it from all that may come: it was older than a tick of the clock when it was read.
+
+    Otherwise it may have been written again within that tick: git calls such a file racily clean.
+    """
+
+
+def look(path: str, known: Base | None, read: Callable[[], Document]) -> Base:
+    """Return the JSON file at a path: the known one if it cannot have changed.
+
+    Args:
+        path: the file.
+        known: what was known before.
+        read: reads it.
+
+    Raises:
+        OSError: it cannot be read, or changed all the time.
+    """
+    if known is not None and known.is_settled and known.identity == identity_of(path):
+        return known
+    for _ in range(_ATTEMPTS):
+        began = time.time_ns()
+        identity = identity_of(path)
+        document = read()
+        if known is not None and document is known.document and identity == known.identity:
+            fingerprint = known.fingerprint
+        else:
+            fingerprint = _fingerprint(path)
+        if identity == identity_of(path):
+            return Base(document, fingerprint, identity, is_settled=_is_settled(identity, began))
+    msg = "the file changed whenever it was being read; stop whatever writes it without its lock"
+    raise OSError(None, msg, path)
+
+
+def written(path: str, document: Document, fingerprint: Fingerprint) -> Base:
+    """Return a file that was just written under the lock."""
+    return Base(document, fingerprint, identity_of(path), is_settled=False)
+
+
+def identity_of(path: str) -> Identity | None:
+    """Return what tells a file from others at its path, and from its own earlier content; None if there is none."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _is_settled(identity: Identity | None, began: int) -> bool:
+    if identity is None:
+        return True
+    times = identity[-2:]
+    tick = _COARSE_CLOCK_TICK if any(time % _COARSE_TIMES == 0 for time in times) else _CLOCK_TICK
+    return all(time < began - tick for time in times)
+
+
+def _fingerprint(path: str) -> Fingerprint:
+    try:
+        fd, size = open_to_read(path)
+    except FileNotFoundError:
+        return NO_FILE
+    try:
+        return Fingerprint.of(read_at(fd, start, _CHUNK_BYTES) for start in range(0, size, _CHUNK_BYTES))
+    finally:
+        os.close(fd)

@@ -1,0 +1,134 @@
+"""The file of a journal: opened, read from where reading ended, appended to, cut, and synced."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import Final
+
+from ...errors import NotARegularFileError
+from ..jsonfile.access import Access
+from ..jsonfile.opening import NO_FOLLOW, NO_WAIT, check_regular, open_fd, read_at
+from ..jsonfile.page import let_others_run
+from ..jsonfile.syncing import sync_data
+
+_CHUNK_BYTES: Final = 256 * 1024
+
+
+class JournalFile:
+    """An open journal, closed when it is no longer referenced. While it is open, its inode number is not used again.
+
+    Args:
+        path: where it was opened.
+        fd: its descriptor.
+        writable: whether it may be appended to.
+    """
+
+    def __init__(self, path: str, fd: int, *, writable: bool) -> None:
+        self.path: Final = path
+        self.fd: Final = fd
+        self.writable: Final = writable
+        self._status: Final = os.fstat(fd)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self.fd)
+
+    def is_at_path(self) -> bool:
+        """Whether the path still names this file."""
+        try:
+            status = os.lstat(self.path)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(status, self._status)
+
+    def is_idle_since(self, moment: float) -> bool:
+        """Whether nobody has written to it since, in seconds of the Unix epoch."""
+        return os.fstat(self.fd).st_mtime <= moment
+
+    def size(self) -> int:
+        """Return its size."""
+        return os.fstat(self.fd).st_size
+
+    def lines(self, start: int) -> Iterator[tuple[int, bytes]]:
+        """Yield every whole line from an offset on, without its end, and the offset after it."""
+        rest = b""
+        offset = start
+        while data := read_at(self.fd, offset + len(rest), _CHUNK_BYTES + len(rest)):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                offset += len(line) + 1
+                yield offset, line
+            let_others_run()
+
+    def append(self, line: bytes, end: int) -> None:
+        """Write a line at the end, all of it or nothing; what is there, an append that was interrupted, is cut off.
+
+        Raises:
+            OSError: nothing was written.
+        """
+        if not self.writable:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self.path)
+        if self.size() > end:
+            os.ftruncate(self.fd, end)
+        try:
+            rest = memoryview(line)
+            while rest:  # a write may be short, on a full disk or under RLIMIT_FSIZE
+                rest = rest[os.pwrite(self.fd, rest, end + len(line) - len(rest)) :]
+        except BaseException:
+            os.ftruncate(self.fd, end)
+            raise
+
+    def sync(self) -> None:
+        """Make its content survive a power loss. If this fails, never try again: see :mod:`..jsonfile.syncing`."""
+        sync_data(self.fd)
+
+    def give(self, access: Access) -> None:
+        """Let those who may use the JSON file use it, and no one else."""
+        access.give_to(self.fd, os.fstat(self.fd), mask=0o666)
+
+
+def open_journal(path: str, data_path: str) -> JournalFile | None:
+    """Open the journal at a path, or return None if there is none.
+
+    Raises:
+        NotARegularFileError: it is something else, such as a link.
+        PermissionError: somebody made it who may not write the JSON file.
+        OSError: it cannot be opened.
+    """
+    flags = NO_FOLLOW | NO_WAIT
+    try:
+        try:
+            file = JournalFile(path, open_fd(path, os.O_RDWR | flags), writable=True)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            file = JournalFile(path, open_fd(path, os.O_RDONLY | flags), writable=False)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            message = "the journal is a symbolic link, which is never followed; remove it"
+            raise NotARegularFileError(error.errno, message, path) from error
+        raise
+    status = os.fstat(file.fd)
+    check_regular(path, status)
+    if not _may_be_trusted(status, data_path):
+        message = f"the journal belongs to user {status.st_uid}, who may not write {data_path!r}; remove it"
+        raise PermissionError(errno.EPERM, message, path)
+    return file
+
+
+def _may_be_trusted(journal: os.stat_result, data_path: str) -> bool:
+    """Whether whoever made a journal may write the JSON file as well: others may have planted it."""
+    if not hasattr(os, "geteuid") or journal.st_uid in (os.geteuid(), 0):
+        return True
+    try:
+        data = os.lstat(data_path)
+    except FileNotFoundError:
+        return False
+    mode = stat.S_IMODE(data.st_mode)
+    return journal.st_uid == data.st_uid or bool(mode & stat.S_IWOTH) or bool(mode & stat.S_IWGRP)

@@ -1,0 +1,149 @@
+"""The journal of a JSON file, as one process knows it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Final
+
+from ..._printable import printable
+from ..jsonfile.access import Access
+from ..jsonfile.atomic import replace
+from ..jsonfile.document import Document
+from ..jsonfile.names import remove_leftovers
+from ..jsonfile.store import JsonFileSession
+from ..jsonfile.syncing import sync_directory
+from ..jsonfile.tally import Tally
+from ..protocol import SessionLostError, Traffic
+from .base import Base, Identity, look
+from .file import JournalFile, open_journal
+from .record import Author, Fingerprint, fold_line, header_line
+from .state import State
+
+_logger = logging.getLogger("persistent_context")
+
+
+class Journal:
+    """The journal beside a JSON file, if there is one.
+
+    Args:
+        data_path: the real path of the JSON file.
+        expect: told what the JSON file may hold next, so that reading it is a comparison.
+    """
+
+    def __init__(self, data_path: str, expect: Callable[[Document], None]) -> None:
+        self.data_path: Final = data_path
+        self.path: Final = f"{data_path}.journal"
+        self._expect: Final = expect
+        self.known: State | None = None
+        """What was last read or written; any thread may replace it."""
+        self.wanted: bool | None = None
+        """Whether the next session that writes is to begin a journal, or to end it."""
+        self.distrusted: JournalFile | None = None
+        """A journal of which a sync has failed: the kernel may have dropped what was appended to it."""
+        self._bytes_read: Final = Tally()
+        self._shared_for: Identity | None = None
+        self.appends = self.bytes_written = self.folds = 0  # counted by the holder of the lock
+
+    def is_needed(self) -> bool:
+        """Whether there is a journal, or is to be one, or there was one when it was last looked at."""
+        is_there = os.path.lexists(self.path)
+        if self.wanted == is_there:
+            self.wanted = None
+        return is_there or bool(self.wanted) or self.known is not None
+
+    def added_to(self, traffic: Traffic) -> Traffic:
+        """Return the traffic of the JSON file, and of the journal."""
+        return traffic._replace(
+            commits=traffic.commits + self.appends,
+            bytes_read=traffic.bytes_read + self._bytes_read.total(),
+            bytes_written=traffic.bytes_written + self.bytes_written,
+            journal_bytes=self.known.end if self.known else 0,
+            checkpoints=self.folds,
+        )
+
+    def read(self, read_document: Callable[[], Document]) -> State | None:
+        """Return the state at this moment, or None if there is no journal; reads only what was appended since.
+
+        Args:
+            read_document: reads the JSON file.
+
+        Raises:
+            CorruptStateError: from reading the JSON file.
+            OSError: one of the files cannot be read.
+        """
+        state = self._read(read_document)
+        if state is not None:
+            known = self.known
+            self._bytes_read.add(state.end - (known.end if known and known.file is state.file else 0))
+        return state
+
+    def _read(self, read_document: Callable[[], Document]) -> State | None:
+        known = self.known
+        file = known.file if known and known.file.is_at_path() else open_journal(self.path, self.data_path)
+        if known is None:
+            return None if file is None else State.of(file, look(self.data_path, None, read_document))
+        if known.file is file:
+            return known.on(look(self.data_path, known.base, read_document)).extended()
+        known = known.extended()
+        if file is None and known.has_ended:
+            self.known = None
+            return None
+        self._expect(known.snapshot.folded())
+        base = look(self.data_path, known.base, read_document)
+        return State.of(file, base) if file else known.without_its_journal(base)
+
+    def share(self, state: State, plain: JsonFileSession) -> None:
+        """Let those who may use the JSON file use the journal and lock it; looks again only if the file was touched."""
+        if state.base.identity != self._shared_for:
+            if access := plain.share(durable=False):
+                state.file.give(access)
+            self._shared_for = state.base.identity
+
+    def note_append(self, state: State, length: int) -> None:
+        """Note the state with what was just appended."""
+        self.known = state
+        self.appends += 1
+        self.bytes_written += length
+
+    def announce_fold(self, state: State, author: Author, becomes: Fingerprint) -> None:
+        """Say in the journal what the JSON file is about to become."""
+        line = fold_line(state.generation, state.last + 1, author, becomes, ends=self.wanted is False)
+        state.file.append(line, state.end)
+        self.bytes_written += len(line)
+        if state.file is not self.distrusted:  # else the announcement may be lost, which is told as a foreign change
+            state.file.sync()
+
+    def replace(self, base: Base, author: Author, check: Callable[[], None]) -> None:
+        """Begin a new journal on a JSON file that survives a power loss by now, or end the journal. Never fails.
+
+        If it cannot be done, the next session does it: the old journal says that the JSON file has everything.
+        """
+        self.known = None
+        self.folds += 1
+        try:
+            check()
+            if self.wanted is False:
+                self._end()
+            else:
+                self._begin(base, author, check)
+            self.wanted = None
+        except (OSError, SessionLostError) as error:
+            _logger.warning("%s: could not begin a new journal: %s", printable(self.data_path), error)
+
+    def _begin(self, base: Base, author: Author, check: Callable[[], None]) -> None:
+        remove_leftovers(self.path)
+        header = header_line(os.urandom(8).hex(), base.fingerprint, author)
+        self.bytes_written += replace(self.path, [header], Access.of(self.data_path), durable=True, check=check)
+        file = open_journal(self.path, self.data_path)
+        try:
+            sync_directory(os.path.dirname(self.path))
+        except BaseException:
+            self.distrusted = file  # it may not survive
+            raise
+        self.known = None if file is None else State.of(file, base)
+
+    def _end(self) -> None:
+        os.unlink(self.path)
+        sync_directory(os.path.dirname(self.path))

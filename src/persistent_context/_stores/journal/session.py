@@ -1,0 +1,159 @@
+"""The sessions of a JSON file with a journal: a commit is appended to the journal, or folded into the JSON file."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Final
+
+from ..._model.snapshot import Changes, Snapshot
+from ..._printable import printable
+from ...errors import DurabilityUnknownError
+from ..jsonfile.names import move_aside
+from ..jsonfile.store import JsonFileSession
+from ..jsonfile.syncing import durability_unknown
+from ..protocol import SessionLostError
+from .base import look, written
+from .file import JournalFile
+from .journal import Journal
+from .record import Fingerprint, author_now, record_line
+from .state import Fault, State
+
+_logger = logging.getLogger("persistent_context")
+_SHORTEST_TO_FOLD_BYTES: Final = 1024 * 1024
+
+
+class JournalSession:
+    """The lock held, and the state read under it; see :class:`Session`.
+
+    Args:
+        journal: the journal, or what is to become one.
+        plain: a session of the JSON file alone, which holds the lock.
+        changed: called when the journal has something to fold, with ``soon=True`` if it cannot be relied upon.
+    """
+
+    def __init__(self, journal: Journal, plain: JsonFileSession, changed: Callable[..., None]) -> None:
+        self.waited = plain.waited
+        self.held = 0.0
+        self.bytes_written = 0
+        self._journal: Final = journal
+        self._plain: Final = plain
+        self._changed: Final = changed
+        self._state: State | None = None
+        self._snapshot: Snapshot | None = None
+        self._unsynced: JournalFile | None = None  # what is left to sync after the lock is released
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The state of the JSON file and its journal; a corrupt JSON file is moved aside first."""
+        if self._snapshot is None:
+            state = self._state = self._journal.read(self._plain.read)
+            if state is None:
+                self._snapshot = self._plain.snapshot
+            else:
+                self._snapshot = state.snapshot
+                self._plain.assume(state.base.document)
+        return self._snapshot
+
+    def commit(self, changes: Changes, *, durable: bool) -> Snapshot:
+        """Append the changes to the journal, or fold all of it into the JSON file with them."""
+        before, state = self.snapshot, self._state
+        if state is None and not self._journal.wanted:
+            return self._plain.commit(changes, durable=durable)
+        if state is None:
+            if changes or before.exists:
+                self._fold(None, changes)
+        elif self._must_fold(state, changes, durable=durable):
+            self._fold(state, changes)
+        else:
+            if changes:
+                self._append(state, changes)
+            if durable:
+                self._plain.lock.promised = True
+                self._unsynced = state.file
+        return self.snapshot
+
+    def close(self) -> None:
+        """Release the lock, and then sync the journal: nothing is acknowledged until this returns.
+
+        Meanwhile others may build on what was appended; they sync the journal before they acknowledge anything, too.
+        """
+        file, self._unsynced = self._unsynced, None
+        try:
+            self._plain.close()
+        finally:
+            self.held = self._plain.held
+            if file is not None:  # even after an error: what was committed is acknowledged
+                self._sync(file)
+
+    def _must_fold(self, state: State, changes: Changes, *, durable: bool) -> bool:
+        if state.fault is not None or state.file is self._journal.distrusted:
+            return bool(changes) or durable or changes.folds
+        if changes.folds:
+            return bool(state.snapshot.overlay)
+        is_long = state.end > max(_SHORTEST_TO_FOLD_BYTES, state.base.fingerprint.size)
+        return bool(changes) and (is_long or self._journal.wanted is False)
+
+    def _append(self, state: State, changes: Changes) -> None:
+        line = record_line(state.generation, state.last + 1, author_now(os.getpid()), changes.texts, changes.moved)
+        after = state.appended(len(line), changes)
+        self._journal.share(state, self._plain)
+        self._plain.lock.check()
+        if not state.file.is_at_path():
+            message = "the journal was deleted or replaced while it was locked; nothing was written"
+            raise SessionLostError(message)
+        state.file.append(line, state.end)
+        self._state, self._snapshot, self.bytes_written = after, after.snapshot, len(line)
+        self._journal.note_append(after, len(line))
+        self._changed()
+
+    def _fold(self, state: State | None, changes: Changes) -> None:
+        """Replace the JSON file by one that has everything, and the journal by a new one, or by none.
+
+        If this is interrupted in between, the old journal says that the JSON file has everything.
+        """
+        journal, plain, author = self._journal, self._plain, author_now(os.getpid())
+        if state is None:
+            base = look(journal.data_path, None, plain.read)
+            document = base.document.changed(changes.texts, changes.moved) if changes else base.document
+        else:
+            base = state.base
+            document = (state.appended(0, changes) if changes else state).snapshot.folded()
+        becomes = base.fingerprint if document is base.document else Fingerprint.of(document.pieces())
+        if state is not None:
+            self._keep_what_would_be_lost(state)
+            if state.fault in (None, Fault.FOREIGN):
+                journal.announce_fold(state, author, becomes)
+        try:
+            plain.fold(document)
+        except DurabilityUnknownError:
+            self._snapshot = document
+            raise
+        self._snapshot, self.bytes_written = document, plain.bytes_written
+        journal.replace(written(journal.data_path, document, becomes), author, plain.lock.check)
+        if journal.known is not None:
+            self._state, self._snapshot = journal.known, journal.known.snapshot
+
+    def _keep_what_would_be_lost(self, state: State) -> None:
+        """Keep what would be lost under another name, and say so."""
+        path = self._journal.data_path
+        if state.fault is Fault.DELETED:
+            _logger.warning("%s: %s; its changes are written into the file", printable(path), state.fault.value)
+        elif state.fault is Fault.DAMAGED:
+            aside = move_aside(self._journal.path, durable=True, keep=True)
+            _logger.warning("%s: %s; it is kept in %s", printable(path), state.fault.value, printable(aside))
+        elif state.fault is Fault.FOREIGN and state.snapshot.overlay and state.base.identity:
+            aside = move_aside(path, durable=True, keep=True, why="replaced")
+            _logger.warning(
+                "%s: %s, and has the changes of the journal, too, from now on; what it was replaced by is kept in %s",
+                printable(path), state.fault.value, printable(aside),
+            )  # fmt: skip
+
+    def _sync(self, file: JournalFile) -> None:
+        try:
+            file.sync()
+        except BaseException as error:
+            self._journal.distrusted = file
+            self._changed(soon=True)
+            raise durability_unknown(self._journal.data_path, "the change is in the journal", error) from error

@@ -1,0 +1,159 @@
+"""What is known of a JSON file and its journal, and how it is brought up to date by what was appended since."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..._model.snapshot import Changes
+from ..._model.values import MISSING, MaybeText
+from ...errors import JournalVersionError
+from .base import Base
+from .file import JournalFile
+from .overlay import Changing, Overlay
+from .record import VERSION, Fold, Header, Record, generation_of, parse_header, parse_line
+from .snapshot import JournalSnapshot
+
+
+class Fault(enum.Enum):
+    """Why a journal has to be folded into the JSON file before anything else is committed."""
+
+    FOLDED = "the JSON file was replaced by a fold that did not get to beginning a new journal"
+    FOREIGN = "the JSON file was replaced by a program that does not use the journal"
+    DAMAGED = "a part of the journal is damaged"
+    DELETED = "the journal was deleted while it was in use"
+
+
+class State(NamedTuple):
+    """A JSON file, its journal up to a point, and what they amount to. Immutable."""
+
+    file: JournalFile
+    base: Base
+    snapshot: JournalSnapshot
+    header: Header | None = None
+    """None if it is damaged."""
+    end: int = 0
+    """The offset after the last line that was understood."""
+    last: int = -1
+    """The number of that line; that of the header is 0."""
+    fold: Fold | None = None
+    """The last one."""
+    is_damaged: bool = False
+    """Whether there is anything before that which was not understood."""
+    is_deleted: bool = False
+    """Whether the journal is no longer at its path, and nobody has ended it."""
+
+    @classmethod
+    def of(cls, file: JournalFile, base: Base) -> State:
+        """Return the state at the end of a journal.
+
+        Raises:
+            JournalVersionError: a newer version of this package wrote the journal.
+        """
+        return cls(file, base, JournalSnapshot(base.document, Overlay(), 0, exists=base.document.exists)).extended()
+
+    @property
+    def generation(self) -> str:
+        """That of the journal, which tells its lines from those of others."""
+        return self.header.generation if self.header else ""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the JSON file was to be without a journal after the last line."""
+        return self.fold is not None and self.fold.ends and self.fold.number == self.last
+
+    @property
+    def fault(self) -> Fault | None:
+        """Why the journal has to be folded, as far as it shows."""
+        if self.is_deleted:
+            return Fault.DELETED
+        if self.is_damaged or self.header is None:
+            return Fault.DAMAGED
+        if self.base.fingerprint == self.header.follows:
+            return None
+        return Fault.FOLDED if self.is_folded else Fault.FOREIGN
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether the JSON file has what the records before the last fold have changed."""
+        return self.fold is not None and self.fold.becomes == self.base.fingerprint
+
+    def on(self, base: Base) -> State:
+        """Return the state with the JSON file as it is now."""
+        state = self._replace(base=base)
+        if base.document is self.base.document and base.fingerprint == self.base.fingerprint:
+            return state
+        overlay = self.snapshot.overlay
+        return _over(state, overlay, exists=base.document.exists or bool(overlay))
+
+    def extended(self) -> State:
+        """Return the state with all that was appended since."""
+        changing = Changing(self.snapshot.overlay)
+        header, end, last, fold, exists = self.header, self.end, self.last, self.fold, self.snapshot.exists
+        is_damaged, is_bad = self.is_damaged, False
+        for offset, number, line in self._numbered_lines():
+            if line is None or number <= last:  # damaged, unless nothing comes after it: then nobody relies on it
+                is_bad = True
+                continue
+            is_damaged = is_damaged or is_bad or number != last + 1
+            end, last = offset, number
+            if isinstance(line, Record):
+                changing.apply(number, _changes(line), line.deleted)
+                exists = True
+            elif isinstance(line, Fold):
+                fold = line
+            else:
+                header = line
+        if end == self.end:
+            return self
+        state = self._replace(header=header, end=end, last=last, fold=fold, is_damaged=is_damaged)
+        return _over(state, changing.result(), exists=exists)
+
+    def appended(self, length: int, changes: Changes) -> State:
+        """Return the state with another record of so many bytes."""
+        changing, number = Changing(self.snapshot.overlay), self.last + 1
+        changing.apply(number, changes.texts, changes.moved)
+        snapshot = JournalSnapshot(self.base.document, changing.result(), number, exists=True)
+        return self._replace(snapshot=snapshot, end=self.end + length, last=number)
+
+    def without_its_journal(self, base: Base) -> State:
+        """Return the state if the journal was deleted, with the JSON file as it is now.
+
+        What the records have changed is kept, except for keys that others have changed in the JSON file since.
+        """
+        keys = self.snapshot.overlay.entries().keys()
+        before, now = self.base.document.get(keys), base.document.get(keys)
+        overlay = self.snapshot.overlay.without(key for key in keys if before.get(key) != now.get(key))
+        state = self._replace(base=base, is_deleted=True)
+        return _over(state, overlay, exists=base.document.exists or bool(overlay))
+
+    def _numbered_lines(self) -> Iterator[tuple[int, int, Header | Record | Fold | None]]:
+        """Yield the offset after each line from the end on, its number, and what is in it: None if it is damaged."""
+        generation = self.header.generation if self.header else None
+        for offset, text in self.file.lines(self.end):
+            header = parse_header(text) if offset == len(text) + 1 else None
+            if header is not None:
+                if header.version > VERSION:
+                    raise JournalVersionError(header.version, VERSION).about(self.file.path)
+                generation = header.generation
+                yield offset, 0, header
+                continue
+            generation = generation or generation_of(text)  # the header is damaged
+            line = parse_line(text, generation) if generation else None
+            yield offset, line.number if line else -1, line
+
+
+def _over(state: State, overlay: Overlay, *, exists: bool) -> State:
+    """Return a state with an overlay, as far as the JSON file does not have it yet."""
+    if state.fold is not None and state.is_folded:
+        overlay = overlay.after(state.fold.number)
+    return state._replace(snapshot=JournalSnapshot(state.base.document, overlay, state.last, exists=exists))
+
+
+def _changes(record: Record) -> dict[str, MaybeText]:
+    changes: dict[str, MaybeText] = dict.fromkeys(record.deleted, MISSING)
+    for key, text in record.set.items():
+        changes.pop(key, None)  # it comes last
+        changes[key] = bytes(text)
+    return changes

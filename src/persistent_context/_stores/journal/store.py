@@ -1,0 +1,112 @@
+"""The store in a JSON file, with a journal beside it while there is one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from ..._model.snapshot import Changes, Snapshot
+from ...errors import ContextUsageError
+from ...types import Holder
+from ..jsonfile.events import FileSubscription
+from ..jsonfile.store import JsonFileStore
+from ..protocol import CorruptStateError, Session, Traffic
+from .idle import QUIET_SECONDS, Idle
+from .journal import Journal
+from .session import JournalSession
+
+_READINGS: Final = 10
+
+
+class JournalStore:
+    """A JSON file, and the journal beside it while there is one; see :class:`Store`.
+
+    Args:
+        path: the real path of the JSON file: absolute, without symlinks.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._plain: Final = JsonFileStore(path)
+        self._journal: Final = Journal(path, self._plain.expect)
+        self._idle: Final = Idle(self._fold_if_idle)
+
+    def want(self, *, journal: bool | None) -> None:
+        """Have the next session that writes begin a journal, or end it; see :meth:`Store.want`."""
+        if journal and os.name == "nt":
+            msg = "journal=True does not work on Windows, which does not replace a file that others have open"
+            raise ContextUsageError(msg).about(self._journal.data_path)
+        if journal is not None:
+            self._journal.wanted = journal
+
+    def snapshot(self) -> Snapshot:
+        """Return the state of the JSON file and of its journal.
+
+        Raises:
+            CorruptStateError: the JSON file is not a JSON object; or it was replaced whenever it was being read.
+            OSError: it cannot be read, or its journal cannot.
+        """
+        for _ in range(_READINGS):
+            state = self._journal.read(self._plain.snapshot)
+            if state is None:
+                return self._plain.snapshot()
+            if state.is_deleted:
+                return state.snapshot
+            if state.file.is_at_path():  # so the JSON file is not that of the next journal
+                self._journal.known = state
+                return state.snapshot
+        msg = "it was replaced whenever it was being read"
+        raise CorruptStateError(msg)
+
+    def begin(self, purpose: str, *, wait: bool) -> Session | None:
+        """Take the lock; see :meth:`Store.begin`."""
+        plain = self._plain.begin(purpose, wait=wait)
+        if plain is None:
+            return None
+        try:
+            return JournalSession(self._journal, plain, self._idle.touch) if self._journal.is_needed() else plain
+        except BaseException:
+            plain.close()
+            raise
+
+    def abandon_vain_wait(self) -> bool:
+        """End a wait for a lock file that was deleted; see :meth:`Store.abandon_vain_wait`."""
+        return self._plain.abandon_vain_wait()
+
+    def subscribe(self, notify: Callable[[], bool], fail: Callable[[BaseException], None]) -> FileSubscription:
+        """Call a function when one of the files may have changed; see :meth:`Store.subscribe`."""
+        return FileSubscription(self._journal.data_path, notify, fail, also=(self._journal.path,))
+
+    def holder(self, *, probe: bool = True) -> Holder | None:
+        """Return the holder of the lock; see :meth:`Store.holder`."""
+        return self._plain.holder(probe=probe)
+
+    def traffic(self) -> Traffic:
+        """Return what this process has read and written."""
+        return self._journal.added_to(self._plain.traffic())
+
+    def close(self) -> None:
+        """Close the files that are open, unless they are in use."""
+        self._plain.close()
+        self._journal.known = None
+
+    def after_fork_in_child(self) -> None:
+        """Forget, in a forked child, the files that are open in its parent."""
+        self._plain.after_fork_in_child()
+        self._journal.known = None
+
+    def _fold_if_idle(self) -> bool:
+        known = self._journal.known
+        if known is None:
+            return True
+        if not known.file.is_idle_since(time.time() - QUIET_SECONDS / 2):
+            return False
+        session = self.begin("checkpoint", wait=False)
+        if session is None:
+            return False
+        try:
+            session.commit(Changes(folds=True), durable=False)
+        finally:
+            session.close()
+        return True
