@@ -156,7 +156,7 @@ class TestWindows:
         ctx = SyncPersistentContext(path)
         caller = threading.Thread(target=ctx.incr, args=["n"])
         caller.start()
-        while ctx._link.find().store._lock._wait is None:
+        while ctx._link.find().store._plain._lock._wait is None:
             time.sleep(0.001)
         held.release()
         caller.join(60)

@@ -11,7 +11,7 @@ from typing import Final
 
 from ...errors import NotARegularFileError
 from ..jsonfile.access import Access
-from ..jsonfile.opening import NO_FOLLOW, NO_WAIT, check_regular, open_fd, read_at
+from ..jsonfile.opening import NO_FOLLOW, NO_WAIT, check_regular, loop_of_links, open_fd, read_at
 from ..jsonfile.page import let_others_run
 from ..jsonfile.syncing import sync_data
 
@@ -110,7 +110,11 @@ def open_journal(path: str, data_path: str) -> JournalFile | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
         if error.errno in (errno.ELOOP, errno.EMLINK):
+            if not os.path.islink(path):
+                raise loop_of_links(path) from error
             message = "the journal is a symbolic link, which is never followed; remove it"
             raise NotARegularFileError(error.errno, message, path) from error
         raise

@@ -274,7 +274,7 @@ class TestWaiting:
         with hold(path):
             caller.start()
             tick = threading.Event()
-            while ctx._link.find().store._lock._wait is None:
+            while ctx._link.find().store._plain._lock._wait is None:
                 tick.wait(0.001)
         caller.join(60)
         counts.append(ctx.statistics().waits)
@@ -569,7 +569,7 @@ if (pid := os.fork()) == 0:
     except SessionLostError:
         print("lost", flush=True)
     session.close()
-    session._lock.release()
+    session.lock.release()
     os._exit(0)
 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 try:
