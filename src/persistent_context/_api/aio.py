@@ -6,13 +6,14 @@ import asyncio
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Self, Unpack
+from typing import Any, Self, Unpack
 
 from .._engine.request import Begin
 from .._engine.turn import Turn
 from .._engine.worker import run_in_pool
 from .._model.merge import OnConflict
 from .._model.operations import Operation
+from .._model.values import Record
 from ..errors import ContextUsageError
 from ..types import Holder
 from .aio_calls import LoopCalls
@@ -23,7 +24,7 @@ from .base import BaseContext, Reading
 from .options import Options, check_timeout
 
 
-class _Home(NamedTuple):
+class _Home(Record, frozen=True):
     """The event loop that a context belongs to."""
 
     loop: asyncio.AbstractEventLoop

@@ -8,7 +8,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from .._engine.cycle import own_copy
 from .._engine.owner import Owner
@@ -17,6 +17,7 @@ from .._engine.request import Request
 from .._engine.turn import Turn
 from .._engine.worker import run_in_pool
 from .._model.operations import Operation
+from .._model.values import Record
 from ..errors import LockTimeoutError, ReentrantTransactionError
 from ..types import Holder
 from .aio_executor import SOON_SECONDS
@@ -36,7 +37,7 @@ _TURNS: Final = 3
 """Loop iterations that it takes to close an asynchronous generator abandoned with a transaction open."""
 
 
-class _Flight(NamedTuple):
+class _Flight(Record, frozen=True):
     """State of a call while its task waits."""
 
     queue: CommitQueue

@@ -7,7 +7,9 @@ import threading
 import weakref
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
+
+from .._model.values import Record
 
 
 class Stay:
@@ -36,7 +38,7 @@ def _open_stays() -> tuple[weakref.ref[Stay], ...]:
     return tuple(known for known in _stays.get() if (stay := known()) is not None and not stay.is_over)
 
 
-class Owner(NamedTuple):
+class Owner(Record, frozen=True):
     """The caller of a call."""
 
     thread: int

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Self
+from typing import Self
 
 from .live import LiveDict
 from .operations import Save, Write
 from .snapshot import Snapshot
-from .values import MISSING, MaybeText, Raw
+from .values import MISSING, MaybeText, Raw, Record
 
 
-class Differences(NamedTuple):
+class Differences(Record, frozen=True):
     """The changes that turn one snapshot into another."""
 
     texts: Mapping[str, Raw] = MappingProxyType({})
@@ -26,7 +26,7 @@ class Differences(NamedTuple):
         return cls(texts, changes.keys() - texts.keys())
 
 
-class Arrival(NamedTuple):
+class Arrival(Record, frozen=True):
     """The outcome of a cycle for one context."""
 
     position: int

@@ -6,15 +6,15 @@ import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from .merge import Unsaved
 from .snapshot import Changes, Snapshot
 from .tracking import Own, Tracker, next_position
-from .values import MISSING, MaybeText, same
+from .values import MISSING, MaybeText, Record, same
 
 
-class Origin(NamedTuple):
+class Origin(Record, frozen=True):
     """The context that an operation came from, and what it knew at that time."""
 
     tracker: Tracker

@@ -12,10 +12,10 @@ import itertools
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from .snapshot import Snapshot
-from .values import MaybeText
+from .values import MaybeText, Record
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ next_position: Final = itertools.count(1).__next__
 """Numbers the cycles of this process, in order."""
 
 
-class Own(NamedTuple):
+class Own(Record, frozen=True):
     """What a context's calls have done to one key."""
 
     text: MaybeText | None = None

@@ -6,12 +6,14 @@ import contextlib
 import os
 import stat
 import sys
-from typing import Final, NamedTuple
+from typing import Final
+
+from ..._model.values import Record
 
 _ACL: Final = "system.posix_acl_access"
 
 
-class Access(NamedTuple):
+class Access(Record, frozen=True):
     """The owners, mode and access list of a file."""
 
     status: os.stat_result
