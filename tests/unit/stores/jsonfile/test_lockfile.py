@@ -10,6 +10,7 @@ import pytest
 
 from persistent_context import SyncPersistentContext
 from persistent_context._stores.jsonfile.lock import FileLock
+from persistent_context._stores.jsonfile.lockfile import LockFiles
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks descriptors up in /proc")
 
@@ -165,3 +166,18 @@ class TestMaking:
         SyncPersistentContext(path).incr("n")
 
         assert 0o600 == created[".lock"]
+
+
+class TestClosing:
+    def test_one_that_is_closed_is_not_closed_again(self, tmp_path):
+        """After a fork has closed all of them, whoever lets one go closes no file that has got its number since."""
+        files = LockFiles(str(tmp_path / "state.json.lock"), str(tmp_path / "state.json"))
+        file = files.open()
+        number = file.fd
+        files.close_all()
+        other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+        files.close(file)
+        os.fsync(other)
+        os.close(other)
+
+        assert (number, -1) == (other, file.fd)
