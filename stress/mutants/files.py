@@ -169,7 +169,7 @@ FILES: Final = (
         "A symbolic link is replaced by a file, and its target stays as it was.",
         Promise.CLOBBERED,
         (Edit("factory", "    return os.path.realpath(place)\n", "    return os.path.abspath(place)\n"),),
-        (suite("store::TestLinks::test_the_link_stays_and_its_target_is_written"),),
+        (suite("place::TestLinks::test_the_link_stays_and_its_target_is_written"),),
     ),
     Mutant(
         "leftovers-stay",
