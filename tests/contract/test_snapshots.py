@@ -228,12 +228,6 @@ class TestChanges:
         assert ({}, {}) == (nothing.changes_since(NOTHING), created.changes_since(nothing))
         assert [{"a": b"1"}] * 2 == [first.changes_since(older) for older in (nothing, NOTHING)]
 
-    def test_until_there_is_nothing(self, place):
-        """Where nothing is left, all keys are gone."""
-        first = commit(place.store(), {"a": 1, "b": 2})
-
-        assert {"a": MISSING, "b": MISSING} == NOTHING.changes_since(first)
-
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors])
     @given(steps=STEPS)
     def test_they_lead_from_any_state_to_any_later_one(self, place, steps):
