@@ -262,6 +262,12 @@ def hold_transaction(spawn):
     return lambda filepath: Held(spawn(HOLD_IN_A_TRANSACTION, filepath))
 
 
+@pytest.fixture
+def nobody_repairs_it(monkeypatch):
+    """Have no time pass between the looks at a bad document: nobody is about to finish it."""
+    monkeypatch.setattr("persistent_context._stores.jsonfile.store._SECOND_LOOK_SECONDS", 0)
+
+
 def _open_below(directory: str) -> set[str]:
     """The names of all open files below ``directory``; a deleted one counts."""
     names = set()

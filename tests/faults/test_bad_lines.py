@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from documents import OPERATIONS, asides, warned
-from stories import done, either_face, transaction
+from stories import AsyncFace, SyncFace, done, either_face, transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
+
+pytestmark = pytest.mark.usefixtures("nobody_repairs_it")
 
 face = either_face
+
+FACES = [AsyncFace, SyncFace]
 
 
 @pytest.fixture
@@ -80,13 +84,18 @@ def large(line: bytes, where: str) -> bytes:
     return b"{\n" + b",\n".join(lines) + b"\n}\n"
 
 
-def in_turn(names: Iterable[str], ways: Sequence[Any]) -> list[tuple[str, Any]]:
+def in_turn(names: Iterable[str], ways: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Give each name two of the ways, each way to as many names: no line depends on the way in which it is read."""
-    return [(name, ways[(number + turn) % len(ways)]) for number, name in enumerate(names) for turn in (0, 1)]
+    every = [*ways]
+    return [(name, *every[(number + turn) % len(every)]) for number, name in enumerate(names) for turn in (0, 1)]
 
 
 class TestOneBadLineInALargeFile:
-    @pytest.mark.parametrize(("name", "where"), in_turn(BAD_LINES, ["first", "middle", "last"]))
+    @pytest.mark.parametrize(
+        ("name", "where", "face"),
+        in_turn(BAD_LINES, zip(["first", "middle", "last"] * 2, FACES * 3, strict=True)),
+        indirect=["face"],
+    )
     def test_load_moves_the_whole_file_aside(
         self, face: Any, path: Path, name: str, where: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -105,12 +114,22 @@ class TestOneBadLineInALargeFile:
         assert warned(caplog)
 
     @pytest.mark.parametrize(
-        ("name", "how"),
-        in_turn(BAD_LINES, [("first", "save"), ("middle", "transaction"), ("last", "incr"), ("last", "save")]),
+        ("name", "where", "operation", "face"),
+        in_turn(
+            BAD_LINES,
+            zip(
+                ["first", "middle", "last", "last", "middle", "first", "last", "last"],
+                ["save", "transaction", "incr", "save", "transaction", "save", "save", "incr"],
+                FACES * 4,
+                strict=True,
+            ),
+        ),
+        indirect=["face"],
     )
-    def test_writing_moves_the_whole_file_aside(self, face: Any, path: Path, name: str, how: tuple[str, str]) -> None:
+    def test_writing_moves_the_whole_file_aside(
+        self, face: Any, path: Path, name: str, where: str, operation: str
+    ) -> None:
         """One bad line among 2,000 is never copied into the next version of the file by a writer of another key."""
-        where, operation = how
         document = large(BAD_LINES[name], where)
         path.write_bytes(document)
 

@@ -50,7 +50,16 @@ def test_it(number, compute_once):
         result.assert_outcomes(passed=5, failed=1)
         assert ["up", "down"] == runs.log
 
-    @pytest.mark.parametrize("raised", ['ValueError("no way")', 'pytest.fail("no way")', 'pytest.skip("no way")'])
+    @pytest.mark.parametrize(
+        ("each", "raised"),
+        [
+            ("each of 3", 'ValueError("no way")'),
+            ("each of 3", 'pytest.skip("no way")'),
+            ("alone", 'pytest.fail("no way")'),
+            ("alone", 'pytest.skip("no way")'),
+        ],
+        indirect=["each"],
+    )
     def test_one_that_fails(self, runs, each, raised):
         """Whatever a teardown raises makes the run fail and is told; the others are run all the same, and all once."""
         result = runs.run(

@@ -93,11 +93,9 @@ class TestAnInterruptWhileACallIsCarriedOut:
 WHILE_WAITING = (
     START
     + """
-call, holder = sys.argv[2:4]
 signal.signal(signal.SIGALRM, soft_time_limit)
-held, let_go = threading.Event(), threading.Event()
 
-def hold():
+def hold(path, holder, held, let_go):
     if holder == "program":
         with filelock.FileLock(path + ".lock"):
             held.set()
@@ -107,13 +105,7 @@ def hold():
             held.set()
             let_go.wait()
 
-thread = threading.Thread(target=hold)
-thread.start()
-held.wait()
-ctx = SyncPersistentContext(path, lock_timeout=60)
-ctx["mine"] = 1
-try:
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
+def wait(ctx, call):
     if call == "incr":
         ctx.incr("n")
     elif call == "save":
@@ -123,18 +115,30 @@ try:
     else:
         with ctx.transaction() as tx:
             tx["n"] = 1
-    print("not interrupted")
-except SoftTimeLimit:
-    print("ended")
-let_go.set()
-thread.join()
-fresh = SyncPersistentContext(path, lock_timeout=5)
-fresh.incr("probe")
-fresh.incr("probe")
-assert_free()
-print(stored())
-ctx.save()
-print(stored())
+
+for call in ("incr", "save", "mutate", "transaction"):
+    file = f"{path}-{call}"
+    held, let_go = threading.Event(), threading.Event()
+    thread = threading.Thread(target=hold, args=[file, sys.argv[2], held, let_go])
+    thread.start()
+    held.wait()
+    ctx = SyncPersistentContext(file, lock_timeout=60)
+    ctx["mine"] = 1
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        wait(ctx, call)
+        print(call, "was not interrupted")
+    except SoftTimeLimit:
+        print(call, "ended")
+    let_go.set()
+    thread.join()
+    fresh = SyncPersistentContext(file, lock_timeout=5)
+    fresh.incr("probe")
+    fresh.incr("probe")
+    assert_free(file)
+    print(stored(file))
+    ctx.save()
+    print(stored(file))
 """
 )
 
@@ -187,10 +191,12 @@ print("all ended")
 
 class TestAnExceptionWhileACallWaits:
     @pytest.mark.parametrize("holder", ["program", "thread"])
-    @pytest.mark.parametrize("call", ["incr", "save", "mutate", "transaction"])
-    def test_a_handler_that_raises_withdraws_the_call(self, path, run, call, holder):
+    def test_a_handler_that_raises_withdraws_the_call(self, path, run, holder):
         """A signal handler's exception ends a waiting call, which has no effect later and is granted no lock."""
-        assert ["ended", "{'probe': 2}", "{'probe': 2, 'mine': 1}"] == run(WHILE_WAITING, path, call, holder)
+        calls = ["incr", "save", "mutate", "transaction"]
+        ends = [[f"{call} ended", "{'probe': 2}", "{'probe': 2, 'mine': 1}"] for call in calls]
+
+        assert sum(ends, []) == run(WHILE_WAITING, path, holder)
 
     @pytest.mark.parametrize("call", ["incr", "transaction"])
     def test_an_exception_that_another_thread_sets(self, path, run, call):
@@ -235,9 +241,9 @@ ctx.save()
 sending = True
 thread = threading.Thread(target=send, daemon=True)
 thread.start()
-until = time.monotonic() + 3
+until = time.monotonic() + 1
 number = 0
-while time.monotonic() < until:
+while time.monotonic() < until or handled <= 10:
     number += 1
     if what == "set":
         ctx["n"] = number
@@ -265,7 +271,6 @@ assert_free()
 assert stored()["last"]
 if what != "memory":
     assert stored()["n"] == number, stored()
-assert handled > 10
 print("ended")
 """
 )
@@ -302,9 +307,9 @@ signal.signal(signal.SIGTERM, terminate)
 threads = [threading.Thread(target=one, daemon=True) for one in (write, send)]
 for thread in threads:
     thread.start()
-until = time.monotonic() + 4
+until = time.monotonic() + 1
 for changes in ctx.watch("n"):
-    if time.monotonic() > until:
+    if time.monotonic() > until and handled > 10:
         break
 enough.set()
 for thread in threads:
@@ -345,9 +350,9 @@ def send():
 
 async def main():
     ctx = PersistentContext(path, lock_timeout=60, durable=False)
-    until = time.monotonic() + 3
+    until = time.monotonic() + 1
     done = 0
-    while time.monotonic() < until:
+    while time.monotonic() < until or handled <= 10:
         await ctx.incr("n")
         async with ctx.transaction() as tx:
             tx["n"] += 1
@@ -361,7 +366,6 @@ enough = threading.Event()
 thread = threading.Thread(target=send, daemon=True)
 thread.start()
 asyncio.run(main())
-assert handled > 10
 assert_free()
 print("ended")
 """

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IMPORT_ROOT = Path(persistent_context.__file__).resolve().parents[1]
 KEY = "a key"
 
-SHORT_SOAK = ("--tier", "soak", "--processes", 3, "--seconds", 2)
+SHORT_SOAK = ("--tier", "soak", "--processes", 2, "--tasks", 5, "--seconds", 1)
 
 INCREMENTS_IN_MEMORY = """
 from persistent_context import PersistentContext
@@ -96,14 +96,16 @@ class TestRun:
         (directory,) = (tmp_path / "runs").iterdir()
 
         assert done.returncode == 1, done.stdout + done.stderr
-        assert "to repeat: python -m stress --processes 3 --tasks 20 --seconds 2 --seed 5 " in done.stdout
+        assert "to repeat: python -m stress --processes 2 --tasks 5 --seconds 1 --seed 5 " in done.stdout
         assert list((directory / "round-0" / "logs").iterdir())
 
     def test_finds_a_library_that_loses_changes(self, tmp_path):
         """A run with a library whose increments are not atomic ends in FAIL and exit code 1, and names those lost."""
         (tmp_path / "sitecustomize.py").write_text(INCREMENTS_IN_MEMORY)
         others = [word for kind in KINDS if kind != "foreign" for word in (f"--{kind}", 0)]
-        done = stress("--processes", 3, "--seconds", 5, *others, "--dir", tmp_path, path=(tmp_path, IMPORT_ROOT))
+        done = stress(
+            "--processes", 3, "--tasks", 5, "--seconds", 2, *others, "--dir", tmp_path, path=(tmp_path, IMPORT_ROOT)
+        )
 
         assert done.returncode == 1, done.stdout + done.stderr
         assert "\nFAIL\n" in done.stdout

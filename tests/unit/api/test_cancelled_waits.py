@@ -102,7 +102,12 @@ class TestBehindAHeldLock:
             return hit
 
         async def story() -> list[bool]:
-            return [await apart(number) for number in spins(3_000)]
+            hits: list[bool] = []
+            for number in spins(3_000 if first == "the release" else 100):
+                hits.append(await apart(number))
+                if hits[-4:] == [False] * 4:  # the call is over by then: a later cancel comes too late as well
+                    break
+            return hits
 
         assert any(asyncio.run(story()))
 
