@@ -145,7 +145,7 @@ class TestStrangeNames:
     @pytest.mark.usefixtures("nobody_repairs_it")
     def test_messages_are_escaped(self, face: Any, path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
         """No message, be it an error's or a warning's, sends the terminal what somebody put into a file name."""
-        caplog.set_level(logging.DEBUG)
+        caplog.set_level(logging.DEBUG, "persistent_context")
         target = path.parent / STRANGE_NAMES[kind]
         target.write_bytes(b"{")
         errors: list[BaseException] = []
