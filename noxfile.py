@@ -104,7 +104,7 @@ def coverage(session: nox.Session) -> None:
     """Measure which branches of the library the tests reach; part of the large matrices is enough for that."""
     session.install(".", *groups("test"))
     # Coverage's tracer takes a lock that the thread interrupted by a signal handler may already hold.
-    signals = [f"tests/process/test_{name}.py" for name in ("interrupts", "shutdown", "signals")]
+    signals = [f"tests/process/test_{name}.py" for name in ("finalizers", "interrupts", "shutdown", "signals")]
     unmeasured = (*signals, "tests/stress", "tests/docs/test_docs.py", "tests/docs/test_examples.py")
     whole = ("tests/cli", "tests/plugin")
     ignored = (f"--ignore={path}" for path in (*unmeasured, *whole))

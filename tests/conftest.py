@@ -22,13 +22,18 @@ from hypothesis import HealthCheck, settings
 import persistent_context
 from persistent_context import PersistentContext, SyncPersistentContext
 
+pytest.register_assert_rewrite("cancelling")  # what it checks is told in full, as in a test
+
 settings.register_profile("no-times", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no-times")  # a busy machine is no failure
 
 IMPORT_ROOT = Path(persistent_context.__file__).resolve().parent.parent
 OPEN_FILES = Path("/proc/self/fd")
 LARGE = 5  # cases of one test
-LONG = {f"test_{name}.py" for name in ("big_files", "demo", "docs", "doctor", "examples", "main", "plugin")}
+LONG = {
+    f"test_{name}.py"
+    for name in ("big_files", "compute_once", "demo", "docs", "doctor", "examples", "main", "plugin", "teardown")
+}
 
 HOLD_AS_A_FOREIGN_PROGRAM = """
 import sys
@@ -255,6 +260,12 @@ def hold(spawn):
 def hold_transaction(spawn):
     """Have another process hold a transaction open: ``with hold_transaction(path) as held:``."""
     return lambda filepath: Held(spawn(HOLD_IN_A_TRANSACTION, filepath))
+
+
+@pytest.fixture
+def nobody_repairs_it(monkeypatch):
+    """Have no time pass between the looks at a bad document: nobody is about to finish it."""
+    monkeypatch.setattr("persistent_context._stores.jsonfile.store._SECOND_LOOK_SECONDS", 0)
 
 
 def _open_below(directory: str) -> set[str]:

@@ -7,7 +7,7 @@ from typing import Final
 from stress.mutants.model import Edit, Mutant, Promise, suite
 
 PLUGIN: Final = "pytest_persistent_context"
-_EACH_ONCE = "plugin::TestTeardown::test_one_that_fails"
+_EACH_ONCE = "teardown::TestTeardown::test_one_that_fails"
 
 AROUND: Final = (
     Mutant(
@@ -21,7 +21,7 @@ AROUND: Final = (
                 "        _finish(session)\n    finally:\n        yield\n",
             ),
         ),
-        (suite("plugin::TestTeardown::test_it_comes_after_the_fixtures_that_use_the_value"),),
+        (suite("teardown::TestTeardown::test_it_comes_after_the_fixtures_that_use_the_value"),),
     ),
     Mutant(
         "unkept-value-leaks",
@@ -34,7 +34,7 @@ AROUND: Final = (
                 "            if False:\n",
             ),
         ),
-        (suite("plugin::TestComputeOnce::test_a_value_that_json_cannot_hold[alone]"),),
+        (suite("compute_once::TestComputeOnce::test_a_value_that_json_cannot_hold[alone]"),),
     ),
     Mutant(
         "discard-only-on-success",
@@ -74,7 +74,7 @@ AROUND: Final = (
         "A worker that crashed after a while is not waited for until it is replaced.",
         Promise.ONCE,
         (Edit(PLUGIN, "        os.utime(present)\n", ""),),
-        (suite("plugin::TestTeardown::test_a_worker_that_crashed_after_a_while"),),
+        (suite("teardown::TestTeardown::test_a_worker_that_crashed_after_a_while"),),
     ),
     Mutant(
         "teardown-failures-of-workers-lost",
@@ -88,7 +88,7 @@ AROUND: Final = (
         "A worker that waits for the others when the run is interrupted tears nothing down.",
         Promise.ONCE,
         (Edit(PLUGIN, "lambda *_: moments.append(time.monotonic())", "signal.default_int_handler"),),
-        (suite("plugin::TestTeardown::test_an_interruption_while_a_worker_waits_for_the_others"),),
+        (suite("teardown::TestTeardown::test_an_interruption_while_a_worker_waits_for_the_others"),),
     ),
     Mutant(
         "value-steers-the-terminal",
@@ -114,6 +114,6 @@ AROUND: Final = (
                 "                    pass\n",
             ),
         ),
-        (suite("plugin::TestComputeOnce::test_a_hanging_async_factory_is_interrupted", limit=20),),
+        (suite("compute_once::TestComputeOnce::test_a_hanging_async_factory_is_interrupted", limit=20),),
     ),
 )

@@ -130,7 +130,7 @@ DOCUMENT: Final = (
         "A number out of the range of floats is accepted, and raises when it is looked at.",
         Promise.FAILURE,
         (Edit("values", '_LONG_NUMBER: Final = b"0" * 200', '_LONG_NUMBER: Final = b"0" * 300'),),
-        (suite("bad_documents::TestOneBadLineInALargeFile::test_load_moves_the_whole_file_aside"),),
+        (suite("bad_lines::TestOneBadLineInALargeFile::test_load_moves_the_whole_file_aside"),),
     ),
     Mutant(
         "long-integers-taken-for-corruption",

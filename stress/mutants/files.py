@@ -161,7 +161,7 @@ FILES: Final = (
         "A symbolic link is replaced by a file, and its target stays as it was.",
         Promise.CLOBBERED,
         (Edit("factory", "    return os.path.realpath(place)\n", "    return os.path.abspath(place)\n"),),
-        (suite("store::TestLinks::test_the_link_stays_and_its_target_is_written"),),
+        (suite("place::TestLinks::test_the_link_stays_and_its_target_is_written"),),
     ),
     Mutant(
         "leftovers-stay",
@@ -277,6 +277,6 @@ FILES: Final = (
         "The file that was replaced is never closed: its blocks stay taken, and descriptors run out.",
         Promise.FAILURE,
         (Edit("store", "        if fd is not None:\n            os.close(fd)\n\n    def _keep(", "\n    def _keep("),),
-        (suite("store::TestTheReplacedFile::test_it_is_freed_when_the_call_is_over"),),
+        (suite("syncing::TestTheReplacedFile::test_it_is_freed_when_the_call_is_over"),),
     ),
 )

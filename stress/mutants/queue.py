@@ -204,7 +204,7 @@ QUEUE: Final = (
                 "            pass\n        return is_withdrawn\n",
             ),
         ),
-        (suite("cancelling::TestBehindAHeldLock::test_only_the_cancelled_ones_are_withdrawn"),),
+        (suite("cancelled_waits::TestBehindAHeldLock::test_only_the_cancelled_ones_are_withdrawn"),),
     ),
     Mutant(
         "delivered-out-of-order",
@@ -276,7 +276,7 @@ QUEUE: Final = (
         "A call goes to the file that a symbolic link led to before it was redirected.",
         Promise.LOST,
         (Edit("queue", "identify(place) == self.name", "True"),),
-        (suite("store::TestLinks::test_a_link_that_was_turned_is_followed_anew"),),
+        (suite("place::TestLinks::test_a_link_that_was_turned_is_followed_anew"),),
     ),
     Mutant(
         "left-behind-at-a-turned-link",

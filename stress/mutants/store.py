@@ -9,7 +9,7 @@ from stress.mutants.model import Edit, Mutant, Promise, suite
 _NOTHING_TO_WRITE = "durability::TestADurableCallThatWritesNothing::"
 _NEW_DIRECTORY = "durability::TestANewDirectory::"
 _VOLATILE = "durability::TestAVolatileCall::"
-_REMOVED = "store::TestTheDirectoryIsRemoved::"
+_REMOVED = "place::TestTheDirectoryIsRemoved::"
 _ABANDONED = "lock::TestAnAbandonedWait::"
 
 STORE: Final = (

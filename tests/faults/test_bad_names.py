@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from persistent_context import ConflictError, LockTimeoutError, NotARegularFileError, UnserializableValueError
 from stories import CALLS, WRITES, done, either_face, incr, save
@@ -141,18 +142,17 @@ class TestStrangeNames:
         assert b"other" == neighbour.read_bytes()
         assert {target.name, target.name + ".lock", "ab.json"} == names(path.parent)
 
-    def test_messages_are_escaped(
-        self, face: Any, path: Path, kind: str, hold: Any, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    @pytest.mark.usefixtures("nobody_repairs_it")
+    def test_messages_are_escaped(self, face: Any, path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
         """No message, be it an error's or a warning's, sends the terminal what somebody put into a file name."""
-        caplog.set_level(logging.DEBUG)
+        caplog.set_level(logging.DEBUG, "persistent_context")
         target = path.parent / STRANGE_NAMES[kind]
         target.write_bytes(b"{")
         errors: list[BaseException] = []
 
         async def story() -> None:
             ctx = face.context(target, on_conflict="raise")
-            with hold(target), pytest.raises(LockTimeoutError) as timeout:
+            with FileLock(f"{target}.lock"), pytest.raises(LockTimeoutError) as timeout:
                 await incr(face.context(target, lock_timeout=0))
             await done(ctx.load())
             ctx.set("bad", {1})

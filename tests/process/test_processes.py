@@ -6,9 +6,7 @@ import os
 
 import pytest
 
-from persistent_context import (
-    PersistentContext,
-)
+from persistent_context import PersistentContext, SyncPersistentContext
 
 WORK = """
 import asyncio, sys
@@ -253,7 +251,7 @@ class TestKilling:
 
         assert (True, len(numbers)) == (0 <= unknown <= 5, len(set(numbers)))
 
-    def test_a_process_killed_again_and_again_leaves_a_whole_file(self, face, path, spawn):
+    def test_a_process_killed_again_and_again_leaves_a_whole_file(self, path, spawn):
         """However often writers are killed, the file is whole and the next writer goes on."""
         for _ in range(5):
             child = spawn(TWINS, path, 100_000)
@@ -263,7 +261,7 @@ class TestKilling:
                 os.sched_yield()
             child.kill()
         data = stored(path)
-        face.do(face.open(path).incr, "n")
+        SyncPersistentContext.create(path).incr("n")
 
         assert (data.get("last"), [], 1) == (
             data.get("first"),

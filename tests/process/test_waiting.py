@@ -304,11 +304,11 @@ class TestTheExecutorIsFullOfThreadsThatCallUs:
 
 class TestATimeoutAndACancelAtOnce:
     @pytest.mark.parametrize("kind", ["transaction", "incr", "save"])
-    @pytest.mark.parametrize("cancel_at", [0.05, 0.1, 0.15])
+    @pytest.mark.parametrize("cancel_at", [0.01, 0.02, 0.03])
     async def test_one_of_the_two_comes_out(self, path, kind, cancel_at):
         """A call that times out and is cancelled in the same turn of the loop raises one of the two, and no effect."""
         loop = asyncio.get_running_loop()
-        ctx = PersistentContext(path, lock_timeout=0.1)
+        ctx = PersistentContext(path, lock_timeout=0.02)
         ctx["mine"] = 1
 
         async def call():
@@ -323,7 +323,7 @@ class TestATimeoutAndACancelAtOnce:
                 for _ in range(5):
                     await asyncio.sleep(0)
                 loop.call_later(cancel_at, task.cancel)
-                loop.call_later(0.01, time.sleep, 0.25)  # the loop stands still, and finds both to be due
+                loop.call_later(0.002, time.sleep, 0.05)  # the loop stands still, and finds both to be due
                 await ended(task)
                 if not task.cancelled():
                     assert isinstance(task.exception(), LockTimeoutError)

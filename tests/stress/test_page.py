@@ -395,10 +395,10 @@ class TestSize:
             tracemalloc.stop()
             return most, counted
 
-        small, _ = peak(4_000)
-        large, counted = peak(40_000)
+        small, _ = peak(2_000)
+        large, counted = peak(20_000)
 
-        assert counted.invoked == 40_000
+        assert counted.invoked == 20_000
         assert len(counted.slices) == SLICES
         assert large < 3 * small
 

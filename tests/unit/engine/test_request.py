@@ -356,6 +356,7 @@ class TestAValueThatCannotBeCompared:
 
 
 @pytest.mark.timeout(15)  # a hang is what these tests are about
+@pytest.mark.usefixtures("nobody_repairs_it")
 class TestALoggingHandlerThatRaises:
     @pytest.mark.parametrize("name", ["uncopyable", "no attributes", "read-only name", "text", "memory"])
     @pytest.mark.parametrize("call", ["incr", "save", "transaction", "load"])

@@ -1,8 +1,7 @@
-"""The lock between processes, from within: how a wait ends, what survives an error, and what a hold leaves open."""
+"""The lock between processes, from within: how a wait ends, and what survives an error or a fork."""
 
 import asyncio
 import errno
-import gc
 import json
 import os
 import signal
@@ -16,7 +15,6 @@ from persistent_context import PersistentContext, SyncPersistentContext
 from persistent_context._stores.jsonfile import flock as _flock
 from persistent_context._stores.jsonfile import lock as _lock
 from persistent_context._stores.jsonfile.lock import FileLock
-from persistent_context._stores.jsonfile.store import JsonFileStore
 
 CHECK_DESCRIPTORS_IN_A_CHILD = """
 import os, sys, threading, time
@@ -48,46 +46,6 @@ if (pid := os.fork()) == 0:
 os.waitpid(pid, 0)
 print(open_locks(), flush=True)
 """
-
-
-@pytest.fixture
-def lock(path):
-    """The lock of the test's file."""
-    one = FileLock(f"{path}.lock", str(path))
-    yield one
-    one._files.close_all()
-
-
-@pytest.fixture
-def wait_for(lock):
-    """Have a thread wait for the lock; return the thread, and the list in which it puts how that ended."""
-    started = []
-
-    def wait():
-        ended = []
-
-        def acquire():
-            try:
-                held = lock.acquire("test", wait=True)
-                wait.granted.append(held)
-                ended.append(held is not None)
-            except OSError as error:
-                ended.append(error.errno)
-
-        before = lock._wait
-        thread = threading.Thread(target=acquire)
-        started.append(thread)
-        thread.start()
-        tick = threading.Event()
-        while lock._wait is before and thread.is_alive():
-            tick.wait(0.001)
-        return thread, ended
-
-    wait.granted = []
-    yield wait
-    for thread in started:
-        thread.join(60)
-        assert not thread.is_alive()
 
 
 def is_free(path):
@@ -386,167 +344,6 @@ class TestTheLockFile:
         assert (True, {"n": 1}) == (asyncio.run(wait()), stored(path))
 
 
-@pytest.fixture
-def opened(monkeypatch, lock):
-    """How often the lock file is opened."""
-    names, real = [], os.open
-
-    def opening(name, *arguments, **options):
-        fd = real(name, *arguments, **options)
-        if name == lock.path:
-            names.append(name)
-        return fd
-
-    monkeypatch.setattr(os, "open", opening)
-    return names
-
-
-class TestTheKeptFile:
-    def test_it_stays_open_between_two_holds(self, path, lock, opened):
-        """The lock file is opened once, and unlocked between two holds."""
-        free = []
-        for _ in range(3):
-            held = lock.acquire("test", wait=False)
-            free.append(is_free(path))
-            held.release()
-            free.append(is_free(path))
-        own = [file.path for file in lock._files._open]
-
-        assert ([False, True] * 3, [lock.path]) == (free, own)
-        assert len(opened) == 1 + len(free)  # is_free opens it each time
-
-    def test_it_is_closed_with_the_lock(self, lock, opened):
-        """Closing leaves no descriptor, and the next hold opens the file again."""
-        counts = []
-        for _ in range(2):
-            lock.acquire("test", wait=False).release()
-            lock.close()
-            counts.append((len(lock._files._open), len(opened)))
-
-        assert [(0, 1), (0, 2)] == counts
-
-    def test_closing_does_not_unlock(self, path, lock):
-        """A lock that is held stays so when its object is closed, and its file is closed another time."""
-        held = lock.acquire("test", wait=False)
-        lock.close()
-        held.check()
-        free = is_free(path)
-        held.release()
-
-        assert (False, True) == (free, is_free(path))
-
-    def test_one_that_nobody_refers_to_closes_its_file(self, path):
-        """The descriptor goes with the store: neither a call nor the end of the process is needed for that."""
-        store = JsonFileStore(str(path))
-        store.begin("test", wait=False).close()
-        (file,) = store._lock._files._open
-        before = file.fd
-        del store
-        gc.collect()
-
-        assert (True, -1) == (before >= 0, file.fd)
-
-    @pytest.mark.parametrize("how", ["deleted", "replaced"])
-    def test_a_try_does_not_trust_one_that_is_gone(self, path, lock, how):
-        """Who only tries for the lock fails if the lock file's successor is locked, and has it if that is free."""
-        lock.acquire("test", wait=False).release()
-        self.remove(path, how)
-        other = FileLock(f"{path}.lock", str(path)).acquire("other", wait=False)
-        while_held = lock.acquire("test", wait=False)
-        other.release()
-        held = lock.acquire("test", wait=False)
-        held.check()
-
-        assert (None, False) == (while_held, is_free(path))
-
-    @pytest.mark.parametrize("how", ["deleted", "replaced"])
-    def test_a_wait_does_not_trust_one_that_is_gone(self, path, lock, wait_for, how):
-        """Who waits stands in the queue of the lock file's successor, though the old file is free."""
-        lock.acquire("test", wait=False).release()
-        self.remove(path, how)
-        other = FileLock(f"{path}.lock", str(path)).acquire("other", wait=False)
-        waiting, ended = wait_for()
-        early = list(ended)
-        other.release()
-        waiting.join(60)
-        wait_for.granted[0].check()
-
-        assert ([], [True], False) == (early, ended, is_free(path))
-
-    @pytest.mark.parametrize("wait", [False, True])
-    @pytest.mark.parametrize("how", ["deleted", "replaced"])
-    def test_nobody_waits_for_one_that_is_gone(self, path, lock, how, wait):
-        """Though the old file is locked, its successor is free, and is locked at once."""
-        lock.acquire("test", wait=False).release()
-        other = FileLock(f"{path}.lock", str(path)).acquire("other", wait=False)
-        self.remove(path, how)
-        rescue = threading.Timer(5, other.release)
-        rescue.start()
-        held = lock.acquire("test", wait=wait)
-        rescue.cancel()
-
-        assert (False, False) == (held.waited, is_free(path))
-        held.check()
-
-    def test_several_threads_leave_one(self, path, lock, hold, wait_for):
-        """However many threads try while one waits, one descriptor is kept."""
-        with hold(path):
-            waiting, _ = wait_for()
-            tries = [lock.acquire("test", wait=False) for _ in range(3)]
-        waiting.join(60)
-        wait_for.granted[0].release()
-
-        assert ([None] * 3, 1, 1) == (tries, len(lock._idle), len(lock._files._open))
-
-    def test_an_abandoned_wait_leaves_one(self, path, lock, hold, wait_for):
-        """The descriptor of the deleted file is closed when the wait for it ends, and the successor's is kept."""
-        with hold(path):
-            waiting, _ = wait_for()
-            path.with_name("state.json.lock").unlink()
-            lock.abandon_vain_wait()
-            lock.acquire("test", wait=True).release()
-        waiting.join(60)
-        (file,) = lock._files._open
-
-        assert (True, [file]) == (file.status_at_path() is not None, list(lock._idle))
-
-    @pytest.mark.parametrize("reused", [False, True])
-    def test_a_descriptor_that_the_program_has_closed_is_not_used(self, path, lock, reused):
-        """Who closes all descriptors between two calls does no harm, nor is a file that has the number since locked."""
-        lock.acquire("test", wait=False).release()
-        (file,) = lock._files._open
-        number = file.fd
-        foreign = path.with_name("foreign")
-        foreign.write_bytes(b"")
-        os.close(number)
-        if reused:
-            other = os.open(foreign, os.O_RDWR)
-            if other != number:
-                os.dup2(other, number)
-                os.close(other)
-        held = lock.acquire("test", wait=False)
-        held.check()
-        free = is_free(path)
-        held.release()
-        lock.close()
-
-        assert (False, b"", set()) == (free, foreign.read_bytes(), lock._files._open)
-        if reused:
-            assert os.path.samestat(foreign.stat(), os.fstat(number))
-            os.close(number)
-
-    @staticmethod
-    def remove(path, how):
-        """Remove the lock file, or put another one in its place."""
-        file = path.with_name("state.json.lock")
-        if how == "deleted":
-            file.unlink()
-        else:
-            other = path.with_name("other")
-            other.write_bytes(b"")
-            other.replace(file)
-
-
 RELEASE_IN_A_CHILD = """
 import os, sys
 import filelock
@@ -582,6 +379,7 @@ session.commit(Changes({"parent": b"1"}), durable=True)
 session.close()
 print([*queue.store.snapshot().keys()], flush=True)
 """
+
 
 LOCK_IN_PARENT_AND_CHILD = """
 import os, sys

@@ -1,0 +1,218 @@
+"""A model of the contract: one file, what three contexts have of it in memory, and what their calls come to."""
+
+import copy
+import json
+import zlib
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from persistent_context import MISSING, ConflictError
+
+
+class OnPurposeError(Exception):
+    """What the functions and blocks of this module raise."""
+
+
+def canonical(value):
+    """The text by which values are told apart: ``1``, ``1.0`` and ``True`` differ, the order of inner keys does not."""
+    return "MISSING" if value is MISSING else json.dumps(value, sort_keys=True)
+
+
+def texts(mapping):
+    """The canonical text of each value."""
+    return {key: canonical(value) for key, value in mapping.items()}
+
+
+def value_of(text, default=None):
+    """A new value for a canonical text."""
+    return default if text is None else json.loads(text)
+
+
+def decide(key, base, mine, theirs):
+    """A policy in which deleting wins, and every argument tells in the result."""
+    if mine is MISSING:
+        return MISSING
+    return zlib.crc32(repr([key, *map(canonical, (base, mine, theirs))]).encode())
+
+
+def grown(value):
+    """Change a list or dictionary in place, and put another value into a list."""
+    if isinstance(value, list):
+        value.append(len(value))
+    elif isinstance(value, dict):
+        value[f"k{len(value)}"] = [True]
+    else:
+        return [value]
+    return value
+
+
+def refuse(value):
+    """Spoil the copy that a function was given, then fail."""
+    grown(value)
+    raise OnPurposeError
+
+
+FUNCTIONS = {"grown": grown, "refuse": refuse, "same": lambda value: value, "kind": lambda value: type(value).__name__}
+
+
+@dataclass
+class View:
+    """What one context must have in memory, and what it last saw in the file; key by key, as text."""
+
+    policy: object
+    memory: dict = field(default_factory=dict)
+    base: dict = field(default_factory=dict)
+
+    def unsaved(self):
+        """The keys that differ."""
+        return {key for key in {*self.memory, *self.base} if self.memory.get(key) != self.base.get(key)}
+
+    def know(self, key, text):
+        """Memory and base are what the file holds."""
+        for mapping in (self.memory, self.base):
+            if text is None:
+                mapping.pop(key, None)
+            else:
+                mapping[key] = text
+
+    def merged(self, keys, theirs):
+        """What the unsaved changes among some keys come to, given what others made of them."""
+        result, conflicts = {}, set()
+        for key in self.unsaved() & set(keys):
+            base, mine, their = (mapping.get(key) for mapping in (self.base, self.memory, theirs))
+            if self.policy == "mine" or their in (base, mine):
+                result[key] = mine
+            elif self.policy == "theirs":
+                result[key] = their
+            elif self.policy == "raise":
+                conflicts.add(key)
+            else:
+                decided = self.policy(key, *(value_of(text, MISSING) for text in (base, mine, their)))
+                result[key] = None if decided is MISSING else canonical(decided)
+        if conflicts:
+            raise ConflictError(sorted(conflicts))
+        return result
+
+
+class Model:
+    """The file and the views of three contexts, with the calls as the contract has them; it knows nothing of src."""
+
+    def __init__(self, policies):
+        """Begin without a file."""
+        self.views = [View(policy) for policy in policies]
+        self.file = None  # its mapping in order, or None
+        self.corrupt = None  # its bytes, if they are no document
+        self.aside = []  # the bytes of corrupt files that were moved
+        self.writes = 0
+
+    def run(self, who, call):
+        """Make a call: its outcome and the model after it, which is this one if it failed."""
+        after = copy.deepcopy(self)
+        try:
+            result = getattr(after, call.name)(after.views[who], *call.arguments)
+        except Exception as error:
+            return failed(error), self
+        return canonical(result), after
+
+    def commit(self, changes, create=False):
+        """Put texts into the file; a call that changes nothing writes nothing."""
+        old = self.file or {}
+        new = {**old, **changes}
+        new = {key: text for key, text in new.items() if text is not None}
+        if new != old or (create and self.file is None):
+            self.writes += 1
+            self.move_aside()
+            self.file = new
+
+    def move_aside(self):
+        """A corrupt file is kept under another name."""
+        if self.corrupt is not None:
+            self.aside.append(self.corrupt)
+            self.corrupt = None
+
+    def load(self, view):
+        """Memory becomes what the file holds."""
+        self.move_aside()
+        view.memory, view.base = dict(self.file or {}), dict(self.file or {})
+
+    def save(self, view):
+        """Merge; a file that is gone or corrupt gets all of memory."""
+        if self.file is None:
+            self.commit(view.memory, create=True)
+        else:
+            self.commit(view.merged(view.unsaved(), self.file))
+        view.memory, view.base = dict(self.file), dict(self.file)
+
+    def _update(self, view, key, function):
+        """An atomic operation: the unsaved change of its key goes first."""
+        theirs = self.file or {}
+        before = {**theirs, **view.merged([key], theirs)}.get(key)
+        text, result = function(before)
+        self.commit({key: text})
+        view.know(key, text)
+        return result
+
+    def incr(self, view, key, delta, default):
+        """Add to a number."""
+
+        def add(text):
+            number = value_of(text, default)
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise TypeError
+            return canonical(number + delta), number + delta
+
+        return self._update(view, key, add)
+
+    def add(self, view, key, value):
+        """Set what is absent."""
+        return self._update(view, key, lambda text: (canonical(value), True) if text is None else (text, False))
+
+    def compare_and_set(self, view, key, expected, new):
+        """Replace what is as expected."""
+        wanted, wish = (None if value is MISSING else canonical(value) for value in (expected, new))
+        return self._update(view, key, lambda text: (wish, True) if text == wanted else (text, False))
+
+    def mutate(self, view, key, function, default):
+        """Replace by what a function returns."""
+
+        def replace(text):
+            value = FUNCTIONS[function](copy.deepcopy(value_of(text, default)))
+            return canonical(value), value
+
+        return self._update(view, key, replace)
+
+    def transaction(self, view, steps, end):
+        """Commit all that was changed, together with the unsaved changes of the keys that were touched."""
+        committed = self.file or {}
+        draft, touched, seen = dict(committed), set(), []
+        for step, key, value in steps:
+            if key not in touched:
+                draft.update(view.merged([key], committed))
+                touched.add(key)
+            text = draft.get(key)
+            seen.append("None" if text is None else text)
+            if step == "set":
+                draft[key] = canonical(value)
+            elif step == "grow" and text is not None:
+                draft[key] = canonical(grown(value_of(text)))
+            elif step == "pop":
+                draft[key] = None
+        seen.append(sorted(key for key, text in draft.items() if text is not None))
+        if end == "raise":
+            raise OnPurposeError
+        self.commit({key: draft.get(key) for key in touched})
+        for key in touched:
+            view.know(key, draft.get(key))
+        return seen
+
+
+class Call(NamedTuple):
+    """A call of a context that goes to the file: a method, and what it is given."""
+
+    name: str
+    arguments: tuple = ()
+
+
+def failed(error):
+    """What is compared of an error."""
+    return type(error), sorted(error.keys) if isinstance(error, ConflictError) else None

@@ -1,0 +1,167 @@
+"""A save writes memory as it was at the call: what is changed while it is under way stays unsaved."""
+
+import asyncio
+import json
+
+from persistent_context import PersistentContext
+
+
+def stored(path):
+    """What any other program reads in the file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+async def turns(count=50):
+    """Let every other task run until it waits for something outside."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class TestTheSnapshot:
+    async def test_a_change_during_the_save_stays_unsaved(self, path):
+        """A save writes what memory held at the call, and forgets nothing that came later."""
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        saving = asyncio.create_task(ctx.save())
+        await asyncio.sleep(0)
+        ctx.set("a", 2)
+        await saving
+
+        assert ({"a": 1}, 2, {"a"}) == (stored(path), ctx.get("a"), ctx.unsaved_keys())
+
+    async def test_a_change_while_another_program_holds_the_lock(self, path, hold):
+        """The snapshot is the call's, however long the save waits."""
+        path.write_text('{"a": 0, "jobs": [1], "gone": 1, "kept": 1}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            ctx.set("a", 2)
+            ctx["jobs"].append(2)
+            del ctx["gone"]
+            ctx.set("new", 1)
+        await saving
+
+        assert ({"a": 1, "jobs": [1], "gone": 1, "kept": 1}, {"a", "jobs", "gone", "new"}) == (
+            stored(path),
+            ctx.unsaved_keys(),
+        )
+
+    async def test_memory_keeps_the_changes_made_during_the_save(self, path, hold):
+        """What was changed while it wrote is still there, and so is what others wrote."""
+        path.write_text('{"a": 0, "jobs": [1], "gone": 1}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        jobs = ctx["jobs"]
+        ctx.set("a", 1)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            jobs.append(2)
+            del ctx["gone"]
+            path.write_text('{"a": 0, "jobs": [1], "gone": 1, "theirs": 1}', encoding="utf-8")
+        await saving
+
+        assert ({"a": 1, "jobs": [1, 2], "theirs": 1}, True) == (dict(ctx), jobs is ctx["jobs"])
+
+    async def test_the_changes_made_during_the_save_are_saved_by_the_next(self, path, hold):
+        """The next save writes what this one did not."""
+        path.write_text('{"a": 0, "jobs": [1], "gone": 1}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            ctx["jobs"].append(2)
+            del ctx["gone"]
+        await saving
+        await ctx.save()
+
+        assert ({"a": 1, "jobs": [1, 2]}, set()) == (stored(path), ctx.unsaved_keys())
+
+    async def test_a_change_undone_during_the_save_is_unsaved(self, path, hold):
+        """Going back to the old value is a change against what was written."""
+        path.write_text('{"a": 0}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            ctx.set("a", 0)
+        await saving
+
+        assert ({"a": 1}, 0, {"a"}) == (stored(path), ctx.get("a"), ctx.unsaved_keys())
+
+    async def test_a_change_during_the_save_of_a_key_that_others_changed(self, path, hold):
+        """What was changed while it wrote wins over what others wrote to that key."""
+        path.write_text('{"a": 0, "b": 0}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            ctx.set("b", "mine")
+            path.write_text('{"a": 0, "b": "theirs"}', encoding="utf-8")
+        await saving
+
+        assert ({"a": 1, "b": "theirs"}, "mine", {"b"}) == (stored(path), ctx.get("b"), ctx.unsaved_keys())
+
+    async def test_a_key_added_before_and_deleted_during_the_save_is_unsaved(self, path, hold):
+        """A key that the save writes and that is deleted meanwhile stays deleted in memory, unsaved."""
+        path.write_text('{"a": 0}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        ctx.set("b", 1)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            del ctx["b"]
+        await saving
+
+        assert ({"a": 0, "b": 1}, False, {"b"}) == (stored(path), "b" in ctx, ctx.unsaved_keys())
+
+    async def test_a_change_in_place_undone_during_the_save_is_unsaved(self, path, hold):
+        """Going back in place is a change against what was written."""
+        path.write_text('{"jobs": [1]}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        jobs = ctx["jobs"]
+        jobs.append(2)
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            jobs.pop()
+        await saving
+
+        assert ({"jobs": [1, 2]}, [1], {"jobs"}, True) == (stored(path), jobs, ctx.unsaved_keys(), jobs is ctx["jobs"])
+
+    async def test_two_saves_at_once_write_both_snapshots(self, path):
+        """A second save that overtakes nothing leaves nothing unsaved."""
+        ctx = await PersistentContext.create(path)
+        ctx.set("a", 1)
+        first = asyncio.create_task(ctx.save())
+        await asyncio.sleep(0)
+        ctx.set("b", 2)
+        second = asyncio.create_task(ctx.save())
+        await asyncio.gather(first, second)
+
+        assert ({"a": 1, "b": 2}, set()) == (stored(path), ctx.unsaved_keys())
+
+    async def test_many_saves_at_once_end_with_the_last_value(self, path):
+        """However many saves run at once, the file ends at the newest value."""
+        ctx = await PersistentContext.create(path)
+        savings = []
+        for number in range(20):
+            ctx.set("a", number)
+            savings.append(asyncio.create_task(ctx.save()))
+            await asyncio.sleep(0)
+        await asyncio.gather(*savings)
+
+        assert ({"a": 19}, set()) == (stored(path), ctx.unsaved_keys())
+
+    async def test_many_contexts_at_once_lose_nothing(self, path):
+        """Saves of many contexts at once are merged."""
+        contexts = [await PersistentContext.create(path) for _ in range(20)]
+        for number, ctx in enumerate(contexts):
+            ctx.set(f"key-{number}", number)
+        await asyncio.gather(*(ctx.save() for ctx in contexts))
+
+        assert {f"key-{number}": number for number in range(20)} == stored(path)
