@@ -160,7 +160,7 @@ ENGINE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "base",
+                "_api/base",
                 "        queue = self._link.here()\n        return Statistics()",
                 "        queue = self._link._queue\n        return Statistics()",
             ),

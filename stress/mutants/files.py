@@ -28,14 +28,14 @@ FILES: Final = (
         "no-directory-fsync",
         "A commit does not ask for the directory to be synced, so the old file may come back.",
         Promise.LOST,
-        (Edit("store", "        if durable:\n            self._complete = make_name_durable\n", ""),),
+        (Edit("jsonfile/store", "        if durable:\n            self._complete = make_name_durable\n", ""),),
         (_STEPS, _POWER),
     ),
     Mutant(
         "closed-without-syncing-the-directory",
         "A session is closed without what makes its commit durable: the directory is never synced.",
         Promise.LOST,
-        (Edit("store", "            if self._complete is not None:  # even", "            if False:  # even"),),
+        (Edit("jsonfile/store", "        if complete is not None:\n", "        if False:\n"),),
         (_STEPS, _POWER, suite("durability::TestADurableCallThatWritesNothing::test_it_syncs_what_it_found")),
     ),
     Mutant(
@@ -44,9 +44,9 @@ FILES: Final = (
         Promise.LOST,
         (
             Edit(
-                "store",
-                "                if self._complete is not None:  # even",
-                "                if self._complete is not None and sys.exc_info()[0] is None:  # even",
+                "jsonfile/store",
+                "                self._complete_now()  # even",
+                "                sys.exc_info()[0] or self._complete_now()  # even",
             ),
         ),
         (suite("cycle::TestAcknowledging::test_an_error_while_the_lock_is_released_does_not_prevent_the_sync"),),
@@ -135,7 +135,7 @@ FILES: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "store",
+                "jsonfile/store",
                 "                aside = move_aside(path, durable=True)\n",
                 "                aside = path\n",
             ),
@@ -146,14 +146,14 @@ FILES: Final = (
         "no-second-look",
         "A file that somebody is just rewriting in place is moved aside at the first look.",
         Promise.CLOBBERED,
-        (Edit("store", "_SECOND_LOOKS: Final = 5", "_SECOND_LOOKS: Final = 0"),),
+        (Edit("jsonfile/store", "_SECOND_LOOKS: Final = 5", "_SECOND_LOOKS: Final = 0"),),
         (suite("store::TestReading::test_a_file_that_is_finished_between_two_looks_is_taken"),),
     ),
     Mutant(
         "repeated-keys-not-kept",
         "A file that repeats keys is overwritten without a copy of what it was.",
         Promise.CLOBBERED,
-        (Edit("store", "            if self.snapshot.repeats:\n", "            if False:\n"),),
+        (Edit("jsonfile/store", "            if self.snapshot.repeats:\n", "            if False:\n"),),
         (suite("readable_documents::TestDuplicateKeys::test_the_original_is_kept_aside_when_it_is_overwritten"),),
     ),
     Mutant(
@@ -169,7 +169,7 @@ FILES: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "store",
+                "jsonfile/store",
                 "                for leftover in remove_leftovers(self.path):",
                 "                for leftover in ():",
             ),
@@ -263,11 +263,11 @@ FILES: Final = (
         Promise.LOST,
         (
             Edit(
-                "store",
-                "            self._document, self._old_fd = self._read_or_move_aside()\n",
-                "            known = self._store._known\n"
-                "            found = (known, None) if known.exists else self._read_or_move_aside()\n"
-                "            self._document, self._old_fd = found\n",
+                "jsonfile/store",
+                "        self._document, self._old_fd = self._read_or_move_aside()\n",
+                "        known = self._store._known\n"
+                "        found = (known, None) if known.exists else self._read_or_move_aside()\n"
+                "        self._document, self._old_fd = found\n",
             ),
         ),
         (suite("merge::TestMerging::test_a_program_that_knows_nothing_of_us_is_merged_with"),),
@@ -276,7 +276,7 @@ FILES: Final = (
         "replaced-file-stays-open",
         "The file that was replaced is never closed: its blocks stay taken, and descriptors run out.",
         Promise.FAILURE,
-        (Edit("store", "        if fd is not None:\n            os.close(fd)\n\n    def _keep(", "\n    def _keep("),),
+        (Edit("jsonfile/store", "        if fd is not None:\n            os.close(fd)\n\n    def _keep(", "\n    def _keep("),),
         (suite("syncing::TestTheReplacedFile::test_it_is_freed_when_the_call_is_over"),),
     ),
 )

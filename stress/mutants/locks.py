@@ -26,16 +26,16 @@ LOCKS: Final = (
         Promise.LOST,
         (
             Edit(
-                "store",
+                "jsonfile/store",
                 "            written = replace(path",
-                "            self._lock.release()\n            written = replace(path",
+                "            self.lock.release()\n            written = replace(path",
             ),
             Edit(
-                "store",
-                "            self._lock.release()\n        finally",
-                "            if not self.bytes_written:\n                self._lock.release()\n        finally",
+                "jsonfile/store",
+                "            self.lock.release()\n        finally",
+                "            if not self.bytes_written:\n                self.lock.release()\n        finally",
             ),
-            Edit("store", "check=self._lock.check", "check=lambda: None"),
+            Edit("jsonfile/store", "check=self.lock.check", "check=lambda: None"),
         ),
         (_INCREMENTS, _HAMMER, stress_of("--threads 2")),
     ),
@@ -59,12 +59,12 @@ LOCKS: Final = (
         Promise.LOST,
         (
             Edit(
-                "store",
+                "jsonfile/store",
                 "        held = self._lock.acquire(purpose, wait=wait)\n",
                 "        early = self.snapshot()\n        held = self._lock.acquire(purpose, wait=wait)\n",
             ),
             Edit(
-                "store", "if held.waited else 0.0)\n", "if held.waited else 0.0)\n        session._document = early\n"
+                "jsonfile/store", "if held.waited else 0.0)\n", "if held.waited else 0.0)\n        session._document = early\n"
             ),
         ),
         (_INCREMENTS, _HAMMER),
@@ -115,7 +115,7 @@ LOCKS: Final = (
         "deleted-lock-file-not-noticed",
         "A file is replaced without checking that the lock file is still the one that was locked.",
         Promise.LOST,
-        (Edit("store", "check=self._lock.check", "check=lambda: None"),),
+        (Edit("jsonfile/store", "check=self.lock.check", "check=lambda: None"),),
         (suite("holders::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
     ),
     Mutant(

@@ -17,7 +17,7 @@ STORE: Final = (
         "nothing-to-write-unsynced",
         "A durable call that finds nothing to write is acknowledged though others have not synced what it found.",
         Promise.LOST,
-        (Edit("store", "        elif durable and old.exists:", "        elif False:"),),
+        (Edit("jsonfile/store", "        elif durable and old.exists:", "        elif False:"),),
         (suite(_NOTHING_TO_WRITE + "test_it_syncs_what_it_found"),),
     ),
     Mutant(
@@ -64,7 +64,7 @@ STORE: Final = (
         "volatile-call-breaks-a-promise",
         "A volatile call replaces a file that was promised to survive by one that is not synced.",
         Promise.LOST,
-        (Edit("store", "durable=self._lock.promised, check", "durable=durable, check"),),
+        (Edit("jsonfile/store", "durable=self.lock.promised, check", "durable=durable, check"),),
         (suite(_VOLATILE + "test_it_syncs_the_new_file_where_something_was"),),
     ),
     Mutant(
@@ -87,9 +87,9 @@ STORE: Final = (
         Promise.LOST,
         (
             Edit(
-                "store",
-                "                self._lock.note_durable_directory()\n",
-                "            self._lock.note_durable_directory()\n",
+                "jsonfile/store",
+                "            self.lock.note_durable_directory()\n",
+                "        self.lock.note_durable_directory()\n",
             ),
         ),
         (suite(_NEW_DIRECTORY + "test_one_whose_maker_does_not_care_is_synced_by_who_does"),),
@@ -124,7 +124,7 @@ STORE: Final = (
         "removed-directory-fails-the-cycle",
         "A directory that is removed under a cycle fails its calls, which could be repeated.",
         Promise.FAILURE,
-        (Edit("store", "            self._wait_for_the_lock_file_to_go()\n", ""),),
+        (Edit("jsonfile/store", "            self._wait_for_the_lock_file_to_go()\n", ""),),
         (suite(_REMOVED + "test_under_a_cycle"),),
     ),
     Mutant(
@@ -133,9 +133,9 @@ STORE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "store",
-                "            self._lock.check()\n            time.sleep(_SECOND_LOOK_SECONDS)\n",
-                "            self._lock.check()\n            return\n",
+                "jsonfile/store",
+                "            self.lock.check()\n            time.sleep(_SECOND_LOOK_SECONDS)\n",
+                "            self.lock.check()\n            return\n",
             ),
         ),
         (suite(_REMOVED + "test_file_by_file"),),
@@ -158,14 +158,14 @@ STORE: Final = (
         "repeats-warned-of-at-each-look",
         "The log is filled with the same warning for as long as a watch looks at a file that repeats keys.",
         Promise.FAILURE,
-        (Edit("store", "        if content != self._warned_of:\n", "        if True:\n"),),
+        (Edit("jsonfile/store", "        if content != self._warned_of:\n", "        if True:\n"),),
         (suite("store::TestReading::test_repeated_keys_are_warned_of_once_a_content"),),
     ),
     Mutant(
         "leftovers-of-later-crashes-stay",
         "A context that has looked for leftovers once never looks again, though a holder has died since.",
         Promise.CLOBBERED,
-        (Edit("store", "            if held.holder_crashed or not", "            if not"),),
+        (Edit("jsonfile/store", "            if held.holder_crashed or not", "            if not"),),
         (suite("names::TestLeftovers"),),
     ),
     Mutant(

@@ -306,7 +306,7 @@ TRACKING: Final = (
         "old-place-kept",
         "A key that was deleted and set again keeps its old place in the file.",
         Promise.MEMORY,
-        (Edit("draft", "Changes(texts, self._moved, creates=", "Changes(texts, (), creates="),),
+        (Edit("draft", "Changes(texts, self._moved, ", "Changes(texts, (), creates="),),
         (suite("format::TestOrder"),),
     ),
     Mutant(

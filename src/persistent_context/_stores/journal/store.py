@@ -98,7 +98,7 @@ class JournalStore:
 
     def _fold_if_idle(self) -> bool:
         known = self._journal.known
-        if known is None:
+        if known is None or not known.file.is_at_path():  # somebody else has folded it
             return True
         if not known.file.is_idle_since(time.time() - QUIET_SECONDS / 2):
             return False
