@@ -99,8 +99,8 @@ BROKEN = {
     ),
     "nothing is synced where there is nothing to write": (
         "jsonfile/store.py",
-        "            self._complete = make_durable\n",
-        "            pass\n",
+        "            self._complete = make_durable\n        return",
+        "            pass\n        return",
         [
             "pair:lossy:save-volatile:rewrite acknowledged:1",
             "pair:xfs:incr-volatile:resave acknowledged:1",

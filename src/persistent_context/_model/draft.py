@@ -146,7 +146,7 @@ class Draft:
     def changes(self) -> Changes:
         """Return the changes to commit."""
         texts = {key: text for key, text in self._texts.items() if not same(text, self._before.get(key, MISSING))}
-        return Changes(texts, self._moved, self._must_exist, self._folds)
+        return Changes(texts, self._moved, creates=self._must_exist, folds=self._folds)
 
     @contextlib.contextmanager
     def committing(self) -> Iterator[None]:
