@@ -55,9 +55,11 @@ class JournalFile:
 
     def lines(self, start: int) -> Iterator[tuple[int, bytes]]:
         """Yield every whole line from an offset on, without its end, and the offset after it."""
-        rest = b""
-        offset = start
-        while data := read_at(self.fd, offset + len(rest), _CHUNK_BYTES + len(rest)):
+        rest, offset, size = b"", start, self.size()
+        while offset + len(rest) < size:
+            data = read_at(self.fd, offset + len(rest), min(_CHUNK_BYTES + len(rest), size - offset - len(rest)))
+            if not data:  # it was cut off meanwhile
+                return
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 offset += len(line) + 1

@@ -8,8 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 QUIET_SECONDS: Final = 1.0
 """How long nobody must have written."""
@@ -17,53 +16,60 @@ QUIET_SECONDS: Final = 1.0
 _logger = logging.getLogger("persistent_context")
 
 
+class Fold(Protocol):
+    """Folds a journal; see :meth:`Idle.touch`."""
+
+    def __call__(self, *, at_exit: bool) -> bool: ...
+
+
 class Idle:
-    """Calls a function once there was nothing to do for a second, in a daemon thread, and at exit.
+    """Calls a function once nothing has happened for a second, in a daemon thread, and at exit."""
 
-    Args:
-        fold: returns whether there is nothing left to do; otherwise, it is called again a second later.
-    """
-
-    def __init__(self, fold: Callable[[], bool]) -> None:
-        self.fold: Final = fold
+    def __init__(self) -> None:
         self._due = 0.0
 
-    def touch(self, *, soon: bool = False) -> None:
-        """Note that there is something to do, a second from now or at once."""
+    def touch(self, fold: Fold, *, soon: bool = False) -> None:
+        """Note that there is something to do, a second from now or at once.
+
+        Args:
+            fold: does it, unless others have written meanwhile; with ``at_exit=True``, even so. Returns whether
+                nothing is left to do; otherwise, it is called again a second later.
+            soon: at once.
+        """
         self._due = time.monotonic() + (0 if soon else QUIET_SECONDS)
         if self not in _pending:
-            _pending.add(self)
+            _pending[self] = fold
             with contextlib.suppress(RuntimeError):  # at the interpreter's exit, which does it itself
-                threading.Thread(target=self._run, name="persistent_context checkpoint", daemon=True).start()
+                threading.Thread(target=self._run, args=(fold,), name="persistent_context idle", daemon=True).start()
 
-    def _run(self) -> None:
+    def _run(self, fold: Fold) -> None:
         while True:
             due = self._due
             time.sleep(max(0, due - time.monotonic()))
             if due != self._due:
                 continue
-            if _fold(self):
+            if _tried(fold, at_exit=False):
                 break
             self._due = time.monotonic() + QUIET_SECONDS
-        _pending.discard(self)
+        _pending.pop(self, None)
         if due != self._due:  # something has come in between
-            self.touch()
+            self.touch(fold)
 
 
-def _fold(idle: Idle) -> bool:
+def _tried(fold: Fold, *, at_exit: bool) -> bool:
     try:
-        return idle.fold()
+        return fold(at_exit=at_exit)
     except Exception:
-        _logger.exception("a journal could not be folded into its JSON file; the next writer will try again")
+        _logger.exception("a journal could not be folded into its JSON file; the next writer tries again")
         return True
 
 
 def _fold_all() -> None:
-    for idle in list(_pending):
-        _fold(idle)
+    for fold in list(_pending.values()):
+        _tried(fold, at_exit=True)
 
 
-_pending: Final[set[Idle]] = set()  # these are kept, even if nobody uses them any more
+_pending: Final[dict[Idle, Fold]] = {}  # keeps their stores, even if nobody uses them any more
 atexit.register(_fold_all)
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=_pending.clear)  # their threads are in the parent

@@ -17,7 +17,7 @@ from ..jsonfile.syncing import sync_directory
 from ..jsonfile.tally import Tally
 from ..protocol import SessionLostError, Traffic
 from .base import Base, Identity, look
-from .file import JournalFile, open_journal
+from .file import open_journal
 from .record import Author, Fingerprint, fold_line, header_line
 from .state import State
 
@@ -40,14 +40,16 @@ class Journal:
         """What was last read or written; any thread may replace it."""
         self.wanted: bool | None = None
         """Whether the next session that writes is to begin a journal, or to end it."""
-        self.distrusted: JournalFile | None = None
-        """A journal of which a sync has failed: the kernel may have dropped what was appended to it."""
+        self.distrusted: str | None = None
+        """The generation of a journal of which a sync has failed: the kernel may have dropped what was appended."""
         self._bytes_read: Final = Tally()
         self._shared_for: Identity | None = None
         self.appends = self.bytes_written = self.folds = 0  # counted by the holder of the lock
 
     def is_needed(self) -> bool:
         """Whether there is a journal, or is to be one, or there was one when it was last looked at."""
+        if self.known is not None and self.wanted is None:
+            return True
         is_there = os.path.lexists(self.path)
         if self.wanted == is_there:
             self.wanted = None
@@ -112,7 +114,7 @@ class Journal:
         line = fold_line(state.generation, state.last + 1, author, becomes, ends=self.wanted is False)
         state.file.append(line, state.end)
         self.bytes_written += len(line)
-        if state.file is not self.distrusted:  # else the announcement may be lost, which is told as a foreign change
+        if state.generation != self.distrusted:  # else the announcement may be lost, which is told as a foreign change
             state.file.sync()
 
     def replace(self, base: Base, author: Author, check: Callable[[], None]) -> None:
@@ -134,14 +136,15 @@ class Journal:
 
     def _begin(self, base: Base, author: Author, check: Callable[[], None]) -> None:
         remove_leftovers(self.path)
-        header = header_line(os.urandom(8).hex(), base.fingerprint, author)
+        generation = os.urandom(8).hex()
+        header = header_line(generation, base.fingerprint, author)
         self.bytes_written += replace(self.path, [header], Access.of(self.data_path), durable=True, check=check)
-        file = open_journal(self.path, self.data_path)
         try:
             sync_directory(os.path.dirname(self.path))
         except BaseException:
-            self.distrusted = file  # it may not survive
+            self.distrusted = generation  # it may not survive
             raise
+        file = open_journal(self.path, self.data_path)
         self.known = None if file is None else State.of(file, base)
 
     def _end(self) -> None:

@@ -15,7 +15,6 @@ from ..jsonfile.store import JsonFileSession
 from ..jsonfile.syncing import durability_unknown
 from ..protocol import SessionLostError
 from .base import look, written
-from .file import JournalFile
 from .journal import Journal
 from .record import Fingerprint, author_now, record_line
 from .state import Fault, State
@@ -42,7 +41,7 @@ class JournalSession:
         self._changed: Final = changed
         self._state: State | None = None
         self._snapshot: Snapshot | None = None
-        self._unsynced: JournalFile | None = None  # what is left to sync after the lock is released
+        self._unsynced: State | None = None  # what is left to sync after the lock is released
 
     @property
     def snapshot(self) -> Snapshot:
@@ -71,7 +70,7 @@ class JournalSession:
                 self._append(state, changes)
             if durable:
                 self._plain.lock.promised = True
-                self._unsynced = state.file
+                self._unsynced = state
         return self.snapshot
 
     def close(self) -> None:
@@ -79,16 +78,16 @@ class JournalSession:
 
         Meanwhile others may build on what was appended; they sync the journal before they acknowledge anything, too.
         """
-        file, self._unsynced = self._unsynced, None
+        state, self._unsynced = self._unsynced, None
         try:
             self._plain.close()
         finally:
             self.held = self._plain.held
-            if file is not None:  # even after an error: what was committed is acknowledged
-                self._sync(file)
+            if state is not None:  # even after an error: what was committed is acknowledged
+                self._sync(state)
 
     def _must_fold(self, state: State, changes: Changes, *, durable: bool) -> bool:
-        if state.fault is not None or state.file is self._journal.distrusted:
+        if state.fault is not None or state.generation == self._journal.distrusted:
             return bool(changes) or durable or changes.folds
         if changes.folds:
             return bool(state.snapshot.overlay)
@@ -123,6 +122,7 @@ class JournalSession:
         becomes = base.fingerprint if document is base.document else Fingerprint.of(document.pieces())
         if state is not None:
             self._keep_what_would_be_lost(state)
+            plain.lock.check()
             if state.fault in (None, Fault.FOREIGN):
                 journal.announce_fold(state, author, becomes)
         try:
@@ -150,10 +150,10 @@ class JournalSession:
                 printable(path), state.fault.value, printable(aside),
             )  # fmt: skip
 
-    def _sync(self, file: JournalFile) -> None:
+    def _sync(self, state: State) -> None:
         try:
-            file.sync()
+            state.file.sync()
         except BaseException as error:
-            self._journal.distrusted = file
+            self._journal.distrusted = state.generation
             self._changed(soon=True)
             raise durability_unknown(self._journal.data_path, "the change is in the journal", error) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from ..._model.snapshot import Changes, Snapshot
@@ -30,7 +31,7 @@ class JournalStore:
     def __init__(self, path: str) -> None:
         self._plain: Final = JsonFileStore(path)
         self._journal: Final = Journal(path, self._plain.expect)
-        self._idle: Final = Idle(self._fold_if_idle)
+        self._idle: Final = Idle()
 
     def want(self, *, journal: bool | None) -> None:
         """Have the next session that writes begin a journal, or end it; see :meth:`Store.want`."""
@@ -65,7 +66,9 @@ class JournalStore:
         if plain is None:
             return None
         try:
-            return JournalSession(self._journal, plain, self._idle.touch) if self._journal.is_needed() else plain
+            if not self._journal.is_needed():
+                return plain
+            return JournalSession(self._journal, plain, partial(self._idle.touch, self._fold_if_idle))
         except BaseException:
             plain.close()
             raise
@@ -96,11 +99,11 @@ class JournalStore:
         self._plain.after_fork_in_child()
         self._journal.known = None
 
-    def _fold_if_idle(self) -> bool:
+    def _fold_if_idle(self, *, at_exit: bool) -> bool:
         known = self._journal.known
         if known is None or not known.file.is_at_path():  # somebody else has folded it
             return True
-        if not known.file.is_idle_since(time.time() - QUIET_SECONDS / 2):
+        if not at_exit and not known.file.is_idle_since(time.time() - QUIET_SECONDS / 2):
             return False
         session = self.begin("checkpoint", wait=False)
         if session is None:
