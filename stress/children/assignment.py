@@ -11,8 +11,9 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from persistent_context import SyncPersistentContext
 from stress.documents.openings import STATE
 
 SHOW_STACKS = signal.SIGUSR2
@@ -46,6 +47,8 @@ class Assignment:
     """How many children of this kind there are."""
     workers: int = 1
     """How many processes hammer the file, and stand in front of each call."""
+    journal: bool = False
+    """Whether the files may have journals, so that the JSON files may lag behind."""
 
     @property
     def name(self) -> str:
@@ -80,6 +83,17 @@ class Assignment:
     def log(self) -> Path:
         """Where the child logs its operations."""
         return Path(self.directory, "logs", f"{self.name}.jsonl")
+
+    def document(self, name: str = STATE) -> dict[str, Any]:
+        """Return what a file holds, read without the library unless it may have a journal.
+
+        Raises:
+            OSError: it is missing.
+            ValueError: it is not valid.
+        """
+        path = self.file(name)
+        document: dict[str, Any] = json.loads(path.read_bytes())
+        return SyncPersistentContext.create(path).get_all_data() if self.journal else document
 
     def log_of_child(self, number: int) -> Path:
         """Return where a forked child logs its operations."""

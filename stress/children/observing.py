@@ -7,7 +7,6 @@ nobody writes any more, and waits until every watcher knows what is in its file,
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import sys
 import threading
@@ -69,7 +68,7 @@ class Watcher:
 
     def knows_all(self) -> bool:
         """Return whether it has been told all that is in the file now."""
-        data = json.loads(self.path.read_bytes()) if self.path.exists() else {}
+        data = SyncPersistentContext.create(self.path).get_all_data() if self.path.exists() else {}
         with self._guard:
             known = {key: value for key, value in self._known.items() if value is not None}
         return known == {key: gist(value) for key, value in data.items()}

@@ -1,12 +1,11 @@
-"""A process that constantly opens the file with plain `json.load`. `python -m stress.children.reader ASSIGNMENT`."""
+"""A process that constantly reads the file, without its lock. `python -m stress.children.reader ASSIGNMENT`."""
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from stress.children.assignment import Assignment, prepare
@@ -28,17 +27,22 @@ class Read:
     told: dict[str, Any]
 
 
-def read(state: Path, token: str) -> Read:
+def read(document_of: Callable[[], dict[str, Any]], token: str) -> Read:
     """Read the file once."""
     invoked = time.monotonic_ns()
     try:
-        with state.open(encoding="utf-8") as file:
-            document = json.load(file)
+        document = document_of()
         finished = time.monotonic_ns()
         return Read(token, invoked, finished, Kind.OK, {"result": snapshot(document)})
     except (OSError, ValueError, AttributeError, TypeError) as error:  # missing, torn, or no object
         told = {"error": f"{type(error).__name__}: {error}"}
         return Read(token, invoked, time.monotonic_ns(), Kind.FAIL, told)
+
+
+def write(log: Log, read: Read, assignment: Assignment) -> None:
+    """Log a read."""
+    log.write(Kind.INVOKE, at=read.invoked, id=read.id, workload="read", name="read", key=assignment.state.name)
+    log.write(read.kind, at=read.finished, id=read.id, **read.told)
 
 
 def main() -> None:
@@ -51,13 +55,12 @@ def main() -> None:
     for serial in count():
         if stop.is_set():
             return
-        present = read(assignment.state, f"{assignment.name}.0.{serial}")
+        present = read(assignment.document, f"{assignment.name}.0.{serial}")
         if logged and present.told == logged.told and present.invoked - logged.invoked < SAME_EVERY:
             skipped = present
             continue
         for one in filter(None, (skipped, present)):
-            log.write(Kind.INVOKE, at=one.invoked, id=one.id, workload="read", name="read", key=assignment.state.name)
-            log.write(one.kind, at=one.finished, id=one.id, **one.told)
+            write(log, one, assignment)
         logged, skipped = present, None
 
 

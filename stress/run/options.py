@@ -36,6 +36,7 @@ HELP = {
     "pages": "processes that change a file of many pages, and are killed now and then",
     "threads": "processes whose threads hammer a file through contexts of their own and shared ones",
     "observing": "processes that watch every file, and write nothing",
+    "journal": "processes that begin and end journals; if there are any, the files begin with one",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-KINDS = ("foreign", "ending", "signals", "watching", "jobs", "pages", "threads", "observing")
+KINDS = ("foreign", "ending", "signals", "watching", "jobs", "pages", "threads", "observing", "journal")
 """The children besides the reader and the workers: modules, each with a workload and an option of its name."""
 MORTAL = ("pages",)
 """Those of them that are killed now and then, like workers."""
@@ -48,6 +48,9 @@ class Plan:
     """Processes whose threads hammer a file through contexts of their own and shared ones, of both faces."""
     observing: int = 0
     """Processes that watch every file of the run, and write nothing."""
+
+    journal: int = 0
+    """Processes that begin and end the journals of all files, which have one from the start, and fold them."""
 
     def __str__(self) -> str:
         """Return the command that repeats the run."""

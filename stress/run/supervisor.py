@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from persistent_context import SyncPersistentContext
 from stress.children.assignment import Assignment, kind_of
 from stress.documents.openings import OPENINGS, STATE
 from stress.logs.history import History, Kind, Log, read_logs
@@ -60,7 +61,10 @@ class Run:
         self._log = Log(directory / "logs" / "supervisor.jsonl")
         for name, opening in OPENINGS.items():
             if opening is not None:
-                self._assignment(READER).file(name).write_text(json.dumps(opening, indent=0), encoding="utf-8")
+                file = self._assignment(READER).file(name)
+                file.write_text(json.dumps(opening, indent=0), encoding="utf-8")
+                if plan.journal:
+                    SyncPersistentContext(file, journal=True).save()
         self._lock_file = self._assignment(READER).lock
         self._stopper = Stopper(Random(f"{plan.seed} stops"), self._lock_file, self._log)
 
@@ -97,9 +101,9 @@ class Run:
         """
         document: dict[str, Any] = {}
         for name in OPENINGS:
-            file = self._assignment(READER).file(name)
-            if name == STATE or file.exists():
-                document |= json.loads(file.read_bytes())
+            reader = self._assignment(READER)
+            if name == STATE or reader.file(name).exists():
+                document |= reader.document(name)
         return document
 
     def _assignment(self, place: str, incarnation: int = 0) -> Assignment:
@@ -116,6 +120,7 @@ class Run:
             fork_every=self.plan.fork_every,
             peers=getattr(self.plan, kind) if kind in KINDS else 1,
             workers=self.plan.processes,
+            journal=bool(self.plan.journal),
         )
 
     def _launch(self, assignment: Assignment) -> None:

@@ -103,7 +103,7 @@ class Worker:
             fresh=self._open,
             progress=self._assignment.progress,
             log=self._log,
-            state=self._assignment.state,
+            assignment=self._assignment,
             stop=self._stop,
         )
 

@@ -9,11 +9,11 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from persistent_context import DurabilityUnknownError, LockLostError, LockTimeoutError
+from stress.children.assignment import Assignment
 from stress.children.faces import Context
 from stress.children.worker.witness import witness
 from stress.logs.history import Kind, Log
@@ -56,7 +56,7 @@ class Actor:
     progress: Callable[[], float]
     """Returns the part of the run that is over, from 0 to 1."""
     log: Log
-    state: Path
+    assignment: Assignment
     """The file."""
     stop: threading.Event
     crashed: bool = False
@@ -105,7 +105,7 @@ class Actor:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (a finding, whatever it is)
             if isinstance(error, asyncio.CancelledError) and self.calling.cancelling():
                 self.log.write(Kind.INFO, id=call.token, error="cancelled")
-                witness(self.log, self.state, self._tokens(), action.workload, call.key)
+                witness(self.log, self.assignment, self._tokens(), action.workload, call.key)
                 return
             self.log.write(Kind.CRASH, id=call.token, error=traceback.format_exc())
             self.crashed = True

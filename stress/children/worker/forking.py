@@ -115,7 +115,7 @@ class Forker:
             fresh=self._fresh,
             progress=self._assignment.progress,
             log=log,
-            state=self._assignment.state,
+            assignment=self._assignment,
             stop=threading.Event(),  # a thread of the parent may have held the lock of the one that it has
             serials=count(number * TASKS * OPERATIONS),
         )

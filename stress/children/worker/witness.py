@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from stress.children.assignment import Assignment
 from stress.documents.hammered import snapshot
 from stress.logs.history import Kind, Log
 
 
-def witness(log: Log, state: Path, tokens: Iterator[str], workload: str, key: str) -> None:
-    """Read the file without the library, and log what it shows of the cancelled operation's key."""
+def witness(log: Log, assignment: Assignment, tokens: Iterator[str], workload: str, key: str) -> None:
+    """Read the file, and log what it shows of the cancelled operation's key."""
     invoked = time.monotonic_ns()
     try:
-        document = json.loads(state.read_bytes())
+        document = assignment.document()
     except (OSError, ValueError):
         return  # the reader process finds such things, and tells them
     finished = time.monotonic_ns()
-    looks: list[tuple[str, str, str, Any]] = [("read", "read", state.name, snapshot(document))]
+    looks: list[tuple[str, str, str, Any]] = [("read", "read", assignment.state.name, snapshot(document))]
     if workload == "register":
         looks.append((workload, "read_register", key, document.get(key)))
     elif workload == "prefix":

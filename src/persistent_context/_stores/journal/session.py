@@ -90,7 +90,7 @@ class JournalSession:
         if state.fault is not None or state.generation == self._journal.distrusted:
             return bool(changes) or durable or changes.folds
         if changes.folds:
-            return bool(state.snapshot.overlay)
+            return bool(state.snapshot.overlay) or self._journal.wanted is False
         is_long = state.end > max(_SHORTEST_TO_FOLD_BYTES, state.base.fingerprint.size)
         return bool(changes) and (is_long or self._journal.wanted is False)
 
