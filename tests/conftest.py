@@ -264,7 +264,8 @@ def hold_transaction(spawn):
 
 @pytest.fixture
 def nobody_repairs_it(monkeypatch):
-    """Have no time pass between the looks at a bad document: nobody is about to finish it."""
+    """Have a bad document looked at for a second time at once, and not again: nobody is about to finish it."""
+    monkeypatch.setattr("persistent_context._stores.jsonfile.store._SECOND_LOOKS", 1)
     monkeypatch.setattr("persistent_context._stores.jsonfile.store._SECOND_LOOK_SECONDS", 0)
 
 
@@ -301,11 +302,13 @@ def no_lock_stays_open(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def no_leaks(request, tmp_path):
+def no_leaks(request, tmp_path, caplog):
     """Fail a test that leaves a thread behind that keeps the interpreter alive, or an open file other than a lock."""
     before = set(threading.enumerate())
     yield
     request.node.funcargs.clear()  # pytest lets go of contexts only after no_lock_stays_open has looked
+    for phase in ("setup", "call"):
+        caplog.get_records(phase).clear()  # and of errors that were logged, whose tracebacks know contexts
     threads = _lasting(lambda: [one for one in threading.enumerate() if not one.daemon and one not in before])
 
     assert [] == threads

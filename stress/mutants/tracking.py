@@ -203,8 +203,8 @@ TRACKING: Final = (
         "A signal handler that waits for a call keeps other threads of the context out of memory meanwhile.",
         Promise.STARVES,
         (
-            Edit("guard", "deque(itertools.starmap(_acquire, self._states), maxlen=0)", "pass"),
-            Edit("guard", "self._states.extend(zip(owned, map(_release, owned), strict=True))", "pass"),
+            Edit("guard", "deque(itertools.starmap(_acquire, iter(released.pop, None)), maxlen=0)", "pass"),
+            Edit("guard", "released.extend(zip(owned, map(_release, owned), strict=True))", "pass"),
         ),
         (suite("interrupts::TestInterrupts::test_one_in_the_midst_of_memory_lets_another_thread_finish", limit=15),),
     ),
@@ -215,23 +215,8 @@ TRACKING: Final = (
         (
             Edit(
                 "guard",
-                "    def __init__(self) -> None:\n",
-                "    def __init__(self, mine: Any) -> None:\n        self._mine = mine\n",
-            ),
-            Edit(
-                "guard",
                 "if guard is not None and _is_owned(guard)",
-                "if guard is self._mine and _is_owned(guard)",
-            ),
-            Edit(
-                "blocking_calls",
-                "with Released():\n                self._wait(",
-                "with Released(self._memory._lock):\n                self._wait(",
-            ),
-            Edit(
-                "blocking_calls",
-                "with Released():\n                    self._wait_out(",
-                "with Released(self._memory._lock):\n                    self._wait_out(",
+                "if guard is function.__self__._memory._lock and _is_owned(guard)",
             ),
         ),
         (
@@ -240,6 +225,19 @@ TRACKING: Final = (
                 limit=15,
             ),
         ),
+    ),
+    Mutant(
+        "guards-lost-by-an-interrupt",
+        "An exception of a signal handler that comes while the guards are released leaves them released.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "guard",
+                "    finally:  # if an exception came before that\n        _reacquire(released)",
+                "    finally:\n        pass",
+            ),
+        ),
+        (suite("guard::TestCallingReleased::test_an_exception_at_any_moment_leaves_them_held"),),
     ),
     Mutant(
         "interrupted-drain-loses-a-result",

@@ -141,9 +141,15 @@ class TestOneBadLineInALargeFile:
         assert {"fresh": 1} == json.loads(path.read_bytes())
         assert [document] == [aside.read_bytes() for aside in asides(path)]
 
-    @pytest.mark.parametrize("where", ["first", "middle", "last"])
-    @pytest.mark.parametrize("operation", [None, "save", "incr", "transaction"])
-    @pytest.mark.parametrize("name", GOOD_LINES)
+    @pytest.mark.parametrize(
+        ("name", "operation", "where", "face"),
+        [
+            (name, operation, *way)
+            for operation in (None, "save", "incr", "transaction")
+            for name, *way in in_turn(GOOD_LINES, zip(["first", "middle", "last"] * 2, FACES * 3, strict=True))
+        ],
+        indirect=["face"],
+    )
     def test_a_valid_line_of_another_layout_is_kept(
         self, face: Any, path: Path, name: str, where: str, operation: str | None
     ) -> None:

@@ -30,7 +30,7 @@ def directory(tmp_path):
 @pytest.fixture
 def programs(request):
     """How many random programs a test runs."""
-    return 150 if request.config.getoption("--thorough") else 30
+    return 150 if request.config.getoption("--thorough") else 20
 
 
 @pytest.fixture

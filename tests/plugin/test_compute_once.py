@@ -43,8 +43,30 @@ class TestComputeOnce:
         assert ("computed", 1, 12) == (runs.log[0], runs.log.count("computed"), runs.log.count("test"))
 
     def test_every_worker_runs_all_tests(self, runs):
-        """With --dist each, too, one worker computes."""
-        result = runs.run(COMPUTED_ONCE, "--dist", "each", "--tx", "3*popen")
+        """With --dist each, too, one worker computes, though all have asked by then."""
+        result = runs.run(
+            """
+def factory():
+    log("computed")
+    while LOG.read_text().split().count("asked") < 3:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    return 42
+
+@pytest.fixture(scope="session")
+def answer(compute_once):
+    log("asked")
+    return compute_once("answer", factory)
+
+@pytest.mark.parametrize("number", range(12))
+def test_it(answer, number):
+    assert answer == 42
+""",
+            "--dist",
+            "each",
+            "--tx",
+            "3*popen",
+        )
 
         result.assert_outcomes(passed=36)
         assert 1 == runs.log.count("computed")

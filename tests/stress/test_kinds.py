@@ -43,6 +43,9 @@ patience.PATIENCE = 5.0
 """
 """What the broken builds never do is not waited for any longer."""
 
+SECONDS = {"jobs": "8", "pages": "4"}
+"""How long those run that need more than two: thousands of jobs lie between two looks at the memory."""
+
 BROKEN = {
     "ending: lost": """
         import asyncio
@@ -198,8 +201,8 @@ class TestRun:
         (tmp_path / "sitecustomize.py").write_text(HURRIED + code)
         counts = [text for one in KINDS for text in (f"--{one}", "1" if one == kind else "0")]
         done = subprocess.run(
-            [sys.executable, "-m", "stress", "--processes", "1", "--tasks", "1", "--seconds", "2", "--kill-every", "0"]
-            + ["--seed", "3", "--dir", str(tmp_path), *counts],
+            [sys.executable, "-m", "stress", "--processes", "1", "--tasks", "1", "--seconds", SECONDS.get(kind, "2")]
+            + ["--kill-every", "0", "--seed", "3", "--dir", str(tmp_path), *counts],
             cwd=ROOT,
             env=dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, (tmp_path, IMPORT_ROOT, ROOT)))),
             capture_output=True,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from .._engine.guard import Released
+from .._engine.guard import call_released
 from .._engine.owner import Owner
 from .._engine.queue import CommitQueue
 from .._engine.request import Request
@@ -51,14 +51,12 @@ class BlockingCalls:
             request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
             began = time.monotonic()
             queue.submit(request)
-            with Released():
-                self._wait(queue, request, began + patience)
+            call_released(self._wait, queue, request, began + patience)
             self._memory.note_end(operation)
             return _result(queue, request, began)
         except BaseException:
             if queue is not None and request is not None and not queue.withdraw(request):
-                with Released():
-                    self._wait_out(request)
+                call_released(self._wait_out, request)
                 if isinstance(request.result, Turn):
                     request.result.abandon()
             self._memory.note_end(operation)

@@ -14,8 +14,11 @@ import itertools
 import threading
 import weakref
 from collections import deque
-from contextlib import AbstractContextManager
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, TypeVarTuple
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _RLock: Final[Any] = type(threading.RLock())
 _is_owned: Final = _RLock._is_owned  # noqa: SLF001
@@ -38,19 +41,26 @@ def is_owned(guard: Any) -> bool:
     return bool(_is_owned(guard))
 
 
-class Released(AbstractContextManager[None]):
-    """Releases all guards that this thread holds, at any recursion level, and reacquires them afterwards.
+def call_released(function: Callable[[*Ts], T], *args: *Ts) -> T:
+    """Call a function while all guards that this thread holds, at any recursion level, are released.
 
-    It treats each like :meth:`threading.Condition.wait` does, and all of them in one uninterruptible step.
+    Each is released and reacquired as :meth:`threading.Condition.wait` does, and all of them in one uninterruptible
+    step. A signal handler may raise an exception before or after any step: in the end, the thread holds them again.
     """
+    released: list[Any] = [None]
+    try:
+        try:
+            guards = (known() for known in list(_guards.values()))
+            owned = [guard for guard in guards if guard is not None and _is_owned(guard)]
+            released.extend(zip(owned, map(_release, owned), strict=True))
+            return function(*args)
+        finally:
+            _reacquire(released)
+    finally:  # if an exception came before that
+        _reacquire(released)
 
-    def __init__(self) -> None:
-        self._states: list[tuple[Any, Any]] = []
 
-    def __enter__(self) -> None:
-        guards = (known() for known in list(_guards.values()))
-        owned = [guard for guard in guards if guard is not None and _is_owned(guard)]
-        self._states.extend(zip(owned, map(_release, owned), strict=True))
-
-    def __exit__(self, *_: object) -> None:
-        deque(itertools.starmap(_acquire, self._states), maxlen=0)
+def _reacquire(released: list[Any]) -> None:
+    """Reacquire released guards, once."""
+    if released:
+        deque(itertools.starmap(_acquire, iter(released.pop, None)), maxlen=0)
