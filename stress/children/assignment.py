@@ -12,8 +12,6 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
-
-from persistent_context import SyncPersistentContext
 from stress.documents.openings import STATE
 
 SHOW_STACKS = signal.SIGUSR2
@@ -93,7 +91,11 @@ class Assignment:
         """
         path = self.file(name)
         document: dict[str, Any] = json.loads(path.read_bytes())
-        return SyncPersistentContext.create(path).get_all_data() if self.journal else document
+        if self.journal:
+            from persistent_context import SyncPersistentContext  # noqa: PLC0415 - a supervisor may have none that works
+
+            return SyncPersistentContext.create(path).get_all_data()
+        return document
 
     def log_of_child(self, number: int) -> Path:
         """Return where a forked child logs its operations."""

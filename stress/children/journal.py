@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
+from pathlib import Path
 from random import Random
 
 from persistent_context import LockTimeoutError, SyncPersistentContext
@@ -23,6 +24,8 @@ def main() -> None:
     stop = prepare(assignment)
     random = Random(f"{assignment.seed} {assignment.name}")
     log = Log(assignment.log)
+    for path in filter(Path.exists, map(assignment.file, OPENINGS)):
+        SyncPersistentContext(path, journal=True).save()
     for serial in count():
         write(log, read(assignment.document, f"{assignment.name}.0.{serial}"), assignment)
         if stop.wait(PAUSE * random.uniform(0.5, 1.5)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stress.run.plan import KINDS, Plan
+from stress.run.plan import JOURNAL, KINDS, Plan
 
 FAULTS = {"kill_every": 0.5, "stop_every": 2.0, "cancel_every": 0.2, "fork_every": 3.0}
 OTHERS = {"foreign": 2, "ending": 1, "signals": 1, "watching": 2, "jobs": 1, "pages": 2, "threads": 1, "observing": 1}
@@ -69,7 +69,7 @@ def parse(arguments: list[str] | None = None) -> Options:
         help="quick: well under a minute; run: five minutes; soak: rounds for hours (default: %(default)s)",
     )
     for name, text in HELP.items():
-        number = int if name in ("processes", "tasks", "seed", *KINDS) else float
+        number = int if name in ("processes", "tasks", "seed", *KINDS, JOURNAL) else float
         defaults = ", ".join(f"{tier} {values[name]:g}" for tier, values in TIERS.items() if name in values)
         parser.add_argument(_flag(name), type=number, help=f"{text} ({defaults})" if defaults else text)
     parser.add_argument("--hours", type=float, help="how long a soak lasts (default: until it is interrupted)")
@@ -80,7 +80,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     options = parser.parse_args(arguments)
 
-    values = {"seed": random.randrange(10**6), "delete_lock_every": 0.0, **TIERS[options.tier]}
+    values = {"seed": random.randrange(10**6), "delete_lock_every": 0.0, JOURNAL: 0, **TIERS[options.tier]}
     values |= {name: value for name in HELP if (value := getattr(options, name)) is not None}
     if min(values["processes"], values["tasks"], values["seconds"]) <= 0:
         parser.error("there have to be processes, tasks and seconds")

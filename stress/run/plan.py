@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-KINDS = ("foreign", "ending", "signals", "watching", "jobs", "pages", "threads", "observing", "journal")
+KINDS = ("foreign", "ending", "signals", "watching", "jobs", "pages", "threads", "observing")
 """The children besides the reader and the workers: modules, each with a workload and an option of its name."""
 MORTAL = ("pages",)
 """Those of them that are killed now and then, like workers."""
+JOURNAL = "journal"
+"""The kind that begins and ends journals, and has no workload."""
 LAST = "observing"
 """The kind that is stopped when all others have ended."""
 
@@ -59,7 +61,7 @@ class Plan:
             f" --seed {self.seed} --kill-every {self.kill_every:g} --stop-every {self.stop_every:g}"
             f" --cancel-every {self.cancel_every:g} --fork-every {self.fork_every:g}"
             f" --delete-lock-every {self.delete_lock_every:g}"
-            + "".join(f" --{kind} {getattr(self, kind)}" for kind in KINDS)
+            + "".join(f" --{kind} {getattr(self, kind)}" for kind in (*KINDS, JOURNAL))
         )
 
     def idle(self, acknowledged: Mapping[str, int]) -> list[str]:

@@ -11,13 +11,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from persistent_context import SyncPersistentContext
 from stress.children.assignment import Assignment, kind_of
 from stress.documents.openings import OPENINGS, STATE
 from stress.logs.history import History, Kind, Log, read_logs
 from stress.run.chaos import Clock, Stopper, delete_lock
 from stress.run.child import Child
-from stress.run.plan import KINDS, LAST, MORTAL, Plan
+from stress.run.plan import JOURNAL, KINDS, LAST, MORTAL, Plan
 
 START_LIMIT = 60.0
 """Seconds in which all children must be at work."""
@@ -63,8 +62,6 @@ class Run:
             if opening is not None:
                 file = self._assignment(READER).file(name)
                 file.write_text(json.dumps(opening, indent=0), encoding="utf-8")
-                if plan.journal:
-                    SyncPersistentContext(file, journal=True).save()
         self._lock_file = self._assignment(READER).lock
         self._stopper = Stopper(Random(f"{plan.seed} stops"), self._lock_file, self._log)
 
@@ -130,7 +127,7 @@ class Run:
 
     def _start(self) -> bool:
         """Start all children, and wait until each is at work; return whether that succeeded."""
-        others = [f"{kind}-{number}" for kind in KINDS for number in range(getattr(self.plan, kind))]
+        others = [f"{kind}-{number}" for kind in (*KINDS, JOURNAL) for number in range(getattr(self.plan, kind))]
         for place in (READER, *map(str, range(self.plan.processes)), *others):
             self._launch(self._assignment(place))
         deadline = time.monotonic() + START_LIMIT
