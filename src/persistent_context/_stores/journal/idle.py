@@ -21,10 +21,11 @@ class Idle:
     """Calls a function once there was nothing to do for a second, in a daemon thread, and at exit.
 
     Args:
-        fold: returns whether there is nothing left to do; otherwise, it is called again a second later.
+        fold: returns whether there is nothing left to do; otherwise, it is called again a second later, unless it is
+            called with ``at_exit=True``.
     """
 
-    def __init__(self, fold: Callable[[], bool]) -> None:
+    def __init__(self, fold: Callable[..., bool]) -> None:
         self.fold: Final = fold
         self._due = 0.0
 
@@ -50,9 +51,9 @@ class Idle:
             self.touch()
 
 
-def _fold(idle: Idle) -> bool:
+def _fold(idle: Idle, *, at_exit: bool = False) -> bool:
     try:
-        return idle.fold()
+        return idle.fold(at_exit=at_exit)
     except Exception:
         _logger.exception("a journal could not be folded into its JSON file; the next writer will try again")
         return True
@@ -60,7 +61,7 @@ def _fold(idle: Idle) -> bool:
 
 def _fold_all() -> None:
     for idle in list(_pending):
-        _fold(idle)
+        _fold(idle, at_exit=True)
 
 
 _pending: Final[set[Idle]] = set()  # these are kept, even if nobody uses them any more

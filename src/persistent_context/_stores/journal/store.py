@@ -96,11 +96,11 @@ class JournalStore:
         self._plain.after_fork_in_child()
         self._journal.known = None
 
-    def _fold_if_idle(self) -> bool:
+    def _fold_if_idle(self, *, at_exit: bool = False) -> bool:
         known = self._journal.known
         if known is None or not known.file.is_at_path():  # somebody else has folded it
             return True
-        if not known.file.is_idle_since(time.time() - QUIET_SECONDS / 2):
+        if not at_exit and not known.file.is_idle_since(time.time() - QUIET_SECONDS / 2):
             return False
         session = self.begin("checkpoint", wait=False)
         if session is None:
