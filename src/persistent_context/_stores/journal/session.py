@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable
@@ -88,7 +89,7 @@ class JournalSession:
                 self._sync(file)
 
     def _must_fold(self, state: State, changes: Changes, *, durable: bool) -> bool:
-        if state.fault is not None or state.file is self._journal.distrusted:
+        if state.fault is not None or self._journal.is_distrusted(state.file):
             return bool(changes) or durable or changes.folds
         if changes.folds:
             return bool(state.snapshot.overlay)
@@ -123,7 +124,7 @@ class JournalSession:
         becomes = base.fingerprint if document is base.document else Fingerprint.of(document.pieces())
         if state is not None:
             self._keep_what_would_be_lost(state)
-            if state.fault in (None, Fault.FOREIGN):
+            if state.header is not None and state.fault is not Fault.DELETED:
                 journal.announce_fold(state, author, becomes)
         try:
             plain.fold(document)
@@ -151,9 +152,13 @@ class JournalSession:
             )  # fmt: skip
 
     def _sync(self, file: JournalFile) -> None:
+        what = "the change is in the journal"
+        if self._journal.is_distrusted(file):
+            error = OSError(errno.EIO, os.strerror(errno.EIO))
+            raise durability_unknown(self._journal.data_path, what, error)
         try:
             file.sync()
         except BaseException as error:
             self._journal.distrusted = file
             self._changed(soon=True)
-            raise durability_unknown(self._journal.data_path, "the change is in the journal", error) from error
+            raise durability_unknown(self._journal.data_path, what, error) from error
