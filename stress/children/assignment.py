@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
+
 from stress.documents.openings import STATE
 
 SHOW_STACKS = signal.SIGUSR2

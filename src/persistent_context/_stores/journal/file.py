@@ -31,7 +31,7 @@ class JournalFile:
         self.path: Final = path
         self.fd: Final = fd
         self.writable: Final = writable
-        self._status: Final = os.fstat(fd)
+        self.status: Final = os.fstat(fd)
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError):
@@ -43,7 +43,11 @@ class JournalFile:
             status = os.lstat(self.path)
         except FileNotFoundError:
             return False
-        return os.path.samestat(status, self._status)
+        return os.path.samestat(status, self.status)
+
+    def is_same_as(self, other: JournalFile | None) -> bool:
+        """Whether another one is the same file, which may have been opened twice."""
+        return other is not None and os.path.samestat(self.status, other.status)
 
     def is_idle_since(self, moment: float) -> bool:
         """Whether nobody has written to it since, in seconds of the Unix epoch."""

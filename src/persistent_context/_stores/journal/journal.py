@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -51,9 +52,13 @@ class Journal:
         if self.known is not None and self.wanted is None:
             return True
         is_there = os.path.lexists(self.path)
-        if self.wanted == is_there:
+        if self.wanted == is_there and (is_there or self.known is None):  # else what is known is still to be written
             self.wanted = None
         return is_there or bool(self.wanted) or self.known is not None
+
+    def is_distrusted(self, state: State) -> bool:
+        """Whether a sync of its journal has failed, even if it was opened again since."""
+        return bool(state.generation) and state.generation == self.distrusted
 
     def added_to(self, traffic: Traffic) -> Traffic:
         """Return the traffic of the JSON file, and of the journal."""
@@ -94,6 +99,9 @@ class Journal:
             return None
         self._expect(known.snapshot.folded())
         base = look(self.data_path, known.base, read_document)
+        if file is None and known.is_succeeded_at(base):  # and the next journal was ended
+            self.known = None
+            return None
         return State.of(file, base) if file else known.without_its_journal(base)
 
     def share(self, state: State, plain: JsonFileSession) -> None:
@@ -114,8 +122,13 @@ class Journal:
         line = fold_line(state.generation, state.last + 1, author, becomes, ends=self.wanted is False)
         state.file.append(line, state.end)
         self.bytes_written += len(line)
-        if state.generation != self.distrusted:  # else the announcement may be lost, which is told as a foreign change
+        if self.is_distrusted(state):  # the announcement may be lost, which is told as a foreign change
+            return
+        try:
             state.file.sync()
+        except BaseException:
+            self.distrusted = state.generation
+            raise
 
     def replace(self, base: Base, author: Author, check: Callable[[], None]) -> None:
         """Begin a new journal on a JSON file that survives a power loss by now, or end the journal. Never fails.
@@ -132,7 +145,7 @@ class Journal:
                 self._begin(base, author, check)
             self.wanted = None
         except (OSError, SessionLostError) as error:
-            _logger.warning("%s: could not begin a new journal: %s", printable(self.data_path), error)
+            _logger.warning("%s: could not begin a new journal: %s", printable(self.data_path), str(error))
 
     def _begin(self, base: Base, author: Author, check: Callable[[], None]) -> None:
         remove_leftovers(self.path)
@@ -148,5 +161,6 @@ class Journal:
         self.known = None if file is None else State.of(file, base)
 
     def _end(self) -> None:
-        os.unlink(self.path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
         sync_directory(os.path.dirname(self.path))

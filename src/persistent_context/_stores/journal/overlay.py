@@ -100,11 +100,12 @@ class Changing:
             texts: the new texts, or MISSING, in the order in which new keys come.
             moved: keys that come last even if they are there.
         """
+        going = frozenset(moved)
         for index, (key, text) in enumerate(texts.items()):
             before = self._layer.get(key) or self._overlay.get(key)
             was_absent = before is not None and before.text is MISSING
-            if before is None or was_absent or key in moved:
-                self._layer[key] = Entry(text, number, (number, index), was_absent or key in moved)
+            if before is None or was_absent or key in going:
+                self._layer[key] = Entry(text, number, (number, index), was_absent or key in going)
             else:
                 self._layer[key] = Entry(text, number, before.place, before.moved)
 

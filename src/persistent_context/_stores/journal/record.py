@@ -18,6 +18,9 @@ from ..._model.values import MISSING, MaybeText, Raw, Text, decode, encode, key_
 VERSION: Final = 1
 GENERATION_DIGITS: Final = 16
 _FIELDS: Final = 4
+_LARGEST: Final = 2**63
+_DAMAGE: Final = (LookupError, OverflowError, RecursionError, TypeError, ValueError)
+"""What reading fields that no writer has written may raise: the content is anybody's, even with a right checksum."""
 
 
 class Fingerprint(NamedTuple):
@@ -98,7 +101,8 @@ def record_line(
         moved: keys that come last though they are there.
     """
     new = {key: text for key, text in texts.items() if text is not MISSING}
-    deleted = [key for key, text in texts.items() if text is MISSING or key in moved]
+    going = frozenset(moved)
+    deleted = [key for key, text in texts.items() if text is MISSING or key in going]
     lines = b", ".join(key + text for key, text in zip(key_texts(new), new.values(), strict=True))
     payload = b'{"number": %d, %s, "set": {%s}' % (number, _signed(author), lines)
     if deleted:
@@ -125,8 +129,10 @@ def parse_header(line: bytes) -> Header | None:
     generation, fields = frame
     try:
         version = _whole(fields["persistent_context_journal"])
+        if version > VERSION:  # whose other fields are unknown
+            return Header(version, generation, NO_FILE, Author(0.0, 0))
         return Header(version, generation, _fingerprint(fields["follows"]), _author(fields))
-    except (LookupError, TypeError, ValueError):
+    except _DAMAGE:
         return None
 
 
@@ -149,7 +155,7 @@ def parse_line(line: bytes, generation: str) -> Record | Fold | None:
                 return Fold(number, author, _fingerprint(fields[what]), ends=what == "end")
         texts = split(bytes(fields["set"]))
         deleted = decode(fields["delete"]) if "delete" in fields else []
-    except (LookupError, TypeError, ValueError):
+    except _DAMAGE:
         return None
     if texts is None or not isinstance(deleted, list) or not all(isinstance(key, str) for key in deleted):
         return None
@@ -190,7 +196,7 @@ def _fingerprint(raw: Raw) -> Fingerprint:
 
 def _whole(raw: Raw) -> int:
     number = decode(raw)
-    if type(number) is not int or number < 0:
-        msg = f"not a whole number: {number!r}"
+    if type(number) is not int or not 0 <= number < _LARGEST:
+        msg = "not a whole number"
         raise ValueError(msg)
     return number

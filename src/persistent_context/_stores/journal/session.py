@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable
@@ -87,7 +88,7 @@ class JournalSession:
                 self._sync(state)
 
     def _must_fold(self, state: State, changes: Changes, *, durable: bool) -> bool:
-        if state.fault is not None or state.generation == self._journal.distrusted:
+        if state.fault is not None or self._journal.is_distrusted(state):
             return bool(changes) or durable or changes.folds
         if changes.folds:
             return bool(state.snapshot.overlay) or self._journal.wanted is False
@@ -123,7 +124,7 @@ class JournalSession:
         if state is not None:
             self._keep_what_would_be_lost(state)
             plain.lock.check()
-            if state.fault in (None, Fault.FOREIGN):
+            if state.header is not None and state.fault is not Fault.DELETED:
                 journal.announce_fold(state, author, becomes)
         try:
             plain.fold(document)
@@ -151,9 +152,13 @@ class JournalSession:
             )  # fmt: skip
 
     def _sync(self, state: State) -> None:
+        what = "the change is in the journal"
+        if self._journal.is_distrusted(state):
+            error = OSError(errno.EIO, os.strerror(errno.EIO))
+            raise durability_unknown(self._journal.data_path, what, error)
         try:
             state.file.sync()
         except BaseException as error:
             self._journal.distrusted = state.generation
             self._changed(soon=True)
-            raise durability_unknown(self._journal.data_path, "the change is in the journal", error) from error
+            raise durability_unknown(self._journal.data_path, what, error) from error

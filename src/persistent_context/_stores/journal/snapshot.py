@@ -22,13 +22,15 @@ class JournalSnapshot:
     Args:
         document: what the JSON file holds.
         overlay: what records have changed since.
-        number: that of the last record.
+        generation: that of the journal.
+        number: that of its last line.
     """
 
-    __slots__ = ("document", "exists", "number", "overlay", "revision")
+    __slots__ = ("document", "exists", "generation", "number", "overlay", "revision")
 
-    def __init__(self, document: Document, overlay: Overlay, number: int, *, exists: bool) -> None:
+    def __init__(self, document: Document, overlay: Overlay, generation: str, number: int, *, exists: bool) -> None:
         self.revision: Final = next(_revisions)
+        self.generation: Final = generation
         self.document: Final = document
         self.overlay: Final = overlay
         self.number: Final = number
@@ -78,7 +80,7 @@ class JournalSnapshot:
         """Return the changes that turn an older state into this one."""
         if not isinstance(older, JournalSnapshot):
             return self._compared(older, self.document.changes_since(older))
-        if older.document is self.document:
+        if older.document is self.document and older.generation == self.generation:
             if older.number <= self.number:
                 newer = self.overlay.newer_than(older.overlay, older.number)
                 return {key: entry.text for key, entry in newer}

@@ -37,8 +37,8 @@ class State(NamedTuple):
     """The offset after the last line that was understood."""
     last: int = -1
     """The number of that line; that of the header is 0."""
-    fold: Fold | None = None
-    """The last one."""
+    folds: tuple[Fold, ...] = ()
+    """More than one if no new journal could be begun after one."""
     is_damaged: bool = False
     """Whether there is anything before that which was not understood."""
     is_deleted: bool = False
@@ -51,7 +51,7 @@ class State(NamedTuple):
         Raises:
             JournalVersionError: a newer version of this package wrote the journal.
         """
-        return cls(file, base, JournalSnapshot(base.document, Overlay(), 0, exists=base.document.exists)).extended()
+        return cls(file, base, JournalSnapshot(base.document, Overlay(), "", 0, exists=base.document.exists)).extended()
 
     @property
     def generation(self) -> str:
@@ -61,7 +61,7 @@ class State(NamedTuple):
     @property
     def has_ended(self) -> bool:
         """Whether the JSON file was to be without a journal after the last line."""
-        return self.fold is not None and self.fold.ends and self.fold.number == self.last
+        return self._is_announced and self.folds[-1].ends
 
     @property
     def fault(self) -> Fault | None:
@@ -77,7 +77,22 @@ class State(NamedTuple):
     @property
     def is_folded(self) -> bool:
         """Whether the JSON file has what the records before the last fold have changed."""
-        return self.fold is not None and self.fold.becomes == self.base.fingerprint
+        return self.folded_number is not None
+
+    @property
+    def folded_number(self) -> int | None:
+        """The number of the last fold that the JSON file has; None if it has none."""
+        numbers = (fold.number for fold in reversed(self.folds) if fold.becomes == self.base.fingerprint)
+        return next(numbers, None)
+
+    @property
+    def _is_announced(self) -> bool:
+        """Whether the last line is a fold."""
+        return bool(self.folds) and self.folds[-1].number == self.last
+
+    def is_succeeded_at(self, base: Base) -> bool:
+        """Whether the JSON file was folded, so that what the journal has is of the past."""
+        return self._is_announced and self.header is not None and self.header.follows != base.fingerprint
 
     def on(self, base: Base) -> State:
         """Return the state with the JSON file as it is now."""
@@ -89,8 +104,10 @@ class State(NamedTuple):
 
     def extended(self) -> State:
         """Return the state with all that was appended since."""
-        changing = Changing(self.snapshot.overlay)
-        header, end, last, fold, exists = self.header, self.end, self.last, self.fold, self.snapshot.exists
+        if self.file.size() < self.end:  # somebody has cut it, with lines that were acknowledged
+            return self._replace(header=None, is_damaged=True)
+        changing, folds = Changing(self.snapshot.overlay), list(self.folds)
+        header, end, last, exists = self.header, self.end, self.last, self.snapshot.exists
         is_damaged, is_bad = self.is_damaged, False
         for offset, number, line in self._numbered_lines():
             if line is None or number <= last:  # damaged, unless nothing comes after it: then nobody relies on it
@@ -102,19 +119,19 @@ class State(NamedTuple):
                 changing.apply(number, _changes(line), line.deleted)
                 exists = True
             elif isinstance(line, Fold):
-                fold = line
+                folds.append(line)
             else:
                 header = line
         if end == self.end:
             return self
-        state = self._replace(header=header, end=end, last=last, fold=fold, is_damaged=is_damaged)
+        state = self._replace(header=header, end=end, last=last, folds=tuple(folds), is_damaged=is_damaged)
         return _over(state, changing.result(), exists=exists)
 
     def appended(self, length: int, changes: Changes) -> State:
         """Return the state with another record of so many bytes."""
         changing, number = Changing(self.snapshot.overlay), self.last + 1
         changing.apply(number, changes.texts, changes.moved)
-        snapshot = JournalSnapshot(self.base.document, changing.result(), number, exists=True)
+        snapshot = JournalSnapshot(self.base.document, changing.result(), self.generation, number, exists=True)
         return self._replace(snapshot=snapshot, end=self.end + length, last=number)
 
     def without_its_journal(self, base: Base) -> State:
@@ -146,9 +163,11 @@ class State(NamedTuple):
 
 def _over(state: State, overlay: Overlay, *, exists: bool) -> State:
     """Return a state with an overlay, as far as the JSON file does not have it yet."""
-    if state.fold is not None and state.is_folded:
-        overlay = overlay.after(state.fold.number)
-    return state._replace(snapshot=JournalSnapshot(state.base.document, overlay, state.last, exists=exists))
+    if (number := state.folded_number) is not None:
+        overlay = overlay.after(number)
+    return state._replace(
+        snapshot=JournalSnapshot(state.base.document, overlay, state.generation, state.last, exists=exists)
+    )
 
 
 def _changes(record: Record) -> dict[str, MaybeText]:

@@ -99,7 +99,7 @@ class JournalStore:
         self._plain.after_fork_in_child()
         self._journal.known = None
 
-    def _fold_if_idle(self, *, at_exit: bool) -> bool:
+    def _fold_if_idle(self, *, at_exit: bool = False) -> bool:
         known = self._journal.known
         if known is None or not known.file.is_at_path():  # somebody else has folded it
             return True

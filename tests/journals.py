@@ -1,0 +1,59 @@
+"""What tests of the journal share: stores, commits, what other programs see, and the lines of a journal."""
+
+import json
+import os
+
+from persistent_context._model.snapshot import Changes
+from persistent_context._model.values import MISSING
+from persistent_context._stores.journal.record import fold_line, header_line, parse_header, parse_line, record_line
+from persistent_context._stores.journal.store import JournalStore
+
+__all__ = ["MISSING", "fold_line", "header_line", "record_line"]
+
+
+def open_store(path, *, journal=True):
+    """Return one more store on a file, as another process would have it."""
+    store = JournalStore(str(path))
+    store.want(journal=journal)
+    return store
+
+
+def commit(store, texts=(), *, moved=(), durable=True, folds=False):
+    """Commit texts by key in a session of its own."""
+    session = store.begin("test", wait=True)
+    try:
+        session.commit(Changes(dict(texts), moved, folds=folds), durable=durable)
+    finally:
+        session.close()
+
+
+def entries(store):
+    """Return what a store reads, in order."""
+    return [(key, bytes(text)) for part in store.snapshot().parts() for key, text in part.items()]
+
+
+def seen(path):
+    """Return what one more process reads, by key."""
+    return {key: json.loads(text) for key, text in entries(open_store(path, journal=None))}
+
+
+def stored(path):
+    """Return what any other program reads in the JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def journal_of(path):
+    """Return where the journal of a file is."""
+    return path.with_name(f"{path.name}.journal")
+
+
+def lines_of(path):
+    """Return the header of a file's journal, and what is in its other lines."""
+    first, *others = journal_of(path).read_bytes().splitlines()
+    header = parse_header(first)
+    return header, [parse_line(line, header.generation if header else "") for line in others]
+
+
+def kept(path):
+    """Return the names of what was kept aside, without the times."""
+    return sorted(name.rpartition("-2")[0] for name in os.listdir(path.parent) if "-2" in name)

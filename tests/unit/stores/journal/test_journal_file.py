@@ -1,0 +1,215 @@
+"""The file of a journal: it is opened only if it is one, and whoever may not have it does not get it."""
+
+import errno
+import os
+import stat
+import time
+
+import pytest
+
+from journals import commit, journal_of, open_store, seen
+from persistent_context import NotARegularFileError, PersistentContext, SyncPersistentContext
+from persistent_context._stores.journal import file as _file
+from persistent_context._stores.journal.file import open_journal
+
+as_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives files to other users: run as root"
+)
+STRANGER = 12_345
+
+
+def opened(path):
+    """The journal of a file, as it is opened."""
+    return open_journal(str(journal_of(path)), str(path))
+
+
+@pytest.fixture
+def modes(monkeypatch):
+    """The modes of all journals, and of what becomes one, from their creation on."""
+    found, real = [], os.open
+
+    def opening(name, flags, mode=0o777, **options):
+        fd = real(name, flags, mode, **options)
+        if flags & os.O_CREAT and ".journal" in os.fspath(name):
+            found.append(stat.S_IMODE(os.fstat(fd).st_mode))
+        return fd
+
+    monkeypatch.setattr(os, "open", opening)
+    return found
+
+
+class TestOpening:
+    def test_there_is_none(self, path):
+        """None is no error."""
+        assert opened(path) is None
+
+    def test_a_name_that_is_too_long_is_none(self, path):
+        """A file whose own name is almost too long has no journal, and works without one."""
+        long = path.with_name("x" * 250)
+        store = open_store(long)
+        for number in range(3):
+            commit(store, {"a": b"%d" % number})
+
+        assert (None, {"a": 2}) == (open_journal(f"{long}.journal", str(long)), seen(long))
+
+    @pytest.mark.parametrize("what", ["a symbolic link", "a FIFO", "a directory", "a dangling link"])
+    def test_something_else_in_its_place_is_refused(self, path, what):
+        """Neither followed, nor waited for, nor written to; the JSON file stays as it is."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        other = path.with_name("other")
+        other.write_text("precious", encoding="utf-8")
+        if what == "a FIFO":
+            os.mkfifo(journal_of(path))
+        elif what == "a directory":
+            journal_of(path).mkdir()
+        else:
+            journal_of(path).symlink_to(other if what == "a symbolic link" else path.with_name("nowhere"))
+        for journal in (True, None, False):
+            store = open_store(path, journal=journal)
+            with pytest.raises(OSError) as reading:
+                store.snapshot()
+            with pytest.raises(OSError) as writing:
+                commit(store, {"a": b"2"})
+
+            assert (str(journal_of(path)),) * 2 == (reading.value.filename, writing.value.filename)
+            if what != "a directory":
+                assert (NotARegularFileError, NotARegularFileError) == (reading.type, writing.type)
+        assert ("precious", '{"a": 1}') == (other.read_text(encoding="utf-8"), path.read_text(encoding="utf-8"))
+        assert not path.with_name("nowhere").exists()
+
+    def test_a_loop_of_links_in_the_path_is_told(self, path):
+        """It is not the journal that is a link then."""
+        loop = path.with_name("loop")
+        loop.symlink_to(loop)
+        with pytest.raises(NotARegularFileError, match="loop"):
+            open_journal(str(loop / "state.json.journal"), str(loop / "state.json"))
+
+    def test_other_errors_are_told(self, path, store, monkeypatch):
+        """A disk that fails is no missing journal."""
+
+        def fail(*_arguments):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(_file, "open_fd", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            opened(path)
+
+    @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
+    def test_one_that_may_only_be_read_is_read(self, path, store, monkeypatch, code):
+        """Who may read the JSON file but not write it sees what is in the journal."""
+        real = _file.open_fd
+
+        def refuse(name, flags, *mode):
+            if flags & os.O_RDWR:
+                raise OSError(code, os.strerror(code), name)
+            return real(name, flags, *mode)
+
+        monkeypatch.setattr(_file, "open_fd", refuse)
+
+        assert (False, {"json": 1, "a": 1}) == (opened(path).writable, seen(path))
+
+    @as_root
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_one_that_another_user_has_planted_is_refused(self, path, store, exists):
+        """Whoever may write into the directory, but not the JSON file, puts nothing into it."""
+        os.chown(path, 0, 0)
+        os.chown(journal_of(path), STRANGER, STRANGER)
+        path.chmod(0o644)
+        if not exists:
+            path.unlink()
+        with pytest.raises(PermissionError, match=f"belongs to user {STRANGER}"):
+            seen(path)
+        with pytest.raises(PermissionError, match="remove it"):
+            commit(open_store(path), {"b": b"1"})
+
+    @as_root
+    @pytest.mark.parametrize(("owner", "mode"), [(STRANGER, 0o644), (0, 0o664), (0, 0o646)])
+    def test_one_of_who_may_write_the_json_file_is_trusted(self, path, store, owner, mode):
+        """Its owner, its group, and everybody if everybody may write it."""
+        os.chown(path, owner, owner)
+        os.chown(journal_of(path), STRANGER, STRANGER)
+        path.chmod(mode)
+
+        assert {"json": 1, "a": 1} == seen(path)
+
+    def test_on_systems_without_users_all_are_trusted(self, path, store, monkeypatch):
+        """There are none to tell apart."""
+        monkeypatch.delattr(os, "geteuid")
+
+        assert opened(path) is not None
+
+
+class TestPermissions:
+    @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o660, 0o666])
+    def test_they_are_those_of_the_json_file(self, path, modes, mode):
+        """At every moment from its creation on it is open to nobody else."""
+        path.write_text("{}", encoding="utf-8")
+        path.chmod(mode)
+        store = open_store(path)
+        for number in range(3):
+            commit(store, {"a": b"%d" % number})
+        commit(store, folds=True)
+
+        assert mode == stat.S_IMODE(journal_of(path).stat().st_mode)
+        assert (True, set()) == (bool(modes), {one for one in modes if one & ~mode})
+
+    def test_they_follow(self, path, store):
+        """Once the JSON file is closed to others, so is the journal from the next commit on."""
+        path.chmod(0o600)
+        commit(store, {"a": b"2"})
+
+        assert 0o600 == stat.S_IMODE(journal_of(path).stat().st_mode)
+
+    def test_those_of_a_new_file_are_the_usual(self, path, modes):
+        """As the process's mask says."""
+        mask = os.umask(0o027)
+        try:
+            commit(open_store(path), {"a": b"1"})
+        finally:
+            os.umask(mask)
+
+        assert (0o640, 0o640) == (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(journal_of(path).stat().st_mode))
+        assert set() == {one for one in modes if one & ~0o640}
+
+    def test_a_json_file_that_is_gone_leaves_them(self, path, store):
+        """There is nothing to follow."""
+        path.unlink()
+        commit(store, {"b": b"2"}, durable=False)
+
+        assert {"a": 1, "b": 2} == seen(path)
+
+
+class TestTheOpenFile:
+    def test_it_knows_whether_it_is_still_there(self, path, store):
+        """At its path, and not another one in its place."""
+        file, found = opened(path), []
+        found.append(file.is_at_path())
+        journal_of(path).rename(path.with_name("kept"))
+        found.append(file.is_at_path())
+        journal_of(path).write_bytes(b"")
+        found.append(file.is_at_path())
+
+        assert [True, False, False] == found
+
+    def test_it_knows_whether_nobody_has_written(self, path, store):
+        """By the time of its last change."""
+        file = opened(path)
+
+        assert (True, False) == (file.is_idle_since(time.time() + 60), file.is_idle_since(time.time() - 60))
+
+    def test_it_is_closed_with_its_object(self, path, store):
+        """And a descriptor that somebody else has closed is no error."""
+        one, other = opened(path), opened(path)
+        fd = one.fd
+        del one
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+        os.close(other.fd)
+        del other
+
+
+@pytest.mark.parametrize("cls", [PersistentContext, SyncPersistentContext])
+def test_both_classes_take_the_option(path, cls):
+    """True, False or None, and nothing else."""
+    with pytest.raises(TypeError, match="journal must be True, False or None"):
+        cls(path, journal="yes")

@@ -1,0 +1,173 @@
+"""A journal is folded when nobody has written for a while, and at the interpreter's exit."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from journals import commit, journal_of, lines_of, open_store, seen, stored
+from persistent_context._stores.journal import idle as _idle
+from persistent_context._stores.journal.idle import Idle
+
+CHANGE_AND_EXIT = """
+import sys, time
+from persistent_context import SyncPersistentContext
+
+context = SyncPersistentContext(sys.argv[1], journal=True)
+context.incr("n")
+context.incr("n")
+print(open(sys.argv[1], encoding="utf-8").read().count("2"), flush=True)
+if sys.argv[2] == "after a while":
+    time.sleep(0.7)
+"""
+
+
+def wait_until(condition, seconds=60):
+    """Wait until a condition is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Let a second be short."""
+    monkeypatch.setattr(_idle, "QUIET_SECONDS", 0.05)
+
+
+class TestTheThread:
+    def test_it_folds_after_a_while_without_writes(self, path, store):
+        """The JSON file is brought up to date by itself, and the journal is a new one."""
+        began = time.monotonic()
+        commit(store, {"a": b"2"})
+        before = stored(path)
+        wait_until(lambda: stored(path) == {"json": 1, "a": 2})
+        waited = time.monotonic() - began
+        wait_until(lambda: not _idle._pending)
+
+        assert ({"json": 1}, True, []) == (before, waited >= 0.9, lines_of(path)[1])
+
+    def test_it_starts_again_with_the_next_write(self, quick):
+        """One thread a time, however often there is something to do."""
+        folded = []
+        idle = Idle(lambda: folded.append(threading.current_thread()) is None)
+        for _ in range(3):
+            idle.touch()
+        wait_until(lambda: not _idle._pending)
+        first = len(folded)
+        idle.touch()
+        wait_until(lambda: len(folded) == 2 and not _idle._pending)
+
+        assert (1, {True}) == (first, {thread.daemon for thread in folded})
+
+    def test_it_waits_for_the_last_write(self, monkeypatch):
+        """Every write begins the second anew."""
+        monkeypatch.setattr(_idle, "QUIET_SECONDS", 0.4)
+        folded, last = [], 0
+        idle = Idle(lambda: folded.append(time.monotonic()) is None)
+        for _ in range(4):
+            idle.touch()
+            last = time.monotonic()
+            time.sleep(0.02)
+        wait_until(lambda: folded)
+
+        assert folded[0] - last >= 0.35
+
+    def test_it_tries_again_until_there_is_nothing_left_to_do(self, quick):
+        """Others may hold the lock, or still be writing."""
+        answers = [True, False, False]
+        idle = Idle(lambda: answers.pop())
+        idle.touch(soon=True)
+        wait_until(lambda: not _idle._pending)
+
+        assert [] == answers
+
+    def test_something_that_comes_in_at_the_end_is_not_forgotten(self, quick):
+        """Between the last look and the end of the thread."""
+        folded = []
+
+        def fold():
+            folded.append(1)
+            if len(folded) == 1:
+                idle.touch()
+            return True
+
+        idle = Idle(fold)
+        idle.touch(soon=True)
+        wait_until(lambda: len(folded) == 2 and not _idle._pending)
+
+    def test_an_error_is_logged(self, quick, caplog):
+        """Nobody waits for it, and the next writer tries again."""
+
+        def fail():
+            raise OSError(5, "broken")
+
+        Idle(fail).touch(soon=True)
+        wait_until(lambda: not _idle._pending)
+
+        assert ["a journal could not be folded into its JSON file; the next writer will try again"] == [
+            record.getMessage() for record in caplog.records
+        ]
+
+    def test_without_a_thread_the_exit_does_it(self, monkeypatch):
+        """At the interpreter's exit none can be started."""
+
+        def refuse(thread):
+            raise RuntimeError("can't start new thread at interpreter shutdown")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        folded = []
+        Idle(lambda: folded.append(1) is None).touch()
+        _idle._fold_all()
+
+        assert [1] == folded
+
+
+class TestTheStore:
+    def test_nothing_is_known(self, path, store):
+        """There is nothing to do for a store that was closed, nor if somebody else has folded the journal."""
+        other = open_store(path)
+        other.snapshot()
+        commit(store, folds=True)
+        found = [other._fold_if_idle()]
+        other.close()
+        found.append(other._fold_if_idle())
+
+        assert ([True, True], {"json": 1, "a": 1}) == (found, stored(path))
+
+    def test_a_journal_in_use_is_left_alone(self, path, store):
+        """Somebody has just written; it is looked at again later."""
+        assert (False, {"json": 1}) == (store._fold_if_idle(), stored(path))
+
+    def test_a_lock_in_use_is_not_waited_for(self, path, store, hold):
+        """It is tried again later."""
+        os.utime(journal_of(path), (1, 1))
+        with hold(path):
+            busy = store._fold_if_idle()
+        os.utime(journal_of(path), (1, 1))
+
+        assert (False, True, {"json": 1, "a": 1}) == (busy, store._fold_if_idle(), stored(path))
+
+    def test_others_see_what_the_lock_is_held_for(self, path, store, monkeypatch):
+        """The holder's purpose is a checkpoint."""
+        found, real = [], os.replace
+
+        def replace(source, target):
+            found.append(open_store(path).holder(probe=False).purpose)
+            real(source, target)
+
+        monkeypatch.setattr(os, "replace", replace)
+        os.utime(journal_of(path), (1, 1))
+        store._fold_if_idle()
+
+        assert {"checkpoint"} == set(found)
+
+
+class TestTheExit:
+    @pytest.mark.parametrize("when", ["at once", "after a while"])
+    def test_it_folds(self, path, run, when):
+        """A program that ends leaves a JSON file with everything, however short after its last write."""
+        assert ["0"] == run(CHANGE_AND_EXIT, path, when)
+        assert ({"n": 2}, {"n": 2}, []) == (stored(path), seen(path), lines_of(path)[1])

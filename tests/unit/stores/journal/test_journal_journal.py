@@ -1,0 +1,364 @@
+"""Checkpoints, and what a crash, an error or a program that knows nothing of journals leaves of them."""
+
+import errno
+import os
+
+import pytest
+
+from journals import commit, entries, journal_of, kept, lines_of, open_store, seen, stored
+
+CRASH = """
+import os, sys
+from journals import commit, open_store
+
+path, point, real = sys.argv[1], sys.argv[2], os.replace
+
+def crash(source, target):
+    if target.endswith(point):
+        os._exit(9)
+    real(source, target)
+
+store = open_store(path, journal=None)
+store.snapshot()
+os.replace = crash
+commit(store, folds=True)
+"""
+
+COUNT = """
+import sys
+from journals import commit, open_store
+from persistent_context._model.snapshot import Changes
+
+store, number = open_store(sys.argv[1]), int(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(30):
+    session = store.begin("test", wait=True)
+    count = int(session.snapshot.get(["n"]).get("n", b"0")) + 1
+    session.commit(Changes({"n": b"%d" % count, f"p{number}": b"%d" % turn}), durable=turn % 2 == 0)
+    session.close()
+    if turn % 5 == number:
+        commit(store, folds=True)
+"""
+
+SWITCH = """
+import sys
+from persistent_context import SyncPersistentContext
+
+journal = {"True": True, "False": False, "None": None}[sys.argv[2]]
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(20):
+    SyncPersistentContext(sys.argv[1], journal=journal, durable=turn % 4 == 0).incr("n")
+"""
+
+APPEND_AND_SAY = """
+import sys
+from journals import commit, open_store
+
+store = open_store(sys.argv[1])
+print("ready", flush=True)
+for number in range(100_000):
+    commit(store, {"n": b"%d" % number})
+    print(number, flush=True)
+    if number % 7 == 6:
+        commit(store, folds=True)
+"""
+
+
+@pytest.fixture
+def crash(path, store, spawn):
+    """Have another process crash in the midst of a checkpoint, just before a file is replaced."""
+
+    def crashing(point):
+        child = spawn(CRASH, path, point)
+        assert 9 == child.process.wait()
+
+    return crashing
+
+
+def replace_by_a_foreign_program(path, text):
+    """Replace the JSON file as programs do that know nothing of its journal."""
+    other = path.with_name("theirs")
+    other.write_text(text, encoding="utf-8")
+    other.replace(path)
+
+
+@pytest.fixture
+def refuse(monkeypatch):
+    """Let nothing replace the journal."""
+
+    def refusing(code):
+        real = os.replace
+
+        def replace(source, target):
+            if target.endswith(".journal"):
+                raise OSError(code, os.strerror(code), target)
+            real(source, target)
+
+        monkeypatch.setattr(os, "replace", replace)
+        return lambda: monkeypatch.setattr(os, "replace", real)
+
+    return refusing
+
+
+class TestACrashInACheckpoint:
+    @pytest.mark.parametrize("point", [".json", ".json.journal"])
+    def test_it_is_harmless(self, path, store, crash, warnings, point):
+        """Before and after the JSON file is replaced: all is there, once, and nobody is warned of anything."""
+        commit(store, {"a": b"1", "b": b"2"})
+        crash(point)
+        found = (seen(path), dict(entries(store)), stored(path))
+        commit(store, {"a": b"3"})
+        commit(open_store(path), {"c": b"4"})
+        everything = {"json": 1, "a": 1, "b": 2}
+
+        assert (everything, {"json": b"1", "a": b"1", "b": b"2"}) == found[:2]
+        assert (everything if point == ".json.journal" else {"json": 1}) == found[2]
+        assert ({"json": 1, "a": 3, "b": 2, "c": 4}, [], []) == (seen(path), kept(path), warnings())
+
+    def test_what_is_folded_is_not_applied_twice(self, path, store, crash):
+        """A program that changes the JSON file afterwards is not overruled by records that were folded already."""
+        crash(".json.journal")
+        commit(open_store(path), {"a": b"2"})
+        commit(open_store(path), folds=True)
+
+        assert 2 == stored(path)["a"]
+
+    def test_another_crash_in_the_next_one_is_harmless_too(self, path, store, crash, warnings):
+        """The JSON file is replaced twice on the same journal: neither a reader nor the next writer is confused."""
+        crash(".json.journal")
+        crash(".json.journal")
+        replaced = seen(path)
+        commit(open_store(path), {"b": b"2"})
+
+        assert ({"json": 1, "a": 1}, {"json": 1, "a": 1, "b": 2}, []) == (replaced, seen(path), warnings())
+
+    def test_a_killed_writer_loses_nothing_that_it_has_acknowledged(self, path, spawn):
+        """Killed at any moment, again and again; the next one goes on."""
+        last = -1
+        for _ in range(4):
+            child = spawn(APPEND_AND_SAY, path)
+            assert "ready" == child.hear()
+            for _ in range(12):
+                last = int(child.hear())
+            last = max([last, *(int(line) for line in child.kill() if line.isdigit())][-1:])
+
+            assert seen(path)["n"] in (last, last + 1)
+        commit(open_store(path), folds=True)
+
+        assert [] == kept(path)
+
+
+class TestAJournalThatCannotBeMade:
+    def test_the_state_goes_on(self, path, store, refuse, warnings):
+        """The JSON file has everything; commits go there until a journal can be made."""
+        again = refuse(errno.EPERM)
+        commit(store, folds=True)
+        found = [stored(path)]
+        for number in range(3):
+            commit(store, {"a": b"%d" % number, "b": b"1"})
+            found += [stored(path), seen(path), dict((k, int(v)) for k, v in entries(store))]
+        again()
+        commit(store, {"a": b"9"})
+        commit(store, {"a": b"10"})
+        expected = [{"json": 1, "a": 1}]
+        for number in range(3):
+            expected += [{"json": 1, "a": number, "b": 1}] * 3
+
+        assert (expected, {"json": 1, "a": 10, "b": 1}) == (found, seen(path))
+        assert ([], 1) == (kept(path), len(lines_of(path)[1]))
+        assert {True} == {"could not begin a new journal" in one for one in warnings()}
+
+    def test_so_it_does_for_a_file_that_is_to_get_its_first_one(self, path, refuse):
+        """The first commit works, without a journal."""
+        again = refuse(errno.ENOSPC)
+        store = open_store(path)
+        commit(store, {"a": b"1"})
+        found = (stored(path), journal_of(path).exists())
+        again()
+        commit(store, {"a": b"2"})
+
+        assert (({"a": 1}, False), True, {"a": 2}) == (found, journal_of(path).exists(), seen(path))
+
+    def test_a_reader_between_the_two_sees_the_new_state(self, path, store, monkeypatch, refuse):
+        """At the moment at which the JSON file is replaced and the journal is not: never half of a commit."""
+        refuse(errno.EPERM)
+        commit(store, folds=True)
+        real, found = os.replace, []
+
+        def replace(source, target):
+            found.append(seen(path))
+            real(source, target)
+
+        monkeypatch.setattr(os, "replace", replace)
+        commit(store, {"a": b"2", "b": b"2"})
+        before, after = {"json": 1, "a": 1}, {"json": 1, "a": 2, "b": 2}
+
+        assert [before, after] == found
+
+
+class TestForeignPrograms:
+    """They replace or change the JSON file, and know nothing of a journal."""
+
+    def test_their_other_keys_are_taken_over(self, path, store, warnings):
+        """Keys in the journal win; what they wrote is kept aside, once, and a warning says so."""
+        replace_by_a_foreign_program(path, '{"a": 5, "json": 6, "theirs": 7}')
+        found = [seen(path), {key: int(text) for key, text in entries(store)}]
+        commit(store, {"b": b"2"})
+        commit(store, {"b": b"3"})
+        (aside,) = [one for one in path.parent.iterdir() if ".replaced-" in one.name]
+        (warning,) = warnings()
+
+        assert [{"a": 1, "json": 6, "theirs": 7}] * 2 == found
+        assert ({"a": 1, "json": 6, "theirs": 7, "b": 3}, '{"a": 5, "json": 6, "theirs": 7}') == (
+            seen(path), aside.read_text(encoding="utf-8"),
+        )  # fmt: skip
+        assert aside.name in warning
+
+    def test_without_records_nothing_is_kept(self, path, store, warnings):
+        """There is nothing that it could disagree with."""
+        commit(store, folds=True)
+        replace_by_a_foreign_program(path, '{"theirs": 7}')
+        commit(store, {"b": b"2"})
+
+        assert ({"theirs": 7, "b": 2}, [], []) == (seen(path), kept(path), warnings())
+
+    def test_a_durable_call_that_changes_nothing_takes_it_over_too(self, path, store):
+        """What it acknowledges has to survive."""
+        replace_by_a_foreign_program(path, '{"theirs": 7}')
+        commit(store)
+
+        assert {"theirs": 7, "a": 1} == stored(path)
+
+    def test_a_write_in_place_within_a_clock_tick_is_noticed(self, path, store):
+        """The same size, the same time: the file is read once more before it is trusted."""
+        times = path.stat().st_mtime_ns
+        entries(store)
+        with path.open("r+", encoding="utf-8") as file:
+            file.write('{\n"json": 2\n}\n')
+        os.utime(path, ns=(times, times))
+
+        assert ([("json", b"2"), ("a", b"1")], {"json": 2, "a": 1}) == (entries(store), seen(path))
+
+    def test_a_json_file_that_was_deleted_leaves_the_records(self, path, store):
+        """What was in it is gone; what is in the journal is not, and goes into a new file."""
+        path.unlink()
+        found = [seen(path), {key: int(text) for key, text in entries(store)}]
+        commit(store, {"b": b"2"})
+
+        assert ([{"a": 1}] * 2, {"a": 1, "b": 2}) == (found, stored(path))
+
+    def test_one_that_was_deleted_with_an_empty_journal_is_gone(self, path, store):
+        """There is no file."""
+        commit(store, folds=True)
+        path.unlink()
+
+        assert (False, False) == (store.snapshot().exists, open_store(path).snapshot().exists)
+
+    def test_a_corrupt_one_is_moved_aside_and_the_records_remain(self, path, store, nobody_repairs_it):
+        """As without a journal; a reader is told."""
+        path.write_text("corrupt", encoding="utf-8")
+        with pytest.raises(ValueError):
+            seen(path)
+        commit(store, {"b": b"2"})
+
+        assert ({"a": 1, "b": 2}, ["state.json.corrupt"]) == (seen(path), kept(path))
+
+
+class TestADeletedJournal:
+    def test_acknowledged_changes_stay_for_whoever_has_it_open(self, path, store, warnings):
+        """They are written into the JSON file, with a warning, and a new journal is begun."""
+        journal_of(path).unlink()
+        found = dict(entries(store))
+        commit(store, {"b": b"2"})
+
+        assert ({"json": b"1", "a": b"1"}, {"json": 1, "a": 1, "b": 2}) == (found, stored(path))
+        assert (True, 1) == (journal_of(path).exists(), len(warnings()))
+
+    def test_keys_that_others_have_changed_meanwhile_are_theirs(self, path, store):
+        """Who did not have it open went on with the JSON file alone."""
+        commit(store, {"json": b"2"})
+        journal_of(path).unlink()
+        commit(open_store(path, journal=None), {"json": b"3", "c": b"3"})
+        commit(store, {"b": b"2"})
+
+        assert {"json": 3, "c": 3, "a": 1, "b": 2} == seen(path)
+
+    @pytest.mark.parametrize("checkpoints", [0, 1, 2])
+    def test_one_that_another_process_has_ended_is_never_restored(self, path, store, checkpoints, warnings):
+        """Whatever was written since, with and without a journal; also if what is in ours is not the last of them."""
+        commit(store, {"gone": b"1", "json": b"5"})
+        entries(store)
+        other = open_store(path)
+        for _ in range(checkpoints):
+            commit(other, folds=True)
+            commit(other, {"again": b"1"})
+        commit(open_store(path, journal=False), {"json": b"1", "gone": b"1"})
+        plain = open_store(path, journal=None)
+        commit(plain, {"gone": store_missing(), "a": store_missing()})
+        found = dict(entries(store))
+        store._journal.wanted = None
+        commit(store, {"b": b"2"})
+        expected = {"json": 1, "b": 2} | ({"again": 1} if checkpoints else {})
+
+        assert (expected, False, []) == (stored(path), journal_of(path).exists(), warnings())
+        assert {"json", *expected} - {"b"} == set(found)
+
+    def test_ending_one_that_is_gone_is_no_error(self, path, store, warnings):
+        """The file is plain afterwards."""
+        entries(store)
+        journal_of(path).unlink()
+        store.want(journal=False)
+        commit(store, {"b": b"2"})
+        commit(store, {"c": b"3"})
+
+        assert ({"json": 1, "a": 1, "b": 2, "c": 3}, False) == (stored(path), journal_of(path).exists())
+        assert [] == [one for one in warnings() if "could not begin" in one]
+
+    def test_a_replaced_one_is_that_of_another_checkpoint(self, path, store):
+        """Who has the old one open goes on with the new one."""
+        other = open_store(path)
+        entries(other)
+        commit(store, folds=True)
+        commit(store, {"b": b"2"})
+        commit(other, {"c": b"3"})
+
+        assert {"json": 1, "a": 1, "b": 2, "c": 3} == seen(path)
+
+
+def store_missing():
+    """What deletes a key."""
+    from journals import MISSING
+
+    return MISSING
+
+
+class TestManyProcesses:
+    def test_checkpoints_beside_concurrent_appends_lose_nothing(self, path, spawn):
+        """Four processes increment, each with checkpoints in between: every increment counts."""
+        children = [spawn(COUNT, path, number) for number in range(4)]
+        for child in children:
+            assert "ready" == child.hear()
+        for child in children:
+            child.say()
+        while any(child.running() for child in children):
+            found = seen(path) if path.exists() else {}
+            assert found.get("n", 0) >= sum(found.get(f"p{number}", -1) + 1 for number in range(4))
+        for child in children:
+            child.finish()
+
+        assert (120, []) == (seen(path)["n"], kept(path))
+
+    def test_a_journal_is_begun_and_ended_under_fire(self, path, spawn):
+        """Processes that want it, that do not, and that do not care, in turn: every increment counts."""
+        wishes = ["True", "False", "None"]
+        children = [spawn(SWITCH, path, wish) for wish in wishes]
+        for child in children:
+            assert "ready" == child.hear()
+        for child in children:
+            child.say()
+        for child in children:
+            child.finish()
+
+        assert (60, []) == (seen(path)["n"], kept(path))

@@ -1,0 +1,185 @@
+"""The lines of a journal: what is written is read again, and whatever else is there is damage, never an error."""
+
+import json
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from journals import MISSING, fold_line, header_line, record_line
+from persistent_context._stores.journal.record import (
+    VERSION,
+    Author,
+    Fingerprint,
+    Fold,
+    Header,
+    author_now,
+    generation_of,
+    parse_header,
+    parse_line,
+)
+
+GENERATION = "0123456789abcdef"
+AUTHOR = Author(1.5, 7)
+HEADER = {"persistent_context_journal": VERSION, "number": 0, "time": 1.5, "pid": 7, "follows": [3, 4]}
+RECORD = {"number": 1, "time": 1.5, "pid": 7, "set": {"a": 1}, "delete": ["b"]}
+DEEP = "[" * 100_000 + "]" * 100_000
+LONG = "9" * 5000
+
+
+def framed(payload, generation=GENERATION, length=None):
+    """A line with a right checksum, whatever is in it."""
+    payload = payload.encode()
+    body = b"%d %s %s" % (len(payload) if length is None else length, generation.encode(), payload)
+    return b"%08x %s" % (zlib.crc32(body), body)
+
+
+def changed(fields, **others):
+    """The text of fields, some of which are replaced by other text; without those that are None."""
+    texts = {name: json.dumps(value) for name, value in fields.items()} | others
+    return "{" + ", ".join(f'"{name}": {text}' for name, text in texts.items() if text is not None) + "}"
+
+
+BAD_FIELDS = {
+    "no number": {"number": None},
+    "a negative number": {"number": "-1"},
+    "a truth value for a number": {"number": "true"},
+    "a fraction for a number": {"number": "1.5"},
+    "too many digits": {"number": LONG},
+    "no time": {"time": None},
+    "a time that is none": {"time": '"now"'},
+    "a time that is a list": {"time": "[]"},
+    "a time without end": {"time": "1e999"},
+    "a time too large for a float": {"time": "9" * 400},
+    "a process that is none": {"pid": '"x"'},
+    "a fold of nothing": {"fold": "null"},
+    "a fold of one number": {"fold": "[1]"},
+    "a fold of texts": {"fold": '["a", "b"]'},
+    "a fold without end": {"fold": "[1e999, 1]"},
+    "a deep fold": {"fold": DEEP},
+    "nothing to set": {"set": None},
+    "a list to set": {"set": "[]"},
+    "deletes a number": {"delete": "[1]"},
+    "deletes no list": {"delete": '"b"'},
+    "deletes something deep": {"delete": DEEP},
+}
+
+
+class TestWhatIsWritten:
+    def test_a_header_is_read_again(self):
+        """Its generation, what it follows, and who wrote it."""
+        line = header_line(GENERATION, Fingerprint(3, 4), AUTHOR)
+
+        assert Header(VERSION, GENERATION, Fingerprint(3, 4), AUTHOR) == parse_header(line[:-1])
+        assert (b"\n", GENERATION) == (line[-1:], generation_of(line[:-1]))
+
+    @given(
+        st.dictionaries(
+            st.text(), st.one_of(st.just(MISSING), st.text().map(lambda value: json.dumps(value).encode()))
+        ),
+        st.integers(min_value=1),
+    )
+    def test_a_record_is_read_again_in_its_order(self, texts, number):
+        """Texts by key, in order, and the keys that are deleted; each in one line, whatever is in it."""
+        line = record_line(GENERATION, number % 2**60, AUTHOR, texts)
+        record = parse_line(line[:-1], GENERATION)
+
+        assert 1 == line.count(b"\n")
+        assert [(key, text) for key, text in texts.items() if text is not MISSING] == [
+            (key, bytes(text)) for key, text in record.set.items()
+        ]
+        assert ([key for key, text in texts.items() if text is MISSING], number % 2**60, AUTHOR) == (
+            list(record.deleted),
+            record.number,
+            record.author,
+        )
+
+    def test_a_moved_key_is_both_deleted_and_set(self):
+        """So it comes last for whoever reads it."""
+        record = parse_line(record_line(GENERATION, 1, AUTHOR, {"a": b"1", "b": b"2"}, ["a"])[:-1], GENERATION)
+
+        assert (["a"], ["a", "b"]) == (record.deleted, list(record.set))
+
+    @pytest.mark.parametrize("ends", [False, True])
+    def test_a_fold_is_read_again(self, ends):
+        """What the JSON file becomes, and whether it is then without a journal."""
+        line = fold_line(GENERATION, 9, AUTHOR, Fingerprint(3, 4), ends=ends)
+
+        assert Fold(9, AUTHOR, Fingerprint(3, 4), ends) == parse_line(line[:-1], GENERATION)
+
+    def test_it_can_be_read_without_this_package(self):
+        """A line is text: three words, and a JSON object."""
+        line = record_line(GENERATION, 1, AUTHOR, {"a": b"[1]", "b": MISSING})
+        checksum, length, generation, payload = line.decode().rstrip("\n").split(" ", 3)
+
+        assert {"number": 1, "time": 1.5, "pid": 7, "set": {"a": [1]}, "delete": ["b"]} == json.loads(payload)
+        assert (zlib.crc32(line[9:-1]), len(payload), GENERATION) == (int(checksum, 16), int(length), generation)
+
+    def test_the_author_is_of_now(self):
+        """With the process that is given."""
+        assert (7, True) == (author_now(7).pid, author_now(7).time > 1_500_000_000)
+
+
+class TestWhatIsDamaged:
+    @pytest.mark.parametrize("name", BAD_FIELDS)
+    def test_fields_that_no_writer_has_written_are_damage(self, name):
+        """Even with a right checksum: the content is anybody's, and no reader fails by it."""
+        assert parse_line(framed(changed(RECORD, **BAD_FIELDS[name])), GENERATION) is None
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"persistent_context_journal": '"1"'},
+            {"persistent_context_journal": None},
+            {"follows": None},
+            {"follows": "[1e999, 1]"},
+            {"follows": "3"},
+            {"time": "9" * 400},
+            {"pid": "[]"},
+        ],
+    )
+    def test_so_are_those_of_a_header(self, fields):
+        """A header is anybody's, too."""
+        assert parse_header(framed(changed(HEADER, **fields))) is None
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"",
+            b"\0" * 4096,
+            b"no line",
+            b"a b c d",
+            framed("[]"),
+            framed("{}", length=3),
+            framed("{}", generation="short"),
+            framed("{}", generation="0123456789abcde-"),
+            framed("{}", generation="0123456789abcd\u00e9"),
+            framed("not JSON"),
+            b"00000000" + framed("{}")[8:],
+            framed("{}")[:-1],
+            b"\xff" + framed("{}")[1:],
+        ],
+    )
+    def test_what_is_no_line_is_damage(self, line):
+        """Checksum, length, generation and object: all of them have to fit."""
+        assert (None, None, None) == (parse_header(line), parse_line(line, GENERATION), generation_of(line))
+
+    def test_every_changed_byte_is_noticed(self):
+        """No bit of a line may flip."""
+        line = record_line(GENERATION, 1, AUTHOR, {"a": b"1"})[:-1]
+        flipped = [line[:at] + bytes([line[at] ^ 1]) + line[at + 1 :] for at in range(len(line))]
+
+        assert {None} == {parse_line(one, GENERATION) for one in flipped}
+
+    def test_a_line_of_another_generation_is_none_of_this_one(self):
+        """It comes from a journal that was folded."""
+        line = record_line("f" * 16, 1, AUTHOR, {"a": b"1"})[:-1]
+
+        assert (None, "f" * 16) == (parse_line(line, GENERATION), generation_of(line))
+
+    def test_a_newer_header_is_known_by_its_version_alone(self):
+        """Whatever else a later version writes there."""
+        header = parse_header(framed('{"persistent_context_journal": 2, "follows": "sha256"}'))
+
+        assert (2, GENERATION) == (header.version, header.generation)

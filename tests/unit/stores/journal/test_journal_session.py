@@ -1,0 +1,289 @@
+"""What a session acknowledges is durable, and what it cannot know it says, once and for all."""
+
+import errno
+import os
+import stat
+import threading
+
+import pytest
+
+from journals import MISSING, commit, entries, journal_of, lines_of, open_store, seen, stored
+from persistent_context import DurabilityUnknownError
+from persistent_context._model.snapshot import Changes
+from persistent_context._stores.journal import session as _session
+from persistent_context._stores.protocol import SessionLostError
+
+is_journal = lambda name: name.removesuffix(" (deleted)").endswith(".journal")
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The steps that are taken, for real, and on what: the JSON file, the journal, a temporary, the directory."""
+    found = []
+
+    def recorded(step, function):
+        def recording(first, *others, **options):
+            name = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else others[0]
+            kind = "directory" if os.path.isdir(name) else name.rpartition(".")[2]
+            if kind != "lock":
+                found.append((step, kind))
+            return function(first, *others, **options)
+
+        return recording
+
+    for step in ("pwrite", "write", "fsync", "fdatasync", "replace"):
+        monkeypatch.setattr(os, step, recorded(step, getattr(os, step)))
+    return found
+
+
+class TestACommit:
+    def test_it_appends_one_record_and_syncs_it(self, store, steps):
+        """Nothing else is written, and the JSON file is not even touched."""
+        commit(store, {"b": b"2"})
+
+        assert [("pwrite", "journal"), ("fdatasync", "journal")] == steps
+
+    def test_it_reads_no_more_than_what_was_appended(self, path, store):
+        """Whoever has the journal open does not read the JSON file again."""
+        path.write_text("{" + ", ".join(f'"k{n}": 1' for n in range(1000)) + "}", encoding="utf-8")
+        one, other = open_store(path), open_store(path)
+        commit(one, {"a": b"1"})
+        os.utime(path, ns=(10**18 + 1, 10**18 + 1))
+        entries(other)
+        threading.Event().wait(0.05)
+        entries(other)
+        before = other.traffic().bytes_read
+        commit(one, {"a": b"2"})
+        entries(other)
+
+        assert 0 < other.traffic().bytes_read - before < 300
+
+    def test_it_syncs_after_the_lock_is_released(self, path, store, monkeypatch):
+        """The next writer need not wait for the disk."""
+        free, real = [], os.fdatasync
+
+        def sync(fd):
+            session = open_store(path).begin("test", wait=False)
+            free.append(session is not None)
+            if session:
+                session.close()
+            real(fd)
+
+        monkeypatch.setattr(os, "fdatasync", sync)
+        commit(store, {"b": b"2"})
+
+        assert [True] == free
+
+    def test_one_that_is_not_durable_syncs_nothing(self, store, steps):
+        """``durable=False`` leaves it out."""
+        commit(store, {"b": b"2"}, durable=False)
+
+        assert [("pwrite", "journal")] == steps
+
+    def test_one_without_changes_syncs_what_it_has_read(self, path, store, steps):
+        """Who builds on somebody's record that is not durable makes it so, before anything is acknowledged."""
+        commit(open_store(path), {"b": b"2"}, durable=False)
+        steps.clear()
+        commit(store)
+        commit(store, durable=False)
+
+        assert [("fdatasync", "journal")] == steps
+
+    def test_a_checkpoint_takes_its_steps_in_order(self, store, steps):
+        """The announcement; the JSON file, durably; and only then the new journal, durably."""
+        commit(store, folds=True)
+
+        assert [
+            ("pwrite", "journal"), ("fdatasync", "journal"),
+            ("write", "tmp"), ("fsync", "tmp"), ("replace", "json"), ("fsync", "directory"),
+            ("write", "tmp"), ("fsync", "tmp"), ("replace", "journal"), ("fsync", "directory"),
+        ] == [step for step in steps if step != ("fsync", "data")]  # fmt: skip
+
+    @pytest.mark.parametrize("size", ["small", "large"])
+    def test_a_journal_that_outgrows_its_file_is_folded(self, path, monkeypatch, size):
+        """It may become as long as the JSON file, and at least 1 MiB: less here."""
+        monkeypatch.setattr(_session, "_SHORTEST_TO_FOLD_BYTES", 1000)
+        path.write_text('{"x": "' + "x" * (1 if size == "small" else 5000) + '"}', encoding="utf-8")
+        store = open_store(path)
+        lengths = []
+        for number in range(100):
+            commit(store, {"a": b"%d" % number}, durable=False)
+            lengths.append(store.traffic().journal_bytes)
+
+        assert 99 == seen(path)["a"]
+        assert (1000 if size == "small" else 5000) < max(lengths) < (1200 if size == "small" else 5300)
+        assert stored(path)["a"] > 40
+
+    def test_a_checkpoint_of_nothing_writes_nothing(self, path, store, steps):
+        """What is folded is not folded again."""
+        commit(store, folds=True)
+        steps.clear()
+        commit(store, folds=True, durable=False)
+
+        assert [] == steps
+
+    def test_the_first_one_makes_the_journal(self, path):
+        """On a file with content, on an empty one and on none; a commit of nothing on none makes nothing."""
+        store = open_store(path)
+        commit(store)
+        before = os.path.exists(path)
+        commit(store, {"a": b"1"})
+        made = journal_of(path).exists()
+        other = path.with_name("other.json")
+        other.write_text('{"b": 1}', encoding="utf-8")
+        commit(open_store(other))
+
+        assert (False, True, {"a": 1}, True, {"b": 1}) == (
+            before, made, stored(path), journal_of(other).exists(), stored(other),
+        )  # fmt: skip
+
+    def test_without_a_wish_there_is_none(self, path):
+        """A plain file stays one."""
+        store = open_store(path, journal=None)
+        commit(store, {"a": b"1"})
+        commit(store, folds=True)
+
+        assert ({"a": 1}, False) == (stored(path), journal_of(path).exists())
+
+    @pytest.mark.parametrize("how", ["deleted", "replaced"])
+    def test_a_journal_that_goes_under_the_lock_is_noticed_before_the_append(self, path, store, how):
+        """Nothing is written, and the same call works in another session."""
+        session = store.begin("test", wait=True)
+        assert session.snapshot.exists
+        journal_of(path).unlink()
+        if how == "replaced":
+            journal_of(path).write_bytes(b"")
+        with pytest.raises(SessionLostError, match="deleted or replaced"):
+            session.commit(Changes({"b": b"2"}), durable=True)
+        session.close()
+        session.close()
+        commit(store, {"b": b"3"})
+
+        assert 3 == seen(path)["b"]
+
+    def test_a_lock_that_is_lost_prevents_the_append(self, path, store):
+        """Somebody else may be appending by then."""
+        session = store.begin("test", wait=True)
+        assert session.snapshot.exists
+        path.with_name("state.json.lock").unlink()
+        with pytest.raises(SessionLostError):
+            session.commit(Changes({"b": b"2"}), durable=True)
+        session.close()
+
+        assert {"json": 1, "a": 1} == seen(path)
+
+
+class TestAFailedSync:
+    def test_it_is_told_and_never_tried_again(self, path, store, monkeypatch, break_sync):
+        """The kernel would say yes to a second one. The next call writes all into new files, from memory."""
+        old = journal_of(path).stat().st_ino
+        with monkeypatch.context():
+            tried = break_sync("fdatasync", is_journal)
+            with pytest.raises(DurabilityUnknownError, match="the change is in the journal") as caught:
+                commit(store, {"b": b"2"})
+            commit(store, {"c": b"3"})
+        header, records = lines_of(path)
+
+        assert (errno.EIO, str(path), [old]) == (caught.value.errno, caught.value.filename, tried)
+        assert ({"json": 1, "a": 1, "b": 2, "c": 3}, [], False) == (
+            stored(path), records, old == journal_of(path).stat().st_ino,
+        )  # fmt: skip
+        assert header is not None
+
+    @pytest.mark.parametrize("between", ["nothing", "close", "a look"])
+    def test_it_is_remembered(self, path, store, break_sync, between):
+        """Whatever happens to the store before the next call: also if the journal is opened again."""
+        tried = break_sync("fdatasync", is_journal)
+        with pytest.raises(DurabilityUnknownError):
+            commit(store, {"b": b"2"})
+        if between == "close":
+            store.close()
+        elif between == "a look":
+            entries(store)
+        commit(store)
+
+        assert (1, 2) == (len(tried), stored(path)["b"])
+
+    def test_all_who_wait_are_told(self, store, monkeypatch):
+        """Another session of this process that has appended to the same journal is not told that all is well."""
+        tried = []
+
+        def fail_once(fd):
+            tried.append(fd)
+            if len(tried) == 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        sessions = []
+        for number in range(2):
+            sessions.append(store.begin("test", wait=True))
+            sessions[-1].commit(Changes({"b": b"%d" % number}), durable=True)
+            sessions[-1]._plain.close()
+        monkeypatch.setattr(os, "fdatasync", fail_once)
+        for session in sessions:
+            with pytest.raises(DurabilityUnknownError):
+                session.close()
+
+        assert 1 == len(tried)
+
+    def test_the_announcement_of_a_checkpoint_counts_too(self, path, store, break_sync):
+        """If it cannot be synced nothing is written, and the journal is not relied upon any more."""
+        tried = break_sync("fdatasync", is_journal)
+        with pytest.raises(OSError, match="Input/output error"):
+            commit(store, {"b": b"2"}, folds=True) if False else commit(store, folds=True)
+        found = stored(path)
+        commit(store, {"b": b"2"})
+
+        assert ({"json": 1}, {"json": 1, "a": 1, "b": 2}, 1) == (found, stored(path), len(tried))
+
+    @pytest.mark.parametrize("what", ["the JSON file", "the directory"])
+    def test_a_checkpoint_that_cannot_be_synced_loses_nothing(self, path, store, break_sync, monkeypatch, what):
+        """Either nothing is written, or it is unknown whether it survives; the next call makes both files anew."""
+        is_it = os.path.isdir if what == "the directory" else lambda name: name.endswith(".tmp")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", os.fsync)
+            break_sync("fsync", is_it)
+            with pytest.raises(OSError) as caught:
+                commit(store, {"b": b"2"}) if what == "none" else commit(store, folds=True)
+            patch.undo()
+        monkeypatch.undo()
+        found = seen(path)
+        commit(store, {"b": b"2"})
+
+        assert (what == "the directory", {"json": 1, "a": 1}) == (
+            isinstance(caught.value, DurabilityUnknownError), found,
+        )  # fmt: skip
+        assert {"json": 1, "a": 1, "b": 2} == seen(path) == dict((k, int(v)) for k, v in entries(store))
+
+    def test_a_commit_in_a_checkpoint_whose_name_may_not_survive_is_seen(self, path, store, break_sync, monkeypatch):
+        """The session has the state that it wrote, and so has everybody else."""
+        store._journal.wanted = False
+        break_sync("fsync", os.path.isdir)
+        session = store.begin("test", wait=True)
+        with pytest.raises(DurabilityUnknownError):
+            session.commit(Changes({"b": b"2", "json": MISSING}), durable=True)
+        found = list(session.snapshot.keys())
+        session.close()
+
+        assert (["a", "b"], {"a": 1, "b": 2}) == (found, seen(path))
+
+    def test_a_journal_whose_name_may_not_survive_is_not_relied_upon(
+        self, path, store, break_sync, monkeypatch, warnings
+    ):
+        """The JSON file has everything by then; the next commit goes there, and into a new journal."""
+        real, synced = os.fsync, []
+
+        def fail_at_the_second(fd):
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                synced.append(fd)
+                if len(synced) == 2:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(fd)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fail_at_the_second)
+            commit(store, folds=True)
+        inode = journal_of(path).stat().st_ino
+        commit(store, {"b": b"2"})
+
+        assert ({"json": 1, "a": 1, "b": 2}, False) == (stored(path), inode == journal_of(path).stat().st_ino)
+        assert ["could not begin a new journal"] == [one.split(": ")[1] for one in warnings()]

@@ -1,0 +1,138 @@
+"""The state of a file with a journal is in every respect that of a plain file with the same commits."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from journals import MISSING, commit, entries, journal_of, open_store
+from persistent_context._model.snapshot import NOTHING
+from persistent_context._stores.journal.overlay import Changing, Overlay
+from persistent_context._stores.journal.snapshot import JournalSnapshot
+from persistent_context._stores.jsonfile.document import EMPTY, Document
+from persistent_context._stores.jsonfile.store import JsonFileStore
+
+KEYS = st.sampled_from("abcdefg")
+COMMIT = st.tuples(
+    st.dictionaries(KEYS, st.sampled_from([b"1", b"2", MISSING]), min_size=1), st.sets(KEYS), st.booleans()
+)
+
+
+def snapshot_of(document, *records, start=1):
+    """The snapshot of a document under records."""
+    overlay = Overlay()
+    for number, texts in enumerate(records, start):
+        changing = Changing(overlay)
+        changing.apply(number, texts)
+        overlay = changing.result()
+    return JournalSnapshot(document, overlay, start + len(records) - 1, exists=True)
+
+
+def listed(snapshot):
+    """The texts by key, in order."""
+    return {key: bytes(text) for part in snapshot.parts() for key, text in part.items()}
+
+
+def applied(changes, to):
+    """A state with changes, whatever the order."""
+    changed = {**to, **changes}
+    return {key: text for key, text in changed.items() if text is not MISSING}
+
+
+class TestOrder:
+    @settings(max_examples=60)
+    @given(st.lists(COMMIT, max_size=8), st.sampled_from(["", '{\n"g": 0,\n"a": 0,\n"c": 0\n}\n']))
+    def test_it_is_that_of_a_plain_file(self, commits, first):
+        """The same commits, with checkpoints in between: equal entries in an equal order, and the same bytes."""
+        with tempfile.TemporaryDirectory() as directory:
+            plain, path = Path(directory, "plain.json"), Path(directory, "state.json")
+            for file in (plain, path):
+                if first:
+                    file.write_text(first, encoding="utf-8")
+            one, other = JsonFileStore(str(plain)), open_store(path)
+            for texts, moved, folds in commits:
+                going = sorted(key for key in moved if texts.get(key, MISSING) is not MISSING)
+                for store in (one, other):
+                    commit(store, texts, moved=going, durable=False)
+                if folds:
+                    commit(other, folds=True, durable=False)
+
+                assert entries(one) == entries(other) == entries(open_store(path))
+            commit(other, folds=True)
+            contents = [file.read_bytes() if file.exists() else None for file in (plain, path)]
+
+        assert contents[0] == contents[1]
+
+    def test_many_new_keys_come_in_parts(self):
+        """So that other threads run in between."""
+        snapshot = snapshot_of(EMPTY, {str(number): b"1" for number in range(10_000)})
+
+        assert [4096, 4096, 1808] == [len(part) for part in snapshot.parts()]
+        assert [str(number) for number in range(10_000)] == list(snapshot.keys())
+
+    def test_pages_that_no_record_has_changed_are_those_of_the_document(self):
+        """They cost nothing."""
+        document = EMPTY.changed({f"k{number}": b'"' + b"x" * 1000 + b'"' for number in range(300)})
+        snapshot = snapshot_of(document, {"k0": b"1", "new": b"2"})
+
+        assert [*document.keys(), "new"] == list(snapshot.keys())
+        assert document.changed({"k0": b"1", "new": b"2"}).pages != ()
+
+
+class TestEntries:
+    def test_some_keys_are_got(self):
+        """From the records, from the document, and not those that are deleted or never were."""
+        snapshot = snapshot_of(EMPTY.changed({"a": b"1", "b": b"1", "c": b"1"}), {"a": b"2", "b": MISSING})
+        found = {key: bytes(text) for key, text in snapshot.get(["a", "b", "c", "d"]).items()}
+
+        assert ({"a": b"2", "c": b"1"}, {"a": b"2"}) == (found, snapshot.get(["a"]))
+
+    def test_what_is_folded_is_the_document_without_records(self):
+        """A file that is missing becomes an empty object."""
+        document = EMPTY.changed({"a": b"1"})
+        folded = snapshot_of(EMPTY).folded()
+
+        assert document is snapshot_of(document).folded()
+        assert ([], True) == (list(folded.keys()), folded.exists)
+
+    def test_each_has_a_revision_of_its_own(self):
+        """None of which is that of a document."""
+        document = Document()
+        revisions = [snapshot_of(document).revision for _ in range(3)] + [document.revision]
+
+        assert 4 == len(set(revisions))
+
+
+class TestChanges:
+    @given(st.lists(st.dictionaries(KEYS, st.sampled_from([b"1", b"2", MISSING]), min_size=1), max_size=6), st.data())
+    def test_they_turn_any_state_into_any_other(self, records, data):
+        """Forth and back, on the same document and on the one that it was folded into."""
+        document = EMPTY.changed({"a": b"0", "b": b"0"})
+        cut = data.draw(st.integers(0, len(records)))
+        folded = snapshot_of(document, *records[:cut]).folded()
+        states = [document, NOTHING, snapshot_of(document, *records), snapshot_of(document, *records[:cut])]
+        states += [snapshot_of(folded, *records[cut:]), snapshot_of(folded)]
+        for older in states:
+            for newer in states[2:]:
+                changes = newer.changes_since(older)
+
+                assert listed(newer) == applied(changes, listed(older))
+
+    def test_only_what_has_changed_is_compared(self):
+        """Between two states of one journal, those are the later records."""
+        document = EMPTY.changed({str(number): b"1" for number in range(1000)})
+        older, newer = snapshot_of(document, {"a": b"1"}), snapshot_of(document, {"a": b"1"}, {"b": b"2"})
+
+        assert {"b": b"2"} == {key: text for key, text in newer.changes_since(older).items() if key != "a"}
+
+    def test_they_are_those_of_whoever_reads_on(self, path, store):
+        """A store that reads on sees what another one has appended."""
+        other = open_store(path)
+        before = other.snapshot()
+        commit(store, {"a": b"2", "json": MISSING, "b": b"3"})
+        changes = other.snapshot().changes_since(before)
+
+        assert {"a": b"2", "json": MISSING, "b": b"3"} == changes
+        assert json.loads(path.read_bytes()) == {"json": 1} and journal_of(path).exists()

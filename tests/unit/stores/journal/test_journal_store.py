@@ -1,0 +1,216 @@
+"""Files with a journal as contexts see them: who has one, what is told of it, and what a fork leaves."""
+
+import json
+import os
+import sys
+import threading
+
+import pytest
+
+from journals import commit, entries, journal_of, lines_of, open_store, seen, stored
+from persistent_context import ContextUsageError
+from persistent_context._stores.journal import store as _store
+from persistent_context._stores.protocol import CorruptStateError
+
+USE_IN_A_FORKED_CHILD = """
+import os, sys
+from persistent_context import SyncPersistentContext
+
+ctx = SyncPersistentContext.create(sys.argv[1], journal=True)
+for _ in range(3):
+    ctx.incr("n")
+child = os.fork()
+if not child:
+    for _ in range(3):
+        ctx.incr("n")
+    os._exit(0)
+for _ in range(3):
+    ctx.incr("n")
+assert os.waitpid(child, 0)[1] == 0
+ctx.load()
+print(ctx["n"])
+os._exit(0)
+"""
+
+
+class TestTheOption:
+    def test_true_makes_one_for_everybody(self, face, path):
+        """From then on, a context without the option uses it, too."""
+        one = face.open(path, journal=True)
+        face.do(one.incr, "n")
+        other = face.open(path)
+        face.do(other.incr, "n")
+        face.do(one.incr, "n")
+
+        assert ({"n": 1}, {"n": 3}, 2) == (stored(path), seen(path), len(lines_of(path)[1]))
+
+    def test_false_ends_it_with_the_next_write(self, face, path):
+        """The JSON file has everything, and is a plain one from then on."""
+        one = face.open(path, journal=True)
+        for _ in range(3):
+            face.do(one.incr, "n")
+        other = face.open(path, journal=False)
+        before = journal_of(path).exists()
+        face.do(other.incr, "n")
+        ended = (stored(path), journal_of(path).exists())
+        face.do(one.incr, "n")
+
+        assert (True, ({"n": 4}, False), {"n": 5}, False) == (before, ended, stored(path), journal_of(path).exists())
+
+    def test_a_checkpoint_brings_the_json_file_up_to_date(self, face, path):
+        """And a second one has nothing to do."""
+        ctx = face.open(path, journal=True)
+        for _ in range(3):
+            face.do(ctx.incr, "n")
+        before = stored(path)
+        face.do(ctx.checkpoint)
+        after = (stored(path), path.stat().st_ino)
+        face.do(ctx.checkpoint)
+
+        assert ({"n": 1}, ({"n": 3}, path.stat().st_ino)) == (before, after)
+
+    def test_windows_is_told(self, path, monkeypatch):
+        """A file that is open there cannot be replaced."""
+        store = open_store(path, journal=None)
+        monkeypatch.setattr(_store.os, "name", "nt")
+        with pytest.raises(ContextUsageError, match="does not work on Windows"):
+            store.want(journal=True)
+        store.want(journal=False)
+
+
+class TestReading:
+    def test_it_never_repairs(self, path, store):
+        """A reader leaves a torn tail, and everything else, as it is."""
+        with journal_of(path).open("ab") as file:
+            file.write(b"torn")
+        before = (journal_of(path).read_bytes(), sorted(os.listdir(path.parent)))
+        entries(store)
+        seen(path)
+
+        assert before == (journal_of(path).read_bytes(), sorted(os.listdir(path.parent)))
+
+    def test_it_is_repeated_if_the_journal_is_replaced_meanwhile(self, path, store, monkeypatch):
+        """The records of one journal are never applied to the JSON file of the next."""
+        other, real, turns = open_store(path), _store.Journal.read, []
+
+        def read(journal, read_document):
+            state = real(journal, read_document)
+            if not turns:
+                turns.append(1)
+                commit(store, {"a": b"2"})
+                commit(store, folds=True)
+            return state
+
+        monkeypatch.setattr(_store.Journal, "read", read)
+
+        assert [("json", b"1"), ("a", b"2")] == entries(other)
+
+    def test_one_that_is_replaced_all_the_time_is_an_error(self, store, monkeypatch):
+        """Rather than a wait without an end; a session would wait for its turn."""
+        monkeypatch.setattr(_store, "_READINGS", 0)
+        with pytest.raises(CorruptStateError, match="replaced whenever"):
+            store.snapshot()
+
+    def test_threads_read_while_others_write(self, path, store):
+        """What a reader sees never goes back."""
+        seen_numbers, done = [], threading.Event()
+
+        def read():
+            while not done.is_set():
+                seen_numbers.append(int(store.snapshot().get(["n"]).get("n", b"-1")))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        for number in range(30):
+            commit(store, {"n": b"%d" % number}, durable=False)
+            if number % 10 == 9:
+                commit(store, folds=True)
+        done.set()
+        reader.join()
+
+        assert sorted(seen_numbers) == seen_numbers
+
+
+class TestReports:
+    def test_traffic_counts_both_files(self, path, store):
+        """Appends are commits; what was read and written is of both; and the journal's size is known."""
+        before = store.traffic()
+        commit(store, {"b": b"2"})
+        appended = store.traffic()
+        commit(store, folds=True)
+        folded = store.traffic()
+
+        assert (1, 0) == (appended.commits - before.commits, appended.checkpoints - before.checkpoints)
+        assert appended.bytes_written - before.bytes_written == appended.journal_bytes - before.journal_bytes > 0
+        assert (1, journal_of(path).stat().st_size) == (folded.checkpoints - appended.checkpoints, folded.journal_bytes)
+        assert 0 == open_store(path).traffic().journal_bytes
+
+    def test_the_statistics_of_a_context_have_them(self, face, path):
+        """What an operator sees."""
+        ctx = face.open(path, journal=True)
+        for _ in range(3):
+            face.do(ctx.incr, "n")
+        face.do(ctx.checkpoint)
+        found = ctx.statistics()
+
+        assert (journal_of(path).stat().st_size, True) == (found.journal_bytes, found.checkpoints >= 1)
+
+    def test_a_change_in_the_journal_is_notified(self, path, store):
+        """The JSON file does not change, and a watch sees it nevertheless."""
+        changed = threading.Event()
+        subscription = open_store(path).subscribe(lambda: changed.set() is None, lambda error: None)
+        try:
+            changed.wait(60)
+            changed.clear()
+            commit(store, {"a": b"2"})
+
+            assert changed.wait(60)
+        finally:
+            subscription.close()
+
+    def test_the_holder_is_told(self, path, store):
+        """As of a plain file."""
+        session = store.begin("counting", wait=True)
+        found = open_store(path).holder()
+        session.close()
+
+        assert (os.getpid(), "counting", None) == (found.pid, found.purpose, open_store(path).holder())
+
+
+class TestTheSession:
+    def test_a_lock_in_use_is_not_waited_for(self, path, store, hold):
+        """Unless that is asked for."""
+        with hold(path):
+            assert store.begin("test", wait=False) is None
+
+    def test_an_error_at_its_begin_releases_the_lock(self, path, store, monkeypatch):
+        """Others can go on."""
+
+        def fail(_path):
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os.path, "lexists", fail)
+            with pytest.raises(MemoryError):
+                store.begin("test", wait=True)
+        session = open_store(path).begin("test", wait=False)
+        session.close()
+
+        assert not store.abandon_vain_wait()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
+@pytest.mark.skipif(sys.platform == "darwin", reason="a fork of a process with threads may crash there")
+class TestForks:
+    def test_a_forked_child_uses_the_context_that_it_inherits(self, path, run):
+        """Parent and child append to the same journal, and each sees what the other has written."""
+        assert ["9"] == run(USE_IN_A_FORKED_CHILD, path)
+        assert {"n": 9} == seen(path)
+
+    def test_a_child_forgets_the_open_files(self, store):
+        """They are its parent's."""
+        store.snapshot()
+        store.after_fork_in_child()
+
+        assert store._journal.known is None
+        assert {"json": 1, "a": 1} == {key: json.loads(text) for key, text in entries(store)}
