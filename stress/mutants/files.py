@@ -276,13 +276,7 @@ FILES: Final = (
         "replaced-file-stays-open",
         "The file that was replaced is never closed: its blocks stay taken, and descriptors run out.",
         Promise.FAILURE,
-        (
-            Edit(
-                "jsonfile/store",
-                "        if fd is not None:\n            os.close(fd)\n\n    def _keep(",
-                "\n    def _keep(",
-            ),
-        ),
+        (Edit("jsonfile/store", "        if fd is not None:\n            os.close(fd)\n\n    def _keep(", "\n    def _keep("),),
         (suite("syncing::TestTheReplacedFile::test_it_is_freed_when_the_call_is_over"),),
     ),
 )

@@ -64,9 +64,7 @@ LOCKS: Final = (
                 "        early = self.snapshot()\n        held = self._lock.acquire(purpose, wait=wait)\n",
             ),
             Edit(
-                "jsonfile/store",
-                "if held.waited else 0.0)\n",
-                "if held.waited else 0.0)\n        session._document = early\n",
+                "jsonfile/store", "if held.waited else 0.0)\n", "if held.waited else 0.0)\n        session._document = early\n"
             ),
         ),
         (_INCREMENTS, _HAMMER),

@@ -97,17 +97,14 @@ def _file(path: str) -> Finding:
         return Finding(Level.PROBLEM, "file", f"cannot be read: {getattr(error, 'strerror', error)}")
     size = os.path.getsize(path)
     text = f"a JSON object; keys: {len(LiveDict.of(document))}, bytes: {size}"
+    level, advice = Level.OK, ""
     if document.repeats:
-        return Finding(
-            Level.WARNING,
-            "file",
-            f"{text}; it contains duplicate keys; the last value of each counts",
-            "the next writer keeps a copy of the original",
-        )
-    if size > _LARGE_BYTES and not has_journal:
+        text += "; it contains duplicate keys; the last value of each counts"
+        level, advice = Level.WARNING, "the next writer keeps a copy of the original"
+    elif size > _LARGE_BYTES and not has_journal:
         advice = "every change rewrites it; with journal=True, or in a database such as SQLite, it does not"
-        return Finding(Level.WARNING, "file", text, advice)
-    return Finding(Level.OK, "file", text)
+        level = Level.WARNING
+    return Finding(level, "file", text, advice)
 
 
 def _leads_in_a_circle(filepath: str) -> bool:

@@ -33,8 +33,8 @@ def journal(path: str) -> Iterator[Finding]:
             Level.WARNING,
             "replaced",
             f"{copy}, {os.path.getsize(copy)} bytes: what another program had put in place of the file",
-            f"compare it with the file, in which the changes of the journal have won: diff {quote(copy)} {quote(path)}; "
-            "then delete it",
+            "compare it with the file, in which the changes of the journal have won, and delete it: "
+            f"diff {quote(copy)} {quote(path)}",
         )
     for copy in moved_aside(f"{path}.journal"):
         yield Finding(
@@ -100,7 +100,7 @@ def _permissions(name: str, path: str, file: JournalFile) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             "journal permissions",
-            f"{name} has the mode {mode:o}, the file only {most:o}: others may use the journal who may not use the file",
+            f"{name} has the mode {mode:o}, the file {most:o}: more users may use the journal than the file",
             f"chmod {mode & most:o} {quote(name)}",
         )
 
@@ -111,7 +111,7 @@ def _content(name: str, path: str) -> Finding:
     except JournalVersionError as error:
         text = f"a newer version of this package wrote it, in format {error.found}; this one knows up to {error.known}"
         return Finding(
-            Level.PROBLEM, "journal", text, "upgrade this installation; until then it neither reads nor saves"
+            Level.PROBLEM, "journal", text, "upgrade this installation, which can neither read nor save until then"
         )
     except (CorruptStateError, TooManyDigitsError):
         text = "it cannot be applied, because the file cannot be read"
