@@ -236,9 +236,8 @@ class TestJournal:
     def test_no_terminal_obeys_a_journal(self, path, text):
         """What could steer it is escaped, in keys and values; scripts get the very value."""
         quoted = json.dumps(text, ensure_ascii=False).encode()
-        written(
-            path, record_line(GENERATION, 1, AUTHOR, {text: quoted}), record_line(GENERATION, 2, AUTHOR, {}, [text])
-        )
+        lines = [record_line(GENERATION, n, AUTHOR, {text: new}) for n, new in enumerate((quoted, MISSING), 1)]
+        written(path, *lines)
         printed = [*run("journal", path).splitlines(), *run("journal", path, "--json").splitlines()]
 
         assert [] == [line for line in printed if not line.isprintable()]
