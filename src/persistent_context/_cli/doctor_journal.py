@@ -16,7 +16,7 @@ from .._stores.journal.state import Fault, State
 from .._stores.jsonfile.names import moved_aside
 from .._stores.jsonfile.store import JsonFileStore
 from .._stores.protocol import CorruptStateError
-from ..errors import JournalVersionError, NotARegularFileError, TooManyDigitsError
+from ..errors import JournalVersionError, TooManyDigitsError
 from .findings import Finding, Level
 
 _ON_WINDOWS: Final = os.name == "nt"
@@ -46,7 +46,9 @@ def journal(path: str) -> Iterator[Finding]:
 
 
 def _journal(name: str, path: str) -> Iterator[Finding]:
-    if not os.path.lexists(name):
+    try:
+        status = os.lstat(name)
+    except FileNotFoundError:
         return
     if _ON_WINDOWS:
         yield Finding(
@@ -56,12 +58,12 @@ def _journal(name: str, path: str) -> Iterator[Finding]:
             f"fold it into the file where it was written, before the file is copied: {_FOLDS} {quote(path)}",
         )
         return
+    if not stat.S_ISREG(status.st_mode):
+        text = f"{name} is not a regular file, and is never followed or used"
+        yield Finding(Level.PROBLEM, "journal", text, _removal(name))
+        return
     try:
         file = open_journal(name, path)
-    except NotARegularFileError:
-        yield Finding(
-            Level.PROBLEM, "journal", f"{name} is not a regular file, and is never followed or used", _removal(name)
-        )
     except OSError as error:
         yield _closed(name, error)
     else:
