@@ -1,4 +1,4 @@
-"""The doctor: checks of a file, its directory and its lock."""
+"""The doctor: checks of a file, its directory, its lock and its journal."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from .._stores.jsonfile.store import JsonFileStore
 from .._stores.protocol import CorruptStateError
 from ..errors import PersistentContextError, TooManyDigitsError
 from ..types import Holder
+from .doctor_journal import journal
 from .findings import Finding, Level
 from .surroundings import access, attributes, file_system, may, mount_point, space
 
@@ -40,7 +41,7 @@ with SyncPersistentContext(sys.argv[1]).transaction():
 
 
 def examine(filepath: str) -> Iterator[Finding]:
-    """Examine a file, its directory and its lock, without changing them. Blocks for about a second.
+    """Examine a file, its directory, its lock and its journal, without changing them. Blocks for about a second.
 
     The lock and a durable write are tested on a separate file in the same directory, which is removed afterwards.
     """
@@ -68,6 +69,7 @@ def examine(filepath: str) -> Iterator[Finding]:
     yield access(directory)
     yield space(path)
     yield from _leftovers(path)
+    yield from journal(path)
     yield from _aside(path)
     yield from _lock_file(f"{path}.lock")
     yield _holder(path)
@@ -76,7 +78,10 @@ def examine(filepath: str) -> Iterator[Finding]:
 
 
 def _file(path: str) -> Finding:
+    has_journal = os.path.lexists(f"{path}.journal")
     if not os.path.lexists(path):
+        if has_journal:
+            return Finding(Level.PROBLEM, "file", "does not exist, though it has a journal", "see below")
         return Finding(Level.OK, "file", "does not exist; it reads as empty, and the first save creates it")
     try:
         document = JsonFileStore(path).snapshot()
@@ -92,16 +97,14 @@ def _file(path: str) -> Finding:
         return Finding(Level.PROBLEM, "file", f"cannot be read: {getattr(error, 'strerror', error)}")
     size = os.path.getsize(path)
     text = f"a JSON object; keys: {len(LiveDict.of(document))}, bytes: {size}"
+    level, advice = Level.OK, ""
     if document.repeats:
-        return Finding(
-            Level.WARNING,
-            "file",
-            f"{text}; it contains duplicate keys; the last value of each counts",
-            "the next writer keeps a copy of the original",
-        )
-    if size > _LARGE_BYTES:
-        return Finding(Level.WARNING, "file", text, "every change rewrites it; a database such as SQLite does not")
-    return Finding(Level.OK, "file", text)
+        text += "; it contains duplicate keys; the last value of each counts"
+        level, advice = Level.WARNING, "the next writer keeps a copy of the original"
+    elif size > _LARGE_BYTES and not has_journal:
+        advice = "every change rewrites it; with journal=True, or in a database such as SQLite, it does not"
+        level = Level.WARNING
+    return Finding(level, "file", text, advice)
 
 
 def _leads_in_a_circle(filepath: str) -> bool:

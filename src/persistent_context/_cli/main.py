@@ -27,6 +27,8 @@ from ..types import Change
 from .demo import run as run_demo
 from .doctor import examine
 from .findings import Level
+from .journal import fold as fold_journal
+from .journal import show as show_journal
 from .streams import FAILED, as_json, fail, prepare_streams, refuse, say, say_exactly, standard_input
 
 _TIMED_OUT: Final = 3
@@ -190,6 +192,25 @@ def watch(
 
 
 @app.command()
+def journal(
+    file: File,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is appended later.")] = False,
+    json_: AsJson = False,
+) -> None:
+    """Show who changed what, and when, since the last checkpoint."""
+    try:
+        show_journal(file, identify(file), follow=follow, json=json_)
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+@app.command()
+def checkpoint(file: File, timeout: Timeout = 30.0) -> None:
+    """Fold the journal into the JSON file, for programs that read only that."""
+    fold_journal(file, identify(file), timeout)
+
+
+@app.command()
 def who(file: File, json_: AsJson = False) -> None:
     """Show who holds the lock of the file."""
     holder = open_store(identify(file)).holder()
@@ -201,7 +222,7 @@ def who(file: File, json_: AsJson = False) -> None:
 
 @app.command()
 def doctor(file: File, json_: AsJson = False) -> None:
-    """Examine the file, its directory and its lock; exit with 1 if there is a problem. Nothing is changed."""
+    """Examine the file, its directory, lock and journal; exit with 1 if there is a problem. Nothing is changed."""
     findings = list(examine(file))
     if json_:
         say(as_json([finding._asdict() for finding in findings]))
@@ -234,10 +255,11 @@ def _context(file: str, timeout: float) -> SyncPersistentContext:
 
 def _read(file: str, *, must_exist: bool = True) -> LiveDict:
     """Read the file without the lock; a file that is not a JSON object is left in place."""
-    if must_exist and not os.path.lexists(os.path.realpath(file)):
+    path = identify(file)
+    if must_exist and not (os.path.lexists(path) or os.path.lexists(f"{path}.journal")):
         fail(f"{file} does not exist")
     try:
-        return LiveDict.of(open_store(identify(file)).snapshot())
+        return LiveDict.of(open_store(path).snapshot())
     except CorruptStateError as error:
         fail(f"{file} is not a JSON object: {error}; run persistent-context doctor for details")
 

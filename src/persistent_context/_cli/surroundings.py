@@ -53,7 +53,7 @@ def mount_point(path: str) -> Iterator[Finding]:
 
 def attributes(path: str, directory: str) -> Iterator[Finding]:
     """Report attributes of Linux file systems that prevent even root from replacing the file; see chattr(1)."""
-    for place in (path, f"{path}.lock", directory):
+    for place in (path, f"{path}.lock", f"{path}.journal", directory):
         flags = _flags(place)
         for flag, letter, name in ((_IMMUTABLE, "i", "immutable"), (_APPEND_ONLY, "a", "append-only")):
             if flags & flag:

@@ -57,9 +57,9 @@ def move_aside(path: str, *, durable: bool, keep: bool = False, why: str = "corr
     return aside
 
 
-def moved_aside(path: str) -> list[str]:
-    """Return the files that were moved aside from a path, or kept, oldest first."""
-    start = f"{_shortened(os.path.basename(path))}.corrupt-"
+def moved_aside(path: str, why: str = "corrupt") -> list[str]:
+    """Return the files that were moved aside from a path, or kept, for a reason, oldest first."""
+    start = f"{_shortened(os.path.basename(path))}.{why}-"
     return sorted(_beside(path, re.compile(rf"{re.escape(start)}\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}}")))
 
 

@@ -1,0 +1,545 @@
+"""The commands that show a journal and fold it, the doctor's look at it, and the others on a file that has one."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from persistent_context import MISSING, SyncPersistentContext
+from persistent_context._cli import doctor_journal
+from persistent_context._stores.journal.record import NO_FILE, Author, Fingerprint, fold_line, header_line, record_line
+
+pytest.importorskip("fcntl")  # not on Windows
+
+COMMAND = [sys.executable, "-m", "persistent_context"]
+NOBODY = 65534
+GENERATION = "0123456789abcdef"
+AUTHOR = Author(1_700_000_000.25, 4242)
+
+
+def run(*arguments, code=0, errors="", **options):
+    """Run a command, check its exit code and what it says on standard error, and return its output."""
+    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
+
+    assert (code, True) == (done.returncode, re.fullmatch(errors, done.stderr, re.DOTALL) is not None), done.stderr
+    return done.stdout
+
+
+def findings(path, code=0):
+    """Return what the doctor finds about the file and its journal that is not well: level, text and advice."""
+    found = json.loads(run("doctor", path, "--json", code=code))
+    subjects = {"file", "journal", "journal permissions", "replaced", "damaged journal", "attributes"}
+    return {
+        f["subject"]: (f["level"], f["text"], f["advice"])
+        for f in found
+        if f["level"] != "ok" and f["subject"] in subjects
+    }
+
+
+def events(path):
+    """Return what `journal --json` prints, as objects."""
+    return [json.loads(line) for line in run("journal", path, "--json").splitlines()]
+
+
+def journal_of(path):
+    return Path(f"{path}.journal")
+
+
+def written(path, *lines):
+    """Write a file, and a journal on it of these lines after the header."""
+    path.write_text('{"n": 1}', encoding="utf-8")
+    header = header_line(GENERATION, Fingerprint.of([path.read_bytes()]), AUTHOR)
+    journal_of(path).write_bytes(b"".join([header, *lines]))
+    return journal_of(path)
+
+
+def record(number, deleted=(), **texts):
+    new = {key: value.encode() for key, value in texts.items()}
+    return record_line(GENERATION, number, AUTHOR, new | dict.fromkeys(deleted, MISSING))
+
+
+@pytest.fixture
+def kept(path):
+    """A file with a journal in which n is 2; the file itself says 1."""
+    written(path, record(1, n="2"))
+    return path
+
+
+@pytest.fixture
+def following():
+    """Start `journal --follow --json` on a file; interrupted by the end of the test, unless it has ended by then."""
+    running = []
+
+    def start(path, *options):
+        running.append(
+            subprocess.Popen(
+                [*COMMAND, "journal", path, "--follow", *options],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the background ignores it
+            )
+        )
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+class TestOtherCommands:
+    def test_they_read_the_state_and_not_only_the_file(self, kept):
+        """What is acknowledged is shown, whether or not it has been folded into the file."""
+        run("set", kept, "m", "[1]")
+        before = kept.read_bytes()
+
+        assert ("n\t2\nm\t[1]\n", "2\n") == (run("show", kept), run("get", kept, "n"))
+        assert ("3\n", b'{"n": 1}') == (run("incr", kept, "n"), before)
+
+    def test_they_read_a_journal_whose_file_is_missing(self, kept):
+        """What is left is shown, not refused."""
+        kept.unlink()
+
+        assert "n\t2\n" == run("show", kept)
+
+    def test_a_journal_of_a_newer_version_is_an_error(self, path):
+        """It is one line that says what to do."""
+        header = header_line(GENERATION, NO_FILE, AUTHOR).replace(b'journal": 1', b'journal": 9')
+        payload = header[9:-1]
+        journal_of(path).write_bytes(b"%08x %s\n" % (zlib.crc32(payload), payload))
+        path.write_text("{}", encoding="utf-8")
+        told = "error: [^\n]*format version 9[^\n]*upgrade it\n"
+        for command in (["show"], ["journal"], ["set", "a", "1"], ["checkpoint"]):
+            name, *rest = command
+            run(name, path, *rest, code=1, errors=told)
+
+        assert "upgrade" in findings(path, code=1)["journal"][2]
+
+
+class TestCheckpoint:
+    def test_it_folds_and_says_so(self, kept):
+        """Programs that know only the JSON file see everything afterwards."""
+        size = journal_of(kept).stat().st_size
+
+        told = run("checkpoint", kept)
+
+        assert f"folded a journal of {size} bytes into {kept}, which has {kept.stat().st_size} bytes now\n" == told
+        assert {"n": 2} == json.loads(kept.read_text(encoding="utf-8"))
+
+    def test_there_may_be_nothing_to_fold(self, kept):
+        """Then the file stays as it is, and that is no error."""
+        run("checkpoint", kept)
+        before = kept.stat().st_ino
+
+        assert f"{kept} has everything that is in its journal: nothing to fold\n" == run("checkpoint", kept)
+        assert before == kept.stat().st_ino
+
+    def test_there_may_be_no_journal(self, path):
+        """A file without one has everything; a file that is not there is an error, and stays missing."""
+        run("checkpoint", path, code=1, errors=f"error: {path} does not exist\n")
+        assert [] == os.listdir(path.parent)
+        path.write_text("{}", encoding="utf-8")
+
+        assert f"{path} has no journal: nothing to fold\n" == run("checkpoint", path)
+        assert not journal_of(path).exists()
+
+    def test_it_waits_for_the_lock_as_others_do(self, kept, hold_transaction):
+        """For so long, and then it has an exit code of its own."""
+        with hold_transaction(kept):
+            run(
+                "checkpoint", kept, "--timeout", "0.1", code=3, errors="error: [^\n]*could not acquire the lock[^\n]*\n"
+            )
+
+
+class TestJournal:
+    def test_it_tells_who_changed_what_and_when(self, path):
+        """A line each: time in UTC, process, and what it set, deleted or folded."""
+        both = record_line(GENERATION, 2, AUTHOR, {"moved": b"1", "name": b'"x"'}, ["moved"])
+        gone = record(3, deleted=["n", "name"])
+        fold = fold_line(GENERATION, 4, AUTHOR, Fingerprint(17, 1), ends=False)
+        end = fold_line(GENERATION, 5, AUTHOR, NO_FILE, ends=True)
+        written(path, record(1, n="[1, 2]"), both, gone, fold, end)
+        start = "2023-11-14 22:13:20.250000Z     4242  "
+
+        assert [
+            "the journal begins, on 8 bytes",
+            "n = [1, 2]",
+            'moved = 1; name = "x"',
+            "n deleted; name deleted",
+            "checkpoint: the file becomes 17 bytes",
+            "checkpoint: the file becomes no file, without a journal",
+        ] == [line.removeprefix(start) for line in run("journal", path).splitlines()]
+
+    def test_scripts_get_objects(self, path):
+        """With the values as they are, in full, and the same events."""
+        value = "x" * 200
+        fold = fold_line(GENERATION, 2, AUTHOR, Fingerprint(17, 1), ends=False)
+        end = fold_line(GENERATION, 3, AUTHOR, Fingerprint(17, 1), ends=True)
+        written(path, record(1, deleted=["m"], n=json.dumps(value)), fold, end)
+        signed = {"time": "2023-11-14T22:13:20.250000Z", "pid": 4242}
+        follows = {"size": 8, "crc32": zlib.crc32(path.read_bytes())}
+        becomes = {"size": 17, "crc32": 1}
+
+        assert [
+            {"event": "begin", **signed, "generation": GENERATION, "follows": follows},
+            {"event": "commit", **signed, "number": 1, "set": {"n": value}, "deleted": ["m"]},
+            {"event": "checkpoint", **signed, "number": 2, "becomes": becomes},
+            {"event": "end", **signed, "number": 3, "becomes": becomes},
+        ] == events(path)
+
+    def test_it_tells_what_a_program_did(self, path):
+        """The process and the moment are those of the program."""
+        began = datetime.now(UTC)
+        ctx = SyncPersistentContext(path, journal=True)
+        ctx.incr("n")
+        ctx.incr("n")
+        first, second = events(path)
+        moment = datetime.fromisoformat(second["time"])
+
+        assert ("begin", {"n": 2}, os.getpid()) == (first["event"], second["set"], second["pid"])
+        assert began <= moment <= datetime.now(UTC)
+
+    def test_long_values_and_many_keys_are_shortened(self, path):
+        """A line stays one that can be read, and says how much is left out."""
+        written(path, record(1, n='"' + "x" * 1000 + '"'), record(2, **{f"key{n}": "1" for n in range(1000)}))
+        _, long, many = run("journal", path).splitlines()
+
+        assert ("…", True) == (long[-1], len(long) < 120)
+        assert many.endswith("key9 = 1; 990 more")
+
+    def test_a_file_without_a_journal_says_so(self, path):
+        """In one line, and with 1, whether it is there or not; and makes none."""
+        path.write_text("{}", encoding="utf-8")
+        for options in ([], ["--follow"], ["--json"]):
+            run("journal", path, *options, code=1, errors=f"error: {path} has no journal\n")
+
+        assert ["state.json"] == os.listdir(path.parent)
+
+    def test_a_link_leads_to_the_journal(self, kept, tmp_path):
+        """The journal is beside the file that the link leads to."""
+        link = tmp_path / "elsewhere" / "link.json"
+        link.parent.mkdir()
+        link.symlink_to(kept)
+
+        assert run("journal", kept) == run("journal", link)
+
+    @pytest.mark.parametrize("text", ["\x1b[2J", "\x9b2J", "\x7f", "\u202etxt.exe", "a\u2028b"], ids=ascii)
+    def test_no_terminal_obeys_a_journal(self, path, text):
+        """What could steer it is escaped, in keys and values; scripts get the very value."""
+        quoted = json.dumps(text, ensure_ascii=False).encode()
+        lines = [record_line(GENERATION, n, AUTHOR, {text: new}) for n, new in enumerate((quoted, MISSING), 1)]
+        written(path, *lines)
+        printed = [*run("journal", path).splitlines(), *run("journal", path, "--json").splitlines()]
+
+        assert [] == [line for line in printed if not line.isprintable()]
+        assert [{text: text}, {}] == [event["set"] for event in events(path)[1:]]
+        assert [text] == events(path)[2]["deleted"]
+
+    def test_a_value_that_cannot_be_decoded_is_shown(self, path):
+        """Nesting and digits that Python would not read are no reason to fail: a journal is shown as it is written."""
+        deep = "[" * 400 + "]" * 400
+        written(path, record(1, deep=deep, long="9" * 4000))
+        code = "import sys; sys.set_int_max_str_digits(700); from persistent_context._cli import main; main.run()"
+        shown = subprocess.run(
+            [sys.executable, "-c", code, "journal", path], capture_output=True, text=True, check=True
+        )
+
+        assert f"deep = {'[' * 60}…; long = {'9' * 60}…" in shown.stdout
+        assert f'"deep": {deep}, "long": {"9" * 4000}' in run("journal", path, "--json")
+
+    @pytest.mark.parametrize("moment", ["1e300", "-1e300", '"nan"'])
+    def test_a_time_that_is_none(self, path, moment):
+        """Whoever may write the file may write anything; it is said to be unknown."""
+        line = record(1, n="2")[9:-1].replace(b"1700000000.250000", moment.encode())
+        body = line.partition(b" ")[2].partition(b" ")[2]
+        line = b"%d %s %s" % (len(body), GENERATION.encode(), body)
+        written(path, b"%08x %s\n" % (zlib.crc32(line), line))
+
+        assert "at an unknown time" in run("journal", path).splitlines()[1]
+        assert None is events(path)[1]["time"]
+
+    def test_a_damaged_line_is_told_in_its_place(self, path):
+        """So are lines that are missing; what comes after them is shown."""
+        first, second, fourth = record(1, n="2"), record(2, n="3"), record(4, n="5")
+        written(path, first, second.replace(b"3}", b"7}"), record(3, n="4"), record(5, n="6"), fourth)
+        start = journal_of(path).read_bytes().index(second[:10].split()[0])
+        shown = run("journal", path).splitlines()
+
+        assert f"damaged: {len(second)} bytes at byte {start} are ignored" == shown[2]
+        assert "damaged: lines are missing here" == shown[4]
+        assert ["n = 2", "n = 4", "n = 6"] == [shown[line].rpartition("  ")[2] for line in (1, 3, 5)]
+        assert [{"event": "damaged", "offset": start, "bytes": len(second)}] == [
+            event for event in events(path) if event["event"] == "damaged" and event["bytes"]
+        ]
+
+    def test_a_damaged_header(self, path):
+        """The lines after it are shown all the same."""
+        journal = written(path, record(1, n="2"))
+        journal.write_bytes(b"x" + journal.read_bytes()[1:])
+        damaged, line = run("journal", path).splitlines()
+
+        assert ("damaged: ", "n = 2") == (damaged[:9], line.rpartition("  ")[2])
+
+    @pytest.mark.parametrize("tail", [b"1234", b"whole, but damaged\n"], ids=["torn", "whole"])
+    def test_what_was_not_finished_is_told(self, kept, tail):
+        """The end of a journal may be an append that was interrupted: nobody relies on it, and it is no damage."""
+        journal = journal_of(kept)
+        size = journal.stat().st_size
+        journal.write_bytes(journal.read_bytes() + tail)
+        told = f"unfinished: {len(tail)} bytes at the end; nobody relies on them, and the next write replaces them"
+
+        assert told == run("journal", kept).splitlines()[-1]
+        assert {"event": "unfinished", "offset": size, "bytes": len(tail)} == events(kept)[-1]
+        assert {} == {name: found for name, found in findings(kept).items() if "damaged" in found[1]}
+
+    def test_it_changes_nothing(self, kept):
+        """Who only looks neither folds nor repairs."""
+        journal = journal_of(kept)
+        journal.write_bytes(journal.read_bytes() + b"torn")
+        before = kept.read_bytes(), journal.read_bytes(), sorted(os.listdir(kept.parent))
+        run("journal", kept)
+        run("doctor", kept)
+
+        assert before == (kept.read_bytes(), journal.read_bytes(), sorted(os.listdir(kept.parent)))
+
+    def test_a_journal_that_is_a_link_is_refused(self, path):
+        """As by the library."""
+        path.write_text("{}", encoding="utf-8")
+        journal_of(path).symlink_to(path)
+        run("journal", path, code=1, errors="error: [^\n]*symbolic link[^\n]*\n")
+
+
+class TestFollow:
+    def test_it_goes_on_over_checkpoints(self, path, following):
+        """What is appended is shown soon, with the checkpoint, and what is appended to the next journal."""
+        ctx = SyncPersistentContext(path, journal=True)
+        ctx.incr("n")
+        shown = following(path, "--json").stdout
+        seen = [json.loads(shown.readline())]
+        for key in ("a", "b"):
+            ctx.incr(key)
+            seen.append(json.loads(shown.readline()))
+        ctx.checkpoint()
+        seen += [json.loads(shown.readline()) for _ in range(2)]
+        ctx.incr("c")
+        seen.append(json.loads(shown.readline()))
+
+        assert ["begin", "commit", "commit", "checkpoint", "begin", "commit"] == [event["event"] for event in seen]
+        assert [{"a": 1}, {"b": 1}, {"c": 1}] == [event["set"] for event in seen if "set" in event]
+        assert seen[3]["becomes"] == seen[4]["follows"]
+
+    def test_it_waits_for_a_journal_that_has_ended(self, path, following):
+        """The next one is followed, too."""
+        SyncPersistentContext(path, journal=True).incr("n")
+        shown = following(path, "--json").stdout
+        seen = [json.loads(shown.readline())["event"]]
+        SyncPersistentContext(path, journal=False).incr("n")
+        seen.append(json.loads(shown.readline())["event"])
+        assert not journal_of(path).exists()
+        SyncPersistentContext(path, journal=True).incr("n")
+        seen.append(json.loads(shown.readline())["event"])
+
+        assert ["begin", "end", "begin"] == seen
+
+    def test_it_shows_no_line_before_it_is_whole(self, kept, following):
+        """An append in progress is neither shown nor called damaged; nor is one that the next append replaces."""
+        shown = following(kept).stdout
+        lines = [shown.readline(), shown.readline()]
+        good = journal_of(kept).read_bytes()
+        line = record(2, n="3")
+        journal_of(kept).write_bytes(good + b"damaged, but whole\n")
+        with journal_of(kept).open("r+b") as file:
+            file.truncate(len(good))
+            file.seek(len(good))
+            file.write(line[:20])
+            file.flush()
+            file.write(line[20:])
+        lines.append(shown.readline())
+
+        assert ["the journal begins, on 8 bytes", "n = 2", "n = 3"] == [one.strip().split("  ")[-1] for one in lines]
+
+    def test_an_interrupt_ends_it_quietly(self, kept, following):
+        """Ctrl-C is how it is meant to end; what it printed until then was not held back."""
+        process = following(kept)
+        process.stdout.readline()
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate()
+
+        assert (130, "", "") == (process.returncode, rest, errors)
+
+
+class TestDoctor:
+    def test_a_journal_in_use_is_well(self, path):
+        """It says how long it is, and how many keys the file lacks."""
+        ctx = SyncPersistentContext(path, journal=True)
+        for _ in range(2):
+            ctx.update(a=1, b=ctx.get("b", 0) + 1)
+            ctx.save()
+
+        assert {} == findings(path)
+        size = journal_of(path).stat().st_size
+        assert re.search(
+            rf"ok +journal: ({size} bytes; keys changed since the last checkpoint: 1|\d+ [^\n]* checkpoint: 0)\n",
+            run("doctor", path),
+        )
+
+    def test_writers_that_were_killed(self, kept):
+        """The file is behind for as long as nobody writes: with the command that makes a checkpoint, which works."""
+        os.utime(journal_of(kept), (1_700_000_000, 1_700_000_000))
+        level, text, advice = findings(kept)["journal"]
+        subprocess.run(
+            advice.rpartition(": ")[2],
+            shell=True,
+            check=True,
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        )
+
+        assert ("warning", True, {}) == (level, "writers have ended" in text, findings(kept))
+
+    def test_a_journal_without_its_file(self, kept):
+        """It has only what was changed, so the file wants to be put back first."""
+        kept.unlink()
+        found = findings(kept, code=1)
+
+        assert ("problem", "problem") == (found["file"][0], found["journal"][0])
+        assert "put the file back" in found["journal"][2]
+
+    def test_a_file_that_another_program_has_replaced(self, kept):
+        """Who wins is said, and afterwards, what is to be done with what was kept."""
+        kept.write_text('{"n": 7, "other": 1}', encoding="utf-8")
+        level, text, _ = findings(kept)["journal"]
+        SyncPersistentContext(kept).incr("n")
+        found = findings(kept)
+        compared = subprocess.run(found["replaced"][2].partition(": ")[2], shell=True, capture_output=True, check=False)
+
+        assert ("warning", True, True) == (level, "was replaced" in text, "keys in the journal win" in text)
+        assert ({"replaced"}, True) == (found.keys(), b'"n": 7' in compared.stdout)
+
+    def test_a_fold_that_was_interrupted(self, path):
+        """The file has everything, and there is nothing to do."""
+        after = b'{"n": 2}'
+        written(path, record(1, n="2"), fold_line(GENERATION, 2, AUTHOR, Fingerprint.of([after]), ends=False))
+        path.write_bytes(after)
+        level, _, advice = findings(path)["journal"]
+
+        assert ("warning", True) == (level, "nothing is lost" in advice)
+
+    def test_a_damaged_journal(self, path):
+        """It is a problem until a writer has kept a copy; then the copy is told."""
+        written(path, record(1, n="2").replace(b"2}", b"3}"), record(2, m="2"))
+        level, text, _ = findings(path, code=1)["journal"]
+        SyncPersistentContext(path).incr("m")
+        found = findings(path)
+
+        assert ("problem", True) == (level, "damaged" in text)
+        assert {"damaged journal"} == found.keys()
+
+    def test_a_journal_that_nobody_has_folded(self, path):
+        """Longer than it should ever be."""
+        written(path, record(1, n='"' + "x" * 3_000_000 + '"'))
+        level, text, advice = findings(path)["journal"]
+
+        assert ("warning", True) == (level, "should have been folded" in text)
+        assert advice.endswith(f"persistent-context checkpoint {os.path.realpath(path)}")
+
+    def test_a_large_file_with_a_journal_is_well(self, path):
+        """It is what journals are for."""
+        path.write_text('{"a": "' + "x" * 17_000_000 + '"}', encoding="utf-8")
+        assert "journal=True" in findings(path)["file"][2]
+        SyncPersistentContext(path, journal=True).incr("n")
+
+        assert "file" not in findings(path)
+
+    def test_a_file_that_cannot_be_read(self, kept):
+        """What the journal amounts to cannot be known."""
+        kept.write_text("[1]", encoding="utf-8")
+        found = findings(kept, code=1)
+
+        assert ("problem", True) == (found["journal"][0], "is not a JSON object" in found["file"][1])
+
+    def test_permissions_that_are_wider_than_those_of_the_file(self, kept):
+        """With the command that ends it, which works."""
+        kept.chmod(0o600)
+        journal_of(kept).chmod(0o644)
+        level, text, advice = findings(kept)["journal permissions"]
+        subprocess.run(advice, shell=True, check=True)
+
+        assert ("warning", True) == (level, "644" in text)
+        assert "journal permissions" not in findings(kept)
+
+    @pytest.mark.parametrize("kind", ["link", "directory"])
+    def test_a_journal_that_is_no_file(self, path, kind):
+        """It is never followed or used."""
+        path.write_text("{}", encoding="utf-8")
+        if kind == "link":
+            journal_of(path).symlink_to(path)
+        else:
+            journal_of(path).mkdir()
+        level, text, advice = findings(path, code=1)["journal"]
+
+        assert ("problem", True, True) == (level, "not a regular file" in text, advice.startswith("remove it: rm "))
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+    def test_a_journal_of_somebody_who_may_not_write_the_file(self, kept):
+        """It may have been planted, and is refused; by whom it is, is said."""
+        for directory in kept.parents:
+            directory.chmod(directory.stat().st_mode | 0o001)
+        kept.parent.chmod(0o777)
+        kept.chmod(0o644)
+        os.chown(kept, 1, 1)
+        os.chown(journal_of(kept), NOBODY, NOBODY)
+        found = as_user(1, kept)
+
+        assert ("problem", True) == (found["journal"][0], f"belongs to user {NOBODY}" in found["journal"][1])
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+    @pytest.mark.parametrize(("mode", "subject"), [(0o600, "journal"), (0o644, "journal permissions")])
+    def test_a_journal_that_this_user_may_not_write_or_read(self, kept, mode, subject):
+        """It is said that nothing can be saved."""
+        for directory in kept.parents:
+            directory.chmod(directory.stat().st_mode | 0o001)
+        kept.chmod(0o644)
+        journal_of(kept).chmod(mode)
+        level, text, advice = as_user(NOBODY, kept)[subject]
+
+        assert ("problem", True, True) == (level, "save" in text, advice.startswith("chmod"))
+
+    def test_a_journal_on_windows(self, kept, monkeypatch):
+        """It has come from elsewhere, and is not used as it should be."""
+        monkeypatch.setattr(doctor_journal, "_ON_WINDOWS", True)
+        (found,) = doctor_journal.journal(str(kept))
+
+        assert ("problem", "journal", True) == (found.level, found.subject, "Windows" in found.text)
+
+    def test_attributes_that_forbid_to_append(self, kept):
+        """The journal is looked at like the file."""
+        journal = journal_of(kept)
+        if not shutil.which("chattr") or subprocess.run(["chattr", "+i", journal], check=False).returncode:
+            pytest.skip("needs root, chattr and a file system that has attributes")
+        try:
+            level, text, _ = findings(kept, code=1)["attributes"]
+        finally:
+            subprocess.run(["chattr", "-i", journal], check=True)
+
+        assert ("problem", True) == (level, f"{os.path.realpath(journal)} is immutable" in text)
+
+
+def as_user(user, path):
+    """Return what the doctor finds about a file and its journal when another user asks."""
+    code = (
+        "import json, os, sys; from persistent_context._cli import doctor_journal\n"
+        f"os.setgroups([]), os.setgid({user}), os.setuid({user})\n"
+        "print(json.dumps([finding._asdict() for finding in doctor_journal.journal(os.path.realpath(sys.argv[1]))]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    return {f["subject"]: (f["level"], f["text"], f["advice"]) for f in json.loads(done.stdout)}
