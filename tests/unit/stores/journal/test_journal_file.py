@@ -6,8 +6,8 @@ import stat
 import time
 
 import pytest
-from journals import commit, journal_of, open_store, seen
 
+from journals import commit, journal_of, open_store, seen
 from persistent_context import NotARegularFileError, PersistentContext, SyncPersistentContext
 from persistent_context._stores.journal import file as _file
 from persistent_context._stores.journal.file import open_journal

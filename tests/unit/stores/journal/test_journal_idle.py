@@ -5,10 +5,12 @@ import threading
 import time
 
 import pytest
-from journals import commit, journal_of, lines_of, open_store, seen, stored
 
+from journals import commit, journal_of, lines_of, open_store, seen, stored
 from persistent_context._stores.journal import idle as _idle
 from persistent_context._stores.journal.idle import Idle
+
+pytestmark = pytest.mark.usefixtures("folds_by_itself")
 
 CHANGE_AND_EXIT = """
 import sys, time
@@ -52,7 +54,7 @@ class TestTheThread:
     def test_it_starts_again_with_the_next_write(self, quick):
         """One thread a time, however often there is something to do."""
         folded = []
-        idle = Idle(lambda: folded.append(threading.current_thread()) is None)
+        idle = Idle(lambda at_exit: folded.append(threading.current_thread()) is None)
         for _ in range(3):
             idle.touch()
         wait_until(lambda: not _idle._pending)
@@ -66,7 +68,7 @@ class TestTheThread:
         """Every write begins the second anew."""
         monkeypatch.setattr(_idle, "QUIET_SECONDS", 0.4)
         folded, last = [], 0
-        idle = Idle(lambda: folded.append(time.monotonic()) is None)
+        idle = Idle(lambda at_exit: folded.append(time.monotonic()) is None)
         for _ in range(4):
             idle.touch()
             last = time.monotonic()
@@ -78,7 +80,7 @@ class TestTheThread:
     def test_it_tries_again_until_there_is_nothing_left_to_do(self, quick):
         """Others may hold the lock, or still be writing."""
         answers = [True, False, False]
-        idle = Idle(lambda: answers.pop())
+        idle = Idle(lambda at_exit: answers.pop())
         idle.touch(soon=True)
         wait_until(lambda: not _idle._pending)
 
@@ -88,7 +90,7 @@ class TestTheThread:
         """Between the last look and the end of the thread."""
         folded = []
 
-        def fold():
+        def fold(at_exit):
             folded.append(1)
             if len(folded) == 1:
                 idle.touch()
@@ -101,7 +103,7 @@ class TestTheThread:
     def test_an_error_is_logged(self, quick, caplog):
         """Nobody waits for it, and the next writer tries again."""
 
-        def fail():
+        def fail(at_exit):
             raise OSError(5, "broken")
 
         Idle(fail).touch(soon=True)
@@ -119,7 +121,7 @@ class TestTheThread:
 
         monkeypatch.setattr(threading.Thread, "start", refuse)
         folded = []
-        Idle(lambda: folded.append(1) is None).touch()
+        Idle(lambda at_exit: folded.append(1) is None).touch()
         _idle._fold_all()
 
         assert [1] == folded

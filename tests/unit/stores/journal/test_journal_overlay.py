@@ -5,8 +5,8 @@ import time
 
 from hypothesis import given
 from hypothesis import strategies as st
-from journals import MISSING
 
+from journals import MISSING
 from persistent_context._stores.journal.overlay import Changing, Overlay
 
 TEXTS = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([b"1", b"2", MISSING]), min_size=1)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from journals import MISSING, commit, entries, journal_of, open_store
 
+from journals import MISSING, commit, entries, journal_of, open_store
 from persistent_context._model.snapshot import NOTHING
 from persistent_context._stores.journal.overlay import Changing, Overlay
 from persistent_context._stores.journal.snapshot import JournalSnapshot

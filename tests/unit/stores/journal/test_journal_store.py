@@ -6,9 +6,9 @@ import sys
 import threading
 
 import pytest
-from journals import commit, entries, journal_of, lines_of, open_store, seen, stored
 
-from persistent_context import ContextUsageError, SyncPersistentContext
+from journals import commit, entries, journal_of, lines_of, open_store, seen, stored
+from persistent_context import ContextUsageError
 from persistent_context._stores.journal import store as _store
 from persistent_context._stores.protocol import CorruptStateError
 

@@ -5,8 +5,8 @@ import os
 import resource
 
 import pytest
-from journals import commit, entries, fold_line, journal_of, kept, lines_of, open_store, record_line, seen, stored
 
+from journals import commit, entries, fold_line, journal_of, kept, lines_of, open_store, record_line, seen, stored
 from persistent_context._stores.journal.record import Author, Fingerprint
 from persistent_context._stores.jsonfile import opening
 
