@@ -45,10 +45,6 @@ class JournalFile:
             return False
         return os.path.samestat(status, self.status)
 
-    def is_same_as(self, other: JournalFile | None) -> bool:
-        """Whether another one is the same file, which may have been opened twice."""
-        return other is not None and os.path.samestat(self.status, other.status)
-
     def is_idle_since(self, moment: float) -> bool:
         """Whether nobody has written to it since, in seconds of the Unix epoch."""
         return os.fstat(self.fd).st_mtime <= moment

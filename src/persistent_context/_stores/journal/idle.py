@@ -60,7 +60,7 @@ def _tried(fold: Fold, *, at_exit: bool) -> bool:
     try:
         return fold(at_exit=at_exit)
     except Exception:
-        _logger.exception("a journal could not be folded into its JSON file; the next writer tries again")
+        _logger.exception("a journal could not be folded into its JSON file; the next writer will try again")
         return True
 
 

@@ -2,18 +2,35 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
+import journals
 from journals import commit, open_store
 from persistent_context._stores.journal import idle
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_left_to_fold():
-    """Let no journal of a test be folded after it, when its directory is gone."""
+@pytest.fixture
+def folds_by_itself():
+    """Let the journals of a test be folded when nobody writes."""
     yield
-    idle._pending.clear()
+    for one in list(idle._pending):
+        one.fold = lambda at_exit: True
+
+
+@pytest.fixture(autouse=True)
+def nobody_folds(request, monkeypatch):
+    """Let no journal be folded by itself, however long a test takes, unless it is to be."""
+    if "folds_by_itself" not in request.fixturenames:
+        monkeypatch.setattr(idle.Idle, "touch", lambda *_arguments, **_options: None)
+
+
+@pytest.fixture(autouse=True)
+def children_import_what_is_shared(monkeypatch):
+    """Let the processes that a test starts import what the modules here do."""
+    places = [str(Path(journals.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
 
 
 @pytest.fixture

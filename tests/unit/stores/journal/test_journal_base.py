@@ -94,7 +94,7 @@ class TestLooking:
 
     def test_an_unsettled_file_that_is_the_same_is_not_parsed_again(self, path, plain):
         """It is compared, and its fingerprint is known."""
-        path.write_text('{"a": 1}', encoding="utf-8")
+        path.write_text('{\n"a": 1\n}\n', encoding="utf-8")
         first = look(str(path), None, plain)
         second = look(str(path), first._replace(is_settled=False), plain)
 

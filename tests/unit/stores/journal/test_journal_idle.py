@@ -10,6 +10,8 @@ from journals import commit, journal_of, lines_of, open_store, seen, stored
 from persistent_context._stores.journal import idle as _idle
 from persistent_context._stores.journal.idle import Idle
 
+pytestmark = pytest.mark.usefixtures("folds_by_itself")
+
 CHANGE_AND_EXIT = """
 import sys, time
 from persistent_context import SyncPersistentContext
@@ -52,12 +54,12 @@ class TestTheThread:
     def test_it_starts_again_with_the_next_write(self, quick):
         """One thread a time, however often there is something to do."""
         folded = []
-        idle = Idle(lambda: folded.append(threading.current_thread()) is None)
+        idle, fold = Idle(), lambda *, at_exit: folded.append(threading.current_thread()) is None
         for _ in range(3):
-            idle.touch()
+            idle.touch(fold)
         wait_until(lambda: not _idle._pending)
         first = len(folded)
-        idle.touch()
+        idle.touch(fold)
         wait_until(lambda: len(folded) == 2 and not _idle._pending)
 
         assert (1, {True}) == (first, {thread.daemon for thread in folded})
@@ -66,9 +68,9 @@ class TestTheThread:
         """Every write begins the second anew."""
         monkeypatch.setattr(_idle, "QUIET_SECONDS", 0.4)
         folded, last = [], 0
-        idle = Idle(lambda: folded.append(time.monotonic()) is None)
+        idle, fold = Idle(), lambda *, at_exit: folded.append(time.monotonic()) is None
         for _ in range(4):
-            idle.touch()
+            idle.touch(fold)
             last = time.monotonic()
             time.sleep(0.02)
         wait_until(lambda: folded)
@@ -78,8 +80,7 @@ class TestTheThread:
     def test_it_tries_again_until_there_is_nothing_left_to_do(self, quick):
         """Others may hold the lock, or still be writing."""
         answers = [True, False, False]
-        idle = Idle(lambda: answers.pop())
-        idle.touch(soon=True)
+        Idle().touch(lambda *, at_exit: answers.pop(), soon=True)
         wait_until(lambda: not _idle._pending)
 
         assert [] == answers
@@ -88,23 +89,23 @@ class TestTheThread:
         """Between the last look and the end of the thread."""
         folded = []
 
-        def fold():
+        def fold(*, at_exit):
             folded.append(1)
             if len(folded) == 1:
-                idle.touch()
+                idle.touch(fold)
             return True
 
-        idle = Idle(fold)
-        idle.touch(soon=True)
+        idle = Idle()
+        idle.touch(fold, soon=True)
         wait_until(lambda: len(folded) == 2 and not _idle._pending)
 
     def test_an_error_is_logged(self, quick, caplog):
         """Nobody waits for it, and the next writer tries again."""
 
-        def fail():
+        def fail(*, at_exit):
             raise OSError(5, "broken")
 
-        Idle(fail).touch(soon=True)
+        Idle().touch(fail, soon=True)
         wait_until(lambda: not _idle._pending)
 
         assert ["a journal could not be folded into its JSON file; the next writer will try again"] == [
@@ -119,7 +120,7 @@ class TestTheThread:
 
         monkeypatch.setattr(threading.Thread, "start", refuse)
         folded = []
-        Idle(lambda: folded.append(1) is None).touch()
+        Idle().touch(lambda *, at_exit: folded.append(1) is None)
         _idle._fold_all()
 
         assert [1] == folded

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from journals import commit, entries, journal_of, kept, lines_of, open_store, seen, stored
+from journals import MISSING, commit, entries, journal_of, kept, lines_of, open_store, seen, stored
 
 CRASH = """
 import os, sys
@@ -158,7 +158,7 @@ class TestAJournalThatCannotBeMade:
         found = [stored(path)]
         for number in range(3):
             commit(store, {"a": b"%d" % number, "b": b"1"})
-            found += [stored(path), seen(path), dict((k, int(v)) for k, v in entries(store))]
+            found += [stored(path), seen(path), {key: int(text) for key, text in entries(store)}]
         again()
         commit(store, {"a": b"9"})
         commit(store, {"a": b"10"})
@@ -296,7 +296,7 @@ class TestADeletedJournal:
             commit(other, {"again": b"1"})
         commit(open_store(path, journal=False), {"json": b"1", "gone": b"1"})
         plain = open_store(path, journal=None)
-        commit(plain, {"gone": store_missing(), "a": store_missing()})
+        commit(plain, {"gone": MISSING, "a": MISSING})
         found = dict(entries(store))
         store._journal.wanted = None
         commit(store, {"b": b"2"})
@@ -325,13 +325,6 @@ class TestADeletedJournal:
         commit(other, {"c": b"3"})
 
         assert {"json": 1, "a": 1, "b": 2, "c": 3} == seen(path)
-
-
-def store_missing():
-    """What deletes a key."""
-    from journals import MISSING
-
-    return MISSING
 
 
 class TestManyProcesses:

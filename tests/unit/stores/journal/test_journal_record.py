@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from journals import MISSING, fold_line, header_line, record_line
+from persistent_context import TooManyDigitsError
 from persistent_context._stores.journal.record import (
     VERSION,
     Author,
@@ -46,7 +47,7 @@ BAD_FIELDS = {
     "a negative number": {"number": "-1"},
     "a truth value for a number": {"number": "true"},
     "a fraction for a number": {"number": "1.5"},
-    "too many digits": {"number": LONG},
+    "a number too large for a file": {"number": "9" * 20},
     "no time": {"time": None},
     "a time that is none": {"time": '"now"'},
     "a time that is a list": {"time": "[]"},
@@ -171,6 +172,12 @@ class TestWhatIsDamaged:
         flipped = [line[:at] + bytes([line[at] ^ 1]) + line[at + 1 :] for at in range(len(line))]
 
         assert {None} == {parse_line(one, GENERATION) for one in flipped}
+
+    def test_more_digits_than_this_process_reads_are_an_error(self):
+        """No damage: another process may read them, and has acknowledged them. Nobody may cut them off."""
+        line = framed(changed(RECORD, set=f'{{"a": {LONG}}}'))
+        with pytest.raises(TooManyDigitsError):
+            parse_line(line, GENERATION)
 
     def test_a_line_of_another_generation_is_none_of_this_one(self):
         """It comes from a journal that was folded."""

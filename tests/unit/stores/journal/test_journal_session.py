@@ -229,7 +229,7 @@ class TestAFailedSync:
         """If it cannot be synced nothing is written, and the journal is not relied upon any more."""
         tried = break_sync("fdatasync", is_journal)
         with pytest.raises(OSError, match="Input/output error"):
-            commit(store, {"b": b"2"}, folds=True) if False else commit(store, folds=True)
+            commit(store, folds=True)
         found = stored(path)
         commit(store, {"b": b"2"})
 
@@ -243,7 +243,7 @@ class TestAFailedSync:
             patch.setattr(os, "fsync", os.fsync)
             break_sync("fsync", is_it)
             with pytest.raises(OSError) as caught:
-                commit(store, {"b": b"2"}) if what == "none" else commit(store, folds=True)
+                commit(store, folds=True)
             patch.undo()
         monkeypatch.undo()
         found = seen(path)
@@ -252,7 +252,7 @@ class TestAFailedSync:
         assert (what == "the directory", {"json": 1, "a": 1}) == (
             isinstance(caught.value, DurabilityUnknownError), found,
         )  # fmt: skip
-        assert {"json": 1, "a": 1, "b": 2} == seen(path) == dict((k, int(v)) for k, v in entries(store))
+        assert {"json": 1, "a": 1, "b": 2} == seen(path) == {key: int(text) for key, text in entries(store)}
 
     def test_a_commit_in_a_checkpoint_whose_name_may_not_survive_is_seen(self, path, store, break_sync, monkeypatch):
         """The session has the state that it wrote, and so has everybody else."""

@@ -20,14 +20,14 @@ COMMIT = st.tuples(
 )
 
 
-def snapshot_of(document, *records, start=1):
+def snapshot_of(document, *records, start=1, generation="1"):
     """The snapshot of a document under records."""
     overlay = Overlay()
     for number, texts in enumerate(records, start):
         changing = Changing(overlay)
         changing.apply(number, texts)
         overlay = changing.result()
-    return JournalSnapshot(document, overlay, start + len(records) - 1, exists=True)
+    return JournalSnapshot(document, overlay, generation, start + len(records) - 1, exists=True)
 
 
 def listed(snapshot):
@@ -126,6 +126,14 @@ class TestChanges:
         older, newer = snapshot_of(document, {"a": b"1"}), snapshot_of(document, {"a": b"1"}, {"b": b"2"})
 
         assert {"b": b"2"} == {key: text for key, text in newer.changes_since(older).items() if key != "a"}
+
+    def test_the_numbers_of_another_generation_mean_nothing(self):
+        """The lines of each journal are numbered anew, though the document under both may be the same."""
+        document = EMPTY.changed({"a": b"0", "b": b"0"})
+        older = snapshot_of(document, {"a": b"1"}, {"a": b"2"}, generation="1")
+        newer = snapshot_of(document, {"b": b"1"}, generation="2")
+
+        assert {"a": b"0", "b": b"1"} == newer.changes_since(older)
 
     def test_they_are_those_of_whoever_reads_on(self, path, store):
         """A store that reads on sees what another one has appended."""

@@ -3,10 +3,11 @@
 import pytest
 
 from journals import commit, fold_line, journal_of, lines_of, open_store, seen
-from persistent_context import JournalVersionError
+from persistent_context._stores.journal import record
 from persistent_context._stores.journal.file import open_journal
 from persistent_context._stores.journal.record import Author, Fingerprint
 from persistent_context._stores.journal.state import Fault
+from persistent_context.errors import JournalVersionError
 
 NEWER = b'{"persistent_context_journal": 2, "number": 0, "time": 1.0, "pid": 1, "follows": [0, 0]}'
 
@@ -21,7 +22,8 @@ def state(store):
 class TestReadingOn:
     def test_nothing_new_is_the_same_state(self, state):
         """Nothing is built anew."""
-        assert state is state.extended() is state.on(state.base)
+        assert state is state.extended()
+        assert state.snapshot is state.on(state.base).snapshot
 
     def test_it_is_that_of_who_reads_from_the_start(self, path, store, state):
         """However it came about: by appending, by reading on, by reading all."""
@@ -85,8 +87,6 @@ class TestANewerVersion:
     @pytest.mark.parametrize("payload", [NEWER, b'{"persistent_context_journal": 3, "other": []}'])
     def test_nothing_is_read_or_touched(self, path, store, payload, monkeypatch):
         """Not even by who wants to end the journal, or folds it; the error names the file."""
-        from persistent_context._stores.journal import record
-
         line = record._framed("0123456789abcdef", payload)
         journal_of(path).write_bytes(line + b"what a later version writes\n\0")
         before = {file.name: file.read_bytes() for file in path.parent.iterdir() if not file.name.endswith(".lock")}

@@ -186,11 +186,11 @@ class TestTheSession:
     def test_an_error_at_its_begin_releases_the_lock(self, path, store, monkeypatch):
         """Others can go on."""
 
-        def fail(_path):
+        def fail(_journal):
             raise MemoryError
 
         with monkeypatch.context() as patch:
-            patch.setattr(os.path, "lexists", fail)
+            patch.setattr(Journal, "is_needed", fail)
             with pytest.raises(MemoryError):
                 store.begin("test", wait=True)
         session = open_store(path).begin("test", wait=False)
