@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from journals import MISSING, commit, entries, journal_of, kept, lines_of, open_store, seen, stored
+from journals import MISSING, commit, entries, header_line, journal_of, kept, lines_of, open_store, seen, stored
+from persistent_context._stores.journal.record import NO_FILE, Author
 
 CRASH = """
 import os, sys
@@ -304,6 +305,27 @@ class TestADeletedJournal:
 
         assert (expected, False, []) == (stored(path), journal_of(path).exists(), warnings())
         assert {"json", *expected} - {"b"} == set(found)
+
+    def test_a_writer_notices_the_end_of_one(self, path, store):
+        """Under the lock, without having looked before: it writes the JSON file, and makes no new journal."""
+        commit(store, {"b": b"2"})
+        commit(open_store(path, journal=False), {"b": b"3"})
+        commit(store, {"c": b"4"})
+
+        assert ({"json": 1, "a": 1, "b": 3, "c": 4}, False) == (stored(path), journal_of(path).exists())
+
+    def test_one_that_follows_no_file_is_appended_to(self, path, store):
+        """Somebody has put both files back as they were before there was a JSON file: it may be missing."""
+        commit(store, {"b": b"2"})
+        path.unlink()
+        other = path.with_name("other")
+        other.write_bytes(header_line("0123456789abcdef", NO_FILE, Author(1.0, 1)))
+        other.replace(journal_of(path))
+        commit(store, {"c": b"3"})
+        before = path.exists()
+        commit(store, folds=True)
+
+        assert (False, {"c": 3}) == (before, stored(path))
 
     def test_ending_one_that_is_gone_is_no_error(self, path, store, warnings):
         """The file is plain afterwards."""
