@@ -78,7 +78,7 @@ class PersistentContext(BaseContext):
 
         Args:
             filepath: the JSON file.
-            options: ``durable``, ``lock_timeout`` and ``on_conflict``; see the class.
+            options: ``durable``, ``lock_timeout``, ``on_conflict`` and ``journal``; see the class.
 
         Raises:
             OSError: as well as everything else that :meth:`load` raises.
