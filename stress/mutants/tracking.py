@@ -304,7 +304,7 @@ TRACKING: Final = (
         "old-place-kept",
         "A key that was deleted and set again keeps its old place in the file.",
         Promise.MEMORY,
-        (Edit("draft", "Changes(texts, self._moved, ", "Changes(texts, (), creates="),),
+        (Edit("draft", "Changes(texts, self._moved, ", "Changes(texts, (), "),),
         (suite("format::TestOrder"),),
     ),
     Mutant(

@@ -11,7 +11,7 @@ from typing import Final
 
 from ...errors import NotARegularFileError
 from ..jsonfile.access import Access
-from ..jsonfile.opening import NO_FOLLOW, NO_WAIT, check_regular, loop_of_links, open_fd, read_at
+from ..jsonfile.opening import NO_FOLLOW, NO_WAIT, check_regular, loop_of_links, not_a_regular_file, open_fd, read_at
 from ..jsonfile.page import let_others_run
 from ..jsonfile.syncing import sync_data
 
@@ -119,6 +119,8 @@ def open_journal(path: str, data_path: str) -> JournalFile | None:
                 raise loop_of_links(path) from error
             message = "the journal is a symbolic link, which is never followed; remove it"
             raise NotARegularFileError(error.errno, message, path) from error
+        if error.errno in (errno.EISDIR, errno.ENXIO):
+            raise not_a_regular_file(path, os.lstat(path).st_mode) from error
         raise
     status = os.fstat(file.fd)
     check_regular(path, status)

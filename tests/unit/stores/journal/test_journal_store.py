@@ -10,6 +10,7 @@ import pytest
 from journals import commit, entries, journal_of, lines_of, open_store, seen, stored
 from persistent_context import ContextUsageError
 from persistent_context._stores.journal import store as _store
+from persistent_context._stores.journal.journal import Journal
 from persistent_context._stores.protocol import CorruptStateError
 
 USE_IN_A_FORKED_CHILD = """
