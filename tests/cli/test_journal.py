@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from persistent_context import MISSING, SyncPersistentContext
 from persistent_context._cli import doctor_journal
@@ -201,7 +202,8 @@ class TestJournal:
         ctx = SyncPersistentContext(path, journal=True)
         ctx.incr("n")
         ctx.incr("n")
-        first, second = events(path)
+        with FileLock(f"{path}.lock"):  # nobody folds it meanwhile
+            first, second = events(path)
         moment = datetime.fromisoformat(second["time"])
 
         assert ("begin", {"n": 2}, os.getpid()) == (first["event"], second["set"], second["pid"])
