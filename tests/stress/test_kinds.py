@@ -43,8 +43,8 @@ patience.PATIENCE = 5.0
 """
 """What the broken builds never do is not waited for any longer."""
 
-SECONDS = {"jobs": "8", "pages": "4"}
-"""How long those run that need more than two: thousands of jobs lie between two looks at the memory."""
+SECONDS = {"ending": "4", "jobs": "8", "pages": "4"}
+"""How long those run that need more than two: programs that hang, or thousands of jobs between two looks at memory."""
 
 BROKEN = {
     "ending: lost": """
