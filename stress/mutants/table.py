@@ -9,6 +9,7 @@ from stress.mutants.document import DOCUMENT
 from stress.mutants.engine import ENGINE
 from stress.mutants.faces import FACES
 from stress.mutants.files import FILES
+from stress.mutants.journal import JOURNAL
 from stress.mutants.locks import LOCKS
 from stress.mutants.memory import MEMORY
 from stress.mutants.model import Mutant
@@ -24,6 +25,7 @@ AREAS: Final = {
     "engine": ENGINE,
     "faces": FACES,
     "files": FILES,
+    "journal": JOURNAL,
     "locks": LOCKS,
     "memory": MEMORY,
     "once": ONCE,

@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from persistent_context import MISSING, TooManyDigitsError
+from documents import OPERATIONS
+from persistent_context import TooManyDigitsError
 from stories import done, either_face, transaction
 
 face = either_face
@@ -37,43 +38,6 @@ def leftovers(path: Path) -> list[str]:
     """Return the names beside `path` that are neither it, nor its lock, nor moved aside."""
     known = {path.name, path.name + ".lock", *(aside.name for aside in asides(path))}
     return sorted(name for name in os.listdir(path.parent) if name not in known)
-
-
-async def _save(ctx: Any) -> None:
-    ctx.set("fresh", 1)
-    await done(ctx.save())
-
-
-async def _incr(ctx: Any) -> None:
-    assert 1 == await done(ctx.incr("fresh"))
-
-
-async def _add(ctx: Any) -> None:
-    assert await done(ctx.add("fresh", 1)) is True
-
-
-async def _compare_and_set(ctx: Any) -> None:
-    assert await done(ctx.compare_and_set("fresh", MISSING, 1)) is True
-
-
-async def _mutate(ctx: Any) -> None:
-    assert 1 == await done(ctx.mutate("fresh", lambda value: value + 1, default=0))
-
-
-async def _transaction(ctx: Any) -> None:
-    async with transaction(ctx) as tx:
-        assert {} == dict(tx)
-        tx["fresh"] = 1
-
-
-OPERATIONS: dict[str, Callable[[Any], Coroutine[Any, Any, None]]] = {
-    "save": _save,
-    "incr": _incr,
-    "add": _add,
-    "compare_and_set": _compare_and_set,
-    "mutate": _mutate,
-    "transaction": _transaction,
-}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from .._engine.turn import Turn
 from .._engine.worker import run_in_pool
 from .._model.merge import OnConflict
 from .._model.operations import Operation
-from .._model.values import Record
+from .._model.values import Frozen
 from ..errors import ContextUsageError
 from ..types import Holder
 from .aio_calls import LoopCalls
@@ -24,7 +24,7 @@ from .base import BaseContext, Reading
 from .options import Options, check_timeout
 
 
-class _Home(Record, frozen=True):
+class _Home(Frozen, frozen=True):
     """The event loop that a context belongs to."""
 
     loop: asyncio.AbstractEventLoop
@@ -198,8 +198,8 @@ class PersistentContext(BaseContext):
     async def checkpoint(self) -> None:
         """Fold the journal into the JSON file, so that programs which only read that see every change. Suspends.
 
-        Nothing is written if there is no journal, or nothing in it. Otherwise, this happens by itself when nobody has
-        written for a second, when the journal is longer than the JSON file, and when the interpreter exits.
+        Writes nothing if there is no journal, or if it is empty. The library also does this without being asked: after
+        a second without writes, when the journal is longer than the JSON file, and when the interpreter exits.
 
         Raises:
             OSError: as well as everything else that :meth:`save` raises.

@@ -17,7 +17,7 @@ from .._engine.request import Request
 from .._engine.turn import Turn
 from .._engine.worker import run_in_pool
 from .._model.operations import Operation
-from .._model.values import Record
+from .._model.values import Frozen
 from ..errors import LockTimeoutError, ReentrantTransactionError
 from ..types import Holder
 from .aio_executor import SOON_SECONDS
@@ -37,7 +37,7 @@ _TURNS: Final = 3
 """Loop iterations that it takes to close an asynchronous generator abandoned with a transaction open."""
 
 
-class _Flight(Record, frozen=True):
+class _Flight(Frozen, frozen=True):
     """State of a call while its task waits."""
 
     queue: CommitQueue

@@ -20,7 +20,6 @@ from ..errors import JournalVersionError, TooManyDigitsError
 from .findings import Finding, Level
 
 _ON_WINDOWS: Final = os.name == "nt"
-_LARGE_BYTES: Final = 2 * 1024 * 1024
 _LONG_SECONDS: Final = 60
 _FOLDS: Final = "persistent-context checkpoint"
 
@@ -75,7 +74,7 @@ def _journal(name: str, path: str) -> Iterator[Finding]:
 def _closed(name: str, error: OSError) -> Finding:
     if error.errno == errno.EPERM:
         owner = os.lstat(name).st_uid
-        text = f"{name} belongs to user {owner}, who may not write the file, so it is refused"
+        text = f"{name} belongs to user {owner}, who may not write the file, and is therefore not used"
         return Finding(Level.PROBLEM, "journal", text, f"find out who made it; {_removal(name)}")
     text = f"this user cannot open {name}, and so cannot read or save"
     return Finding(Level.PROBLEM, "journal", text, f"chmod or chown {quote(name)}")
@@ -149,9 +148,7 @@ def _faulty(name: str, path: str, state: State) -> Finding | None:
             f"the next writer keeps what it was replaced by under another name; {show} shows the keys in the journal",
         )
     if state.fault is Fault.FOLDED:
-        return Finding(
-            Level.WARNING, "journal", f"{state.fault.value}", "nothing is lost; the next writer begins a new one"
-        )
+        return Finding(Level.WARNING, "journal", state.fault.value, "nothing is lost; the next writer begins a new one")
     return None
 
 
@@ -159,7 +156,7 @@ def _sound(path: str, state: State) -> Finding:
     changed = len(state.snapshot.overlay.entries())
     text = f"{state.end} bytes; keys changed since the last checkpoint: {changed}"
     advice = f"the next writer does it, and so does: {_FOLDS} {quote(path)}"
-    if state.end > max(_LARGE_BYTES, 2 * state.base.fingerprint.size):
+    if state.end > 2 * state.most_bytes:
         return Finding(Level.WARNING, "journal", f"{text}; it should have been folded into the file by now", advice)
     if changed and state.file.is_idle_since(time.time() - _LONG_SECONDS):
         text += "; its writers have ended without folding it into the file"

@@ -161,7 +161,7 @@ def _unfinished(start: int, size: int, *, json: bool) -> str:
 
 
 def _moment(author: Author, between: str = " ") -> str | None:
-    """Return when a line was written, in UTC; None if its author wrote what is no time."""
+    """Return when a line was written, in UTC; None if it is out of range."""
     try:
         return f"{datetime.fromtimestamp(author.time, UTC):%Y-%m-%d{between}%H:%M:%S.%f}Z"
     except (OverflowError, ValueError, OSError):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from .._model.values import Record
+from .._model.values import Frozen
 
 
 class Stay:
@@ -38,7 +38,7 @@ def _open_stays() -> tuple[weakref.ref[Stay], ...]:
     return tuple(known for known in _stays.get() if (stay := known()) is not None and not stay.is_over)
 
 
-class Owner(Record, frozen=True):
+class Owner(Frozen, frozen=True):
     """The caller of a call."""
 
     thread: int

@@ -84,11 +84,6 @@ class Request:
         """Whether it was neither taken by a cycle nor withdrawn."""
         return not self._fate
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether a cycle has taken the call, so that it can no longer be withdrawn."""
-        return self._fate.get(None) is _Fate.BEGUN
-
     def begin(self) -> bool:
         """Take the call into a cycle; return False if it was withdrawn."""
         return self._fate.setdefault(None, _Fate.BEGUN) is _Fate.BEGUN

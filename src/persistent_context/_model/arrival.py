@@ -9,10 +9,10 @@ from typing import Self
 from .live import LiveDict
 from .operations import Save, Write
 from .snapshot import Snapshot
-from .values import MISSING, MaybeText, Raw, Record
+from .values import MISSING, Frozen, MaybeText, Raw
 
 
-class Differences(Record, frozen=True):
+class Differences(Frozen, frozen=True):
     """The changes that turn one snapshot into another."""
 
     texts: Mapping[str, Raw] = MappingProxyType({})
@@ -26,7 +26,7 @@ class Differences(Record, frozen=True):
         return cls(texts, changes.keys() - texts.keys())
 
 
-class Arrival(Record, frozen=True):
+class Arrival(Frozen, frozen=True):
     """The outcome of a cycle for one context."""
 
     position: int

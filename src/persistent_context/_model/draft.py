@@ -11,10 +11,10 @@ from typing import Final, Protocol
 from .merge import Unsaved
 from .snapshot import Changes, Snapshot
 from .tracking import Own, Tracker, next_position
-from .values import MISSING, MaybeText, Record, same
+from .values import MISSING, Frozen, MaybeText, same
 
 
-class Origin(Record, frozen=True):
+class Origin(Frozen, frozen=True):
     """The context that an operation came from, and what it knew at that time."""
 
     tracker: Tracker

@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from .faults import check_key
 from .snapshot import Snapshot
-from .values import MISSING, MaybeText, Raw, Record, decode, encode, is_scalar
+from .values import MISSING, Frozen, MaybeText, Raw, decode, encode, is_scalar
 
 _GONE: Final = object()
 _UNDECODED: Final = object()
@@ -46,7 +46,7 @@ class Values(ValuesView[Any]):
         return iter(list(self)[::-1])
 
 
-class Touched(Record, frozen=True):
+class Touched(Frozen, frozen=True):
     """The state of a key that was read, set or deleted."""
 
     base: MaybeText

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol, TypeVar
 
 from .snapshot import Snapshot
-from .values import MaybeText, Record
+from .values import Frozen, MaybeText
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ next_position: Final = itertools.count(1).__next__
 """Numbers the cycles of this process, in order."""
 
 
-class Own(Record, frozen=True):
+class Own(Frozen, frozen=True):
     """What a context's calls have done to one key."""
 
     text: MaybeText | None = None

@@ -17,7 +17,7 @@ from ..errors import TooManyDigitsError
 from .faults import MAX_DEPTH, MAX_DIGITS, explain, first_fault, type_name
 
 
-class Record(msgspec.Struct, frozen=True):
+class Frozen(msgspec.Struct, frozen=True):
     """The base of immutable records, for what is not public: each costs an import far less than a ``NamedTuple``."""
 
 

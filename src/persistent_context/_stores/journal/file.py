@@ -29,13 +29,24 @@ class JournalFile:
 
     def __init__(self, path: str, fd: int, *, writable: bool) -> None:
         self.path: Final = path
-        self.fd: Final = fd
+        self.fd = fd
         self.writable: Final = writable
         self.status: Final = os.fstat(fd)
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError):
             os.close(self.fd)
+
+    def has_its_descriptor(self) -> bool:
+        """Whether its descriptor is still that of this file: a program may have closed what it had not opened."""
+        try:
+            return os.path.samestat(os.fstat(self.fd), self.status)
+        except OSError:
+            return False
+
+    def forget(self) -> None:
+        """Leave a descriptor that was closed, and may be in use again, to its new owner."""
+        self.fd = -1
 
     def is_at_path(self) -> bool:
         """Whether the path still names this file."""
@@ -125,7 +136,8 @@ def open_journal(path: str, data_path: str) -> JournalFile | None:
     status = os.fstat(file.fd)
     check_regular(path, status)
     if not _may_be_trusted(status, data_path):
-        message = f"the journal belongs to user {status.st_uid}, who may not write {data_path!r}; remove it"
+        message = f"the journal belongs to user {status.st_uid} of group {status.st_gid}, who may not write the file"
+        message += "; find out who made it, and remove it"
         raise PermissionError(errno.EPERM, message, path)
     return file
 
@@ -138,5 +150,6 @@ def _may_be_trusted(journal: os.stat_result, data_path: str) -> bool:
         data = os.lstat(data_path)
     except FileNotFoundError:
         return False
-    mode = stat.S_IMODE(data.st_mode)
-    return journal.st_uid == data.st_uid or bool(mode & stat.S_IWOTH) or bool(mode & stat.S_IWGRP)
+    if journal.st_uid == data.st_uid or data.st_mode & stat.S_IWOTH:
+        return True
+    return bool(data.st_mode & stat.S_IWGRP) and journal.st_gid == data.st_gid

@@ -1,13 +1,39 @@
-"""What is in the file of a journal, line by line, without applying any of it: for those who look at it."""
+"""What is in the lines of a journal, one after the other, without applying any of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from ...errors import JournalVersionError
 from .file import JournalFile
 from .record import VERSION, Fold, Header, Record, generation_of, parse_header, parse_line
+
+Content: TypeAlias = Header | Record | Fold
+
+
+def contents(file: JournalFile, start: int, generation: str) -> Iterator[tuple[int, int, Content | None]]:
+    """Yield the offset after each line, its number, and what is in it; -1 and None if it is damaged.
+
+    Args:
+        file: the journal.
+        start: the offset of the first of these lines.
+        generation: that of the journal, or an empty string if the header has not been read, or is damaged.
+
+    Raises:
+        JournalVersionError: a newer version of this package wrote the journal.
+    """
+    for offset, text in file.lines(start):
+        header = parse_header(text) if offset == len(text) + 1 else None
+        if header is not None:
+            if header.version > VERSION:
+                raise JournalVersionError(header.version, VERSION).about(file.path)
+            generation = header.generation
+            yield offset, 0, header
+            continue
+        generation = generation or generation_of(text) or ""
+        line = parse_line(text, generation) if generation else None
+        yield offset, line.number if line else -1, line
 
 
 class Line(NamedTuple):
@@ -15,12 +41,12 @@ class Line(NamedTuple):
 
     start: int
     end: int
-    content: Header | Record | Fold | None
+    content: Content | None
     """None if this part is damaged; an empty one stands where lines are missing."""
 
 
 class History:
-    """Reads a journal from its beginning, and what is appended to it later.
+    """Lists a journal from its beginning, and later what was appended to it.
 
     Args:
         file: the journal, which is not changed.
@@ -32,37 +58,21 @@ class History:
         """The offset after the last line that was understood. What comes after it may be an append in progress, or one
         that was interrupted; nobody relies on it, and the next append replaces it."""
         self._last = -1
-        self._generation: str | None = None
+        self._generation = ""
 
     def lines(self) -> Iterator[Line]:
-        """Yield what has come since the last call.
+        """Yield what was appended since the last call.
 
         Raises:
             JournalVersionError: a newer version of this package wrote the journal.
         """
-        for end, text in self.file.lines(self.end):
-            start = end - len(text) - 1
-            content = self._parsed(text, is_first=start == 0)
-            number = _number(content)
-            if number <= self._last:
-                continue
-            if start > self.end or number > self._last + 1:
-                yield Line(self.end, start, None)
-            self.end, self._last = end, number
-            yield Line(start, end, content)
-
-    def _parsed(self, text: bytes, *, is_first: bool) -> Header | Record | Fold | None:
-        header = parse_header(text) if is_first else None
-        if header is not None:
-            if header.version > VERSION:
-                raise JournalVersionError(header.version, VERSION).about(self.file.path)
-            self._generation = header.generation
-            return header
-        self._generation = self._generation or generation_of(text)
-        return parse_line(text, self._generation) if self._generation else None
-
-
-def _number(content: Header | Record | Fold | None) -> int:
-    if content is None:
-        return -1
-    return 0 if isinstance(content, Header) else content.number
+        start = self.end
+        for end, number, content in contents(self.file, start, self._generation):
+            if number > self._last:
+                if start > self.end or number > self._last + 1:
+                    yield Line(self.end, start, None)
+                if isinstance(content, Header):
+                    self._generation = content.generation
+                self.end, self._last = end, number
+                yield Line(start, end, content)
+            start = end

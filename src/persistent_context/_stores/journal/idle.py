@@ -16,7 +16,7 @@ QUIET_SECONDS: Final = 1.0
 _logger = logging.getLogger("persistent_context")
 
 
-class Fold(Protocol):
+class FoldFunction(Protocol):
     """Folds a journal; see :meth:`Idle.touch`."""
 
     def __call__(self, *, at_exit: bool) -> bool: ...
@@ -28,7 +28,7 @@ class Idle:
     def __init__(self) -> None:
         self._due = 0.0
 
-    def touch(self, fold: Fold, *, soon: bool = False) -> None:
+    def touch(self, fold: FoldFunction, *, soon: bool = False) -> None:
         """Note that there is something to do, a second from now or at once.
 
         Args:
@@ -42,7 +42,7 @@ class Idle:
             with contextlib.suppress(RuntimeError):  # at the interpreter's exit, which does it itself
                 threading.Thread(target=self._run, args=(fold,), name="persistent_context idle", daemon=True).start()
 
-    def _run(self, fold: Fold) -> None:
+    def _run(self, fold: FoldFunction) -> None:
         while True:
             due = self._due
             time.sleep(max(0, due - time.monotonic()))
@@ -56,7 +56,7 @@ class Idle:
             self.touch(fold)
 
 
-def _tried(fold: Fold, *, at_exit: bool) -> bool:
+def _tried(fold: FoldFunction, *, at_exit: bool) -> bool:
     try:
         return fold(at_exit=at_exit)
     except Exception:
@@ -69,7 +69,7 @@ def _fold_all() -> None:
         _tried(fold, at_exit=True)
 
 
-_pending: Final[dict[Idle, Fold]] = {}  # keeps their stores, even if nobody uses them any more
+_pending: Final[dict[Idle, FoldFunction]] = {}  # keeps their stores, even if nobody uses them any more
 atexit.register(_fold_all)
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=_pending.clear)  # their threads are in the parent

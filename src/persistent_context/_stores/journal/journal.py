@@ -88,6 +88,9 @@ class Journal:
 
     def _read(self, read_document: Callable[[], Document]) -> State | None:
         known = self.known
+        if known is not None and not known.file.has_its_descriptor():
+            known.file.forget()
+            known = self.known = None
         file = known.file if known and known.file.is_at_path() else open_journal(self.path, self.data_path)
         if known is None:
             return None if file is None else State.of(file, look(self.data_path, None, read_document))
@@ -130,7 +133,7 @@ class Journal:
             self.distrusted = state.generation
             raise
 
-    def replace(self, base: Base, author: Author, check: Callable[[], None]) -> None:
+    def renew(self, base: Base, author: Author, check: Callable[[], None]) -> None:
         """Begin a new journal on a JSON file that survives a power loss by now, or end the journal. Never fails.
 
         If it cannot be done, the next session does it: the old journal says that the JSON file has everything.
@@ -145,7 +148,11 @@ class Journal:
                 self._begin(base, author, check)
             self.wanted = None
         except (OSError, SessionLostError) as error:
-            _logger.warning("%s: could not begin a new journal: %s", printable(self.data_path), str(error))
+            _logger.warning(
+                "%s: could not renew the journal, which the next writer will do: %s",
+                printable(self.data_path),
+                str(error),
+            )
 
     def _begin(self, base: Base, author: Author, check: Callable[[], None]) -> None:
         remove_leftovers(self.path)

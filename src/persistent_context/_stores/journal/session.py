@@ -21,7 +21,6 @@ from .record import Fingerprint, author_now, record_line
 from .state import Fault, State
 
 _logger = logging.getLogger("persistent_context")
-_SHORTEST_TO_FOLD_BYTES: Final = 1024 * 1024
 
 
 class JournalSession:
@@ -60,8 +59,8 @@ class JournalSession:
         """Append the changes to the journal, or fold all of it into the JSON file with them."""
         before, state = self.snapshot, self._state
         if state is None and not self._journal.wanted:
-            return self._plain.commit(changes, durable=durable)
-        if state is None:
+            self._commit_to_plain_file(changes, durable=durable)
+        elif state is None:
             if changes or before.exists:
                 self._fold(None, changes)
         elif self._must_fold(state, changes, durable=durable):
@@ -87,13 +86,19 @@ class JournalSession:
             if state is not None:  # even after an error: what was committed is acknowledged
                 self._sync(state)
 
+    def _commit_to_plain_file(self, changes: Changes, *, durable: bool) -> None:
+        """Commit without a journal: somebody else has ended it since this process looked last."""
+        try:
+            self._plain.commit(changes, durable=durable)
+        finally:
+            self._snapshot, self.bytes_written = self._plain.snapshot, self._plain.bytes_written
+
     def _must_fold(self, state: State, changes: Changes, *, durable: bool) -> bool:
         if state.fault is not None or self._journal.is_distrusted(state):
             return bool(changes) or durable or changes.folds
         if changes.folds:
             return bool(state.snapshot.overlay) or self._journal.wanted is False
-        is_long = state.end > max(_SHORTEST_TO_FOLD_BYTES, state.base.fingerprint.size)
-        return bool(changes) and (is_long or self._journal.wanted is False)
+        return bool(changes) and (state.end > state.most_bytes or self._journal.wanted is False)
 
     def _append(self, state: State, changes: Changes) -> None:
         line = record_line(state.generation, state.last + 1, author_now(os.getpid()), changes.texts, changes.moved)
@@ -132,7 +137,7 @@ class JournalSession:
             self._snapshot = document
             raise
         self._snapshot, self.bytes_written = document, plain.bytes_written
-        journal.replace(written(journal.data_path, document, becomes), author, plain.lock.check)
+        journal.renew(written(journal.data_path, document, becomes), author, plain.lock.check)
         if journal.known is not None:
             self._state, self._snapshot = journal.known, journal.known.snapshot
 
@@ -147,7 +152,7 @@ class JournalSession:
         elif state.fault is Fault.FOREIGN and state.snapshot.overlay and state.base.identity:
             aside = move_aside(path, durable=True, keep=True, why="replaced")
             _logger.warning(
-                "%s: %s, and has the changes of the journal, too, from now on; what it was replaced by is kept in %s",
+                "%s: %s; the changes in the journal are merged into it, and a copy from before that is kept in %s",
                 printable(path), state.fault.value, printable(aside),
             )  # fmt: skip
 

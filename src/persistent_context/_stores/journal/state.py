@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..._model.snapshot import Changes
 from ..._model.values import MISSING, MaybeText
-from ...errors import JournalVersionError
 from .base import Base
 from .file import JournalFile
+from .history import contents
 from .overlay import Changing, Overlay
-from .record import VERSION, Fold, Header, Record, generation_of, parse_header, parse_line
+from .record import Fold, Header, Record
 from .snapshot import JournalSnapshot
+
+_SHORTEST_TO_FOLD_BYTES: Final = 1024 * 1024
 
 
 class Fault(enum.Enum):
@@ -72,12 +73,12 @@ class State(NamedTuple):
             return Fault.DAMAGED
         if self.base.fingerprint == self.header.follows:
             return None
-        return Fault.FOLDED if self.is_folded else Fault.FOREIGN
+        return Fault.FOREIGN if self.folded_number is None else Fault.FOLDED
 
     @property
-    def is_folded(self) -> bool:
-        """Whether the JSON file has what the records before the last fold have changed."""
-        return self.folded_number is not None
+    def most_bytes(self) -> int:
+        """The size above which it is folded: a change costs the same, whatever the JSON file holds."""
+        return max(_SHORTEST_TO_FOLD_BYTES, self.base.fingerprint.size)
 
     @property
     def folded_number(self) -> int | None:
@@ -109,7 +110,7 @@ class State(NamedTuple):
         changing, folds = Changing(self.snapshot.overlay), list(self.folds)
         header, end, last, exists = self.header, self.end, self.last, self.snapshot.exists
         is_damaged, is_bad = self.is_damaged, False
-        for offset, number, line in self._numbered_lines():
+        for offset, number, line in contents(self.file, self.end, self.generation):
             if line is None or number <= last:  # damaged, unless nothing comes after it: then nobody relies on it
                 is_bad = True
                 continue
@@ -144,21 +145,6 @@ class State(NamedTuple):
         overlay = self.snapshot.overlay.without(key for key in keys if before.get(key) != now.get(key))
         state = self._replace(base=base, is_deleted=True)
         return _over(state, overlay, exists=base.document.exists or bool(overlay))
-
-    def _numbered_lines(self) -> Iterator[tuple[int, int, Header | Record | Fold | None]]:
-        """Yield the offset after each line from the end on, its number, and what is in it: None if it is damaged."""
-        generation = self.header.generation if self.header else None
-        for offset, text in self.file.lines(self.end):
-            header = parse_header(text) if offset == len(text) + 1 else None
-            if header is not None:
-                if header.version > VERSION:
-                    raise JournalVersionError(header.version, VERSION).about(self.file.path)
-                generation = header.generation
-                yield offset, 0, header
-                continue
-            generation = generation or generation_of(text)  # the header is damaged
-            line = parse_line(text, generation) if generation else None
-            yield offset, line.number if line else -1, line
 
 
 def _over(state: State, overlay: Overlay, *, exists: bool) -> State:

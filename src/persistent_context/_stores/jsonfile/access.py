@@ -8,12 +8,12 @@ import stat
 import sys
 from typing import Final
 
-from ..._model.values import Record
+from ..._model.values import Frozen
 
 _ACL: Final = "system.posix_acl_access"
 
 
-class Access(Record, frozen=True):
+class Access(Frozen, frozen=True):
     """The owners, mode and access list of a file."""
 
     status: os.stat_result

@@ -66,6 +66,19 @@ class TestLooking:
         assert ({"a": b"1"}, {"a": b"2"}) == (first.document.get("a"), second.document.get("a"))
         assert first.fingerprint != second.fingerprint
 
+    def test_a_write_that_the_clock_cannot_tell_is_noticed(self, path, plain, monkeypatch):
+        """Within one tick of the file system's clock, no time of the file changes."""
+        real, tick = _base.identity_of, time.time_ns() // 10**9 * 10**9
+        monkeypatch.setattr(_base, "identity_of", lambda name: (*real(name)[:-2], tick, tick))
+        path.write_text('{"a": 1}', encoding="utf-8")
+        first = look(str(path), None, plain)
+        with path.open("r+", encoding="utf-8") as file:
+            file.write('{"a": 2}')
+        second = look(str(path), first, plain)
+
+        assert first.identity == second.identity
+        assert ({"a": b"1"}, {"a": b"2"}) == (first.document.get("a"), second.document.get("a"))
+
     def test_a_settled_one_that_is_written_in_place_is_noticed(self, path, plain):
         """Whatever times somebody gives it: the system notes when it was changed."""
         path.write_text('{"a": 1}', encoding="utf-8")

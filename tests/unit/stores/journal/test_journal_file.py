@@ -123,10 +123,19 @@ class TestOpening:
             commit(open_store(path), {"b": b"1"})
 
     @as_root
-    @pytest.mark.parametrize(("owner", "mode"), [(STRANGER, 0o644), (0, 0o664), (0, 0o646)])
-    def test_one_of_who_may_write_the_json_file_is_trusted(self, path, store, owner, mode):
+    def test_nor_does_one_of_another_group_than_that_which_may_write_it(self, path, store):
+        """That the file's own group may write it gives others no say."""
+        os.chown(path, 0, 0)
+        os.chown(journal_of(path), STRANGER, STRANGER)
+        path.chmod(0o664)
+        with pytest.raises(PermissionError, match=f"belongs to user {STRANGER} of group {STRANGER}"):
+            seen(path)
+
+    @as_root
+    @pytest.mark.parametrize(("owner", "group", "mode"), [(STRANGER, 0, 0o644), (0, STRANGER, 0o664), (0, 0, 0o646)])
+    def test_one_of_who_may_write_the_json_file_is_trusted(self, path, store, owner, group, mode):
         """Its owner, its group, and everybody if everybody may write it."""
-        os.chown(path, owner, owner)
+        os.chown(path, owner, group)
         os.chown(journal_of(path), STRANGER, STRANGER)
         path.chmod(mode)
 
@@ -196,6 +205,21 @@ class TestTheOpenFile:
         file = opened(path)
 
         assert (True, False) == (file.is_idle_since(time.time() + 60), file.is_idle_since(time.time() - 60))
+
+    def test_a_descriptor_that_was_closed_is_left_to_its_new_owner(self, path, store, tmp_path):
+        """A program that closes what it has not opened loses nothing in the files that it opens next."""
+        descriptor = store._journal.known.file.fd
+        os.close(descriptor)
+        other = tmp_path / "other"
+        other.write_bytes(b"of somebody else")
+        again = os.open(other, os.O_RDWR)
+        os.dup2(again, descriptor)
+        commit(store, {"b": b"2"})
+
+        assert (b"of somebody else", {"json": 1, "a": 1, "b": 2}) == (other.read_bytes(), seen(path))
+        assert os.path.samestat(os.fstat(descriptor), other.stat())
+        for one in {again, descriptor}:
+            os.close(one)
 
     def test_it_is_closed_with_its_object(self, path, store):
         """And a descriptor that somebody else has closed is no error."""

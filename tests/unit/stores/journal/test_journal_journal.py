@@ -169,7 +169,7 @@ class TestAJournalThatCannotBeMade:
 
         assert (expected, {"json": 1, "a": 10, "b": 1}) == (found, seen(path))
         assert ([], 1) == (kept(path), len(lines_of(path)[1]))
-        assert {True} == {"could not begin a new journal" in one for one in warnings()}
+        assert {True} == {"could not renew the journal, which the next writer will do" in one for one in warnings()}
 
     def test_so_it_does_for_a_file_that_is_to_get_its_first_one(self, path, refuse):
         """The first commit works, without a journal."""
@@ -313,6 +313,15 @@ class TestADeletedJournal:
         commit(store, {"c": b"4"})
 
         assert ({"json": 1, "a": 1, "b": 3, "c": 4}, False) == (stored(path), journal_of(path).exists())
+
+    def test_a_writer_notices_the_end_of_one_without_records(self, path, store, warnings):
+        """The JSON file is the same before and after, and the journal was not deleted by an outsider."""
+        commit(store, folds=True)
+        commit(open_store(path, journal=False), folds=True)
+        commit(store, {"b": b"2"})
+
+        assert ({"json": 1, "a": 1, "b": 2}, False) == (stored(path), journal_of(path).exists())
+        assert [] == warnings()
 
     def test_one_that_follows_no_file_is_appended_to(self, path, store):
         """Somebody has put both files back as they were before there was a JSON file: it may be missing."""

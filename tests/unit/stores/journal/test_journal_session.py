@@ -10,7 +10,7 @@ import pytest
 from journals import MISSING, commit, entries, journal_of, lines_of, open_store, seen, stored
 from persistent_context import DurabilityUnknownError
 from persistent_context._model.snapshot import Changes
-from persistent_context._stores.journal import session as _session
+from persistent_context._stores.journal import state as _state
 from persistent_context._stores.protocol import SessionLostError
 
 is_journal = lambda name: name.removesuffix(" (deleted)").endswith(".journal")
@@ -102,7 +102,7 @@ class TestACommit:
     @pytest.mark.parametrize("size", ["small", "large"])
     def test_a_journal_that_outgrows_its_file_is_folded(self, path, monkeypatch, size):
         """It may become as long as the JSON file, and at least 1 MiB: less here."""
-        monkeypatch.setattr(_session, "_SHORTEST_TO_FOLD_BYTES", 1000)
+        monkeypatch.setattr(_state, "_SHORTEST_TO_FOLD_BYTES", 1000)
         path.write_text('{"x": "' + "x" * (1 if size == "small" else 5000) + '"}', encoding="utf-8")
         store = open_store(path)
         lengths = []
@@ -144,6 +144,18 @@ class TestACommit:
         commit(store, folds=True)
 
         assert ({"a": 1}, False) == (stored(path), journal_of(path).exists())
+
+    def test_one_after_the_journal_was_ended_is_seen(self, path, store):
+        """By its own process as well, which still knew of the journal."""
+        other = open_store(path, journal=False)
+        commit(other, {"a": b"2"})
+        session = store.begin("test", wait=True)
+        before = session.snapshot.get("ab")
+        session.commit(Changes({"b": b"3"}), durable=True)
+        after, size = session.snapshot.get("ab"), session.bytes_written
+        session.close()
+
+        assert ({"a": b"2"}, {"a": b"2", "b": b"3"}, path.stat().st_size) == (before, after, size)
 
     @pytest.mark.parametrize("how", ["deleted", "replaced"])
     def test_a_journal_that_goes_under_the_lock_is_noticed_before_the_append(self, path, store, how):
@@ -286,4 +298,6 @@ class TestAFailedSync:
         commit(store, {"b": b"2"})
 
         assert ({"json": 1, "a": 1, "b": 2}, False) == (stored(path), inode == journal_of(path).stat().st_ino)
-        assert ["could not begin a new journal"] == [one.split(": ")[1] for one in warnings()]
+        assert ["could not renew the journal, which the next writer will do"] == [
+            one.split(": ")[1] for one in warnings()
+        ]

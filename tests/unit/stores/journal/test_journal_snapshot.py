@@ -130,7 +130,7 @@ class TestChanges:
     def test_the_numbers_of_another_generation_mean_nothing(self):
         """The lines of each journal are numbered anew, though the document under both may be the same."""
         document = EMPTY.changed({"a": b"0", "b": b"0"})
-        older = snapshot_of(document, {"a": b"1"}, {"a": b"2"}, generation="1")
+        older = snapshot_of(document, {"a": b"1"}, generation="1")
         newer = snapshot_of(document, {"b": b"1"}, generation="2")
 
         assert {"a": b"0", "b": b"1"} == newer.changes_since(older)

@@ -53,7 +53,7 @@ class TestReadingOn:
 class TestFaults:
     def test_none(self, state):
         """A file and its journal fit."""
-        assert (None, False, False) == (state.fault, state.has_ended, state.is_folded)
+        assert (None, False, None) == (state.fault, state.has_ended, state.folded_number)
 
     def test_a_damaged_header(self, path, state):
         """There is no generation then, and nothing can be appended."""

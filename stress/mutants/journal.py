@@ -1,0 +1,227 @@
+"""Builds whose journal loses what was acknowledged, shows what was not, or lets strangers in."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stress.mutants.model import Edit, Mutant, Promise, suite
+
+_TAIL = "journal_torn_tails::TestTheTail::"
+_DAMAGE = "journal_torn_tails::TestDamage::"
+_COMMIT = "journal_session::TestACommit::"
+_FAILED = "journal_session::TestAFailedSync::"
+_CRASH = "journal_journal::TestACrashInACheckpoint::"
+_FOREIGN = "journal_journal::TestForeignPrograms::"
+_DELETED = "journal_journal::TestADeletedJournal::"
+_OPENING = "journal_file::TestOpening::"
+
+JOURNAL: Final = (
+    Mutant(
+        "journal-checksum-not-compared",
+        "A line of the journal is applied whatever its checksum says.",
+        Promise.TORN,
+        (
+            Edit(
+                "record",
+                'if checksum != b"%08x" % zlib.crc32(memoryview(line)[len(checksum) + 1 :]) or length',
+                "if length",
+            ),
+        ),
+        (suite("journal_record::TestWhatIsDamaged::test_every_changed_byte_is_noticed"),),
+    ),
+    Mutant(
+        "journal-generation-not-compared",
+        "A line of an older journal is applied to a newer one.",
+        Promise.LOST,
+        (Edit("record", "    if frame is None or frame[0] != generation:\n", "    if frame is None:\n"),),
+        (suite("journal_record::TestWhatIsDamaged::test_a_line_of_another_generation_is_none_of_this_one"),),
+    ),
+    Mutant(
+        "journal-numbers-of-another-generation",
+        "The numbers of another journal's lines decide what has changed: a watcher misses a change.",
+        Promise.MEMORY,
+        (Edit("journal/snapshot", " and older.generation == self.generation:", ":"),),
+        (suite("journal_snapshot::TestChanges::test_the_numbers_of_another_generation_mean_nothing"),),
+    ),
+    Mutant(
+        "journal-repeated-line-applied",
+        "A line that repeats an earlier number is applied again.",
+        Promise.LOST,
+        (Edit("state", "            if line is None or number <= last:", "            if line is None:"),),
+        (suite(_DAMAGE + "test_stale_lines_are_not_applied"),),
+    ),
+    Mutant(
+        "journal-tail-not-cut",
+        "An append leaves what an interrupted one has left behind it.",
+        Promise.LOST,
+        (Edit("journal/file", "        if self.size() > end:\n            os.ftruncate(self.fd, end)\n", ""),),
+        (suite(_TAIL + "test_an_append_behind_a_torn_tail_is_not_lost"),),
+    ),
+    Mutant(
+        "journal-failed-append-stays",
+        "What a failed append has written stays at the end of the journal.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "journal/file",
+                "        except BaseException:\n            os.ftruncate(self.fd, end)\n            raise\n",
+                "        except BaseException:\n            raise\n",
+            ),
+        ),
+        (suite("journal_torn_tails::TestAFailedAppend::test_a_full_disk_leaves_nothing"),),
+    ),
+    Mutant(
+        "journal-acknowledged-unsynced",
+        "A durable call returns before what it has appended is synced.",
+        Promise.LOST,
+        (Edit("journal/session", "                self._unsynced = state\n", "                pass\n"),),
+        (suite(_COMMIT + "test_it_appends_one_record_and_syncs_it"),),
+    ),
+    Mutant(
+        "journal-synced-under-the-lock",
+        "The journal is synced before the lock is released: everybody waits for the disk, one after the other.",
+        Promise.STARVES,
+        (
+            Edit(
+                "journal/session",
+                "                self._unsynced = state\n",
+                "                self._sync(state)\n",
+            ),
+        ),
+        (suite(_COMMIT + "test_it_syncs_after_the_lock_is_released"),),
+    ),
+    Mutant(
+        "journal-failed-sync-tried-again",
+        "After a failed sync of the journal, another one is taken for its success.",
+        Promise.LOST,
+        (
+            Edit(
+                "journal/journal",
+                "        return bool(state.generation) and state.generation == self.distrusted\n",
+                "        return False\n",
+            ),
+        ),
+        (suite(_FAILED + "test_it_is_told_and_never_tried_again"),),
+    ),
+    Mutant(
+        "journal-succeeded-before-the-file-is-durable",
+        "A new journal is begun before the name of the new JSON file would survive a power loss.",
+        Promise.LOST,
+        (
+            Edit(
+                "jsonfile/store",
+                "            self._replace(new, access, durable=True)\n        self._complete_now()\n",
+                "            self._replace(new, access, durable=True)\n",
+            ),
+        ),
+        (suite(_COMMIT + "test_a_checkpoint_takes_its_steps_in_order"),),
+    ),
+    Mutant(
+        "journal-fold-not-announced",
+        "A crash between the two renames of a checkpoint is taken for a change by another program.",
+        Promise.LOST,
+        (
+            Edit(
+                "journal/session",
+                "                journal.announce_fold(state, author, becomes)\n",
+                "                pass\n",
+            ),
+        ),
+        (suite(_CRASH + "test_it_is_harmless"),),
+    ),
+    Mutant(
+        "journal-appends-meanwhile-dropped",
+        "A session goes on from what this process knows, and not from what others have appended since.",
+        Promise.LOST,
+        (
+            Edit(
+                "journal/journal",
+                "            return known.on(look(self.data_path, known.base, read_document)).extended()\n",
+                "            return known.on(look(self.data_path, known.base, read_document))\n",
+            ),
+        ),
+        (suite("journal_journal::TestManyProcesses::test_checkpoints_beside_concurrent_appends_lose_nothing"),),
+    ),
+    Mutant(
+        "journal-reader-mixes-two-generations",
+        "A reader without the lock takes the JSON file of one checkpoint and the journal of another.",
+        Promise.TORN,
+        (Edit("journal/store", "            if state.file.is_at_path():  # so", "            if True:  # so"),),
+        (suite("journal_store::TestReading::test_it_is_repeated_if_the_journal_is_replaced_meanwhile"),),
+    ),
+    Mutant(
+        "journal-deleted-under-the-lock",
+        "A call appends to a journal that was deleted or replaced.",
+        Promise.LOST,
+        (Edit("journal/session", "        if not state.file.is_at_path():\n", "        if False:\n"),),
+        (suite(_COMMIT + "test_a_journal_that_goes_under_the_lock_is_noticed_before_the_append"),),
+    ),
+    Mutant(
+        "journal-deleted-and-forgotten",
+        "A process that has a deleted journal open lets its changes go.",
+        Promise.LOST,
+        (Edit("journal/journal", "        if file is None and known.has_ended:\n", "        if file is None:\n"),),
+        (suite(_DELETED + "test_acknowledged_changes_stay_for_whoever_has_it_open"),),
+    ),
+    Mutant(
+        "journal-ended-and-restored",
+        "A process that knew of a journal writes it back after another one has ended it.",
+        Promise.CLOBBERED,
+        (Edit("state", "        return self._is_announced and self.folds[-1].ends\n", "        return False\n"),),
+        (suite(_DELETED + "test_a_writer_notices_the_end_of_one_without_records"),),
+    ),
+    Mutant(
+        "journal-end-hides-the-commit",
+        "A session after the end of a journal shows the state before its commit.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "journal/session",
+                "            self._snapshot, self.bytes_written = self._plain.snapshot, self._plain.bytes_written\n",
+                "            self.bytes_written = self._plain.bytes_written\n",
+            ),
+        ),
+        (suite(_COMMIT + "test_one_after_the_journal_was_ended_is_seen"),),
+    ),
+    Mutant(
+        "journal-foreign-content-not-kept",
+        "What another program has put in place of the JSON file is overwritten without a copy.",
+        Promise.CLOBBERED,
+        (Edit("journal/session", "        elif state.fault is Fault.FOREIGN and", "        elif False and"),),
+        (suite(_FOREIGN + "test_their_other_keys_are_taken_over"),),
+    ),
+    Mutant(
+        "journal-trusts-times",
+        "The JSON file is taken for unchanged though it was written within the same tick of the clock.",
+        Promise.CLOBBERED,
+        (Edit("_stores/journal/base", "known is not None and known.is_settled and", "known is not None and"),),
+        (suite("journal_base::TestLooking::test_a_write_that_the_clock_cannot_tell_is_noticed"),),
+    ),
+    Mutant(
+        "journal-writes-into-a-strangers-file",
+        "A journal whose descriptor was closed is written to, whatever file the number stands for by now.",
+        Promise.CLOBBERED,
+        (Edit("journal/journal", "not known.file.has_its_descriptor()", "False"),),
+        (suite("journal_file::TestTheOpenFile::test_a_descriptor_that_was_closed_is_left_to_its_new_owner"),),
+    ),
+    Mutant(
+        "journal-of-a-stranger",
+        "A journal is read that was made by a user who may not write the JSON file.",
+        Promise.ACCESS,
+        (
+            Edit(
+                "journal/file",
+                "bool(data.st_mode & stat.S_IWGRP) and journal.st_gid == data.st_gid",
+                "bool(data.st_mode & stat.S_IWGRP)",
+            ),
+        ),
+        (suite(_OPENING + "test_nor_does_one_of_another_group_than_that_which_may_write_it"),),
+    ),
+    Mutant(
+        "journal-not-folded-at-exit",
+        "What a process has appended just before it ends stays out of the JSON file.",
+        Promise.MEMORY,
+        (Edit("idle", "        _tried(fold, at_exit=True)\n", "        _tried(fold, at_exit=False)\n"),),
+        (suite("journal_idle::TestTheExit::test_it_folds"),),
+    ),
+)
