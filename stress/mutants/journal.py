@@ -164,6 +164,13 @@ JOURNAL: Final = (
         (suite(_DELETED + "test_acknowledged_changes_stay_for_whoever_has_it_open"),),
     ),
     Mutant(
+        "journal-written-back-after-a-reset",
+        "A process that knew of a journal writes it back though all files were deleted and begun anew.",
+        Promise.CLOBBERED,
+        (Edit("journal/journal", "        if base.identity == known.base.identity:\n", "        if True:\n"),),
+        (suite(_DELETED + "test_nor_if_it_was_not_looked_at_meanwhile"),),
+    ),
+    Mutant(
         "journal-ended-and-restored",
         "A process that knew of a journal writes it back after another one has ended it.",
         Promise.CLOBBERED,

@@ -102,10 +102,21 @@ class Journal:
             return None
         self._expect(known.snapshot.folded())
         base = look(self.data_path, known.base, read_document)
-        if file is None and known.is_succeeded_at(base):  # and the next journal was ended
-            self.known = None
-            return None
-        return State.of(file, base) if file else known.without_its_journal(base)
+        if file is not None:
+            return State.of(file, base)
+        if base.identity == known.base.identity:
+            return known.without_its_journal()
+        self._drop(known, base)
+        return None
+
+    def _drop(self, known: State, base: Base) -> None:
+        """Forget a journal that is gone, as the JSON file was replaced since: what is there counts."""
+        self.known = None
+        if known.snapshot.overlay and not known.is_succeeded_at(base):  # else the next journal was ended
+            _logger.warning(
+                "%s: the journal was deleted and the JSON file replaced while both were in use; what is there counts",
+                printable(self.data_path),
+            )
 
     def share(self, state: State, plain: JsonFileSession) -> None:
         """Let those who may use the JSON file use the journal and lock it; looks again only if the file was touched."""

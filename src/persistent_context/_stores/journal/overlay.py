@@ -9,7 +9,7 @@ threads may still use, shares whatever has not been merged since.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
 from ..._model.values import MISSING, MaybeText
@@ -64,13 +64,6 @@ class Overlay:
     def after(self, number: int) -> Overlay:
         """Return the overlay of the records after one."""
         layer = {key: entry for key, entry in self.entries().items() if entry.number > number}
-        return Overlay((layer,)) if layer else Overlay()
-
-    def without(self, keys: Iterable[str]) -> Overlay:
-        """Return the overlay without some entries."""
-        layer = dict(self.entries())
-        for key in keys:
-            layer.pop(key, None)
         return Overlay((layer,)) if layer else Overlay()
 
     def newer_than(self, older: Overlay, number: int) -> Iterator[tuple[str, Entry]]:

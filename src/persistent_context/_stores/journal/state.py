@@ -135,16 +135,9 @@ class State(NamedTuple):
         snapshot = JournalSnapshot(self.base.document, changing.result(), self.generation, number, exists=True)
         return self._replace(snapshot=snapshot, end=self.end + length, last=number)
 
-    def without_its_journal(self, base: Base) -> State:
-        """Return the state if the journal was deleted, with the JSON file as it is now.
-
-        What the records have changed is kept, except for keys that others have changed in the JSON file since.
-        """
-        keys = self.snapshot.overlay.entries().keys()
-        before, now = self.base.document.get(keys), base.document.get(keys)
-        overlay = self.snapshot.overlay.without(key for key in keys if before.get(key) != now.get(key))
-        state = self._replace(base=base, is_deleted=True)
-        return _over(state, overlay, exists=base.document.exists or bool(overlay))
+    def without_its_journal(self) -> State:
+        """Return the state if the journal was deleted, and the JSON file was left as it is."""
+        return self._replace(is_deleted=True)
 
 
 def _over(state: State, overlay: Overlay, *, exists: bool) -> State:

@@ -277,14 +277,42 @@ class TestADeletedJournal:
         assert ({"json": b"1", "a": b"1"}, {"json": 1, "a": 1, "b": 2}) == (found, stored(path))
         assert (True, 1) == (journal_of(path).exists(), len(warnings()))
 
-    def test_keys_that_others_have_changed_meanwhile_are_theirs(self, path, store):
-        """Who did not have it open went on with the JSON file alone."""
+    def test_what_others_have_made_of_the_file_meanwhile_counts(self, path, store, warnings):
+        """Who did not have it open went on with the JSON file alone; the loss is told."""
         commit(store, {"json": b"2"})
         journal_of(path).unlink()
         commit(open_store(path, journal=None), {"json": b"3", "c": b"3"})
         commit(store, {"b": b"2"})
 
-        assert {"json": 3, "c": 3, "a": 1, "b": 2} == seen(path)
+        assert ({"json": 3, "c": 3, "b": 2}, False) == (seen(path), journal_of(path).exists())
+        assert ["the journal was deleted and the JSON file replaced while both were in use; what is there counts"] == [
+            one.split(": ", 1)[1] for one in warnings()
+        ]
+
+    def test_nothing_is_written_back_after_a_reset(self, path, store):
+        """Somebody has deleted all files, and put the first JSON file there again."""
+        commit(store, {"json": b"2"})
+        content = path.read_bytes()
+        journal_of(path).unlink()
+        path.unlink()
+        gone = entries(store)
+        store._journal.wanted = None
+        path.write_bytes(content)
+        commit(store, {"b": b"2"})
+
+        assert ([], {"json": 1, "b": 2}) == (gone, seen(path))
+
+    def test_nor_if_it_was_not_looked_at_meanwhile(self, path, store):
+        """The content of the JSON file is the same, but it is another file."""
+        commit(store, {"json": b"2"})
+        content = path.read_bytes()
+        journal_of(path).unlink()
+        again = path.with_name("again")
+        again.write_bytes(content)
+        again.replace(path)
+        commit(store, {"b": b"2"})
+
+        assert {"json": 1, "b": 2} == seen(path)
 
     @pytest.mark.parametrize("checkpoints", [0, 1, 2])
     def test_one_that_another_process_has_ended_is_never_restored(self, path, store, checkpoints, warnings):

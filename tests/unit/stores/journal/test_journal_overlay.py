@@ -60,12 +60,6 @@ class TestLayers:
 
         assert (expected, bool(expected)) == (texts_of(after), bool(after))
 
-    def test_keys_are_left_out(self):
-        """Those that are there, and those that never were."""
-        overlay = applied([{"a": b"1", "b": b"2"}])[-1]
-
-        assert ({"b": b"2"}, False) == (texts_of(overlay.without(["a", "x"])), bool(overlay.without("ab")))
-
     def test_a_commit_costs_what_it_changes(self):
         """Many small records leave a few layers, not one for each."""
         overlay = applied([{str(number): b"1"} for number in range(1000)])[-1]
