@@ -194,7 +194,13 @@ JOURNAL: Final = (
         "journal-foreign-content-not-kept",
         "What another program has put in place of the JSON file is overwritten without a copy.",
         Promise.CLOBBERED,
-        (Edit("journal/session", "        elif state.fault is Fault.FOREIGN and", "        elif False and"),),
+        (
+            Edit(
+                "journal/session",
+                "        elif state.fault is Fault.FOREIGN and state.snapshot.overlay:",
+                "        elif False:",
+            ),
+        ),
         (suite(_FOREIGN + "test_their_other_keys_are_taken_over"),),
     ),
     Mutant(

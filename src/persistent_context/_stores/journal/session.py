@@ -149,7 +149,9 @@ class JournalSession:
         elif state.fault is Fault.DAMAGED:
             aside = move_aside(self._journal.path, durable=True, keep=True)
             _logger.warning("%s: %s; it is kept in %s", printable(path), state.fault.value, printable(aside))
-        elif state.fault is Fault.FOREIGN and state.snapshot.overlay and state.base.identity:
+        elif state.fault is Fault.FOREIGN and state.snapshot.overlay and state.base.identity is None:
+            _logger.warning("%s was deleted: what its journal has is all that is left", printable(path))
+        elif state.fault is Fault.FOREIGN and state.snapshot.overlay:
             aside = move_aside(path, durable=True, keep=True, why="replaced")
             _logger.warning(
                 "%s: %s; the changes in the journal are merged into it, and a copy from before that is kept in %s",

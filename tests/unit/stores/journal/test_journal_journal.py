@@ -242,13 +242,14 @@ class TestForeignPrograms:
 
         assert ([("json", b"2"), ("a", b"1")], {"json": 2, "a": 1}) == (entries(store), seen(path))
 
-    def test_a_json_file_that_was_deleted_leaves_the_records(self, path, store):
-        """What was in it is gone; what is in the journal is not, and goes into a new file."""
+    def test_a_json_file_that_was_deleted_leaves_the_records(self, path, store, warnings):
+        """What was in it is gone; what is in the journal is not, and goes into a new file, with a warning."""
         path.unlink()
         found = [seen(path), {key: int(text) for key, text in entries(store)}]
         commit(store, {"b": b"2"})
 
         assert ([{"a": 1}] * 2, {"a": 1, "b": 2}) == (found, stored(path))
+        assert [f"{path} was deleted: what its journal has is all that is left"] == warnings()
 
     def test_one_that_was_deleted_with_an_empty_journal_is_gone(self, path, store):
         """There is no file."""
