@@ -96,7 +96,7 @@ def has_a_position(self, original):
     self.position = 0
     parts = list(original(self))
     while self.position < len(parts):
-        yield parts[self.position]
+        yield from parts[self.position : self.position + 1]
         self.position += 1
 
 
