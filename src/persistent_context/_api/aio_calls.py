@@ -16,7 +16,7 @@ from .._engine.queue import CommitQueue
 from .._engine.request import Request
 from .._engine.turn import Turn
 from .._engine.worker import run_in_pool
-from .._model.operations import Operation
+from .._model.operations import Operation, Save
 from .._model.values import Frozen
 from ..errors import LockTimeoutError, ReentrantTransactionError
 from ..types import Holder
@@ -94,7 +94,9 @@ class LoopCalls:
         began = self.loop.time()
         self._watch(request, _Flight(queue, began + patience if request.patient else math.inf))
         if queue.needs_running() or not request.patient:
-            self._drive(queue)
+            is_save = isinstance(request.operation, Save)  # which runs in the default executor first, as specified
+            if is_save or not queue.wait_in_pool():
+                self._drive(queue)
         try:
             await request.waiter
         except BaseException as error:

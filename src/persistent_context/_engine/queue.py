@@ -125,6 +125,10 @@ class CommitQueue:
         self._try()
         return False
 
+    def wait_in_pool(self) -> bool:
+        """Let a pool thread wait for the lock at once if a try would most likely fail; return whether one does."""
+        return self._is_contended and pool.submit(self._run_all, self._thread_name)
+
     def look_after(self, *, even_if_busy: bool = False) -> bool:
         """Check on the queue, for a call that has waited a while: make sure that a thread runs it, not in vain."""
         since = self._waiting_since

@@ -7,8 +7,8 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Raw as Raw  # noqa: PLC0414 - exported from here
@@ -19,6 +19,12 @@ from .faults import MAX_DEPTH, MAX_DIGITS, explain, first_fault, type_name
 
 class Frozen(msgspec.Struct, frozen=True):
     """The base of immutable records, for what is not public: each costs an import far less than a ``NamedTuple``."""
+
+
+F = TypeVar("F", bound=Frozen)
+
+Whole: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A whole number in a record that is read."""
 
 
 class Missing(enum.Enum):
@@ -41,6 +47,8 @@ Text: TypeAlias = bytes
 
 MaybeText: TypeAlias = Text | Missing
 
+_RECORD_DEPTH: Final = 2
+"""How deep the values of a record's objects are in it."""
 _ATTEMPTS: Final = 100
 """How often to retry encoding a value that another thread is changing."""
 _SCALARS: Final = frozenset({str, int, bool, type(None), float})
@@ -184,16 +192,42 @@ def split_any_depth(text: bytes) -> dict[str, Raw] | None:
     """Split an object in any layout, whatever the depth of its values; otherwise like :func:`split`."""
     try:
         entries: dict[str, Raw] = _split(text)
-        if not text.isascii():
-            text.decode()
-        alike = text.translate(_DIGITS_ALIKE, b"+-")
-        if _LONG_EXPONENT in alike or _LONG_NUMBER in alike:
-            decode(text)
+        _check_skipped(text)
     except TooManyDigitsError:
         raise
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     return entries
+
+
+def reader_of(kind: type[F]) -> Callable[[bytes], F | None]:
+    """Return a function that reads an object on one line into a record.
+
+    It returns None unless the object is valid, and has what the record needs. What the record has as ``Raw`` is checked
+    as by :func:`split`.
+    """
+    read_record: Callable[[bytes], F] = msgspec.json.Decoder(kind).decode
+
+    def read(text: bytes) -> F | None:
+        try:
+            record = read_record(text)
+            _check_skipped(text)
+        except TooManyDigitsError:
+            raise
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+        return None if len(text) > 2 * MAX_DEPTH and deeper_than(_RECORD_DEPTH + MAX_DEPTH, text) else record
+
+    return read
+
+
+def _check_skipped(text: bytes) -> None:
+    """Raise ValueError if values that msgspec has skipped in a valid text cannot be decoded."""
+    if not text.isascii():
+        text.decode()
+    alike = text.translate(_DIGITS_ALIKE, b"+-")
+    if _LONG_EXPONENT in alike or _LONG_NUMBER in alike:
+        decode(text)
 
 
 def _too_deep(text: bytes) -> bool:

@@ -66,15 +66,15 @@ class JournalFile:
 
     def lines(self, start: int) -> Iterator[tuple[int, bytes]]:
         """Yield every whole line from an offset on, without its end, and the offset after it."""
-        rest, offset, size = b"", start, self.size()
-        while offset + len(rest) < size:
-            data = read_at(self.fd, offset + len(rest), min(_CHUNK_BYTES + len(rest), size - offset - len(rest)))
-            if not data:  # it was cut off meanwhile
-                return
+        rest, offset = b"", start
+        while data := read_at(self.fd, offset + len(rest), _CHUNK_BYTES + len(rest)):
+            is_last = len(data) < _CHUNK_BYTES + len(rest)
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 offset += len(line) + 1
                 yield offset, line
+            if is_last:
+                return
             let_others_run()
 
     def append(self, line: bytes, end: int) -> None:

@@ -13,14 +13,11 @@ import zlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from ..._model.values import MISSING, MaybeText, Raw, Text, decode, encode, key_texts, split, split_any_depth
+from ..._model.values import MISSING, Frozen, MaybeText, Raw, Whole, encode, key_texts, reader_of
 
 VERSION: Final = 1
 GENERATION_DIGITS: Final = 16
 _FIELDS: Final = 4
-_LARGEST: Final = 2**63
-_DAMAGE: Final = (LookupError, OverflowError, RecursionError, TypeError, ValueError)
-"""What reading fields that no writer has written may raise: the content is anybody's, even with a right checksum."""
 
 
 class Fingerprint(NamedTuple):
@@ -60,15 +57,21 @@ class Header(NamedTuple):
     author: Author
 
 
-class Record(NamedTuple):
-    """A commit."""
+class Record(Frozen, frozen=True, rename={"deleted": "delete"}):
+    """A commit: the fields of its line."""
 
-    number: int
+    number: Whole
     """The header is 0, and each line has the number after the one before."""
-    author: Author
-    set: Mapping[str, Text | Raw]
+    time: float
+    pid: Whole
+    set: dict[str, Raw]
     """The new texts. A key that is also deleted comes last."""
-    deleted: Collection[str]
+    deleted: list[str] = []  # noqa: RUF012 - each record has its own
+
+    @property
+    def author(self) -> Author:
+        """Who wrote it."""
+        return Author(self.time, self.pid)
 
 
 class Fold(NamedTuple):
@@ -124,42 +127,63 @@ def author_now(pid: int) -> Author:
 def parse_header(line: bytes) -> Header | None:
     """Return the header in a line, or None if it is none."""
     frame = _unframed(line)
-    if frame is None:
+    opening = frame and _read_opening(frame[1])
+    if not frame or not opening:
         return None
-    generation, fields = frame
-    try:
-        version = _whole(fields["persistent_context_journal"])
-        if version > VERSION:  # whose other fields are unknown
-            return Header(version, generation, NO_FILE, Author(0.0, 0))
-        return Header(version, generation, _fingerprint(fields["follows"]), _author(fields))
-    except _DAMAGE:
-        return None
+    generation, version = frame[0].decode(), opening.persistent_context_journal
+    if version > VERSION:  # whose other fields are unknown
+        return Header(version, generation, NO_FILE, Author(0.0, 0))
+    fields = _read_header(frame[1])
+    return Header(version, generation, fields.follows, Author(fields.time, fields.pid)) if fields else None
 
 
 def generation_of(line: bytes) -> str | None:
     """Return the generation that a line belongs to, or None if it is damaged."""
     frame = _unframed(line)
-    return None if frame is None else frame[0]
+    return None if frame is None else frame[0].decode()
 
 
 def parse_line(line: bytes, generation: str) -> Record | Fold | None:
     """Return what is in a line, or None if it is damaged, or belongs to another generation."""
     frame = _unframed(line)
-    if frame is None or frame[0] != generation:
+    if frame is None or frame[0] != generation.encode():
         return None
-    fields = frame[1]
-    try:
-        number, author = _whole(fields["number"]), _author(fields)
-        for what in ("fold", "end"):
-            if what in fields:
-                return Fold(number, author, _fingerprint(fields[what]), ends=what == "end")
-        texts = split(bytes(fields["set"]))
-        deleted = decode(fields["delete"]) if "delete" in fields else []
-    except _DAMAGE:
+    payload = frame[1]
+    return _read_record(payload) or _parse_fold(payload)
+
+
+class _Opening(Frozen, frozen=True):
+    """The first field of a header."""
+
+    persistent_context_journal: Whole
+
+
+class _HeaderFields(Frozen, frozen=True):
+    time: float
+    pid: Whole
+    follows: Fingerprint
+
+
+class _FoldFields(Frozen, frozen=True):
+    number: Whole
+    time: float
+    pid: Whole
+    fold: Fingerprint | None = None
+    end: Fingerprint | None = None
+
+
+_read_opening: Final = reader_of(_Opening)
+_read_header: Final = reader_of(_HeaderFields)
+_read_record: Final = reader_of(Record)
+_read_fold: Final = reader_of(_FoldFields)
+
+
+def _parse_fold(payload: bytes) -> Fold | None:
+    fields = _read_fold(payload)
+    becomes = fields and (fields.fold or fields.end)
+    if not fields or not becomes:
         return None
-    if texts is None or not isinstance(deleted, list) or not all(isinstance(key, str) for key in deleted):
-        return None
-    return Record(number, author, texts, deleted)
+    return Fold(fields.number, Author(fields.time, fields.pid), becomes, ends=not fields.fold)
 
 
 def _framed(generation: str, payload: bytes) -> bytes:
@@ -167,36 +191,18 @@ def _framed(generation: str, payload: bytes) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def _unframed(line: bytes) -> tuple[str, dict[str, Raw]] | None:
-    """Return the generation and the fields of a line, or None if it is damaged."""
+def _unframed(line: bytes) -> tuple[bytes, bytes] | None:
+    """Return the generation and the payload of a line, or None if it is damaged."""
     parts = line.split(b" ", _FIELDS - 1)
     if len(parts) != _FIELDS:
         return None
     checksum, length, generation, payload = parts
     if checksum != b"%08x" % zlib.crc32(memoryview(line)[len(checksum) + 1 :]) or length != b"%d" % len(payload):
         return None
-    fields = split_any_depth(payload)
-    if fields is None or len(generation) != GENERATION_DIGITS or not generation.isalnum():
+    if len(generation) != GENERATION_DIGITS or not generation.isalnum():
         return None
-    return generation.decode(), fields
+    return generation, payload
 
 
 def _signed(author: Author) -> bytes:
     return b'"time": %.6f, "pid": %d' % author
-
-
-def _author(fields: Mapping[str, Raw]) -> Author:
-    return Author(float(decode(fields["time"])), _whole(fields["pid"]))
-
-
-def _fingerprint(raw: Raw) -> Fingerprint:
-    size, crc32 = decode(raw)
-    return Fingerprint(int(size), int(crc32))
-
-
-def _whole(raw: Raw) -> int:
-    number = decode(raw)
-    if type(number) is not int or not 0 <= number < _LARGEST:
-        msg = "not a whole number"
-        raise ValueError(msg)
-    return number

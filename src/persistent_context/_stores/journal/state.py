@@ -105,7 +105,10 @@ class State(NamedTuple):
 
     def extended(self) -> State:
         """Return the state with all that was appended since."""
-        if self.file.size() < self.end:  # somebody has cut it, with lines that were acknowledged
+        size = self.file.size()
+        if size == self.end:
+            return self
+        if size < self.end:  # somebody has cut it, with lines that were acknowledged
             return self._replace(header=None, is_damaged=True)
         changing, folds = Changing(self.snapshot.overlay), list(self.folds)
         header, end, last, exists = self.header, self.end, self.last, self.snapshot.exists
@@ -150,8 +153,5 @@ def _over(state: State, overlay: Overlay, *, exists: bool) -> State:
 
 
 def _changes(record: Record) -> dict[str, MaybeText]:
-    changes: dict[str, MaybeText] = dict.fromkeys(record.deleted, MISSING)
-    for key, text in record.set.items():
-        changes.pop(key, None)  # it comes last
-        changes[key] = bytes(text)
-    return changes
+    gone: dict[str, MaybeText] = {key: MISSING for key in record.deleted if key not in record.set}
+    return gone | {key: bytes(text) for key, text in record.set.items()}

@@ -25,6 +25,7 @@ GENERATION = "0123456789abcdef"
 AUTHOR = Author(1.5, 7)
 HEADER = {"persistent_context_journal": VERSION, "number": 0, "time": 1.5, "pid": 7, "follows": [3, 4]}
 RECORD = {"number": 1, "time": 1.5, "pid": 7, "set": {"a": 1}, "delete": ["b"]}
+FOLD = {"number": 1, "time": 1.5, "pid": 7, "fold": [3, 4]}
 DEEP = "[" * 100_000 + "]" * 100_000
 LONG = "9" * 5000
 
@@ -54,16 +55,21 @@ BAD_FIELDS = {
     "a time without end": {"time": "1e999"},
     "a time too large for a float": {"time": "9" * 400},
     "a process that is none": {"pid": '"x"'},
-    "a fold of nothing": {"fold": "null"},
-    "a fold of one number": {"fold": "[1]"},
-    "a fold of texts": {"fold": '["a", "b"]'},
-    "a fold without end": {"fold": "[1e999, 1]"},
-    "a deep fold": {"fold": DEEP},
     "nothing to set": {"set": None},
     "a list to set": {"set": "[]"},
     "deletes a number": {"delete": "[1]"},
     "deletes no list": {"delete": '"b"'},
     "deletes something deep": {"delete": DEEP},
+}
+
+BAD_FOLDS = {
+    "no fold": {"fold": None},
+    "a fold of nothing": {"fold": "null"},
+    "a fold of one number": {"fold": "[1]"},
+    "a fold of texts": {"fold": '["a", "b"]'},
+    "a fold without end": {"fold": "[1e999, 1]"},
+    "a deep fold": {"fold": DEEP},
+    "no number": {"number": None},
 }
 
 
@@ -128,6 +134,12 @@ class TestWhatIsDamaged:
         """Even with a right checksum: the content is anybody's, and no reader fails by it."""
         assert parse_line(framed(changed(RECORD, **BAD_FIELDS[name])), GENERATION) is None
 
+    @pytest.mark.parametrize("name", BAD_FOLDS)
+    def test_so_are_those_of_a_fold(self, name):
+        """And those of both kinds."""
+        assert parse_line(framed(changed(FOLD)), GENERATION) is not None
+        assert parse_line(framed(changed(FOLD, **BAD_FOLDS[name])), GENERATION) is None
+
     @pytest.mark.parametrize(
         "fields",
         [
@@ -151,20 +163,23 @@ class TestWhatIsDamaged:
             b"\0" * 4096,
             b"no line",
             b"a b c d",
-            framed("[]"),
             framed("{}", length=3),
             framed("{}", generation="short"),
             framed("{}", generation="0123456789abcde-"),
             framed("{}", generation="0123456789abcd\u00e9"),
-            framed("not JSON"),
             b"00000000" + framed("{}")[8:],
             framed("{}")[:-1],
             b"\xff" + framed("{}")[1:],
         ],
     )
     def test_what_is_no_line_is_damage(self, line):
-        """Checksum, length, generation and object: all of them have to fit."""
+        """Checksum, length and generation: all of them have to fit."""
         assert (None, None, None) == (parse_header(line), parse_line(line, GENERATION), generation_of(line))
+
+    @pytest.mark.parametrize("payload", ["[]", "not JSON", "{}", '{"a": \u00e9}'])
+    def test_nor_is_one_without_an_object_of_fields(self, payload):
+        """Whatever its checksum says."""
+        assert (None, None) == (parse_header(framed(payload)), parse_line(framed(payload), GENERATION))
 
     def test_every_changed_byte_is_noticed(self):
         """No bit of a line may flip."""
