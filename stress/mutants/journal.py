@@ -33,7 +33,7 @@ JOURNAL: Final = (
         "journal-generation-not-compared",
         "A line of an older journal is applied to a newer one.",
         Promise.LOST,
-        (Edit("record", "    if frame is None or frame[0] != generation:\n", "    if frame is None:\n"),),
+        (Edit("record", "    if frame is None or frame[0] != generation.encode():\n", "    if frame is None:\n"),),
         (suite("journal_record::TestWhatIsDamaged::test_a_line_of_another_generation_is_none_of_this_one"),),
     ),
     Mutant(

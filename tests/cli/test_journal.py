@@ -259,7 +259,7 @@ class TestJournal:
         environment = {**os.environ, "PYTHONINTMAXSTRDIGITS": "700"}
         run("journal", path, code=1, errors="error: [^\n]*4,000 digits[^\n]*\n", env=environment)
 
-    @pytest.mark.parametrize("moment", ["1e300", "-1e300", '"nan"'])
+    @pytest.mark.parametrize("moment", ["1e300", "-1e300"])
     def test_a_time_that_is_none(self, path, moment):
         """Whoever may write the file may write anything; it is said to be unknown."""
         line = record(1, n="2")[9:-1].replace(b"1700000000.250000", moment.encode())

@@ -11,6 +11,7 @@ import pytest
 
 from persistent_context import ContextUsageError, PersistentContext, SyncPersistentContext
 from persistent_context._api import guarded as _guarded
+from persistent_context._engine.registry import queue_of
 
 THREADS = 6
 
@@ -202,6 +203,29 @@ class TestTheOriginalSpecification:
         await getattr(ctx, name)()
 
         assert {True} == {thread.startswith("the-default-executor") for thread in threads}
+
+    @pytest.mark.parametrize(("name", "tries"), [("save", True), ("incr", False)])
+    async def test_a_contended_call_waits_in_the_pool_at_once(self, path, name, tries):
+        """After a wait for another process, only a save, as specified, tries in the default executor first."""
+        tried = []
+
+        class Watched(PersistentContext):
+            def _sync_save_internal(self):
+                tried.append(name)
+                return super()._sync_save_internal()
+
+        ctx = Watched(path)
+        await ctx.incr("n")
+        while not queue_of(str(path))._is_contended:
+            with filelock.FileLock(f"{path}.lock"):
+                waiting = asyncio.create_task(ctx.incr("n"))
+                await asyncio.sleep(0.05)
+            await waiting
+        tried.clear()
+        ctx.set("a", 1)
+        await (ctx.save() if name == "save" else ctx.incr("a"))
+
+        assert (tries, 1 if name == "save" else 2) == (bool(tried), stored(path)["a"])
 
     async def test_the_snapshot_of_a_save_is_the_calls(self, path):
         """A save that waits for `_lock` writes what memory held when it was called."""
