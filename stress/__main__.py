@@ -22,7 +22,7 @@ INTERRUPTED = 130
 def main() -> int:
     """Run, report, and return the exit code."""
     options = parse()
-    console = Console()
+    console = Console(emoji=False)
     try:
         if options.resume is not None:
             return Soak.resume(options.resume).go_on(console, options)

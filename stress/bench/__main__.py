@@ -59,7 +59,7 @@ def measure(table: Table, settings: Settings, rounds: int, console: Console) -> 
 def main(arguments: list[str]) -> int:
     """Run the works and publish what they measured; a wrong counter is an exception, a missed figure is not."""
     options = parse_arguments(arguments)
-    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    console = Console(emoji=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
     tables = {name: Table(WORKS[name]) for name in options.only or WORKS}
     load = os.getloadavg()[0]
     options.out.mkdir(parents=True, exist_ok=True)

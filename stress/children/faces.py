@@ -45,6 +45,9 @@ class Context(Protocol):
     async def mutate(self, key: str, fn: Callable[[Any], Any], /, default: Any = None) -> Any:
         """Replace a value in the file by what a function makes of it."""
 
+    async def checkpoint(self) -> None:
+        """Fold the journal into the file."""
+
     def transaction(self) -> AbstractAsyncContextManager[MutableMapping[str, Any]]:
         """Begin a transaction."""
 
@@ -100,6 +103,10 @@ class ThreadedContext:
     async def mutate(self, key: str, fn: Callable[[Any], Any], /, default: Any = None) -> Any:
         """Block for it."""
         return self._context.mutate(key, fn, default)
+
+    async def checkpoint(self) -> None:
+        """Block for it."""
+        self._context.checkpoint()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[MutableMapping[str, Any]]:

@@ -40,7 +40,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Run, report, and return the exit code."""
     options = parse(arguments)
-    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    console = Console(emoji=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
     choice = Choice(only=options.only, point=options.point, sample=options.quick)
     if options.list:
         for scenario in choice.scenarios():

@@ -9,8 +9,12 @@ from typing import Any
 
 OPERATIONS = ("save", "incr", "transaction", "commit", "create")
 """`commit` is the end of a transaction alone; `create` the save that makes the file, its lock and directories."""
-UNCHANGING = ("resave", "rewrite")
+UNCHANGING = ("resave", "rewrite", "checkpoint")
 """`resave` saves when nothing is unsaved; `rewrite` is a transaction that sets what the file has."""
+JOURNALED = {"append": True, "append-save": True, "checkpoint": True, "begin": True, "end": False}
+"""Operations on a file that has a journal, or that begin or end it, and what the context wants of it."""
+WITHOUT_JOURNAL = {"append": "incr", "append-save": "save", "begin": "incr", "end": "incr"}
+"""What they change: the same as these."""
 NEIGHBOUR = "neighbour"
 """The key that another process counts meanwhile."""
 KEPT = "kept " * 1_000
@@ -37,6 +41,7 @@ def caller_key(caller: int) -> str:
 
 def after(document: Document | None, operation: str, number: int, size: int = SIZE) -> Document:
     """Return what an operation makes of a document, or of no file."""
+    operation = WITHOUT_JOURNAL.get(operation, operation)
     if operation == "neighbour":
         return with_neighbour(document)
     changed = dict(document or {})
@@ -83,5 +88,6 @@ def tell(document: Document | str | None) -> str:
 
 
 def leftovers(path: Path) -> list[str]:
-    """Return what stands in the directory beside the file and its lock."""
-    return sorted({*os.listdir(path.parent)} - {path.name, f"{path.name}.lock"}) if path.parent.exists() else []
+    """Return what stands in the directory beside the file, its lock, and its journal."""
+    wanted = {path.name, f"{path.name}.lock", f"{path.name}.journal"}
+    return sorted({*os.listdir(path.parent)} - wanted) if path.parent.exists() else []

@@ -38,6 +38,7 @@ LASTING: dict[str, str] = {
 TOLD = ("write", "pwrite64", "writev", "ftruncate", "fsync", "fdatasync", "rename", "renameat", "renameat2")
 """Calls without which no change is safe: if one fails, save on the lock file, no operation may say that it is done."""
 SYNC = ("fsync", "fdatasync")
+RENAMES = ("rename", "renameat", "renameat2")
 
 
 class Errors:
@@ -77,7 +78,7 @@ class Errors:
                 trial.problems.append(f"the process died: exit status {trial.victim.end()}")
                 return Result(self.name, fault, number, bool(hits), "died", tuple(trial.problems))
             outcome = answer["outcome"]
-            trial.problems += swallowed(hits, outcome) + retried(calls)
+            trial.problems += swallowed(before_it_is_durable(calls), outcome) + retried(calls)
             if not hits and outcome != "done":
                 trial.problems.append(f"it failed without a fault: {answer['error']}")
             trial.judge_file(answer)
@@ -100,6 +101,20 @@ def swallowed(hits: Sequence[Call], outcome: str) -> list[str]:
     if outcome == "done" and needed:
         return [f"the call said done, although this failed: {needed[0].text}"]
     return []
+
+
+def before_it_is_durable(calls: Sequence[Call]) -> list[Call]:
+    """Return the faults before the file is replaced for good: a new journal that cannot be begun then can wait."""
+    is_replaced = False
+    hits: list[Call] = []
+    for call in calls:
+        if call.injected:
+            hits.append(call)
+        elif call.name in RENAMES and '.json"' in call.text:
+            is_replaced = True
+        elif call.name in SYNC and is_replaced:
+            break
+    return hits
 
 
 def opens_to_sync(call: Call) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stress.faults import image
-from stress.faults.document import SIZE
+from stress.faults.document import JOURNALED, SIZE
 from stress.faults.lab import Lab
 from stress.faults.model import Result, Series
 from stress.faults.trial import Trial
@@ -19,6 +19,8 @@ SIZES = {0: SIZE, 1: SIZE, 511: SIZE, 4_096: SIZE, 10_000: SIZE, 100_000: 2_500_
 """Bytes that a file may have, and characters of the value to write: some cut the lock's stamp short, some a document of
 one write, some one of several.
 """
+SMALLEST_JOURNAL = 5_000
+"""Bytes that cut a record short."""
 LARGE = 400_000
 """Characters of a value that has no room in the tmpfs, and would be one write."""
 
@@ -40,12 +42,13 @@ class FileSize:
     def series(self, lab: Lab) -> Sequence[Series]:
         """Return one series for each limit."""
         del lab
-        return [Series(f"bytes={size}", 1, once=True) for size in SIZES]
+        sizes = {SMALLEST_JOURNAL, *SIZES} - {10_000} if self._operation in JOURNALED else SIZES
+        return [Series(f"bytes={size}", 1, once=True) for size in sorted(sizes)]
 
     def attempt(self, lab: Lab, fault: str, number: int) -> Result:
         """Write under the limit; once it is lifted, all works again."""
         limit = int(fault.partition("=")[2])
-        with Trial(lab, self._operation, self._face, size=SIZES[limit]) as trial:
+        with Trial(lab, self._operation, self._face, size=SIZES.get(limit, SIZE)) as trial:
             seen = be_refused(trial, limit=limit)
             trial.go_on()
             trial.follow_up()
@@ -69,7 +72,8 @@ class FullDisk:
     def series(self, lab: Lab) -> Sequence[Series]:
         """Return one series for room, one for files."""
         del lab
-        return [Series(f"tmpfs-{what}", 1, once=True) for what in ("bytes", "files")]
+        needed = ("bytes",) if self._operation in JOURNALED else ("bytes", "files")  # an append makes no file
+        return [Series(f"tmpfs-{what}", 1, once=True) for what in needed]
 
     def attempt(self, lab: Lab, fault: str, number: int) -> Result:
         """Write on the full disk; once there is room, all works again."""

@@ -141,12 +141,12 @@ class Nursery:
         self._process.kill()
         self._process.wait()
 
-    def fork(self, path: Path, face: str, *, durable: bool = True) -> Victim:
-        """Return a victim that has loaded the file, and whose writes are durable or not."""
+    def fork(self, path: Path, face: str, *, durable: bool = True, journal: bool | None = None) -> Victim:
+        """Return a victim that has loaded the file, whose writes are durable or not, and what it wants of a journal."""
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE)
         with theirs:
-            self._ask(path=str(path), face=face, durable=durable)
+            self._ask(path=str(path), face=face, durable=durable, journal=journal)
             socket.send_fds(self._wire.channel, [b"."], [theirs.fileno()])
             pid = int(self._hear()["pid"])
         return Victim(self, Wire(ours), pid)

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from stress.faults import document, media, strace
-from stress.faults.document import Document, read, tell
+from stress.faults.document import JOURNALED, Document, tell
 from stress.faults.lab import Lab
 from stress.faults.locks import holds, waits
 from stress.faults.media import Medium
 from stress.faults.model import Result, Series
 from stress.faults.nursery import PATIENCE, Victim, VictimFailedError
 from stress.faults.power import ACKNOWLEDGED
+from stress.faults.state import journal_of
 from stress.faults.steps import Tracer
 from stress.faults.strace import Call, Trace
 from stress.faults.trial import FAULTED, Answer, Trial
@@ -40,6 +41,8 @@ SECOND = 4
 """The number of the second writer's operation."""
 VOLATILE = "-volatile"
 """The end of the name of an operation of a context that is not durable: its acknowledgement promises nothing."""
+APPENDS = ("append", "append-save")
+"""Operations that rename nothing."""
 RENAMES = ("rename", "renameat", "renameat2")
 EFFECTS = (
     *("write", "pwrite64", "writev", "ftruncate", "fsync", "fdatasync", "flock", *RENAMES),
@@ -101,16 +104,17 @@ class Pair:
             answer = trial.strike(tracer)
             trial.judge_file(answer)
         calls = [call for call in tracer.trace.calls() if call.name in EFFECTS]
-        renames = [index for index, call in enumerate(calls) if call.name in RENAMES]
-        if trial.problems or answer is None or answer["outcome"] != "done" or not renames:
-            msg = f"{self._first} fails without any fault, or renames nothing: {answer}; {trial.problems}"
+        appends = self._first in APPENDS
+        changes = [index for index, call in enumerate(calls) if _takes_effect(call, appends=appends)]
+        if trial.problems or answer is None or answer["outcome"] != "done" or not changes:
+            msg = f"{self._first} fails without any fault, or changes nothing: {answer}; {trial.problems}"
             raise VictimFailedError(msg)
         halts = list(_halts(calls, trial.path.parent))
         unlocks = [index for index, call in enumerate(calls) if call.name == "flock" and "LOCK_UN" in call.text]
-        from_the_rename = halts[renames[-1] - 1 :]
+        from_the_change = halts[changes[0] - 1 :]
         self._halts = {
-            KILLED: from_the_rename,
-            CONTINUED: from_the_rename,
+            KILLED: from_the_change,
+            CONTINUED: from_the_change,
             OVERTAKEN: halts[unlocks[-1] :] if unlocks else [],
         }
         series = [Series(fault, len(self._halts[fault])) for fault in (KILLED, CONTINUED, OVERTAKEN)]
@@ -151,7 +155,7 @@ class Pair:
     def _judge(self, meeting: Meeting) -> None:
         """The file must hold what was acknowledged, and what was built on."""
         trial = meeting.trial
-        found = read(trial.path)
+        found = trial.read()
         trial.found = found if isinstance(found, dict) else None
         first, second = meeting.first_answer, meeting.second_answer
         for who, answer in (("first", first), ("second", second)):
@@ -254,6 +258,10 @@ class Meeting:
         path = self.trial.path
         changes = self._operation not in document.UNCHANGING
         halt = Halt("/^rename") if changes else Halt("fsync", path=path.name)
+        if self._operation in APPENDS:
+            halt = Halt("pwrite64", path=journal_of(path).name)
+        elif self.trial.operation in JOURNALED and not changes:
+            halt = Halt("/^f(data)?sync")
         self._note()
         with halt.of(self._lab, self._second, path.parent) as is_stopped:
             self._second.say(self._operation, SECOND)
@@ -267,7 +275,7 @@ class Meeting:
         self._second.say(self._operation, SECOND)
 
     def _note(self) -> None:
-        self.found_by_second = read(self.trial.path)
+        self.found_by_second = self.trial.read()
 
     def _answer_of_second(self) -> dict[str, Any]:
         return _answer(self._second, "second")
@@ -282,6 +290,11 @@ def _answer(victim: Victim, who: str) -> dict[str, Any]:
         msg = f"the {who} writer died: exit status {victim.end()}"
         raise VictimFailedError(msg)
     return answer
+
+
+def _takes_effect(call: Call, *, appends: bool) -> bool:
+    """Whether others see a change from this call on."""
+    return ".journal" in call.text if appends and call.name == "pwrite64" else not appends and call.name in RENAMES
 
 
 def _halts(calls: Sequence[Call], directory: Path) -> Iterator[Halt]:

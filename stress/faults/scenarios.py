@@ -18,15 +18,24 @@ from stress.faults.power import PowerLoss
 from stress.faults.several import FailingDisk, SlowDisk
 
 FACES = ("async", "sync")
-LIMITED = ("save", "transaction")
+LIMITED = ("save", "transaction", "append-save")
 POWERED = (("save", "async"), ("incr", "sync"), ("transaction", "async"), ("create", "sync"))
 """Below the faces, both make the same calls: the disk does not see which one it was."""
+WITH_JOURNAL = (
+    ("append", "sync"),
+    ("append-save", "async"),
+    ("checkpoint", "async"),
+    ("begin", "sync"),
+    ("end", "async"),
+)
 SLOW = (("lossy", "async"), ("lossy", "sync"), ("xfs", "async"), ("ext4", "sync"))
 PAIRS = {
     "lossy": (
         *(("incr", "incr"), ("save", "resave"), ("commit", "transaction"), ("incr", "rewrite")),
         *(("incr-volatile", "resave"), ("save-volatile", "rewrite"), ("incr", "incr-volatile")),
         *(("create", "neighbour"), ("create", "resave")),
+        *(("append", "append"), ("append", "resave"), ("append", "checkpoint"), ("checkpoint", "append")),
+        *(("append-volatile", "append"), ("begin", "append"), ("end", "append")),
     ),
     "xfs": (("save", "incr"), ("incr-volatile", "resave"), ("incr", "incr-volatile")),
     "ext4": (("commit", "rewrite"), ("incr", "incr")),
@@ -61,11 +70,13 @@ def scenarios() -> list[Scenario]:
         *(FileSize(operation, face) for operation in LIMITED for face in FACES),
         *(FullDisk(operation, face) for operation in LIMITED for face in FACES),
         *(Kill(operation, face) for operation in OPERATIONS for face in FACES),
-        *(Forgetful(operation, face) for operation, face in POWERED),
-        *(PowerLoss(kind, operation, face) for kind in KINDS for operation, face in POWERED),
+        *(Kill(operation, face) for operation, face in WITH_JOURNAL),
+        *(Forgetful(operation, face) for operation, face in (*POWERED, *WITH_JOURNAL)),
+        *(PowerLoss(kind, operation, face) for kind in KINDS for operation, face in (*POWERED, *WITH_JOURNAL)),
         *(SlowDisk(kind, face) for kind, face in SLOW),
         *(Pair(kind, first, second) for kind, pairs in PAIRS.items() for first, second in pairs),
         *(Errors(operation, face) for operation in OPERATIONS for face in FACES),
         Errors("resave", "sync"),
+        *(Errors(operation, face) for operation, face in WITH_JOURNAL),
         *(FailingDisk(face) for face in FACES),
     ]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from stress.faults import document
-from stress.faults.document import Document, leftovers, read, tell
+from stress.faults.document import JOURNALED, Document, leftovers, read, tell
 from stress.faults.lab import Lab
 from stress.faults.nursery import Victim, VictimFailedError
+from stress.faults.state import journal_of, read_state
 
 Answer = dict[str, Any] | None
 FAULTED = 2
@@ -50,12 +51,16 @@ class Trial:
 
     def __enter__(self) -> Self:
         """Bring the file to where the fault finds it."""
+        wanted = JOURNALED.get(self.operation)
         if self.operation != "create":
             document.write(self.path, document.opening())
-        self.victim = self.lab.nursery.fork(self.path, self.face, durable=self.durable)
-        self.neighbour = self.lab.nursery.fork(self.path, self.face)
-        if self.operation != "create":
+        self.victim = self.lab.nursery.fork(self.path, self.face, durable=self.durable, journal=wanted)
+        has_journal = self.operation in JOURNALED and self.operation != "begin"
+        self.neighbour = self.lab.nursery.fork(self.path, self.face, journal=True if has_journal else None)
+        self.found = self.read()
+        if self.operation not in {"create", "begin", "end"}:
             self._do(self.victim, self.operation, 1, after=document.after(document.opening(), self.operation, 1))
+        if self.operation != "create":
             self._do(self.neighbour, "neighbour", after=document.with_neighbour(self.found))
         self.old = self.found
         return self
@@ -73,6 +78,10 @@ class Trial:
     def state(self) -> str:
         """Which file was found."""
         return "new file" if self.found == self.new else "old file" if self.found == self.old else "another file"
+
+    def read(self) -> Document | str | None:
+        """Return what is stored, or what is wrong with it."""
+        return read_state(self.path) if self.operation in JOURNALED else read(self.path)
 
     def end(self) -> int:
         """End both processes; return the victim's exit status."""
@@ -110,7 +119,7 @@ class Trial:
     def judge_file(self, answer: Answer, *, power_lost: bool = False) -> None:
         """The file must be whole, and the old or the new one: whichever the call said, if it said something."""
         outcome = answer and answer["outcome"]
-        found = read(self.path)
+        found = self.read()
         allowed: dict[str | None, list[Document | None]] = {
             None: [self.old, self.new],
             "done": [self.new],
@@ -123,10 +132,14 @@ class Trial:
             said = f"the call said {outcome}" if outcome else "a kill"
             self.problems.append(f"{said}, and the file holds {tell(found)}; before: {tell(self.old)}")
         self.found = found if isinstance(found, dict) else None
+        if outcome == "done" and self.operation in {"checkpoint", "begin", "end"} and read(self.path) != found:
+            self.problems.append("the call said done, and the JSON file is not up to date")
 
     def judge_memory(self, answer: dict[str, Any]) -> None:
         """After an error before the replace the change is still unsaved; after the replace memory is as the file."""
-        saving = self.operation in {"save", "create"}
+        if self.operation == "checkpoint":  # memory has nothing to do with it
+            return
+        saving = self.operation in {"save", "append-save", "create"}
         refused = answer["outcome"] == "refused"
         unsaved = ["new"] if refused and saving else []
         if answer["unsaved"] != unsaved:
@@ -143,8 +156,12 @@ class Trial:
             self.problems.append(f"left behind {when}: {', '.join(left)}")
 
     def go_on(self) -> None:
-        """The same context must work again."""
+        """The same context must work again, and catch up with what it could not do to the journal."""
+        if self.problems:  # there may be nothing to go on from
+            return
         self._do(self.victim, self.operation, 3, after=document.after(self.found, self.operation, 3))
+        if self.operation in JOURNALED and journal_of(self.path).exists() == (self.operation == "end"):
+            self.problems.append("the same context went on, and the journal was not begun, or not ended")
 
     def follow_up(self, neighbour: Victim | None = None) -> None:
         """Another process must get the lock at once, lose nothing, and tidy up."""
@@ -159,7 +176,7 @@ class Trial:
         except VictimFailedError as error:
             self.problems.append(f"{who}: {error}")
             return
-        found = read(self.path)
+        found = self.read()
         if answer["outcome"] != "done":
             self.problems.append(f"{who} could not go on: {answer['outcome']}, {answer['error']}")
         elif found != after:

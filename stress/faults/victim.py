@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import resource
 import socket
@@ -20,12 +21,14 @@ from collections.abc import Awaitable, Iterator
 from typing import Any, TypedDict
 
 from persistent_context import DurabilityUnknownError, PersistentContext, SyncPersistentContext
+from persistent_context._stores.journal import idle
 from stress.children.faces import Context, ThreadedContext
-from stress.faults.document import NEIGHBOUR, SIZE, caller_key, value_of
+from stress.faults.document import NEIGHBOUR, SIZE, WITHOUT_JOURNAL, caller_key, value_of
 from stress.faults.wire import Wire
 
 LOCK_TIMEOUT = 5.0
 """Seconds. Nobody holds the lock for long: a wait that reaches this limit waits for the dead."""
+NEVER_SECONDS = 3600.0
 CALLER_SECONDS = 0.005
 """How long after one caller of several the next one begins: a fraction of what a sync takes on the slow disk."""
 
@@ -35,16 +38,17 @@ class Options(TypedDict):
 
     lock_timeout: float
     durable: bool
+    journal: bool | None
 
 
 class Victim:
     """One forked child, and the context that it changes."""
 
-    def __init__(self, wire: Wire, face: str, *, durable: bool) -> None:
+    def __init__(self, wire: Wire, face: str, *, durable: bool, journal: bool | None) -> None:
         """Prepare; nothing is opened yet."""
         self._wire = wire
         self._face = face
-        self._options: Options = {"lock_timeout": LOCK_TIMEOUT, "durable": durable}
+        self._options: Options = {"lock_timeout": LOCK_TIMEOUT, "durable": durable, "journal": journal}
         self._plain: PersistentContext | SyncPersistentContext
         self._context: Context
 
@@ -52,7 +56,7 @@ class Victim:
         """Warm up, load the file, and obey."""
         with tempfile.TemporaryDirectory() as warm:  # late imports, threads and caches come before the faults
             await self._open(os.path.join(warm, "warm.json"))
-            for operation in ("create", "incr", "save", "transaction"):
+            for operation in ("create", "incr", "save", "transaction", "checkpoint"):
                 await self._change(operation, 0, SIZE)
         await self._open(path)
         self._wire.say(ready=True)
@@ -69,7 +73,9 @@ class Victim:
             self._context = ThreadedContext(self._plain)
 
     async def _change(self, operation: str, number: int, size: int) -> None:
-        match operation:
+        match WITHOUT_JOURNAL.get(operation, operation):
+            case "checkpoint":
+                await self._context.checkpoint()
             case "incr":
                 await self._context.incr("n")
             case "neighbour":
@@ -153,9 +159,11 @@ def _limited(bytes_in_file: int | None) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def _begin(wire: Wire, path: str, face: str, *, durable: bool) -> None:
+def _begin(wire: Wire, path: str, face: str, *, durable: bool, journal: bool | None) -> None:
     """Be a victim. The sync face has no loop: nothing that it awaits ever suspends."""
-    life = Victim(wire, face, durable=durable).live(path)
+    logging.getLogger("persistent_context").addHandler(logging.NullHandler())  # warnings are expected
+    idle.QUIET_SECONDS = NEVER_SECONDS  # no checkpoint but those that are told
+    life = Victim(wire, face, durable=durable, journal=journal).live(path)
     if face == "async":
         asyncio.run(life)
     else:
@@ -179,7 +187,7 @@ def main() -> None:
             status = 70
             try:
                 own = Wire(socket.socket(fileno=descriptors[0]))
-                _begin(own, order["path"], order["face"], durable=order["durable"])
+                _begin(own, order["path"], order["face"], durable=order["durable"], journal=order["journal"])
                 status = 0
             except BaseException:  # noqa: BLE001 (told, and the process ends)
                 traceback.print_exc()

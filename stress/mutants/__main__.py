@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Run the gate, report, and return the exit code."""
     options = parse()
-    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    console = Console(emoji=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
     of_areas = [mutant.name for area in options.area or () for mutant in AREAS[area]]
     mutants = [MUTANTS[name] for name in dict.fromkeys([*(options.only or ()), *of_areas] or MUTANTS)]
     if options.list:

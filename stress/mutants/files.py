@@ -170,7 +170,7 @@ FILES: Final = (
         (
             Edit(
                 "jsonfile/store",
-                "                for leftover in remove_leftovers(self.path):",
+                "                for leftover in itertools.chain.from_iterable(map(remove_leftovers, self._replaced)):",
                 "                for leftover in ():",
             ),
         ),

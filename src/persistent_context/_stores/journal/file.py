@@ -104,6 +104,23 @@ class JournalFile:
         access.give_to(self.fd, os.fstat(self.fd), mask=0o666)
 
 
+def journal_exists(path: str) -> bool:
+    """Whether there is anything at the path of a journal.
+
+    Raises:
+        OSError: this cannot be found out.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
+    return True
+
+
 def open_journal(path: str, data_path: str) -> JournalFile | None:
     """Open the journal at a path, or return None if there is none.
 

@@ -12,13 +12,12 @@ from ..._printable import printable
 from ..jsonfile.access import Access
 from ..jsonfile.atomic import replace
 from ..jsonfile.document import Document
-from ..jsonfile.names import remove_leftovers
 from ..jsonfile.store import JsonFileSession
 from ..jsonfile.syncing import sync_directory
 from ..jsonfile.tally import Tally
 from ..protocol import SessionLostError, Traffic
-from .base import Base, Identity, look
-from .file import open_journal
+from .base import Base, Identity, look, written
+from .file import journal_exists, open_journal
 from .record import Author, Fingerprint, fold_line, header_line
 from .state import State
 
@@ -48,10 +47,16 @@ class Journal:
         self.appends = self.bytes_written = self.folds = 0  # counted by the holder of the lock
 
     def is_needed(self) -> bool:
-        """Whether there is a journal, or is to be one, or there was one when it was last looked at."""
+        """Whether there is a journal, or is to be one, or there was one when it was last looked at.
+
+        Raises:
+            OSError: this cannot be found out.
+        """
+        if self.known is not None and not self.known.file.writable:  # it may be by now
+            self.known = None
         if self.known is not None and self.wanted is None:
             return True
-        is_there = os.path.lexists(self.path)
+        is_there = journal_exists(self.path)
         if self.wanted == is_there and (is_there or self.known is None):  # else what is known is still to be written
             self.wanted = None
         return is_there or bool(self.wanted) or self.known is not None
@@ -144,7 +149,7 @@ class Journal:
             self.distrusted = state.generation
             raise
 
-    def renew(self, base: Base, author: Author, check: Callable[[], None]) -> None:
+    def renew(self, document: Document, becomes: Fingerprint, author: Author, check: Callable[[], None]) -> None:
         """Begin a new journal on a JSON file that survives a power loss by now, or end the journal. Never fails.
 
         If it cannot be done, the next session does it: the old journal says that the JSON file has everything.
@@ -156,7 +161,7 @@ class Journal:
             if self.wanted is False:
                 self._end()
             else:
-                self._begin(base, author, check)
+                self._begin(written(self.data_path, document, becomes), author, check)
             self.wanted = None
         except (OSError, SessionLostError) as error:
             _logger.warning(
@@ -166,7 +171,6 @@ class Journal:
             )
 
     def _begin(self, base: Base, author: Author, check: Callable[[], None]) -> None:
-        remove_leftovers(self.path)
         generation = os.urandom(8).hex()
         header = header_line(generation, base.fingerprint, author)
         self.bytes_written += replace(self.path, [header], Access.of(self.data_path), durable=True, check=check)

@@ -15,7 +15,7 @@ from ..jsonfile.names import move_aside
 from ..jsonfile.store import JsonFileSession
 from ..jsonfile.syncing import durability_unknown
 from ..protocol import SessionLostError
-from .base import look, written
+from .base import look
 from .journal import Journal
 from .record import Fingerprint, author_now, record_line
 from .state import Fault, State
@@ -137,7 +137,7 @@ class JournalSession:
             self._snapshot = document
             raise
         self._snapshot, self.bytes_written = document, plain.bytes_written
-        journal.renew(written(journal.data_path, document, becomes), author, plain.lock.check)
+        journal.renew(document, becomes, author, plain.lock.check)
         if journal.known is not None:
             self._state, self._snapshot = journal.known, journal.known.snapshot
 

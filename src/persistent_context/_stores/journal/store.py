@@ -29,7 +29,7 @@ class JournalStore:
     """
 
     def __init__(self, path: str) -> None:
-        self._plain: Final = JsonFileStore(path)
+        self._plain: Final = JsonFileStore(path, also=(f"{path}.journal",))
         self._journal: Final = Journal(path, self._plain.expect)
         self._idle: Final = Idle()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ..._model.snapshot import Changes
@@ -36,10 +37,12 @@ class JsonFileStore:
 
     Args:
         path: the real path of the file: absolute, without symlinks.
+        also: other files that are replaced under the same lock.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, also: Sequence[str] = ()) -> None:
         self.path: Final = path
+        self._replaced: Final = (path, *also)
         self._lock: Final = FileLock(f"{path}.lock", path)
         self._known = EMPTY
         self._looked_for_leftovers = False
@@ -88,7 +91,7 @@ class JsonFileStore:
         session = JsonFileSession(self, held, time.monotonic() - began if held.waited else 0.0)
         try:
             if held.holder_crashed or not self._looked_for_leftovers:
-                for leftover in remove_leftovers(self.path):
+                for leftover in itertools.chain.from_iterable(map(remove_leftovers, self._replaced)):
                     _logger.info("removed a temporary file left by a crashed writer: %s", printable(leftover))
                 self._looked_for_leftovers = True
         except BaseException:
