@@ -24,6 +24,7 @@ from persistent_context.errors import DurabilityUnknownError
 from persistent_context.types import Holder
 
 PATIENCE = 0.3
+ATTEMPTS = 3
 KINDS = [
     kind
     for module in (reports, sessions, snapshots, subscriptions)
@@ -472,7 +473,7 @@ def ends_the_sessions_of_others(self, original):
 class TestBrokenStores:
     @pytest.mark.parametrize(("kind", "name", "broken", "test"), BROKEN)
     def test_is_found(self, request, tmp_path, monkeypatch, kind, name, broken, test):
-        """The test fails, in one of its runs at least."""
+        """The test fails, in one of its runs at least; some depend on the moment, and have another chance."""
         fixtures = {
             name: request.getfixturevalue(name)
             for name in inspect.signature(test).parameters.keys() & {"caplog", "listen"}
@@ -483,16 +484,15 @@ class TestBrokenStores:
             replaced = property(lambda self: broken(self, original.fget))
         monkeypatch.setattr(kind, name, replaced)
         monkeypatch.setattr(MemoryPlace, "patience", PATIENCE)
-        failures = 0
-        for number, arguments in enumerate(arguments_of(test)):
+        for number, arguments in enumerate([*arguments_of(test)] * ATTEMPTS):
             directory = tmp_path / str(number)
             directory.mkdir()
             try:
                 run(test, MemoryPlace(directory), **arguments, **fixtures)
             except (AssertionError, CorruptStateError, pytest.fail.Exception):
-                failures += 1
+                return
 
-        assert failures
+        pytest.fail("it passes")
 
     def test_every_test_has_one(self):
         """No test of the contract is there that was never seen to fail."""

@@ -13,7 +13,7 @@ from ...errors import NotARegularFileError
 from ..jsonfile.access import Access
 from ..jsonfile.opening import NO_FOLLOW, NO_WAIT, check_regular, loop_of_links, not_a_regular_file, open_fd, read_at
 from ..jsonfile.page import let_others_run
-from ..jsonfile.syncing import sync_data
+from ..jsonfile.syncing import sync_data, sync_directory
 
 _CHUNK_BYTES: Final = 256 * 1024
 
@@ -32,6 +32,8 @@ class JournalFile:
         self.fd = fd
         self.writable: Final = writable
         self.status: Final = os.fstat(fd)
+        self.name_is_durable = False
+        """Whether its name survives a power loss, for certain: whoever gave it to the file may have died since."""
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError):
@@ -96,8 +98,14 @@ class JournalFile:
             raise
 
     def sync(self) -> None:
-        """Make its content survive a power loss. If this fails, never try again: see :mod:`..jsonfile.syncing`."""
+        """Make its content, and its name, survive a power loss. If this fails, never try again.
+
+        For why not, see :mod:`..jsonfile.syncing`.
+        """
         sync_data(self.fd)
+        if not self.name_is_durable:
+            sync_directory(os.path.dirname(self.path))
+            self.name_is_durable = True
 
     def give(self, access: Access) -> None:
         """Let those who may use the JSON file use it, and no one else."""

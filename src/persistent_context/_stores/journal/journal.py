@@ -180,7 +180,9 @@ class Journal:
             self.distrusted = generation  # it may not survive
             raise
         file = open_journal(self.path, self.data_path)
-        self.known = None if file is None else State.of(file, base)
+        if file is not None:
+            file.name_is_durable = True
+            self.known = State.of(file, base)
 
     def _end(self) -> None:
         with contextlib.suppress(FileNotFoundError):

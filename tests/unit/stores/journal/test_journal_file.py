@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from journals import commit, journal_of, open_store, seen
+from journals import commit, journal_of, open_store, seen, stored
 from persistent_context import NotARegularFileError, PersistentContext, SyncPersistentContext
 from persistent_context._stores.journal import file as _file
-from persistent_context._stores.journal.file import open_journal
+from persistent_context._stores.journal.file import journal_exists, open_journal
 
 as_root = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives files to other users: run as root"
@@ -146,6 +146,33 @@ class TestOpening:
         monkeypatch.delattr(os, "geteuid")
 
         assert opened(path) is not None
+
+
+class TestWhetherItExists:
+    def test_names_without_a_file(self, path):
+        """None at all, one that is too long, and one below a file."""
+        path.write_bytes(b"{}")
+
+        assert [False] * 3 == [
+            journal_exists(str(one)) for one in (journal_of(path), path.with_name("n" * 300), path / "below.journal")
+        ]
+
+    def test_other_errors_are_told(self, path, store, monkeypatch):
+        """A disk that fails is no missing journal: a commit that took it for one would be overwritten."""
+        real = os.lstat
+
+        def fail(name):
+            if str(name).endswith(".journal"):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(name)
+
+        other = open_store(path, journal=None)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "lstat", fail)
+            with pytest.raises(OSError, match="Input/output error"):
+                commit(other, {"b": b"2"})
+
+        assert ({"json": 1, "a": 1}, {"json": 1}) == (seen(path), stored(path))
 
 
 class TestPermissions:

@@ -10,6 +10,7 @@ import pytest
 from journals import MISSING, commit, entries, journal_of, lines_of, open_store, seen, stored
 from persistent_context import DurabilityUnknownError
 from persistent_context._model.snapshot import Changes
+from persistent_context._stores.journal import journal as _journal
 from persistent_context._stores.journal import state as _state
 from persistent_context._stores.protocol import SessionLostError
 
@@ -88,6 +89,15 @@ class TestACommit:
         commit(store, durable=False)
 
         assert [("fdatasync", "journal")] == steps
+
+    def test_the_first_one_on_the_journal_of_another_process_syncs_its_name(self, path, store, steps):
+        """Whoever made the journal may have died before it did that."""
+        other = open_store(path)
+        for _ in range(2):
+            commit(other, {"b": b"2"})
+
+        append = [("pwrite", "journal"), ("fdatasync", "journal")]
+        assert [*append, ("fsync", "directory"), *append] == steps
 
     def test_a_checkpoint_takes_its_steps_in_order(self, store, steps):
         """The announcement; the JSON file, durably; and only then the new journal, durably."""
@@ -265,6 +275,24 @@ class TestAFailedSync:
             isinstance(caught.value, DurabilityUnknownError), found,
         )  # fmt: skip
         assert {"json": 1, "a": 1, "b": 2} == seen(path) == {key: int(text) for key, text in entries(store)}
+
+    def test_an_error_after_the_json_file_is_durable_fails_nothing(self, path, store, monkeypatch, warnings):
+        """The call has taken effect; the next one begins the new journal."""
+        real = _journal.written
+
+        def fail(*_arguments):
+            monkeypatch.setattr(_journal, "written", real)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(_journal, "written", fail)
+        commit(store, {"b": b"2"}, folds=True)
+        found = stored(path)
+        commit(store, {"c": b"3"})
+
+        assert ({"json": 1, "a": 1, "b": 2}, {"json": 1, "a": 1, "b": 2, "c": 3}) == (found, seen(path))
+        assert ["could not renew the journal, which the next writer will do"] == [
+            one.split(": ")[1] for one in warnings()
+        ]
 
     def test_a_commit_in_a_checkpoint_whose_name_may_not_survive_is_seen(self, path, store, break_sync, monkeypatch):
         """The session has the state that it wrote, and so has everybody else."""

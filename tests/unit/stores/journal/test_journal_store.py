@@ -13,6 +13,20 @@ from persistent_context._stores.journal import store as _store
 from persistent_context._stores.journal.journal import Journal
 from persistent_context._stores.protocol import CorruptStateError
 
+KILLED_BEFORE_THE_JOURNAL = """
+import os, sys, time
+from journals import commit, open_store
+
+def stop(source, target, real=os.replace):
+    if target.endswith(".journal"):
+        print("ready", flush=True)
+        time.sleep(60)
+    real(source, target)
+
+os.replace = stop
+commit(open_store(sys.argv[1]), {"a": b"1"})
+"""
+
 USE_IN_A_FORKED_CHILD = """
 import os, sys
 from persistent_context import SyncPersistentContext
@@ -202,6 +216,19 @@ class TestTheSession:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
 @pytest.mark.skipif(sys.platform == "darwin", reason="a fork of a process with threads may crash there")
+class TestLeftovers:
+    def test_the_next_writer_removes_those_of_a_journal(self, path, spawn):
+        """Even if there is no journal: whoever was about to begin one has been killed."""
+        child = spawn(KILLED_BEFORE_THE_JOURNAL, path)
+        child.hear()
+        child.kill()
+        left = [name for name in os.listdir(path.parent) if name.endswith(".tmp")]
+        commit(open_store(path, journal=None), {"b": b"2"})
+
+        assert (1, True) == (len(left), left[0].startswith(f".{path.name}.journal."))
+        assert {path.name, f"{path.name}.lock"} == set(os.listdir(path.parent))
+
+
 class TestForks:
     def test_a_forked_child_uses_the_context_that_it_inherits(self, path, run):
         """Parent and child append to the same journal, and each sees what the other has written."""

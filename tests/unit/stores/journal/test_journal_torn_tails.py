@@ -7,6 +7,7 @@ import resource
 import pytest
 
 from journals import commit, entries, fold_line, journal_of, kept, lines_of, open_store, record_line, seen, stored
+from persistent_context._stores.journal import file as _file
 from persistent_context._stores.journal.record import Author, Fingerprint
 from persistent_context._stores.jsonfile import opening
 
@@ -176,14 +177,25 @@ class TestAFailedAppend:
         assert [str(errno.EFBIG), "True"] == run(STOP_AT_THE_LIMIT, path)
         assert {"json": 1, "a": 2, "b": 3} == seen(path)
 
-    def test_who_may_not_write_is_told(self, path, store):
-        """A journal that could only be opened for reading is not written to."""
-        file = store._journal.known.file
-        file.writable = False
-        with pytest.raises(PermissionError):
-            commit(store, {"b": b"2"})
+    def test_who_may_not_write_is_told(self, path, store, monkeypatch):
+        """A journal that can only be opened for reading is not written to, until it can be."""
+        real, other = _file.open_fd, open_store(path)
 
-        assert {"json": 1, "a": 1} == seen(path)
+        def refuse(name, flags, *mode):
+            if flags & os.O_RDWR and name.endswith(".journal"):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+            return real(name, flags, *mode)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_file, "open_fd", refuse)
+            for _ in range(2):
+                entries(other)
+                with pytest.raises(PermissionError):
+                    commit(other, {"b": b"2"})
+        found = seen(path)
+        commit(other, {"c": b"3"})
+
+        assert ({"json": 1, "a": 1}, {"json": 1, "a": 1, "c": 3}) == (found, seen(path))
 
 
 class TestDamage:
