@@ -237,4 +237,38 @@ JOURNAL: Final = (
         (Edit("idle", "        _tried(fold, at_exit=True)\n", "        _tried(fold, at_exit=False)\n"),),
         (suite("journal_idle::TestTheExit::test_it_folds"),),
     ),
+    Mutant(
+        "journal-name-left-to-others",
+        "Whoever appends to a journal leaves its name to the process that made it, which may be dead.",
+        Promise.LOST,
+        (Edit("journal/file", "        if not self.name_is_durable:\n", "        if False:\n"),),
+        (suite(_COMMIT + "test_the_first_one_on_the_journal_of_another_process_syncs_its_name"),),
+    ),
+    Mutant(
+        "journal-overlooked-after-an-error",
+        "An error of looking for the journal is taken for its absence.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "journal/file",
+                "        if error.errno != errno.ENAMETOOLONG:\n            raise\n        return False\n",
+                "        return False\n",
+            ),
+        ),
+        (suite("journal_file::TestWhetherItExists::test_other_errors_are_told"),),
+    ),
+    Mutant(
+        "journal-read-only-for-ever",
+        "A journal that could once not be opened for writing is never opened again.",
+        Promise.FAILURE,
+        (Edit("journal/journal", "if self.known is not None and not self.known.file.writable:", "if False:"),),
+        (suite("journal_torn_tails::TestAFailedAppend::test_who_may_not_write_is_told"),),
+    ),
+    Mutant(
+        "journal-temporaries-stay",
+        "What a writer that was killed has left of a new journal is never removed.",
+        Promise.FAILURE,
+        (Edit("journal/store", 'JsonFileStore(path, also=(f"{path}.journal",))', "JsonFileStore(path)"),),
+        (suite("journal_store::TestLeftovers::test_the_next_writer_removes_those_of_a_journal"),),
+    ),
 )

@@ -54,6 +54,16 @@ SAMPLED = [
     "error:create:sync",
     "error:resave:sync",
     "error:several:sync",
+    "limit:append-save:sync",
+    "kill:checkpoint:async",
+    "kill:end:async",
+    "lossy:append:sync",
+    "lossy:begin:sync",
+    "power:ext4:checkpoint:async",
+    "pair:lossy:append:append",
+    "pair:lossy:checkpoint:append",
+    "error:append:sync",
+    "error:checkpoint:async",
 ]
 
 COMPLETE = "            complete(self._store.path, new_directory=self.lock.in_new_directory)\n"
@@ -254,6 +264,38 @@ BROKEN = {
         "        self._document, self._old_fd = self._store._known, None\n",
         ["kill:save:async flock:9", "error:save:sync fsync=EIO:9"],
         "the call said done, and the file holds",
+    ),
+    "what is appended to the journal is not synced": (
+        "journal/session.py",
+        "                self._unsynced = state\n",
+        "                pass\n",
+        [
+            "lossy:append:sync acknowledged:1",
+            "power:xfs:append:sync acknowledged:1",
+            "pair:lossy:append:append killed:4",
+        ],
+        "the call said done",
+    ),
+    "a failed sync of the journal is swallowed": (
+        "journal/session.py",
+        "            raise durability_unknown(self._journal.data_path, what, error) from error\n",
+        "            return\n",
+        ["error:append:sync fdatasync=EIO:1", "error:append-save:async fdatasync=EIO+:1"],
+        "the call said done, although this failed",
+    ),
+    "whoever appends to a new journal leaves its name to whoever made it": (
+        "journal/file.py",
+        "        if not self.name_is_durable:\n",
+        "        if False:\n",
+        ["pair:lossy:begin:append killed:8", "pair:lossy:checkpoint:append killed:7"],
+        "the call said done to first and second",
+    ),
+    "a checkpoint is not announced in the journal": (
+        "journal/session.py",
+        "                journal.announce_fold(state, author, becomes)\n",
+        "                pass\n",
+        ["kill:checkpoint:async rename:2", "lossy:checkpoint:async step:10", "kill:end:async unlink:1"],
+        "the JSON file is none that the journal tells of",
     ),
     "a call is acknowledged before it is written": (
         "cycle.py",
