@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from journals import journal_of, open_store
 from persistent_context import MISSING, PersistentContext, SyncPersistentContext, UnserializableValueError
+from persistent_context._stores.journal import idle
 from statemodel import FUNCTIONS, Call, Model, OnPurposeError, View, canonical, decide, failed, grown, texts, value_of
 
 KEYS = ["", "a", "é", '日本\n"\u2028']
@@ -91,11 +93,21 @@ transactions = st.builds(
 )
 saves, loads = st.just(Call("save")), st.just(Call("load"))
 updates = increments | adds | swaps | mutations
+edits = {
+    "mapping": mappings,
+    "gone": st.sets(keys, max_size=2),
+    "layout": st.sampled_from(LAYOUTS),
+    "mark": st.booleans(),
+}
+contents = st.sampled_from([None, None, *CORRUPT])
 policies = st.sampled_from(["mine", "mine", "theirs", "raise", decide])
 
 
 class Contexts(RuleBasedStateMachine):
     """Two contexts of one event loop, a blocking one, other programs, and the model they must agree with."""
+
+    also = ()
+    """Other files that may lie beside the file."""
 
     def __init__(self, directory):
         """Begin without a file."""
@@ -114,10 +126,10 @@ class Contexts(RuleBasedStateMachine):
         self.remember(None)
         self.contexts = [self.new(number) for number in range(3)]
 
-    def new(self, number):
+    def new(self, number, **options):
         """A context that has not loaded."""
         kind = SyncPersistentContext if number == 2 else PersistentContext
-        return kind(self.path, durable=self.durable, on_conflict=self.model.views[number].policy)
+        return kind(self.path, durable=self.durable, on_conflict=self.model.views[number].policy, **options)
 
     def teardown(self):
         """End the loop with what it runs."""
@@ -327,7 +339,7 @@ class Contexts(RuleBasedStateMachine):
         if load:
             self.call(number, Call("load"))
 
-    @rule(mapping=mappings, gone=st.sets(keys, max_size=2), layout=st.sampled_from(LAYOUTS), mark=st.booleans())
+    @rule(**edits)
     def edit(self, mapping, gone, layout, mark):
         """Another program adds, changes and removes keys, and writes the file in a layout of its own."""
         file = {key: value_of(text) for key, text in (self.model.file or {}).items() if key not in gone} | mapping
@@ -335,7 +347,7 @@ class Contexts(RuleBasedStateMachine):
         self.model.file, self.model.corrupt = texts(file), None
         self.remember(self.look())
 
-    @rule(content=st.sampled_from([None, None, *CORRUPT]))
+    @rule(content=contents)
     def spoil(self, content):
         """Somebody deletes the file, or another program leaves a broken one."""
         self.path.unlink(missing_ok=True)
@@ -370,13 +382,18 @@ class Contexts(RuleBasedStateMachine):
             for number, (ctx, view) in enumerate(zip(self.contexts, model.views, strict=True))
             if texts(ctx.get_all_data()) != view.memory or ctx.unsaved_keys() != view.unsaved()
         ]
-        content = self.path.read_bytes() if self.path.exists() else None
+        content = self.stored()
         if content is None or content in CORRUPT:
             if model.file is not None or content not in (None, model.corrupt):
                 found.append(("file", content, model.file))
-        elif texts(json.loads(content.decode("utf-8-sig"))) != model.file:
+        elif texts(content) != model.file:
             found.append(("file", content, model.file))
         return found
+
+    def stored(self):
+        """What is stored: a mapping, the bytes of a corrupt file, or None."""
+        content = self.path.read_bytes() if self.path.exists() else None
+        return content if content is None or content in CORRUPT else json.loads(content.decode("utf-8-sig"))
 
     @invariant()
     def all_is_as_in_the_model(self):
@@ -408,7 +425,7 @@ class Contexts(RuleBasedStateMachine):
     def remember(self, identity):
         """Compare the next writing of the file with this one."""
         self.identity, self.writes = identity, self.model.writes
-        self.order = [] if self.model.file is None else list(json.loads(identity[2].decode("utf-8-sig")))
+        self.order = [] if self.model.file is None else list(self.stored())
 
     def nothing_lies_about(self):
         """Beside the file are its lock and the corrupt files that were moved aside, and none of those is lost."""
@@ -416,16 +433,90 @@ class Contexts(RuleBasedStateMachine):
         others = {name for name in os.listdir(self.directory) if not name.startswith("state.json.corrupt-")}
 
         assert sorted(self.model.aside) == sorted(aside)
-        assert others <= {"state.json", "state.json.lock"}
+        assert others <= {"state.json", "state.json.lock", *self.also}
+
+
+class JournaledContexts(Contexts):
+    """The same, on a file whose journal is begun, ended and folded meanwhile; the model knows nothing of it."""
+
+    also = ("state.json.journal",)
+
+    @rule(number=who, journal=st.sampled_from([True, True, False]), load=st.booleans())
+    def switch(self, number, journal, load):
+        """The next call that writes is to begin a journal, or to end it."""
+        self.model.views[number] = View(self.model.views[number].policy)
+        self.contexts[number] = self.new(number, journal=journal)
+        if load:
+            self.call(number, Call("load"))
+        else:  # so that its wish is known
+            self.call(number, Call("incr", (KEYS[0] + "switched", 1, 0)))
+
+    @rule(number=who)
+    def fold(self, number):
+        """A checkpoint changes nothing but the JSON file, which then has everything."""
+        result = self.contexts[number].checkpoint()
+        if result is not None:
+            self.runner.run(result)
+        self.settle()
+
+        assert self.stored() == super().stored()
+        self.remember(self.look())
+
+    @rule(**edits)
+    def edit(self, **arguments):
+        """Another program reads the JSON file, and replaces it: so that is brought up to date before."""
+        self.fold(2)
+        super().edit(**arguments)
+
+    @rule(content=contents)
+    def spoil(self, content):
+        """Nor does it know that there is a journal, in which changes would survive."""
+        self.fold(2)
+        super().spoil(content)
+
+    def look(self):
+        """What tells one state of both files from another, or None without any."""
+        if not self.path.exists():
+            return None
+        journal = journal_of(self.path)
+        return super().look(), journal.read_bytes() if journal.exists() else None
+
+    def stored(self):
+        """What one more process reads."""
+        content = super().stored()
+        if isinstance(content, bytes):
+            return content
+        snapshot = open_store(self.path, journal=None).snapshot()
+        entries = {key: json.loads(bytes(text)) for part in snapshot.parts() for key, text in part.items()}
+        return entries if snapshot.exists else None
+
+    def the_file_is_written_when_it_changes(self, identity):
+        """A call that changes nothing writes nothing, unless it begins or ends the journal; new keys come last."""
+        changes = identity is not None and self.model.writes != self.writes
+        if changes:
+            order = list(self.stored())
+            stay = [key for key in self.order if key in order and key not in self.deleted]
+
+            assert stay == [key for key in order if key not in self.deleted][: len(stay)]
+        elif identity is not None and identity[1] is not None and self.identity is not None and self.identity[1]:
+            assert identity == self.identity
+        self.remember(identity)
+
+
+@pytest.fixture
+def nobody_folds(monkeypatch):
+    """Let no journal be folded by itself, however long a test takes."""
+    monkeypatch.setattr(idle.Idle, "touch", lambda *_arguments, **_options: None)
 
 
 @pytest.mark.timeout(900)  # --thorough
-def test_contexts_do_what_the_model_of_the_contract_does(tmp_path, request, caplog):
+@pytest.mark.parametrize("kind", [Contexts, JournaledContexts])
+def test_contexts_do_what_the_model_of_the_contract_does(tmp_path, request, caplog, nobody_folds, kind):
     """Whatever is done to one file, and in whichever order, memory, file and results are those that are promised."""
     caplog.set_level("ERROR")  # after a failure, the history is read: the warnings of corrupt files would bury it
     thorough = request.config.getoption("--thorough")
     run_state_machine_as_test(
-        lambda: Contexts(tmp_path),
+        lambda: kind(tmp_path),
         settings=settings(
             max_examples=600 if thorough else 60,
             stateful_step_count=50 if thorough else 30,

@@ -204,10 +204,10 @@ class JsonFileSession:
             OSError: nothing was written.
         """
         access = self.share(durable=True)
-        if new is self.snapshot and new.exists:
-            self._complete = make_durable
-        else:
+        if new is not self.snapshot:
             self._replace(new, access, durable=True)
+        elif new.exists:
+            self._complete = make_durable
         self._complete_now()
 
     def close(self) -> None:
