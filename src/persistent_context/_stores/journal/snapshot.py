@@ -98,7 +98,7 @@ class JournalSnapshot:
         """Return the document that the JSON file has to become, so that the records are no longer needed."""
         entries = self.overlay.entries()
         if not entries:
-            return self.document if self.document.exists else Document()
+            return Document() if self.exists and not self.document.exists else self.document
         order = sorted(entries, key=lambda key: entries[key].place)
         return self.document.changed(
             {key: entries[key].text for key in order}, [key for key in order if entries[key].moved]

@@ -132,6 +132,19 @@ class TestACommit:
 
         assert [] == steps
 
+    def test_a_checkpoint_makes_no_file_where_nothing_is_stored(self, path, store):
+        """Nor does a call without changes; one that is to create the state does."""
+        commit(store, folds=True)
+        path.unlink()
+        commit(store, folds=True)
+        commit(store)
+        found = path.exists()
+        session = store.begin("test", wait=True)
+        session.commit(Changes(creates=True), durable=True)
+        session.close()
+
+        assert (False, {}, True) == (found, seen(path), open_store(path).snapshot().exists)
+
     def test_the_first_one_makes_the_journal(self, path):
         """On a file with content, on an empty one and on none; a commit of nothing on none makes nothing."""
         store = open_store(path)
