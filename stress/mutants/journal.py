@@ -110,8 +110,8 @@ JOURNAL: Final = (
         (
             Edit(
                 "jsonfile/store",
-                "            self._replace(new, access, durable=True)\n        self._complete_now()\n",
-                "            self._replace(new, access, durable=True)\n",
+                "            self._complete = make_durable\n        self._complete_now()\n",
+                "            self._complete = make_durable\n",
             ),
         ),
         (suite(_COMMIT + "test_a_checkpoint_takes_its_steps_in_order"),),

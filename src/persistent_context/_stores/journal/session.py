@@ -97,7 +97,7 @@ class JournalSession:
         if state.fault is not None or self._journal.is_distrusted(state):
             return bool(changes) or durable or changes.folds
         if changes.folds:
-            return bool(state.snapshot.overlay) or self._journal.wanted is False
+            return state.snapshot.is_ahead or self._journal.wanted is False
         return bool(changes) and (state.end > state.most_bytes or self._journal.wanted is False)
 
     def _append(self, state: State, changes: Changes) -> None:

@@ -94,6 +94,11 @@ class JournalSnapshot:
         before, now = older.get(compared), self.get(compared)
         return {key: now.get(key, MISSING) for key in compared if before.get(key) != now.get(key)}
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the JSON file does not have it all: a key, or that anything is stored at all."""
+        return bool(self.overlay) or self.exists != self.document.exists
+
     def folded(self) -> Document:
         """Return the document that the JSON file has to become, so that the records are no longer needed."""
         entries = self.overlay.entries()

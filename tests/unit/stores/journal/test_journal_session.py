@@ -143,7 +143,10 @@ class TestACommit:
         session.commit(Changes(creates=True), durable=True)
         session.close()
 
-        assert (False, {}, True) == (found, seen(path), open_store(path).snapshot().exists)
+        appended = open_store(path).snapshot().exists, path.exists()
+        commit(store, folds=True)
+
+        assert (False, True, False, {}) == (found, *appended, stored(path))
 
     def test_the_first_one_makes_the_journal(self, path):
         """On a file with content, on an empty one and on none; a commit of nothing on none makes nothing."""
