@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from .bigfile import BIGFILE
+from .journal import JOURNALS
 from .model import Settings, Table
 from .report import publish, show
 from .saving import SAVING
@@ -19,7 +20,7 @@ from .startup import STARTUP
 from .throughput import THROUGHPUT
 from .watch import WATCH
 
-WORKS = {work.name: work for work in (*THROUGHPUT, SAVING, *BIGFILE, STARTUP, WATCH, SHARING)}
+WORKS = {work.name: work for work in (*THROUGHPUT, SAVING, *BIGFILE, STARTUP, WATCH, SHARING, *JOURNALS)}
 QUICK = {"seconds": 0.5, "repeat": 1}
 PIPED_WIDTH = 120
 """Columns of the tables where there is no terminal to ask."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from . import bigfile, saving, startup, throughput, watch
+from . import bigfile, journal, saving, startup, throughput, watch
 from .model import PROJECT, Table, Unit
-from .peers import BY_HAND, DISKCACHE, FLOOR
+from .peers import BY_HAND, DISKCACHE, FLOOR, JOURNAL, SQLITE_IN_THREAD
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,12 @@ def _advantage(table: Table, competitor: str) -> float:
 def _many_tasks(table: Table) -> Iterator[Figure]:
     yield Figure("1 process x 100 tasks: rate ÷ diskcache FULL", _advantage(table, DISKCACHE), 10)
     yield Figure("1 process x 100 tasks: rate ÷ filelock + json", _advantage(table, BY_HAND), 30)
+    yield Figure("1 process x 100 tasks, journal: rate ÷ without", 1 / _advantage(table, JOURNAL), 1)
 
 
 def _many_processes_and_tasks(table: Table) -> Iterator[Figure]:
     yield Figure("8 processes x 100 tasks: rate ÷ diskcache FULL", _advantage(table, DISKCACHE), 15)
+    yield Figure("8 processes x 100 tasks, journal: rate ÷ without", 1 / _advantage(table, JOURNAL), 1)
 
 
 def _eight_processes(table: Table) -> Iterator[Figure]:
@@ -58,10 +60,20 @@ def _eight_processes(table: Table) -> Iterator[Figure]:
     yield Figure("8 processes x 1 task: rate ÷ filelock + json", _advantage(table, BY_HAND), 1.3)
     yield Figure("8 processes x 1 task: least ÷ most", table.value(PROJECT, throughput.FAIRNESS.metric), 0.7)
     yield _at_most("8 processes x 1 task: longest wait ÷ 8 median cycles", longest / turn, 5)
+    yield from _with_journal(table, "8 processes x 1 task", 0.7)
+    yield Figure("8 processes x 1 task, journal: rate ÷ without", 1 / _advantage(table, JOURNAL), 4)
+
+
+def _with_journal(table: Table, title: str, fairness: float) -> Iterator[Figure]:
+    rate = throughput.RATE.metric
+    ratio = table.value(JOURNAL, rate) / table.value(SQLITE_IN_THREAD, rate)
+    yield Figure(f"{title}, journal: rate ÷ sqlite3 FULL, to_thread", ratio, 1.5)
+    yield Figure(f"{title}, journal: least ÷ most", table.value(JOURNAL, throughput.FAIRNESS.metric), fairness)
 
 
 def _many_processes(table: Table) -> Iterator[Figure]:
     yield Figure("32 processes x 1 task: least ÷ most", table.value(PROJECT, throughput.FAIRNESS.metric), 0.6)
+    yield from _with_journal(table, "32 processes x 1 task", 0.6)
 
 
 def _save(table: Table) -> Iterator[Figure]:
@@ -96,7 +108,24 @@ def _watch(table: Table) -> Iterator[Figure]:
     yield _at_most("watch: longest delay of another process's change", longest, 0.1, Unit.SECONDS)
 
 
+def _journal_sizes(table: Table) -> Iterator[Figure]:
+    large, small = (journal.sized(JOURNAL, size) for size in (journal.LARGEST, journal.SMALLEST))
+    for column, most in ((journal.INCR, 3), (journal.SAVE, 3), (journal.TAKEOVER, 5)):
+        ratio = table.value(large, column.metric) / table.value(small, column.metric)
+        yield _at_most(f"journal, {column.heading}: time on 16 MB ÷ on 16 kB", ratio, most)
+    for column in (journal.STALL, journal.CHECKPOINT_STALL):
+        stall = table.value(large, column.metric)
+        yield _at_most(f"journal, 16 MB: loop stall, {column.heading}", stall, 0.025, Unit.SECONDS)
+
+
+def _journal_bytes(table: Table) -> Iterator[Figure]:
+    ratio = table.value(JOURNAL, journal.AMPLIFICATION.metric)
+    yield _at_most("journal, 16 MB: bytes written ÷ bytes changed, for 10,000 changes", ratio, 20)
+
+
 FIGURES = {
+    "journal-sizes": _journal_sizes,
+    "journal-bytes": _journal_bytes,
     "1x100": _many_tasks,
     "8x100": _many_processes_and_tasks,
     "8x1": _eight_processes,

@@ -79,7 +79,7 @@ class Table:
 
     def median(self, competitor: str, metric: str) -> float | None:
         """Return the median over a competitor's runs, or `None` where it has no such metric."""
-        values = [run[metric] for run in self.runs[competitor] if metric in run]
+        values = [run[metric] for run in self.runs.get(competitor, ()) if metric in run]
         return median(values) if values else None
 
     def value(self, competitor: str, metric: str) -> float:

@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from . import journal
 from .model import PROJECT, Table
-from .peers import PEERS
+from .peers import ALL_PEERS, JOURNAL, SQLITE_IN_THREAD
 from .throughput import RATE
 
 OURS, OURS_NOT_DURABLE, DURABLE, NOT_DURABLE = "#c2410c", "#fdba74", "#475569", "#cbd5e1"
+OTHERS = "#0f766e"
 MEANINGS = {
     PROJECT: OURS,
     "durable peers": DURABLE,
@@ -25,7 +27,7 @@ MEANINGS = {
 
 def _colour(competitor: str) -> str:
     """Return the colour that says whose bar it is, and whether it survives a power cut."""
-    ours, durable = competitor.startswith(PROJECT), PEERS[competitor].durable
+    ours, durable = competitor.startswith(PROJECT), ALL_PEERS[competitor].durable
     if ours:
         return OURS if durable else OURS_NOT_DURABLE
     return DURABLE if durable else NOT_DURABLE
@@ -42,6 +44,27 @@ def _bars(axes: Axes, table: Table) -> None:
     axes.set_xlabel("increments a second (log scale)", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def plot_journal(sizes: Table, crowds: Table, path: Path) -> None:
+    """Draw what a journal changes: rates by the size of the file, and by the number of processes."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names = list(journal.SIZES)
+    for kind, colour in ((JOURNAL, OURS), (PROJECT, DURABLE)):
+        times = [sizes.value(journal.sized(kind, size), journal.INCR.metric) for size in names]
+        left.plot(names, [1 / time for time in times], color=colour, marker="o", label=kind)
+    for peer, colour in ((JOURNAL, OURS), (PROJECT, DURABLE), (SQLITE_IN_THREAD, OTHERS)):
+        rates = [crowds.value(journal.crowd(peer, count), RATE.metric) for count in journal.CROWDS]
+        right.plot([str(count) for count in journal.CROWDS], rates, color=colour, marker="o", label=peer)
+    left.set_yscale("log")
+    right.set_ylim(bottom=0)
+    for axes, title in ((left, "by the size of the file, 1 task"), (right, "by the number of processes, 1 task each")):
+        axes.set_title(f"durable increments a second, {title}", fontsize=9, loc="left")
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=150)
 
 
 def plot(tables: Sequence[Table], path: Path) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 
 from .figures import Figure, figures
 from .model import PROJECT, Table
-from .plot import plot
+from .plot import plot, plot_journal
 from .throughput import THROUGHPUT
 
 ABSENT = "-"
@@ -94,7 +94,7 @@ def show(table: Table, console: Console) -> None:
 
 
 def publish(tables: Mapping[str, Table], settings: Mapping[str, float], folder: Path, console: Console) -> None:
-    """Print the figures to reach; write `results.json`, `results.md` and, if there are rates to draw, `results.png`."""
+    """Print the figures to reach; write `results.json`, `results.md`, and plots of what there is to draw."""
     reached = figures(tables)
     grids = [_grid(table) for table in tables.values()]
     if reached:
@@ -116,3 +116,5 @@ def publish(tables: Mapping[str, Table], settings: Mapping[str, float], folder: 
     drawn = [tables[work.name] for work in THROUGHPUT if work.name in tables]
     if drawn:
         plot(drawn, folder / "results.png")
+    if tables.keys() >= {"journal-sizes", "journal-processes"}:
+        plot_journal(tables["journal-sizes"], tables["journal-processes"], folder / "journal.png")

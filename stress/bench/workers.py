@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from .peers import COUNTER, LOCK_TIMEOUT, PEERS, AsyncStore, Store, SyncStore
+from .peers import ALL_PEERS, COUNTER, LOCK_TIMEOUT, AsyncStore, Store, SyncStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -100,7 +100,7 @@ def _run(store: Store, tasks: int, window: Window) -> Tally:
 
 def _work(pipe: Connection, peer: str, folder: Path, tasks: int) -> None:
     """Do one worker's part; runs in its process."""
-    store = PEERS[peer].open(folder)
+    store = ALL_PEERS[peer].open(folder)
     pipe.send(None)
     tally = _run(store, tasks, pipe.recv())
     store.close()
