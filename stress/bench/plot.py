@@ -59,8 +59,8 @@ def plot_journal(sizes: Table, crowds: Table, path: Path) -> None:
         right.plot([str(count) for count in journal.CROWDS], rates, color=colour, marker="o", label=peer)
     left.set_yscale("log")
     right.set_ylim(bottom=0)
-    for axes, title in ((left, "by the size of the file, 1 task"), (right, "by the number of processes, 1 task each")):
-        axes.set_title(f"durable increments a second, {title}", fontsize=9, loc="left")
+    for axes, title in ((left, "by the size of the file"), (right, "by the number of processes")):
+        axes.set_title(f"incr a second, {title}", fontsize=9, loc="left")
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False)
