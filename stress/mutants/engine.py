@@ -61,7 +61,7 @@ ENGINE: Final = (
         "A call that only tries is turned away without a try if the lock had to be waited for before.",
         Promise.STARVES,
         (
-            Edit("queue", "if trying or not self._is_contended:", "if not self._is_contended:"),
+            Edit("queue", "if trying or not self.is_contended:", "if not self.is_contended:"),
             Edit("queue", "if outcome is not None or self._is_held_up():", "if True:"),
         ),
         (suite("queue::TestWhoOnlyTries::test_it_gets_its_try_though_others_had_to_wait"),),

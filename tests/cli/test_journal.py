@@ -1,5 +1,6 @@
 """The commands that show a journal and fold it, the doctor's look at it, and the others on a file that has one."""
 
+import errno
 import json
 import os
 import re
@@ -93,7 +94,7 @@ def following():
 
     yield start
     for process in running:
-        process.kill()
+        process.send_signal(signal.SIGINT)
         process.communicate()
 
 
@@ -516,6 +517,39 @@ class TestDoctor:
         level, text, advice = as_user(NOBODY, kept)[subject]
 
         assert ("problem", True, True) == (level, "save" in text, advice.startswith("chmod"))
+
+    @pytest.mark.parametrize(
+        ("code", "said"), [(errno.EPERM, "who may not write the file"), (errno.EACCES, "this user cannot open")]
+    )
+    def test_a_journal_that_cannot_be_opened(self, kept, monkeypatch, code, said):
+        """Neither reading nor saving works until that is mended; it is said how."""
+
+        def refuse(name, _path):
+            raise OSError(code, os.strerror(code), name)
+
+        monkeypatch.setattr(doctor_journal, "open_journal", refuse)
+        (found,) = doctor_journal.journal(str(kept))
+
+        assert ("problem", True, True) == (found.level, said in found.text, str(journal_of(kept)) in found.advice)
+
+    @pytest.mark.parametrize(
+        ("result", "expected"),
+        [
+            (OSError(errno.EIO, os.strerror(errno.EIO)), ("problem", "cannot be read: Input/output error")),
+            (None, ("ok", "has ended just now")),
+        ],
+    )
+    def test_a_journal_that_goes_wrong_meanwhile(self, kept, monkeypatch, result, expected):
+        """What happens between two looks is said as well."""
+
+        def read(*_arguments):
+            if result is not None:
+                raise result
+
+        monkeypatch.setattr(doctor_journal.Journal, "read", read)
+        (found,) = doctor_journal.journal(str(kept))
+
+        assert expected == (found.level, found.text)
 
     def test_a_journal_on_windows(self, kept, monkeypatch):
         """It has come from elsewhere, and is not used as it should be."""

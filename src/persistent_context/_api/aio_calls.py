@@ -73,6 +73,7 @@ class LoopCalls:
         self._attaching = asyncio.Lock()
         self._unattached: deque[None] = deque()  # one entry per call that waits for the queue to be found
         self._driver: asyncio.Task[None] | None = None
+        self._to_pool: CommitQueue | None = None
         self._in_flight: dict[Request, _Flight] = {}
         self._clock: asyncio.TimerHandle | None = None
 
@@ -93,10 +94,11 @@ class LoopCalls:
         """Wait for a queued call, and return its result."""
         began = self.loop.time()
         self._watch(request, _Flight(queue, began + patience if request.patient else math.inf))
-        if queue.needs_running() or not request.patient:
-            is_save = isinstance(request.operation, Save)  # which runs in the default executor first, as specified
-            if is_save or not queue.wait_in_pool():
-                self._drive(queue)
+        tries = not request.patient or isinstance(request.operation, Save)  # a save in the executor, as specified
+        if queue.is_contended and not tries:
+            self._wait_in_pool(queue)
+        elif queue.needs_running() or not request.patient:
+            self._drive(queue)
         try:
             await request.waiter
         except BaseException as error:
@@ -167,6 +169,17 @@ class LoopCalls:
                 request.waiter = self.loop.create_future()
                 with contextlib.suppress(asyncio.CancelledError):
                     await request.waiter
+
+    def _wait_in_pool(self, queue: CommitQueue) -> None:
+        """Let a pool thread wait for the lock, once all tasks that are ready have made the calls that it will carry."""
+        if self._to_pool is not queue and queue.needs_running():
+            self._to_pool = queue
+            self.loop.call_soon(self._hand_over, queue)
+
+    def _hand_over(self, queue: CommitQueue) -> None:
+        self._to_pool = None
+        if queue.needs_running() and not queue.wait_in_pool():
+            self._drive(queue)
 
     def _drive(self, queue: CommitQueue) -> None:
         """Make sure that a task of this context runs the queue."""

@@ -38,8 +38,7 @@ class AsyncWatch(Watch):
             try:
                 await asyncio.shield(looking)
             finally:
-                if looking.done():
-                    self._looking = None
+                self._looking = None if looking.done() else looking  # not if this wait is cancelled
             if changes := self._observer.take_changes():
                 return changes
             await self._rung.wait()

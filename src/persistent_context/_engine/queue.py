@@ -74,7 +74,8 @@ class CommitQueue:
         self._waiting_since: float | None = None  # since when a thread has been waiting for the lock
         self._holder: Owner | None = None  # of the open transaction
         self._queue_of = queue_of
-        self._is_contended = False  # whether the last session had to wait for another process
+        self.is_contended = False
+        """Whether the last session had to wait for another process, so that a try would most likely fail."""
         self._counts = Counts(name)
 
     def submit(self, request: Request) -> None:
@@ -126,8 +127,8 @@ class CommitQueue:
         return False
 
     def wait_in_pool(self) -> bool:
-        """Let a pool thread wait for the lock at once if a try would most likely fail; return whether one does."""
-        return self._is_contended and pool.submit(self._run_all, self._thread_name)
+        """Let a pool thread wait for the lock without trying first; return whether there is one."""
+        return pool.submit(self._run_all, self._thread_name)
 
     def look_after(self, *, even_if_busy: bool = False) -> bool:
         """Check on the queue, for a call that has waited a while: make sure that a thread runs it, not in vain."""
@@ -176,7 +177,7 @@ class CommitQueue:
         """Run a cycle if the lock is free; otherwise, reject the calls that only try."""
         trying = self._waiting.impatient()
         outcome: _Outcome | None = None
-        if trying or not self._is_contended:  # else a try would most likely fail
+        if trying or not self.is_contended:
             outcome = self._turn(wait=False)
             while outcome is _Outcome.DONE and any(request.is_waiting for request in trying):
                 outcome = self._turn(wait=False)
@@ -251,7 +252,7 @@ class CommitQueue:
             raise
         if session is not None:  # else another thread may be waiting by now
             self._waiting_since = None
-            self._is_contended = session.waited > 0
+            self.is_contended = session.waited > 0
         return session
 
     def _take(self, batch: list[Request]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import json
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -37,6 +38,26 @@ async def turns(count=50):
     """Let every other task run until it waits for something outside."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+@pytest.fixture
+def eager_switches():
+    """Let threads take turns as soon as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+async def contend(ctx):
+    """Let the last call of a context have waited for another process."""
+    await ctx.incr("n")
+    while not queue_of(str(ctx.filepath)).is_contended:
+        with filelock.FileLock(f"{ctx.filepath}.lock"):
+            waiting = asyncio.create_task(ctx.incr("n"))
+            await asyncio.sleep(0.05)
+        await waiting
+        await asyncio.sleep(0.05)  # until its thread is idle, which would carry out the next call, too
 
 
 class _Free:
@@ -215,18 +236,21 @@ class TestTheOriginalSpecification:
                 return super()._sync_save_internal()
 
         ctx = Watched(path)
-        await ctx.incr("n")
-        while not queue_of(str(path))._is_contended:
-            with filelock.FileLock(f"{path}.lock"):
-                waiting = asyncio.create_task(ctx.incr("n"))
-                await asyncio.sleep(0.05)
-            await waiting
-            await asyncio.sleep(0.05)  # until its thread is idle, which would carry out the next call, too
+        await contend(ctx)
         tried.clear()
         ctx.set("a", 1)
         await (ctx.save() if name == "save" else ctx.incr("a"))
 
         assert (tries, 1 if name == "save" else 2) == (bool(tried), stored(path)["a"])
+
+    async def test_contended_calls_share_a_cycle(self, path, eager_switches):
+        """The pool gets to work when all tasks that are ready have made their calls."""
+        ctx = PersistentContext(path)
+        await contend(ctx)
+        before = ctx.statistics().cycles
+        await asyncio.gather(*(ctx.incr("a") for _ in range(50)))
+
+        assert 1 == ctx.statistics().cycles - before
 
     async def test_the_snapshot_of_a_save_is_the_calls(self, path):
         """A save that waits for `_lock` writes what memory held when it was called."""

@@ -10,6 +10,7 @@ import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from pathlib import Path
 
 import filelock
 import pytest
@@ -151,7 +152,7 @@ class TestWhoOnlyTries:
                 time.sleep(0.001)
         caller.join()
 
-        assert queue_of(str(path))._is_contended
+        assert queue_of(str(path)).is_contended
         assert 2 == SyncPersistentContext(path, lock_timeout=0).incr("n")
 
     @pytest.mark.parametrize("face_name", ["async", "sync"])
@@ -468,6 +469,22 @@ class TestOneThreadAtATime:
         queue._abandon_wait()
 
         assert not queue._busy.locked()
+
+    def test_a_wait_that_is_in_vain_is_taken_over(self, path):
+        """Whoever notices that the lock file is gone waits for its successor, and carries out all calls."""
+        ctx, queue, lock = SyncPersistentContext(path), queue_of(str(path)), Path(f"{path}.lock")
+        ctx.incr("n")
+        with filelock.FileLock(lock):
+            caller = threading.Thread(target=ctx.incr, args=["n"])
+            caller.start()
+            while queue._waiting_since is None:
+                time.sleep(0.001)
+            lock.unlink()
+            while caller.is_alive():
+                queue._abandon_wait()
+                time.sleep(0.001)
+
+        assert {"n": 2} == json.loads(path.read_text(encoding="utf-8"))
 
     def test_a_call_that_is_delivered_once_more_is_told_once(self, path):
         """A cycle that fails after it has told a call does not tell it again."""

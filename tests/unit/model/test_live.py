@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from persistent_context import SyncPersistentContext
-from persistent_context._model.live import LiveDict
+from persistent_context._model.live import Items, LiveDict, Values
 from persistent_context._stores.jsonfile.document import EMPTY
 
 
@@ -144,6 +144,21 @@ class TestTheLiveDictionary:
         moment = live.touched["a"].moment
 
         assert (5, True) == (live["a"], moment < next(live.moments))
+
+    @pytest.mark.parametrize("view", [Items, Values])
+    def test_a_view_skips_what_is_deleted_meanwhile(self, view):
+        """As another thread may do, or a handler."""
+
+        class Listed(dict):
+            def __iter__(self):
+                return iter(list(super().__iter__()))
+
+        mapping = Listed(a=1, b=2, c=3)
+        steps = iter(view(mapping))
+        first = next(steps)
+        del mapping["b"]
+
+        assert list(view({"a": 1, "c": 3})) == [first, *steps]
 
     def test_a_text_that_the_user_sets_is_not_decoded(self):
         """A value of the very type in which undecoded texts are kept is a value, and one that JSON cannot hold."""

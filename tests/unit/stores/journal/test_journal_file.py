@@ -248,6 +248,19 @@ class TestTheOpenFile:
         for one in {again, descriptor}:
             os.close(one)
 
+    def test_a_descriptor_that_was_closed_is_not_its_own(self, path, store):
+        """It is opened again, and nothing is lost."""
+        os.close(store._journal.known.file.fd)
+        commit(store, {"b": b"2"})
+
+        assert {"json": 1, "a": 1, "b": 2} == seen(path)
+
+    def test_there_are_no_lines_after_the_last(self, path, store):
+        """Reading on where it ended yields nothing."""
+        file = opened(path)
+
+        assert [] == list(file.lines(file.size()))
+
     def test_it_is_closed_with_its_object(self, path, store):
         """And a descriptor that somebody else has closed is no error."""
         one, other = opened(path), opened(path)

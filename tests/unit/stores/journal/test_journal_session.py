@@ -59,6 +59,13 @@ class TestACommit:
 
         assert 0 < other.traffic().bytes_read - before < 300
 
+    def test_without_fdatasync_it_calls_fsync(self, store, steps, monkeypatch):
+        """As on macOS."""
+        monkeypatch.delattr(os, "fdatasync")
+        commit(store, {"b": b"2"})
+
+        assert [("pwrite", "journal"), ("fsync", "journal")] == steps
+
     def test_it_syncs_after_the_lock_is_released(self, path, store, monkeypatch):
         """The next writer need not wait for the disk."""
         free, real = [], os.fdatasync
@@ -309,6 +316,22 @@ class TestAFailedSync:
         assert ["could not renew the journal, which the next writer will do"] == [
             one.split(": ")[1] for one in warnings()
         ]
+
+    def test_a_new_journal_that_is_deleted_at_once_is_begun_again(self, path, store, monkeypatch):
+        """The JSON file has everything by then."""
+        real = _journal.open_journal
+
+        def vanish(*arguments):
+            monkeypatch.setattr(_journal, "open_journal", real)
+            journal_of(path).unlink()
+            return real(*arguments)
+
+        monkeypatch.setattr(_journal, "open_journal", vanish)
+        commit(store, folds=True)
+        store.want(journal=True)
+        commit(store, {"b": b"2"})
+
+        assert ({"json": 1, "a": 1, "b": 2}, True) == (seen(path), journal_of(path).exists())
 
     def test_a_commit_in_a_checkpoint_whose_name_may_not_survive_is_seen(self, path, store, break_sync, monkeypatch):
         """The session has the state that it wrote, and so has everybody else."""
