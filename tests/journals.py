@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 from persistent_context._model.snapshot import Changes
 from persistent_context._model.values import MISSING
@@ -56,4 +57,5 @@ def lines_of(path):
 
 def kept(path):
     """Return the names of what was kept aside, without the times."""
-    return sorted(name.rpartition("-2")[0] for name in os.listdir(path.parent) if "-2" in name)
+    found = (re.fullmatch(r"(.*)-\d{8}T\d{6}Z-[0-9a-f]{8}", name) for name in os.listdir(path.parent))
+    return sorted(name[1] for name in found if name)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any, ParamSpec, TypeVar
 
 from persistent_context import PersistentContext
 
@@ -19,6 +20,9 @@ from .peers import COUNTER, JOURNAL, LOCK_TIMEOUT, SQLITE_IN_THREAD
 from .stall import timed
 from .throughput import FAIRNESS, RATE, contend
 from .workers import SPAWN, in_fresh_process
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SIZES = {"16 kB": 200, "256 kB": 3_200, "1 MB": 12_500, "4 MB": 50_000, "16 MB": 200_000}
 """How many keys a file of that size has."""
@@ -60,6 +64,11 @@ def _value(number: int) -> dict[str, object]:
 
 def _key(number: int) -> str:
     return f"key-{number:06}"
+
+
+def _constant(value: object) -> Callable[[object], object]:
+    """Return a function for `mutate` that replaces any value by this one."""
+    return lambda _: value
 
 
 def _write(path: Path, keys: int) -> None:
@@ -110,7 +119,7 @@ async def _takeover(path: Path, kind: str) -> float:
     other.start()
     await asyncio.to_thread(ours.recv)
     for number in range(OTHERS if KINDS[kind] else FEW):
-        await context.mutate(_key(number % 100), lambda _, number=number: _value(number))
+        await context.mutate(_key(number % 100), _constant(_value(number)))
     ours.send(None)
     took: float = await asyncio.to_thread(ours.recv)
     other.join()
@@ -125,7 +134,7 @@ async def _amplification(path: Path, kind: str) -> Metrics:
     for number in range(SINGLE):
         key, value = _key(number * 17 % SIZES[LARGEST]), _value(-number)
         changed += len(json.dumps({key: value}, ensure_ascii=False).encode())
-        await context.mutate(key, lambda _, value=value: value)
+        await context.mutate(key, _constant(value))
     written = context.statistics().bytes_written - before
     await context.checkpoint()
     total = context.statistics().bytes_written - before
@@ -137,9 +146,9 @@ async def _amplification(path: Path, kind: str) -> Metrics:
     }
 
 
-def _run(function: object, *arguments: object) -> object:
+def _run(function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a measurement; in a fresh process."""
-    return asyncio.run(function(*arguments))  # type: ignore[operator]
+    return asyncio.run(function(*args, **kwargs))
 
 
 def _sizes(settings: Settings) -> Iterator[tuple[str, Metrics]]:

@@ -57,7 +57,8 @@ class Trial:
         self.victim = self.lab.nursery.fork(self.path, self.face, durable=self.durable, journal=wanted)
         has_journal = self.operation in JOURNALED and self.operation != "begin"
         self.neighbour = self.lab.nursery.fork(self.path, self.face, journal=True if has_journal else None)
-        self.found = self.read()
+        found = self.read()
+        self.found = found if isinstance(found, dict) else None
         if self.operation not in {"create", "begin", "end"}:
             self._do(self.victim, self.operation, 1, after=document.after(document.opening(), self.operation, 1))
         if self.operation != "create":

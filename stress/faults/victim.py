@@ -162,7 +162,7 @@ def _limited(bytes_in_file: int | None) -> Iterator[None]:
 def _begin(wire: Wire, path: str, face: str, *, durable: bool, journal: bool | None) -> None:
     """Be a victim. The sync face has no loop: nothing that it awaits ever suspends."""
     logging.getLogger("persistent_context").addHandler(logging.NullHandler())  # warnings are expected
-    idle.QUIET_SECONDS = NEVER_SECONDS  # no checkpoint but those that are told
+    vars(idle)["QUIET_SECONDS"] = NEVER_SECONDS  # no checkpoint but those that are told
     life = Victim(wire, face, durable=durable, journal=journal).live(path)
     if face == "async":
         asyncio.run(life)
