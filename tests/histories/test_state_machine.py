@@ -440,6 +440,8 @@ class JournaledContexts(Contexts):
     """The same, on a file whose journal is begun, ended and folded meanwhile; the model knows nothing of it."""
 
     also = ("state.json.journal",)
+    was_replaced = False
+    """Whether another program has replaced the JSON file since a call wrote."""
 
     @rule(number=who, journal=st.sampled_from([True, True, False]), load=st.booleans())
     def switch(self, number, journal, load):
@@ -466,12 +468,14 @@ class JournaledContexts(Contexts):
     def edit(self, **arguments):
         """Another program reads the JSON file, and replaces it: so that is brought up to date before."""
         self.fold(2)
+        self.was_replaced = True
         super().edit(**arguments)
 
     @rule(content=contents)
     def spoil(self, content):
         """Nor does it know that there is a journal, in which changes would survive."""
         self.fold(2)
+        self.was_replaced = True
         super().spoil(content)
 
     def look(self):
@@ -498,6 +502,8 @@ class JournaledContexts(Contexts):
             stay = [key for key in self.order if key in order and key not in self.deleted]
 
             assert stay == [key for key in order if key not in self.deleted][: len(stay)]
+        elif self.was_replaced and identity != self.identity:  # the journal is begun anew
+            self.was_replaced = False
         elif identity is not None and identity[1] is not None and self.identity is not None and self.identity[1]:
             assert identity == self.identity
         self.remember(identity)

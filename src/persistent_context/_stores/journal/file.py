@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from typing import Final
 
@@ -32,6 +33,8 @@ class JournalFile:
         self.fd = fd
         self.writable: Final = writable
         self.status: Final = os.fstat(fd)
+        self._syncing: Final = threading.Lock()  # of calls, and the checkpoint of an idle journal
+        self._sync_failed = False
         self.name_is_durable = False
         """Whether its name survives a power loss, for certain: whoever gave it to the file may have died since."""
 
@@ -100,12 +103,19 @@ class JournalFile:
     def sync(self) -> None:
         """Make its content, and its name, survive a power loss. If this fails, never try again.
 
-        For why not, see :mod:`..jsonfile.syncing`.
+        For why not, see :mod:`..jsonfile.syncing`. The kernel tells of an error once, whoever asks first.
         """
-        sync_data(self.fd)
-        if not self.name_is_durable:
-            sync_directory(os.path.dirname(self.path))
-            self.name_is_durable = True
+        with self._syncing:
+            if self._sync_failed:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
+            try:
+                sync_data(self.fd)
+                if not self.name_is_durable:
+                    sync_directory(os.path.dirname(self.path))
+                    self.name_is_durable = True
+            except BaseException:
+                self._sync_failed = True
+                raise
 
     def give(self, access: Access) -> None:
         """Let those who may use the JSON file use it, and no one else."""

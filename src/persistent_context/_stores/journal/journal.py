@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from ..._printable import printable
@@ -13,10 +14,10 @@ from ..jsonfile.access import Access
 from ..jsonfile.atomic import replace
 from ..jsonfile.document import Document
 from ..jsonfile.store import JsonFileSession
-from ..jsonfile.syncing import sync_directory
+from ..jsonfile.syncing import durability_unknown, sync_directory
 from ..jsonfile.tally import Tally
 from ..protocol import SessionLostError, Traffic
-from .base import Base, Identity, look, written
+from .base import Base, Identity, look
 from .file import journal_exists, open_journal
 from .record import Author, Fingerprint, fold_line, header_line
 from .state import State
@@ -52,14 +53,15 @@ class Journal:
         Raises:
             OSError: this cannot be found out.
         """
-        if self.known is not None and not self.known.file.writable:  # it may be by now
-            self.known = None
-        if self.known is not None and self.wanted is None:
+        known = self.known
+        if known is not None and not known.file.writable:  # it may be by now
+            known = self.known = None
+        if known is not None and self.wanted is None:
             return True
         is_there = journal_exists(self.path)
-        if self.wanted == is_there and (is_there or self.known is None):  # else what is known is still to be written
+        if self.wanted == is_there and (is_there or known is None):  # else what is known is still to be written
             self.wanted = None
-        return is_there or bool(self.wanted) or self.known is not None
+        return is_there or bool(self.wanted) or known is not None
 
     def is_distrusted(self, state: State) -> bool:
         """Whether a sync of its journal has failed, even if it was opened again since."""
@@ -67,11 +69,12 @@ class Journal:
 
     def added_to(self, traffic: Traffic) -> Traffic:
         """Return the traffic of the JSON file, and of the journal."""
+        known = self.known
         return traffic._replace(
             commits=traffic.commits + self.appends,
             bytes_read=traffic.bytes_read + self._bytes_read.total(),
             bytes_written=traffic.bytes_written + self.bytes_written,
-            journal_bytes=self.known.end if self.known else 0,
+            journal_bytes=known.end if known else 0,
             checkpoints=self.folds,
         )
 
@@ -107,19 +110,17 @@ class Journal:
             return None
         self._expect(known.snapshot.folded())
         base = look(self.data_path, known.base, read_document)
-        if file is not None:
-            return State.of(file, base)
-        if base.identity == known.base.identity:
+        if file is None and known.fault is None and base.identity == known.base.identity:
             return known.without_its_journal()
         self._drop(known, base)
-        return None
+        return None if file is None else State.of(file, base)
 
     def _drop(self, known: State, base: Base) -> None:
-        """Forget a journal that is gone, as the JSON file was replaced since: what is there counts."""
+        """Forget a journal that is gone: what is there counts."""
         self.known = None
         if known.snapshot.overlay and not known.is_succeeded_at(base):  # else the next journal was ended
             _logger.warning(
-                "%s: the journal was deleted and the JSON file replaced while both were in use; what is there counts",
+                "%s: the journal was deleted and replaced while in use, or so was the JSON file; what is there counts",
                 printable(self.data_path),
             )
 
@@ -136,41 +137,71 @@ class Journal:
         self.appends += 1
         self.bytes_written += length
 
-    def announce_fold(self, state: State, author: Author, becomes: Fingerprint) -> None:
-        """Say in the journal what the JSON file is about to become."""
-        line = fold_line(state.generation, state.last + 1, author, becomes, ends=self.wanted is False)
+    def announce_fold(self, state: State, author: Author, becomes: Fingerprint, *, ends: bool) -> bool:
+        """Say in the journal what the JSON file is about to become; return whether that will survive."""
+        line = fold_line(state.generation, state.last + 1, author, becomes, ends=ends)
         state.file.append(line, state.end)
         self.bytes_written += len(line)
-        if self.is_distrusted(state):  # the announcement may be lost, which is told as a foreign change
-            return
+        if self.is_distrusted(state):
+            return False
         try:
             state.file.sync()
         except BaseException:
             self.distrusted = state.generation
             raise
+        return True
 
-    def renew(self, document: Document, becomes: Fingerprint, author: Author, check: Callable[[], None]) -> None:
-        """Begin a new journal on a JSON file that survives a power loss by now, or end the journal. Never fails.
+    def renew(
+        self, make: Callable[[], Base], author: Author, check: Callable[[], None], *, announced: bool
+    ) -> State | None:
+        """Begin a new journal on a JSON file that survives a power loss by now; return the state of both.
 
-        If it cannot be done, the next session does it: the old journal says that the JSON file has everything.
+        If it cannot be done, return None; the next session does it: the old journal says that the JSON file has
+        everything.
+
+        Args:
+            make: returns the JSON file.
+            author: who begins it.
+            check: raises SessionLostError if the lock was lost.
+            announced: whether the old journal says so.
+
+        Raises:
+            DurabilityUnknownError: it does not.
         """
         self.known = None
         self.folds += 1
-        try:
+        with self._explaining(announced=announced):
             check()
-            if self.wanted is False:
-                self._end()
-            else:
-                self._begin(written(self.data_path, document, becomes), author, check)
-            self.wanted = None
+            self.known = state = self._begin(make(), author, check)
+            return state
+        return None
+
+    def end(self, check: Callable[[], None], *, announced: bool) -> bool:
+        """Remove the journal; return whether that could be done. For the rest, see :meth:`renew`."""
+        self.known = None
+        self.folds += 1
+        with self._explaining(announced=announced):
+            check()
+            self._remove()
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def _explaining(self, *, announced: bool) -> Iterator[None]:
+        """Log that the journal could not be renewed; if the old one says nothing of the new JSON file, raise it."""
+        try:
+            yield
         except (OSError, SessionLostError) as error:
+            if not announced:
+                cause = error if isinstance(error, OSError) else OSError(errno.EIO, str(error))
+                raise durability_unknown(self.data_path, "the file was replaced, but not its journal", cause) from error
             _logger.warning(
                 "%s: could not renew the journal, which the next writer will do: %s",
                 printable(self.data_path),
                 str(error),
             )
 
-    def _begin(self, base: Base, author: Author, check: Callable[[], None]) -> None:
+    def _begin(self, base: Base, author: Author, check: Callable[[], None]) -> State | None:
         generation = os.urandom(8).hex()
         header = header_line(generation, base.fingerprint, author)
         self.bytes_written += replace(self.path, [header], Access.of(self.data_path), durable=True, check=check)
@@ -180,11 +211,12 @@ class Journal:
             self.distrusted = generation  # it may not survive
             raise
         file = open_journal(self.path, self.data_path)
-        if file is not None:
-            file.name_is_durable = True
-            self.known = State.of(file, base)
+        if file is None:
+            return None
+        file.name_is_durable = True
+        return State.of(file, base)
 
-    def _end(self) -> None:
+    def _remove(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
         sync_directory(os.path.dirname(self.path))

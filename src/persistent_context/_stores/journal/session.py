@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from ..._model.snapshot import Changes, Snapshot
@@ -15,7 +16,7 @@ from ..jsonfile.names import move_aside
 from ..jsonfile.store import JsonFileSession
 from ..jsonfile.syncing import durability_unknown
 from ..protocol import SessionLostError
-from .base import look
+from .base import look, written
 from .journal import Journal
 from .record import Fingerprint, author_now, record_line
 from .state import Fault, State
@@ -119,6 +120,10 @@ class JournalSession:
         If this is interrupted in between, the old journal says that the JSON file has everything.
         """
         journal, plain, author = self._journal, self._plain, author_now(os.getpid())
+        wanted = journal.wanted
+        was_ending = state is not None and state.fault is Fault.FOLDED and state.has_ended
+        ends = wanted is False or (wanted is None and was_ending)
+        announced = state is None or state.fault is Fault.DELETED  # there is nothing that could be taken for newer
         if state is None:
             base = look(journal.data_path, None, plain.read)
             document = base.document.changed(changes.texts, changes.moved) if changes else base.document
@@ -130,16 +135,23 @@ class JournalSession:
             self._keep_what_would_be_lost(state)
             plain.lock.check()
             if state.header is not None and state.fault is not Fault.DELETED:
-                journal.announce_fold(state, author, becomes)
+                announced = journal.announce_fold(state, author, becomes, ends=ends)
         try:
             plain.fold(document)
         except DurabilityUnknownError:
             self._snapshot = document
             raise
         self._snapshot, self.bytes_written = document, plain.bytes_written
-        journal.renew(document, becomes, author, plain.lock.check)
-        if journal.known is not None:
-            self._state, self._snapshot = journal.known, journal.known.snapshot
+        if ends:
+            is_done = journal.end(plain.lock.check, announced=announced)
+        else:
+            renewed = partial(written, journal.data_path, document, becomes)
+            new = journal.renew(renewed, author, plain.lock.check, announced=announced)
+            is_done = new is not None
+            if new is not None:
+                self._state, self._snapshot = new, new.snapshot
+        if is_done and journal.wanted is wanted:  # else it was changed meanwhile
+            journal.wanted = None
 
     def _keep_what_would_be_lost(self, state: State) -> None:
         """Keep what would be lost under another name, and say so."""

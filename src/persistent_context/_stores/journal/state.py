@@ -100,6 +100,8 @@ class State(NamedTuple):
         state = self._replace(base=base)
         if base.document is self.base.document and base.fingerprint == self.base.fingerprint:
             return state
+        if self.folded_number is not None:  # then the overlay lacks what the JSON file had, which may be gone from it
+            return State.of(self.file, base)
         overlay = self.snapshot.overlay
         return _over(state, overlay, exists=base.document.exists or bool(overlay))
 

@@ -48,14 +48,18 @@ class JournalStore:
             CorruptStateError: the JSON file is not a JSON object; or it was replaced whenever it was being read.
             OSError: it cannot be read, or its journal cannot.
         """
-        for _ in range(_READINGS):
+        for number in range(_READINGS):
             state = self._journal.read(self._plain.snapshot)
             if state is None:
                 return self._plain.snapshot()
             if state.is_deleted:
                 return state.snapshot
-            if state.file.is_at_path():  # so the JSON file is not that of the next journal
+            if not state.file.is_at_path():  # the JSON file may be that of the next journal
+                continue
+            if not state.is_damaged:
                 self._journal.known = state
+                return state.snapshot
+            if number:  # else it may look so because it is being appended to
                 return state.snapshot
         msg = "it was replaced whenever it was being read"
         raise CorruptStateError(msg)
@@ -103,7 +107,8 @@ class JournalStore:
         known = self._journal.known
         if known is None or not known.file.is_at_path():  # somebody else has folded it
             return True
-        if not at_exit and not known.file.is_idle_since(time.time() - QUIET_SECONDS / 2):
+        is_urgent = at_exit or self._journal.is_distrusted(known)
+        if not is_urgent and not known.file.is_idle_since(time.time() - QUIET_SECONDS / 2):
             return False
         session = self.begin("checkpoint", wait=False)
         if session is None:

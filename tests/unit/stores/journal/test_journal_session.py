@@ -11,6 +11,7 @@ from journals import MISSING, commit, entries, journal_of, lines_of, open_store,
 from persistent_context import DurabilityUnknownError
 from persistent_context._model.snapshot import Changes
 from persistent_context._stores.journal import journal as _journal
+from persistent_context._stores.journal import session as _session
 from persistent_context._stores.journal import state as _state
 from persistent_context._stores.protocol import SessionLostError
 
@@ -301,13 +302,13 @@ class TestAFailedSync:
 
     def test_an_error_after_the_json_file_is_durable_fails_nothing(self, path, store, monkeypatch, warnings):
         """The call has taken effect; the next one begins the new journal."""
-        real = _journal.written
+        real = _session.written
 
         def fail(*_arguments):
-            monkeypatch.setattr(_journal, "written", real)
+            monkeypatch.setattr(_session, "written", real)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        monkeypatch.setattr(_journal, "written", fail)
+        monkeypatch.setattr(_session, "written", fail)
         commit(store, {"b": b"2"}, folds=True)
         found = stored(path)
         commit(store, {"c": b"3"})
