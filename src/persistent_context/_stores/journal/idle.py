@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
-import contextlib
 import logging
 import os
-import threading
+import sys
 import time
 from typing import Final, Protocol
 
@@ -27,6 +27,7 @@ class Idle:
 
     def __init__(self) -> None:
         self._due = 0.0
+        self._thread_pid = 0
 
     def touch(self, fold: FoldFunction, *, soon: bool = False) -> None:
         """Note that there is something to do, a second from now or at once.
@@ -37,10 +38,14 @@ class Idle:
             soon: at once.
         """
         self._due = time.monotonic() + (0 if soon else QUIET_SECONDS)
-        if self not in _pending:
-            _pending[self] = fold
-            with contextlib.suppress(RuntimeError):  # at the interpreter's exit, which does it itself
-                threading.Thread(target=self._run, args=(fold,), name="persistent_context idle", daemon=True).start()
+        _pending[self] = fold
+        _fold_before_os_exit()
+        if self._thread_pid != os.getpid():  # a forked child has no thread of its parent's
+            self._thread_pid = os.getpid()
+            try:
+                _thread.start_new_thread(self._run, (fold,))  # Thread.start() would wait for a lock
+            except RuntimeError:  # at the interpreter's exit, which folds itself; or until the next call
+                self._thread_pid = 0
 
     def _run(self, fold: FoldFunction) -> None:
         while True:
@@ -51,6 +56,7 @@ class Idle:
             if _tried(fold, at_exit=False):
                 break
             self._due = time.monotonic() + QUIET_SECONDS
+        self._thread_pid = 0
         _pending.pop(self, None)
         if due != self._due:  # something has come in between
             self.touch(fold)
@@ -69,6 +75,15 @@ def _fold_all() -> None:
         _tried(fold, at_exit=True)
 
 
+def _fold_before_os_exit() -> None:
+    """Have a child of :mod:`multiprocessing` fold at its end, which runs no functions of :mod:`atexit`."""
+    global _finalized_pid  # noqa: PLW0603 - a race only registers it twice
+    if _finalized_pid != os.getpid() and (util := sys.modules.get("multiprocessing.util")):
+        util.Finalize(None, _fold_all, exitpriority=0)
+        _finalized_pid = os.getpid()
+
+
+_finalized_pid = 0
 _pending: Final[dict[Idle, FoldFunction]] = {}  # keeps their stores, even if nobody uses them any more
 atexit.register(_fold_all)
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork

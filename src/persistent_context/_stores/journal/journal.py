@@ -120,7 +120,7 @@ class Journal:
         self.known = None
         if known.snapshot.overlay and not known.is_succeeded_at(base):  # else the next journal was ended
             _logger.warning(
-                "%s: the journal was deleted and replaced while in use, or so was the JSON file; what is there counts",
+                "%s: the journal was deleted while it was in use; its changes since the last checkpoint are lost",
                 printable(self.data_path),
             )
 

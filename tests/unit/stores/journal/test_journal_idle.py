@@ -1,5 +1,6 @@
 """A journal is folded when nobody has written for a while, and at the interpreter's exit."""
 
+import _thread
 import os
 import threading
 import time
@@ -31,6 +32,22 @@ def wait_until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < deadline, "it does not come"
         time.sleep(0.01)
+
+
+IN_PROCESSES = """
+import multiprocessing, sys
+from persistent_context import SyncPersistentContext
+
+def count(path):
+    SyncPersistentContext(path, journal=True).incr("n")
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[2])
+    for _ in range(2):
+        child = context.Process(target=count, args=(sys.argv[1],))
+        child.start()
+        child.join()
+"""
 
 
 @pytest.fixture
@@ -115,15 +132,33 @@ class TestTheThread:
     def test_without_a_thread_the_exit_does_it(self, monkeypatch):
         """At the interpreter's exit none can be started."""
 
-        def refuse(thread):
+        def refuse(function, arguments):
             raise RuntimeError("can't start new thread at interpreter shutdown")
 
-        monkeypatch.setattr(threading.Thread, "start", refuse)
         folded = []
-        Idle().touch(lambda *, at_exit: folded.append(1) is None)
-        _idle._fold_all()
+        idle, fold = Idle(), lambda *, at_exit: folded.append(at_exit) is None
+        with monkeypatch.context() as patch:
+            patch.setattr(_thread, "start_new_thread", refuse)
+            idle.touch(fold)
+            _idle._fold_all()
+        idle.touch(fold)
+        wait_until(lambda: not _idle._pending)
 
-        assert [1] == folded
+        assert [True, False] == folded
+
+    @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+    def test_processes_of_multiprocessing_fold_at_their_end(self, path, run, tmp_path, method):
+        """Even if they end without the functions that atexit knows."""
+        program = tmp_path / "program.py"
+        program.write_text(IN_PROCESSES, encoding="utf-8")
+        run(
+            "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')",
+            program,
+            path,
+            method,
+        )
+
+        assert {"n": 2} == stored(path)
 
 
 class TestTheStore:

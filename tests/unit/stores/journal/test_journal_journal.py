@@ -6,6 +6,7 @@ import os
 import pytest
 
 from journals import MISSING, commit, entries, header_line, journal_of, kept, lines_of, open_store, seen, stored
+from persistent_context import DurabilityUnknownError
 from persistent_context._stores.journal.record import NO_FILE, Author
 
 CRASH = """
@@ -135,6 +136,50 @@ class TestACrashInACheckpoint:
 
         assert ({"json": 1, "a": 1}, {"json": 1, "a": 1, "b": 2}, []) == (replaced, seen(path), warnings())
 
+    def test_a_reader_of_it_does_not_forget_what_was_folded(self, path, store, crash):
+        """If a foreign program then puts back the JSON file of before, the records are applied to that."""
+        before = path.read_text(encoding="utf-8")
+        reader = open_store(path)
+        crash(".json.journal")
+        entries(reader)
+        replace_by_a_foreign_program(path, before)
+
+        assert {"json": b"1", "a": b"1"} == dict(entries(reader))
+        commit(reader, folds=True)
+        assert {"json": 1, "a": 1} == stored(path)
+
+    def test_whoever_comes_next_ends_a_journal_that_was_being_ended(self, path, store, monkeypatch):
+        """Though the context that wished it is gone."""
+
+        def fail(name):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+
+        store.want(journal=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", fail)
+            commit(store, {"b": b"2"})
+        found = journal_of(path).exists()
+        commit(open_store(path, journal=None), {"c": b"3"})
+
+        assert (True, False) == (found, journal_of(path).exists())
+        assert {"json": 1, "a": 1, "b": 2, "c": 3} == stored(path)
+
+    def test_a_wish_in_the_midst_of_it_is_kept(self, path, store, monkeypatch):
+        """The next call that writes follows it."""
+        real = os.replace
+
+        def replace(source, target):
+            store.want(journal=False)
+            real(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace)
+            commit(store, folds=True)
+        found = journal_of(path).exists()
+        commit(store, {"b": b"2"})
+
+        assert (True, False) == (found, journal_of(path).exists())
+
     def test_a_killed_writer_loses_nothing_that_it_has_acknowledged(self, path, spawn):
         """Killed at any moment, again and again; the next one goes on."""
         last = -1
@@ -170,6 +215,21 @@ class TestAJournalThatCannotBeMade:
         assert (expected, {"json": 1, "a": 10, "b": 1}) == (found, seen(path))
         assert ([], 1) == (kept(path), len(lines_of(path)[1]))
         assert {True} == {"could not renew the journal, which the next writer will do" in one for one in warnings()}
+
+    def test_it_is_not_acknowledged_if_the_old_one_knows_nothing_of_it(
+        self, path, store, refuse, break_sync, monkeypatch
+    ):
+        """After a failed sync, the announcement may be lost, and the old journal be taken for newer."""
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", os.fdatasync)
+            break_sync("fdatasync", lambda name: name.endswith(".journal"))
+            with pytest.raises(DurabilityUnknownError):
+                commit(store, {"a": b"2"})
+        refuse(errno.ENOSPC)
+        with pytest.raises(DurabilityUnknownError, match="but not its journal"):
+            commit(store, {"a": b"3"})
+
+        assert {"json": 1, "a": 3} == stored(path)
 
     def test_so_it_does_for_a_file_that_is_to_get_its_first_one(self, path, refuse):
         """The first commit works, without a journal."""
@@ -286,7 +346,7 @@ class TestADeletedJournal:
         commit(store, {"b": b"2"})
 
         assert ({"json": 3, "c": 3, "b": 2}, False) == (seen(path), journal_of(path).exists())
-        assert ["the journal was deleted and the JSON file replaced while both were in use; what is there counts"] == [
+        assert ["the journal was deleted while it was in use; its changes since the last checkpoint are lost"] == [
             one.split(": ", 1)[1] for one in warnings()
         ]
 
@@ -314,6 +374,25 @@ class TestADeletedJournal:
         commit(store, {"b": b"2"})
 
         assert {"json": 1, "b": 2} == seen(path)
+
+    def test_nor_if_it_was_looked_at_in_between(self, path, store):
+        """First the JSON file was deleted, and its absence seen."""
+        path.unlink()
+        entries(store)
+        journal_of(path).unlink()
+        commit(store, {"b": b"2"})
+
+        assert {"b": 2} == seen(path)
+
+    def test_a_loss_is_told_even_if_there_is_another_journal_by_now(self, path, store, warnings):
+        """It was begun by a process that knew nothing of the one that was deleted."""
+        journal_of(path).unlink()
+        commit(open_store(path), {"b": b"2"})
+        entries(store)
+
+        assert ["the journal was deleted while it was in use; its changes since the last checkpoint are lost"] == [
+            one.split(": ", 1)[1] for one in warnings()
+        ]
 
     @pytest.mark.parametrize("checkpoints", [0, 1, 2])
     def test_one_that_another_process_has_ended_is_never_restored(self, path, store, checkpoints, warnings):

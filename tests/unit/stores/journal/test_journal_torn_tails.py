@@ -198,6 +198,33 @@ class TestAFailedAppend:
         assert ({"json": 1, "a": 1}, {"json": 1, "a": 1, "c": 3}) == (found, seen(path))
 
 
+class TestWhatLooksDamaged:
+    def test_a_reader_in_the_midst_of_appends_is_not_misled(self, path, store, monkeypatch):
+        """It reads half of a torn tail, which is then replaced by two lines: it looks again, and does not keep that."""
+        reader, real = open_store(path), _file.read_at
+        entries(reader)
+        with journal_of(path).open("ab") as file:
+            file.write(b"0" * 50)
+        calls = []
+
+        def read(fd, offset, length):
+            calls.append(offset)
+            if len(calls) > 1:
+                return real(fd, offset, length)
+            torn = os.pread(fd, 50, offset)
+            commit(store, {"b": b"2"})
+            commit(store, {"c": b"3"})
+            return torn + real(fd, offset + len(torn), length)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_file, "read_at", read)
+            found = entries(reader)
+        commit(reader, {"d": b"4"})
+
+        assert {"json": b"1", "a": b"1", "b": b"2", "c": b"3"} == dict(found)
+        assert ({"json": 1, "a": 1, "b": 2, "c": 3, "d": 4}, []) == (seen(path), kept(path))
+
+
 class TestDamage:
     """A bad line before a good one: something else than a crash has happened."""
 
