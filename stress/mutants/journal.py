@@ -123,8 +123,8 @@ JOURNAL: Final = (
         (
             Edit(
                 "journal/session",
-                "                journal.announce_fold(state, author, becomes)\n",
-                "                pass\n",
+                "                announced = journal.announce_fold(state, author, becomes, ends=ends)\n",
+                "                announced = True\n",
             ),
         ),
         (suite(_CRASH + "test_it_is_harmless"),),
@@ -146,7 +146,7 @@ JOURNAL: Final = (
         "journal-reader-mixes-two-generations",
         "A reader without the lock takes the JSON file of one checkpoint and the journal of another.",
         Promise.TORN,
-        (Edit("journal/store", "            if state.file.is_at_path():  # so", "            if True:  # so"),),
+        (Edit("journal/store", "            if not state.file.is_at_path():", "            if False:"),),
         (suite("journal_store::TestReading::test_it_is_repeated_if_the_journal_is_replaced_meanwhile"),),
     ),
     Mutant(
@@ -167,7 +167,7 @@ JOURNAL: Final = (
         "journal-written-back-after-a-reset",
         "A process that knew of a journal writes it back though all files were deleted and begun anew.",
         Promise.CLOBBERED,
-        (Edit("journal/journal", "        if base.identity == known.base.identity:\n", "        if True:\n"),),
+        (Edit("journal/journal", "known.fault is None and base.identity == known.base.identity:\n", "True:\n"),),
         (suite(_DELETED + "test_nor_if_it_was_not_looked_at_meanwhile"),),
     ),
     Mutant(
@@ -261,7 +261,7 @@ JOURNAL: Final = (
         "journal-read-only-for-ever",
         "A journal that could once not be opened for writing is never opened again.",
         Promise.FAILURE,
-        (Edit("journal/journal", "if self.known is not None and not self.known.file.writable:", "if False:"),),
+        (Edit("journal/journal", "if known is not None and not known.file.writable:", "if False:"),),
         (suite("journal_torn_tails::TestAFailedAppend::test_who_may_not_write_is_told"),),
     ),
     Mutant(
@@ -270,5 +270,37 @@ JOURNAL: Final = (
         Promise.FAILURE,
         (Edit("journal/store", 'JsonFileStore(path, also=(f"{path}.journal",))', "JsonFileStore(path)"),),
         (suite("journal_store::TestLeftovers::test_the_next_writer_removes_those_of_a_journal"),),
+    ),
+    Mutant(
+        "journal-damage-in-passing-is-kept",
+        "What looked damaged to a reader without the lock, in the midst of appends, is folded without what it missed.",
+        Promise.LOST,
+        (Edit("journal/store", "            if not state.is_damaged:\n", "            if True:\n"),),
+        (suite("journal_torn_tails::TestWhatLooksDamaged::test_a_reader_in_the_midst_of_appends_is_not_misled"),),
+    ),
+    Mutant(
+        "journal-trimmed-overlay-on-an-older-file",
+        "A reader that has dropped what was folded goes on with that when the JSON file of before is put back.",
+        Promise.LOST,
+        (Edit("state", "        if self.folded_number is not None:  # then", "        if False:  # then"),),
+        (suite(_CRASH + "test_a_reader_of_it_does_not_forget_what_was_folded"),),
+    ),
+    Mutant(
+        "journal-not-renewed-and-acknowledged",
+        "A call is acknowledged though the old journal may be taken for newer than the JSON file.",
+        Promise.LOST,
+        (Edit("journal/journal", "            if not announced:\n", "            if False:\n"),),
+        (
+            suite(
+                "journal_journal::TestAJournalThatCannotBeMade::test_it_is_not_acknowledged_if_the_old_one_knows_nothing_of_it"
+            ),
+        ),
+    ),
+    Mutant(
+        "journal-wish-in-a-fold-forgotten",
+        "The option of a context that is opened while another one folds the journal is ignored.",
+        Promise.MEMORY,
+        (Edit("journal/session", "        if is_done and journal.wanted is wanted:  #", "        if is_done:  #"),),
+        (suite(_CRASH + "test_a_wish_in_the_midst_of_it_is_kept"),),
     ),
 )

@@ -292,8 +292,8 @@ BROKEN = {
     ),
     "a checkpoint is not announced in the journal": (
         "journal/session.py",
-        "                journal.announce_fold(state, author, becomes)\n",
-        "                pass\n",
+        "                announced = journal.announce_fold(state, author, becomes, ends=ends)\n",
+        "                announced = True\n",
         ["kill:checkpoint:async rename:2", "lossy:checkpoint:async step:10", "kill:end:async unlink:1"],
         "the JSON file is none that the journal tells of",
     ),
