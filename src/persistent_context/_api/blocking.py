@@ -33,6 +33,9 @@ class SyncPersistentContext(BaseContext):
         on_conflict: what to do with a key that another writer changed as well: ``"mine"`` (the last writer wins),
             ``"theirs"``, ``"raise"`` (:class:`ConflictError`), or ``fn(key, base, mine, theirs) -> value``, where
             ``MISSING`` means absent. The callable runs under the lock, in another thread: keep it pure and quick.
+        journal: whether changes are appended to a journal beside the file, which makes them cost what they change, and
+            not what the file holds: a property of the file, which the next call that writes sets, and which all
+            contexts on the file follow. ``None`` leaves it as it is.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -57,7 +60,7 @@ class SyncPersistentContext(BaseContext):
 
         Args:
             filepath: the JSON file.
-            options: ``durable``, ``lock_timeout`` and ``on_conflict``; see the class.
+            options: ``durable``, ``lock_timeout``, ``on_conflict`` and ``journal``; see the class.
         """
         context = cls(filepath, **options)
         context.load()
