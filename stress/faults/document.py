@@ -88,6 +88,6 @@ def tell(document: Document | str | None) -> str:
 
 
 def leftovers(path: Path) -> list[str]:
-    """Return what stands in the directory beside the file, its lock, and its journal."""
+    """Return the names in the directory other than those of the file, its lock and its journal."""
     wanted = {path.name, f"{path.name}.lock", f"{path.name}.journal"}
     return sorted({*os.listdir(path.parent)} - wanted) if path.parent.exists() else []

@@ -174,7 +174,7 @@ JOURNAL: Final = (
         "journal-ended-and-restored",
         "A process that knew of a journal writes it back after another one has ended it.",
         Promise.CLOBBERED,
-        (Edit("state", "        return self._is_announced and self.folds[-1].ends\n", "        return False\n"),),
+        (Edit("state", "        return self.is_announced and self.folds[-1].ends\n", "        return False\n"),),
         (suite(_DELETED + "test_a_writer_notices_the_end_of_one_without_records"),),
     ),
     Mutant(

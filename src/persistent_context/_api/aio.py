@@ -198,8 +198,8 @@ class PersistentContext(BaseContext):
     async def checkpoint(self) -> None:
         """Fold the journal into the JSON file, so that programs which only read that see every change. Suspends.
 
-        Writes nothing if there is no journal, or if it is empty. The library also does this without being asked: after
-        a second without writes, when the journal is longer than the JSON file, and when the interpreter exits.
+        If there is no journal, or nothing in it, nothing is written. The library also does this by itself: after a
+        second without writes, when the journal is longer than the JSON file, and when the interpreter exits.
 
         Raises:
             OSError: as well as everything else that :meth:`save` raises.

@@ -74,7 +74,7 @@ def _journal(name: str, path: str) -> Iterator[Finding]:
 def _closed(name: str, error: OSError) -> Finding:
     if error.errno == errno.EPERM:
         owner = os.lstat(name).st_uid
-        text = f"{name} belongs to user {owner}, who may not write the file, and is therefore not used"
+        text = f"{name} is not used, because it belongs to user {owner}, who may not write the file"
         return Finding(Level.PROBLEM, "journal", text, f"find out who made it; {_removal(name)}")
     text = f"this user cannot open {name}, and so cannot read or save"
     return Finding(Level.PROBLEM, "journal", text, f"chmod or chown {quote(name)}")

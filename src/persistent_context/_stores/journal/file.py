@@ -12,7 +12,16 @@ from typing import Final
 
 from ...errors import NotARegularFileError
 from ..jsonfile.access import Access
-from ..jsonfile.opening import NO_FOLLOW, NO_WAIT, check_regular, loop_of_links, not_a_regular_file, open_fd, read_at
+from ..jsonfile.opening import (
+    NO_FOLLOW,
+    NO_WAIT,
+    check_regular,
+    is_descriptor_of,
+    loop_of_links,
+    not_a_regular_file,
+    open_fd,
+    read_at,
+)
 from ..jsonfile.page import let_others_run
 from ..jsonfile.syncing import sync_data, sync_directory
 
@@ -44,10 +53,7 @@ class JournalFile:
 
     def has_its_descriptor(self) -> bool:
         """Whether its descriptor is still that of this file: a program may have closed what it had not opened."""
-        try:
-            return os.path.samestat(os.fstat(self.fd), self.status)
-        except OSError:
-            return False
+        return is_descriptor_of(self.fd, self.status)
 
     def forget(self) -> None:
         """Leave a descriptor that was closed, and may be in use again, to its new owner."""

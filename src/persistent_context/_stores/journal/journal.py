@@ -112,13 +112,14 @@ class Journal:
         base = look(self.data_path, known.base, read_document)
         if file is None and known.fault is None and base.identity == known.base.identity:
             return known.without_its_journal()
-        self._drop(known, base)
+        # A fold replaces the journal after it has announced itself there, and has replaced the JSON file.
+        self._drop(known, is_folded=known.is_announced if file else known.is_succeeded_at(base))
         return None if file is None else State.of(file, base)
 
-    def _drop(self, known: State, base: Base) -> None:
+    def _drop(self, known: State, *, is_folded: bool) -> None:
         """Forget a journal that is gone: what is there counts."""
         self.known = None
-        if known.snapshot.overlay and not known.is_succeeded_at(base):  # else the next journal was ended
+        if known.snapshot.overlay and not is_folded:
             _logger.warning(
                 "%s: the journal was deleted while it was in use; its changes since the last checkpoint are lost",
                 printable(self.data_path),
@@ -152,7 +153,7 @@ class Journal:
         return True
 
     def renew(
-        self, make: Callable[[], Base], author: Author, check: Callable[[], None], *, announced: bool
+        self, find_base: Callable[[], Base], author: Author, check: Callable[[], None], *, announced: bool
     ) -> State | None:
         """Begin a new journal on a JSON file that survives a power loss by now; return the state of both.
 
@@ -160,36 +161,33 @@ class Journal:
         everything.
 
         Args:
-            make: returns the JSON file.
-            author: who begins it.
+            find_base: returns the JSON file, as it was just written.
+            author: the process that begins it, and when.
             check: raises SessionLostError if the lock was lost.
             announced: whether the old journal says so.
 
         Raises:
             DurabilityUnknownError: it does not.
         """
-        self.known = None
-        self.folds += 1
-        with self._explaining(announced=announced):
-            check()
-            self.known = state = self._begin(make(), author, check)
+        with self._succeeding(check, announced=announced):
+            self.known = state = self._begin(find_base(), author, check)
             return state
         return None
 
     def end(self, check: Callable[[], None], *, announced: bool) -> bool:
         """Remove the journal; return whether that could be done. For the rest, see :meth:`renew`."""
-        self.known = None
-        self.folds += 1
-        with self._explaining(announced=announced):
-            check()
+        with self._succeeding(check, announced=announced):
             self._remove()
             return True
         return False
 
     @contextlib.contextmanager
-    def _explaining(self, *, announced: bool) -> Iterator[None]:
-        """Log that the journal could not be renewed; if the old one says nothing of the new JSON file, raise it."""
+    def _succeeding(self, check: Callable[[], None], *, announced: bool) -> Iterator[None]:
+        """Log an error of the block; raise it if the old journal says nothing of the new JSON file."""
+        self.known = None
+        self.folds += 1
         try:
+            check()
             yield
         except (OSError, SessionLostError) as error:
             if not announced:

@@ -70,7 +70,7 @@ class Record(Frozen, frozen=True, rename={"deleted": "delete"}):
 
     @property
     def author(self) -> Author:
-        """Who wrote it."""
+        """The process that wrote it, and when."""
         return Author(self.time, self.pid)
 
 

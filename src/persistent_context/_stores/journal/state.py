@@ -62,7 +62,7 @@ class State(NamedTuple):
     @property
     def has_ended(self) -> bool:
         """Whether the JSON file was to be without a journal after the last line."""
-        return self._is_announced and self.folds[-1].ends
+        return self.is_announced and self.folds[-1].ends
 
     @property
     def fault(self) -> Fault | None:
@@ -87,13 +87,13 @@ class State(NamedTuple):
         return next(numbers, None)
 
     @property
-    def _is_announced(self) -> bool:
+    def is_announced(self) -> bool:
         """Whether the last line is a fold."""
         return bool(self.folds) and self.folds[-1].number == self.last
 
     def is_succeeded_at(self, base: Base) -> bool:
         """Whether the JSON file was folded, so that what the journal has is of the past."""
-        return self._is_announced and self.header is not None and self.header.follows != base.fingerprint
+        return self.is_announced and self.header is not None and self.header.follows != base.fingerprint
 
     def on(self, base: Base) -> State:
         """Return the state with the JSON file as it is now."""

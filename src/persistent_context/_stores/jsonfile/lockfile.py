@@ -10,7 +10,7 @@ from typing import Final
 
 from ...errors import NotARegularFileError
 from .flock import fork_gate
-from .opening import NO_FOLLOW, NO_WAIT, check_regular, loop_of_links, not_a_regular_file, open_fd
+from .opening import NO_FOLLOW, NO_WAIT, check_regular, is_descriptor_of, loop_of_links, not_a_regular_file, open_fd
 from .syncing import make_directories
 
 _ATTEMPTS: Final = 100
@@ -41,10 +41,7 @@ class LockFile:
 
     def has_its_descriptor(self) -> bool:
         """Whether its descriptor is still that of this file: a program may have closed what it had not opened."""
-        try:
-            return os.path.samestat(os.fstat(self.fd), self.status)
-        except OSError:
-            return False
+        return is_descriptor_of(self.fd, self.status)
 
     def close(self) -> None:
         """Close it; this unlocks it, unless a forked child inherited it."""

@@ -71,6 +71,14 @@ def open_to_read(path: str) -> tuple[int, int]:
     return fd, status.st_size
 
 
+def is_descriptor_of(fd: int, status: os.stat_result) -> bool:
+    """Whether a descriptor is that of a file: a program may have closed it, and its number been used again."""
+    try:
+        return os.path.samestat(os.fstat(fd), status)
+    except OSError:
+        return False
+
+
 def read_at(fd: int, offset: int, length: int) -> bytes:
     """Read this many bytes, or up to the end of the file."""
     if sys.platform == "win32":

@@ -384,6 +384,22 @@ class TestADeletedJournal:
 
         assert {"b": 2} == seen(path)
 
+    def test_no_loss_is_told_of_a_checkpoint_that_leaves_the_json_file_as_it_was(self, path, store, warnings):
+        """Keys were changed and changed back; or another checkpoint has changed them back."""
+        commit(store, {"a": MISSING})
+        reader = open_store(path)
+        entries(reader)
+        commit(store, folds=True)
+        found = [dict(entries(reader))]
+        for text in (b"2", b"1"):
+            commit(store, {"json": text})
+            if text == b"2":
+                entries(reader)
+            commit(store, folds=True)
+        found.append(dict(entries(reader)))
+
+        assert ([{"json": b"1"}] * 2, []) == (found, warnings())
+
     def test_a_loss_is_told_even_if_there_is_another_journal_by_now(self, path, store, warnings):
         """It was begun by a process that knew nothing of the one that was deleted."""
         journal_of(path).unlink()

@@ -271,6 +271,43 @@ class TestAFailedSync:
 
         assert 1 == len(tried)
 
+    def test_an_error_that_another_thread_has_been_told_is_told(self, store, monkeypatch):
+        """The kernel reports it once, to whoever asks first: the next sync of the same file would succeed."""
+        file = store._journal.known.file
+        begun, failing, told = threading.Event(), threading.Event(), []
+
+        def fail(fd):
+            monkeypatch.setattr(os, "fdatasync", lambda fd: None)
+            begun.set()
+            failing.wait(60)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        def sync():
+            try:
+                file.sync()
+            except OSError as error:
+                told.append(error.errno)
+
+        monkeypatch.setattr(os, "fdatasync", fail)
+        threads = [threading.Thread(target=sync) for _ in range(2)]
+        threads[0].start()
+        begun.wait(60)
+        threads[1].start()
+        threads[1].join(0.05)
+        failing.set()
+        for thread in threads:
+            thread.join()
+
+        assert [errno.EIO] * 2 == told
+
+    def test_an_idle_journal_that_is_not_relied_upon_is_folded_at_once(self, path, store, break_sync):
+        """Even if somebody is still writing to it."""
+        break_sync("fdatasync", is_journal)
+        with pytest.raises(DurabilityUnknownError):
+            commit(store, {"b": b"2"})
+
+        assert (True, {"json": 1, "a": 1, "b": 2}) == (store._fold_if_idle(), stored(path))
+
     def test_the_announcement_of_a_checkpoint_counts_too(self, path, store, break_sync):
         """If it cannot be synced nothing is written, and the journal is not relied upon any more."""
         tried = break_sync("fdatasync", is_journal)
