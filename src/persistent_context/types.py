@@ -18,6 +18,8 @@ class Holder(NamedTuple):
         since: when it took the lock, in seconds since the Unix epoch.
         purpose: the call that it is held for, such as ``"save"`` or ``"transaction"``.
         verified: whether the process was seen alive; ``False`` for another host, which cannot be checked.
+        stopped: whether the process was seen stopped, by Ctrl-Z or ``SIGSTOP``, on Linux: it keeps the lock until it
+            is resumed or dies.
     """
 
     pid: int | None = None
@@ -25,12 +27,15 @@ class Holder(NamedTuple):
     since: float | None = None
     purpose: str | None = None
     verified: bool = False
+    stopped: bool = False
 
     def __str__(self) -> str:
         """Describe the holder in one line that is safe to print."""
         if self.pid is None:
             return "an unidentified program"
         text = f"process {self.pid} on {self.host}"
+        if self.stopped:
+            text += f" (stopped: resume it with kill -CONT {self.pid})"
         if self.purpose:
             text += f" for {self.purpose}"
         if self.since is not None:

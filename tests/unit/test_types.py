@@ -15,6 +15,10 @@ class TestHolder:
             (Holder(), "an unidentified program"),
             (Holder(7, "h", verified=True), "process 7 on h"),
             (
+                Holder(7, "h", 0.0, "save", verified=True, stopped=True),
+                "process 7 on h (stopped: resume it with kill -CONT 7) for save since 1970-01-01 00:00:00.000000Z",
+            ),
+            (
                 Holder(7, "h\x1b[2J", 0.0, "save"),
                 r"process 7 on h\x1b[2J for save since 1970-01-01 00:00:00.000000Z (unverified)",
             ),

@@ -17,6 +17,7 @@ from ...types import Holder
 STAMP_BYTES: Final = 512
 _MAGIC: Final = b'{"persistent_context":'
 _LONGEST_NAME: Final = 64
+_STOPPED: Final = "T"  # not "t", a stop for a tracer: it is passing under strace, and SIGCONT does not end it
 _DEAD: Final = ("Z", "X")  # a zombie holds no lock, and only waits for its parent to notice
 
 
@@ -85,7 +86,8 @@ def holder_of(stamp: bytes) -> Holder:
     verified = (host, space) == (here["host"], here["space"])
     if verified and not _is_alive(pid, start):
         return nobody
-    return Holder(pid, host[:_LONGEST_NAME], float(since), purpose[:_LONGEST_NAME], verified)
+    stopped = verified and _is_stopped(pid)
+    return Holder(pid, host[:_LONGEST_NAME], float(since), purpose[:_LONGEST_NAME], verified, stopped)
 
 
 @functools.lru_cache(maxsize=1)
@@ -137,3 +139,8 @@ def _is_alive(pid: int, start: object) -> bool:
     except PermissionError:
         return True
     return not os.path.exists("/proc/self/stat")
+
+
+def _is_stopped(pid: int) -> bool:
+    process = _process(pid)
+    return process is not None and process[0] == _STOPPED
