@@ -140,25 +140,28 @@ def minimums(session: nox.Session) -> None:
     run_pytest(session, *(session.posargs or ("--part", "tests/unit")))
 
 
+def run_stress(session: nox.Session, *tier: str) -> None:
+    """Do a stress run; after a Ctrl-C it has the time to end its processes and to say what it leaves."""
+    session.install(".", *groups("stress"))
+    session.run("python", "-m", "stress", *tier, *session.posargs, interrupt_timeout=60)
+
+
 @nox.session(python=NEWEST, default=False)
 def stress(session: nox.Session) -> None:
     """Hammer one file for five minutes from processes that are randomly killed, and check that nothing was lost."""
-    session.install(".", *groups("stress"))
-    session.run("python", "-m", "stress", *session.posargs)
+    run_stress(session)
 
 
 @nox.session(name="stress-quick", python=NEWEST, default=False)
 def stress_quick(session: nox.Session) -> None:
     """The same in well under a minute."""
-    session.install(".", *groups("stress"))
-    session.run("python", "-m", "stress", "--tier", "quick", *session.posargs)
+    run_stress(session, "--tier", "quick")
 
 
 @nox.session(python=NEWEST, default=False)
 def soak(session: nox.Session) -> None:
     """Hammer for hours, in rounds; stops at the first failing round, and keeps it."""
-    session.install(".", *groups("stress"))
-    session.run("python", "-m", "stress", "--tier", "soak", *session.posargs)
+    run_stress(session, "--tier", "soak")
 
 
 @nox.session(python=NEWEST, default=False)

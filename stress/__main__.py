@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stress.run.conclude import conclude
+from stress.run.conclude import conclude, tell_interrupted
 from stress.run.display import Display
 from stress.run.options import Options, parse
 from stress.run.report import Report
@@ -30,23 +30,22 @@ def main() -> int:
         if options.hours is not None:
             return Soak.begin(directory, options.plan).go_on(console, options)
         return run_once(console, options, directory)
-    except KeyboardInterrupt:
-        console.print("interrupted", highlight=False)
+    except KeyboardInterrupt:  # what is left was said where it is known
         return INTERRUPTED
 
 
 def run_once(console: Console, options: Options, directory: Path) -> int:
     """Do one run; return the exit code."""
-    run = Run(options.plan, directory)
     try:
+        run = Run(options.plan, directory)
         with Display(console, run, shown=console.is_terminal and not options.quiet) as display:
             run.execute(display.update)
+        report = Report(run)
+        if not conclude(console, run, report, page=options.report, keep=options.keep):
+            shutil.rmtree(directory)
     except KeyboardInterrupt:
-        console.print(f"the file and the logs: {directory}", highlight=False, soft_wrap=True)
+        tell_interrupted(console, directory, "nothing was shown; the files and the logs of the run are left")
         raise
-    report = Report(run)
-    if not conclude(console, run, report, page=options.report, keep=options.keep):
-        shutil.rmtree(directory)
     return report.verdict.exit_code
 
 

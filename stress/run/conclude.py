@@ -21,6 +21,13 @@ def conclude(console: Console, run: Run, report: Report, *, page: Path | None, k
     return kept
 
 
+def tell_interrupted(console: Console, directory: Path, what: str) -> None:
+    """Say what an interrupted run leaves on disk, and where; all of its processes are dead."""
+    size = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+    text = f"interrupted: {what} in {directory} ({size / 1e6:.1f} MB)"
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def _write_page(console: Console, run: Run, report: Report, path: Path) -> None:
     """Write the page, unless the library that it describes cannot be imported."""
     try:

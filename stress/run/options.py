@@ -22,7 +22,8 @@ HELP = {
     "processes": "worker processes",
     "tasks": "tasks or threads in each",
     "seconds": "how long to hammer; in a soak, in each round",
-    "seed": "for all random choices",
+    "seed": "for the random choices: which operations and values, whom a fault strikes and when; not for how the system"
+    " runs the processes, so a repeated run meets other interleavings",
     "kill_every": "mean seconds between two killed workers; 0, here and below: never",
     "stop_every": "mean seconds between two stopped processes, often the one that holds the lock",
     "cancel_every": "mean seconds between two cancelled calls in each event loop",

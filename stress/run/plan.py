@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -56,12 +57,13 @@ class Plan:
 
     def __str__(self) -> str:
         """Return the command that repeats the run."""
-        return (
-            f"python -m stress --processes {self.processes} --tasks {self.tasks} --seconds {self.seconds:g}"
-            f" --seed {self.seed} --kill-every {self.kill_every:g} --stop-every {self.stop_every:g}"
-            f" --cancel-every {self.cancel_every:g} --fork-every {self.fork_every:g}"
-            f" --delete-lock-every {self.delete_lock_every:g}"
-            + "".join(f" --{kind} {getattr(self, kind)}" for kind in (*KINDS, JOURNAL))
+        return f"python -m stress {self.options}"
+
+    @property
+    def options(self) -> str:
+        """The options that ask for this very plan."""
+        return " ".join(
+            f"--{field.name.replace('_', '-')} {getattr(self, field.name):.15g}" for field in dataclasses.fields(self)
         )
 
     def idle(self, acknowledged: Mapping[str, int]) -> list[str]:

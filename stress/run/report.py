@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import Enum
@@ -22,6 +24,21 @@ SHOWN_LINES = 40
 """How many operations of a finding are told."""
 SHOWN = 10
 """How many findings of a workload are told in full."""
+
+LEGEND = """\
+invoked  calls that were begun
+acked    returned: the change must be in the file
+failed   raised an error that promises that nothing was changed
+unknown  ended without an answer: the change may be there or not
+slowest  the longest time from a call to its acknowledgement
+lost     acknowledged changes that are missing
+wrong    other findings of the checkers
+
+Calls take long here because dozens of processes take turns at one lock, most turns wait for the disk, and stopped \
+processes keep the lock until they are continued. Calls end unknown because their process was killed or they were \
+cancelled or interrupted in the middle: the checkers accept both outcomes, but never a part of one.
+"""
+"""What the columns of the table mean, and why their figures are not those of everyday use."""
 
 
 class Verdict(Enum):
@@ -76,6 +93,7 @@ class Report:
     def show(self, console: Console) -> None:
         """Print the table, the findings and the verdict."""
         console.print(self._table())
+        console.print(LEGEND, style="dim", highlight=False)
         console.print(self._figures(), highlight=False, soft_wrap=True)
         for headline, details in self._findings():
             console.print(f"\n{headline}", style="bold red", markup=False, highlight=False, soft_wrap=True)
@@ -83,7 +101,9 @@ class Report:
                 console.print(details.rstrip(), markup=False, highlight=False, soft_wrap=True)
         style = "bold green" if self.verdict is Verdict.PASS else "bold red"
         console.print(f"\n{self.verdict.value}", style=style, highlight=False)
-        console.print(f"seed {self._plan.seed}; to repeat: {self._plan}", highlight=False, soft_wrap=True)
+        console.print(f"seed {self._plan.seed}; to repeat the run:", highlight=False)
+        command = f"{shlex.quote(sys.executable)} -m stress {self._plan.options}"
+        console.print(command, markup=False, highlight=False, soft_wrap=True)
 
     def _idle(self) -> list[str]:
         """Return the workloads of which no operation was acknowledged."""

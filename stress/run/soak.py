@@ -17,7 +17,7 @@ from typing import Self
 
 from rich.console import Console
 
-from stress.run.conclude import conclude
+from stress.run.conclude import conclude, tell_interrupted
 from stress.run.display import Display
 from stress.run.options import Options
 from stress.run.plan import Plan
@@ -57,7 +57,12 @@ class Soak:
         console.print(f"to go on after an interruption: --resume {self.directory}", highlight=False, soft_wrap=True)
         while time.monotonic() < deadline:
             self._store()
-            verdict = self._round(console, options)
+            try:
+                verdict = self._round(console, options)
+            except KeyboardInterrupt:
+                what = f"rounds passed: {self.rounds}; {STATE} and the unfinished round, which is done again, are left"
+                tell_interrupted(console, self.directory, what)
+                raise
             if verdict is not Verdict.PASS:
                 return verdict.exit_code
             totals = ", ".join(f"{number:,} {name}" for name, number in self.totals.items())

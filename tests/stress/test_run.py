@@ -6,9 +6,11 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -55,6 +57,15 @@ def stress(*arguments: object, path: tuple[Path, ...] = (IMPORT_ROOT,)) -> subpr
     )
 
 
+def living() -> list[str]:
+    """Return the command lines of all processes, as Linux shows them."""
+    commands = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            commands.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return commands
+
+
 class TestRun:
     """The whole of it."""
 
@@ -96,7 +107,8 @@ class TestRun:
         (directory,) = (tmp_path / "runs").iterdir()
 
         assert done.returncode == 1, done.stdout + done.stderr
-        assert "to repeat: python -m stress --processes 2 --tasks 5 --seconds 1 --seed 5 " in done.stdout
+        assert "seed 5; to repeat the run:" in done.stdout
+        assert " -m stress --processes 2 --tasks 5 --seconds 1 --seed 5 " in done.stdout
         assert list((directory / "round-0" / "logs").iterdir())
 
     def test_finds_a_library_that_loses_changes(self, tmp_path):
@@ -119,6 +131,57 @@ class TestRun:
         assert done.returncode == 2
         assert "BROKEN SET-UP" in done.stdout
         assert "no library here" in done.stdout
+
+    def test_prints_a_command_that_repeats_it(self, tmp_path):
+        """The last line, pasted into a shell as it is, does a run of the same plan."""
+        others = [word for kind in KINDS for word in (f"--{kind}", 0)]
+        done = stress("--processes", 2, "--tasks", 2, "--seconds", 0.7654321, *others, "--dir", tmp_path)
+        *_, told, command = done.stdout.splitlines()
+        environment = dict(os.environ, PYTHONPATH=str(IMPORT_ROOT), TMPDIR=str(tmp_path), PATH="/nowhere")
+        again = subprocess.run(
+            ["/bin/sh", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+
+        assert done.returncode == again.returncode == 0, done.stdout + again.stdout + again.stderr
+        assert told.endswith("to repeat the run:")
+        assert again.stdout.splitlines()[-1] == command
+        assert " --seconds 0.7654321 " in command
+
+    def test_explains_its_table(self, tmp_path):
+        """Each column has a line below, and it says why calls take long and end unknown."""
+        others = [word for kind in KINDS for word in (f"--{kind}", 0)]
+        done = stress("--processes", 2, "--tasks", 2, "--seconds", 0.5, *others, "--dir", tmp_path)
+        _, heading, *_ = done.stdout.splitlines()
+        columns = heading.replace("┃", " ").split()[1:]
+
+        assert columns == re.findall("^(" + "|".join(columns) + ")  +[a-z]", done.stdout, re.MULTILINE)
+        assert "Calls take long here because" in done.stdout
+        assert "Calls end unknown because" in done.stdout
+
+    @pytest.mark.parametrize(("arguments", "told"), [((), "nothing was shown"), (SHORT_SOAK[:2], "rounds passed: 0")])
+    def test_says_what_an_interruption_leaves(self, tmp_path, arguments, told):
+        """After Ctrl-C the directory that is left is named, with its size, and no process lives on."""
+        running = subprocess.Popen(
+            [sys.executable, "-m", "stress", "--processes", "2", *map(str, arguments), "--dir", tmp_path],
+            cwd=ROOT,
+            env=dict(os.environ, PYTHONPATH=str(IMPORT_ROOT)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        while running.poll() is None and not list(tmp_path.rglob("0.0.jsonl")):
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        output, _ = running.communicate()
+        (directory,) = tmp_path.iterdir()
+        mentioned = re.search(rf"interrupted: [^\n]*{told}[^\n]* in {directory} \(\d+\.\d MB\)\n", output)
+
+        assert running.returncode == 130, output
+        assert mentioned
+        assert "Traceback" not in output
+        assert [] == [one for one in living() if str(directory) in one]
 
     def test_workloads_all_have_a_checker(self):
         """Whatever the actors do, somebody judges it."""
