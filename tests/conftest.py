@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, settings
 import persistent_context
 from persistent_context import PersistentContext, SyncPersistentContext
 
-pytest.register_assert_rewrite("cancelling")  # what it checks is told in full, as in a test
+pytest.register_assert_rewrite("cancelling", "commandline")  # what they check is told in full, as in a test
 
 settings.register_profile("no-times", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no-times")  # a busy machine is no failure

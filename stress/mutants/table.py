@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from stress.mutants.around import AROUND
+from stress.mutants.commands import COMMANDS
 from stress.mutants.document import DOCUMENT
 from stress.mutants.engine import ENGINE
 from stress.mutants.faces import FACES
@@ -21,6 +22,7 @@ from stress.mutants.watch import WATCH
 
 AREAS: Final = {
     "around": AROUND,
+    "commands": COMMANDS,
     "document": DOCUMENT,
     "engine": ENGINE,
     "faces": FACES,

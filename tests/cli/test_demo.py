@@ -1,24 +1,28 @@
 """The demonstration: it shows that nothing is lost, and would show a loss."""
 
+import contextlib
 import os
-import re
+import signal
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "persistent_context"]
-
+from commandline import COMMAND, run
 
 NO_LOCK = "import filelock\nfilelock.lock_descriptor = lambda *_, **__: True\n"
 
 
-def run(*arguments, code=0, errors="", **options):
-    """Run a command, check its exit code and what it says on standard error, and return its output."""
-    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
-
-    assert (code, True) == (done.returncode, re.fullmatch(errors, done.stderr, re.DOTALL) is not None), done.stderr
-    return done.stdout
+def counters(directory):
+    """Return the processes that count below a directory."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            command = file.read_bytes()
+            found += [command] if b"ctx.incr" in command and os.fsencode(directory) in command else []
+    return found
 
 
 @pytest.fixture
@@ -35,6 +39,34 @@ class TestDemo:
     def test_it_shows_that_nothing_is_lost(self):
         """Processes count, some are killed, and the verdict is good."""
         assert "Nothing was lost." in run("demo", "--processes", "2", "--seconds", "2")
+
+    @pytest.mark.skipif(not os.path.exists("/proc/self/cmdline"), reason="needs /proc to find processes")
+    @pytest.mark.parametrize("moment", ["while it starts", "while it counts"])
+    def test_ctrl_c_ends_it_quietly(self, tmp_path, moment):
+        """Nothing is said, no process lives on, and no file is left, however early it comes."""
+        with subprocess.Popen(
+            [*COMMAND, "demo", "--seconds", "60"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as demo:
+            started = threading.Event()
+            while not (counting := list(tmp_path.glob("*/demo.json"))) and demo.poll() is None:
+                if moment == "while it starts" and list(tmp_path.iterdir()):
+                    break
+                started.wait(0.01)
+            if counting:
+                while len(counters(tmp_path)) < 4:
+                    started.wait(0.01)
+            os.killpg(demo.pid, signal.SIGINT)  # as a terminal does, to all of its foreground
+            output, errors = demo.communicate()
+
+        assert (130, "") == (demo.returncode, errors)
+        assert "Nothing was lost" not in output
+        assert ([], []) == (counters(tmp_path), os.listdir(tmp_path))
 
     def test_it_would_show_a_loss(self, without_locks):
         """On a build without a lock, the verdict is bad, and so is the exit code."""

@@ -13,23 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from commandline import run
 from persistent_context import SyncPersistentContext
-
-COMMAND = [sys.executable, "-m", "persistent_context"]
-
 
 NOBODY = 65534
 
 
 NO_LOCK = "import filelock\nfilelock.lock_descriptor = lambda *_, **__: True\n"
-
-
-def run(*arguments, code=0, errors="", **options):
-    """Run a command, check its exit code and what it says on standard error, and return its output."""
-    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
-
-    assert (code, True) == (done.returncode, re.fullmatch(errors, done.stderr, re.DOTALL) is not None), done.stderr
-    return done.stdout
 
 
 def findings(path, code=0, **options):
@@ -68,6 +58,17 @@ class TestDoctor:
         assert {} == findings(stored)
         assert before == {name: (stored.parent / name).read_bytes() for name in os.listdir(stored.parent)}
         assert "a second process was kept out" in run("doctor", stored)
+
+    def test_the_worst_comes_last(self, path):
+        """Nothing is said to be well after a problem, in a terminal or for a script."""
+        path.write_text("[1]", encoding="utf-8")
+        path.parent.chmod(0o777)
+        severity = ["ok", "warning", "problem"]
+        said = [line.split()[0] for line in run("doctor", path, code=1).splitlines() if line[0] != " "]
+        told = [one["level"] for one in json.loads(run("doctor", path, "--json", code=1))]
+
+        assert severity == sorted(set(said), key=severity.index)
+        assert said == told == sorted(said, key=severity.index)
 
     def test_a_file_that_is_not_there_yet_is_well(self, path):
         """So is a directory that is not, but for a warning."""
@@ -165,17 +166,19 @@ class TestDoctor:
         assert f"chattr -{flag} {os.path.realpath(place)}" == advice
 
     def test_what_was_moved_aside(self, path):
-        """It is found, with a command that puts it back and works."""
-        path.write_text("[1]", encoding="utf-8")
-        SyncPersistentContext.create(path)
+        """It is found, with a command that adds what the file lacks, and never one that replaces a file in use."""
+        path.write_text('{"old": 1, "n": 7', encoding="utf-8")
+        SyncPersistentContext.create(path).incr("n")
         _, text, advice = findings(path)["moved aside"]
-        command = advice.partition("back: ")[2].partition(";")[0]
-        assert "4 bytes" not in text
-        if not shutil.which("flock"):
-            pytest.skip("flock(1) of util-linux is not here")
-        subprocess.run(command, shell=True, check=True)
+        command = advice.partition("lacks: ")[2].partition(";")[0]
+        (copy,) = path.parent.glob("*.corrupt-*")
+        copy.write_text(copy.read_text(encoding="utf-8") + "}", encoding="utf-8")
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        subprocess.run(command, shell=True, check=True, env=environment)
 
-        assert "[1]" == path.read_text(encoding="utf-8")
+        assert f"{copy}, 17 bytes" in text
+        assert {"n": 1, "old": 1} == json.loads(path.read_text(encoding="utf-8"))
+        assert "mv " not in run("doctor", path)
 
     def test_what_a_crashed_writer_left(self, stored, spawn):
         """It is found, while the temporary of a living writer is its own business."""

@@ -15,24 +15,16 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from commandline import COMMAND, run
 from persistent_context import MISSING, SyncPersistentContext
 from persistent_context._cli import doctor_journal
 from persistent_context._stores.journal.record import NO_FILE, Author, Fingerprint, fold_line, header_line, record_line
 
 pytest.importorskip("fcntl")  # not on Windows
 
-COMMAND = [sys.executable, "-m", "persistent_context"]
 NOBODY = 65534
 GENERATION = "0123456789abcdef"
 AUTHOR = Author(1_700_000_000.25, 4242)
-
-
-def run(*arguments, code=0, errors="", **options):
-    """Run a command, check its exit code and what it says on standard error, and return its output."""
-    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
-
-    assert (code, True) == (done.returncode, re.fullmatch(errors, done.stderr, re.DOTALL) is not None), done.stderr
-    return done.stdout
 
 
 def findings(path, code=0):

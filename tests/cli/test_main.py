@@ -12,20 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from commandline import COMMAND, run
 from persistent_context import SyncPersistentContext
 
 fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))  # not on Windows
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-COMMAND = [sys.executable, "-m", "persistent_context"]
-
-
-def run(*arguments, code=0, errors="", **options):
-    """Run a command, check its exit code and what it says on standard error, and return its output."""
-    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
-
-    assert (code, True) == (done.returncode, re.fullmatch(errors, done.stderr, re.DOTALL) is not None), done.stderr
-    return done.stdout
 
 
 @pytest.fixture
@@ -283,6 +275,19 @@ class TestWatch:
         assert "m" == first["key"] == second["key"]
         assert first["new"] == second["old"] < second["new"]
 
+    def test_a_missing_file_is_waited_for_and_said_so(self, path):
+        """A mistyped name does not look like a file in which nothing happens; what comes is shown, as ever."""
+        with subprocess.Popen(
+            [*COMMAND, "watch", path, "--count=1", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as watching:
+            said = watching.stderr.readline()
+            before = path.exists()
+            SyncPersistentContext(path).incr("n")
+            output, errors = watching.communicate()
+
+        assert (f"{path} does not exist yet: waiting for it\n", False, "") == (said, before, errors)
+        assert {"key": "n", "new": 1} == json.loads(output)
+
     def test_an_interrupt_ends_it_quietly(self, path):
         """Ctrl-C is how it is meant to end; what it printed until then was not held back."""
         with subprocess.Popen(
@@ -298,7 +303,7 @@ class TestWatch:
                 ctx.incr("n")
             watching.send_signal(signal.SIGINT)
             watching.wait()
-            errors = watching.stderr.read()
+            errors = watching.stderr.read().replace(f"{path} does not exist yet: waiting for it\n", "")
 
         assert re.fullmatch(r"\d\d:\d\d:\d\d  n: (absent|\d+) -> \d+\n", line)
         assert (130, "") == (watching.returncode, errors)
@@ -313,6 +318,30 @@ class TestWho:
                 json.loads(run("who", path, "--json"))[name] for name in ("pid", "purpose", "verified")
             )
         assert ("nobody holds the lock\n", "null\n") == (run("who", path), run("who", path, "--json"))
+
+    def test_a_mistyped_name_is_not_taken_for_a_free_lock(self, path):
+        """That the file does not exist is said; its first writer may hold the lock all the same."""
+        assert f"nobody holds the lock; {path} does not exist\n" == run("who", path)
+
+    @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="/proc shows that a process is stopped")
+    def test_it_says_that_the_holder_is_stopped(self, path, hold_transaction):
+        """So does the error of a call that timed out; resumed, it is a holder like any other."""
+        with hold_transaction(path) as held:
+            os.kill(held.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, held.pid, os.WSTOPPED | os.WNOWAIT)
+            told = (
+                rf"held by process {held.pid} on \S+ \(stopped: resume it with kill -CONT {held.pid}\) for transaction"
+            )
+            try:
+                stopped = [run("who", path), json.loads(run("who", path, "--json"))["stopped"]]
+                run("incr", path, "n", "--timeout", "0", code=3, errors=f"error: [^\n]*{told} since [^\n]*\n")
+            finally:
+                os.kill(held.pid, signal.SIGCONT)
+            os.waitid(os.P_PID, held.pid, os.WCONTINUED)
+            resumed = [run("who", path), json.loads(run("who", path, "--json"))["stopped"]]
+
+        assert (True, True) == (re.match(told, stopped[0]) is not None, stopped[1])
+        assert (True, False) == ("stopped" not in resumed[0], resumed[1])
 
 
 class TestTheWhole:

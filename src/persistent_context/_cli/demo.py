@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from rich.console import Console
@@ -33,7 +36,11 @@ class _Counter:
     """A process that counts, and reports each acknowledged count."""
 
     def __init__(self, path: str) -> None:
-        self._process = subprocess.Popen([sys.executable, "-c", _COUNT, path], stdout=subprocess.PIPE)  # noqa: S603
+        self._process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", _COUNT, path],
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # so that Ctrl-C reaches the demonstration alone, which kills it
+        )
         assert self._process.stdout is not None, "a pipe"
         self._output = self._process.stdout
         self.acknowledged = 0
@@ -59,22 +66,25 @@ class _Counter:
         self._output.close()
 
 
-def run(processes: int, seconds: float, console: Console) -> bool:
-    """Run the demonstration; return whether nothing was lost. Blocks."""
-    with tempfile.TemporaryDirectory(prefix="persistent-context-demo-") as place:
+def run(processes: int, seconds: float, console: Console) -> bool | None:
+    """Run the demonstration; return whether nothing was lost, or None after a Ctrl-C. Blocks."""
+    with tempfile.TemporaryDirectory(prefix="persistent-context-demo-") as place, _noticed_interrupts() as interrupts:
         path = os.path.join(place, "demo.json")
         console.print(f"{processes} processes increment a counter in {path} durably; one is killed every half second.")
-        living = _start(path, processes)
+        living: list[_Counter] = []
         killed: list[_Counter] = []
         try:
+            _start(living, path, processes)
             with Live(console=console, transient=True) as live:
                 for turn in range(1, 1 + round(seconds / _LOOK_SECONDS)):
                     time.sleep(_LOOK_SECONDS)
+                    if interrupts:
+                        return None
                     if turn % _KILL_EVERY_LOOKS == 0:
                         victim = living.pop(0)
                         victim.kill()
                         killed.append(victim)
-                        living += _start(path, 1)
+                        _start(living, path, 1)
                     for counter in living:
                         counter.listen()
                     live.update(_table(living, killed))
@@ -93,11 +103,23 @@ def run(processes: int, seconds: float, console: Console) -> bool:
     return kept
 
 
-def _start(path: str, processes: int) -> list[_Counter]:
-    counters = [_Counter(path) for _ in range(processes)]
-    for counter in counters:
+@contextlib.contextmanager
+def _noticed_interrupts() -> Iterator[list[int]]:
+    """Yield a list that grows with each Ctrl-C: an exception could come between starting a process and noting it."""
+    interrupts: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _start(living: list[_Counter], path: str, processes: int) -> None:
+    """Start processes, and wait until each has counted."""
+    for _ in range(processes):
+        living.append(_Counter(path))  # noqa: PERF401 - each is noted at once, so that it is killed whatever happens
+    for counter in living[-processes:]:
         counter.await_first()
-    return counters
 
 
 def _table(living: list[_Counter], killed: list[_Counter]) -> Table:

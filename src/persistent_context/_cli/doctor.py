@@ -21,13 +21,9 @@ from .._stores.jsonfile.names import leftovers, moved_aside
 from .._stores.jsonfile.store import JsonFileStore
 from .._stores.protocol import CorruptStateError
 from ..errors import PersistentContextError, TooManyDigitsError
-from ..types import Holder
 from .doctor_journal import journal
 from .findings import Finding, Level
 from .surroundings import access, attributes, file_system, may, mount_point, space
-
-if sys.platform != "win32":  # pragma: no branch - Windows has no fcntl
-    pass
 
 _LARGE_BYTES: Final = 16 * 1024 * 1024
 _LONG_HOLD_SECONDS: Final = 60
@@ -81,7 +77,7 @@ def _file(path: str) -> Finding:
     has_journal = os.path.lexists(f"{path}.journal")
     if not os.path.lexists(path):
         if has_journal:
-            return Finding(Level.PROBLEM, "file", "does not exist, though it has a journal", "see below")
+            return Finding(Level.PROBLEM, "file", "does not exist, though it has a journal", "see the journal")
         return Finding(Level.OK, "file", "does not exist; it reads as empty, and the first save creates it")
     try:
         document = JsonFileStore(path).snapshot()
@@ -145,12 +141,12 @@ def _leftovers(path: str) -> Iterator[Finding]:
 
 def _aside(path: str) -> Iterator[Finding]:
     for copy in moved_aside(path):
-        command = f"flock {quote(path + '.lock')} mv {quote(copy)} {quote(path)}"
+        command = f"persistent-context restore {quote(path)} {quote(copy)}"
         yield Finding(
             Level.WARNING,
             "moved aside",
             f"{copy}, {os.path.getsize(copy)} bytes: an earlier file that was not a JSON object, or had duplicate keys",
-            f"if you need it, repair it and put it back: {command}; otherwise delete it",
+            f"if you need it, repair it, and add what the file lacks: {command}; then delete it",
         )
 
 
@@ -190,10 +186,9 @@ def _holder(path: str) -> Finding:
         return Finding(Level.PROBLEM, "lock", f"cannot be inspected: {error.strerror}")
     if holder is None:
         return Finding(Level.OK, "lock", "nobody holds it")
-    if _is_stopped(holder):
-        return Finding(
-            Level.PROBLEM, "lock", f"held by {holder}, which is stopped", f"resume it: kill -CONT {holder.pid}"
-        )
+    if holder.stopped:
+        advice = f"everyone else waits for it until it is resumed or dies: kill -CONT {holder.pid}"
+        return Finding(Level.PROBLEM, "lock", f"held by {holder}", advice)
     if holder.since is not None and time.time() - holder.since > _LONG_HOLD_SECONDS:
         return Finding(
             Level.WARNING,
@@ -202,12 +197,6 @@ def _holder(path: str) -> Finding:
             "released when the holder's transaction ends or the holder dies; deleting the lock file would not help",
         )
     return Finding(Level.OK, "lock", f"held by {holder}")
-
-
-def _is_stopped(holder: Holder) -> bool:
-    with contextlib.suppress(OSError), open(f"/proc/{holder.pid}/stat", encoding="utf-8", errors="replace") as file:
-        return holder.verified and file.read().rpartition(")")[2].split()[0] in "Tt"
-    return False
 
 
 def _trial(directory: str) -> Finding:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 
 class Level(enum.StrEnum):
@@ -14,6 +15,9 @@ class Level(enum.StrEnum):
     PROBLEM = "problem"
 
 
+_SEVERITY: Final = list(Level)
+
+
 class Finding(NamedTuple):
     """One result of the examination."""
 
@@ -21,3 +25,8 @@ class Finding(NamedTuple):
     subject: str
     text: str
     advice: str = ""
+
+
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings with the worst last, where a terminal shows them."""
+    return sorted(findings, key=lambda finding: _SEVERITY.index(finding.level))

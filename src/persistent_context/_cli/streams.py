@@ -13,6 +13,7 @@ import typer
 from .._printable import printable, printable_json
 
 FAILED: Final = 1
+INTERRUPTED: Final = 130
 _STANDARD_ERROR: Final = 2
 
 
@@ -35,9 +36,14 @@ def say(line: str) -> None:
     print(line, flush=True)  # noqa: T201 - typer would choose an encoding of its own
 
 
+def note(message: str) -> None:
+    """Tell the user something on standard error."""
+    typer.echo(printable(message), err=True)
+
+
 def fail(message: str, code: int = FAILED) -> NoReturn:
     """End the program with an error."""
-    typer.echo(f"error: {printable(message)}", err=True)
+    note(f"error: {message}")
     sys.exit(code)
 
 

@@ -81,7 +81,7 @@ def _flags(path: str) -> int:
 
 def file_system(path: str) -> Finding:
     kind = _kind_of_file_system(os.path.dirname(path))
-    level, text, advice = _KNOWN.get(kind, (Level.WARNING, "its locks are not known", "they are tested below"))
+    level, text, advice = _KNOWN.get(kind, (Level.WARNING, "its locks are not known", "the trial tests them"))
     return Finding(level, "file system", f"{kind}: {text}", advice)
 
 
@@ -120,7 +120,7 @@ def access(directory: str) -> Finding:
             "anyone can write to the directory, and so remove or replace the file and its lock",
             f"chmod o-w {quote(directory)}",
         )
-    return Finding(Level.OK, "access", "can read and save")
+    return Finding(Level.OK, "access", "this user may write to the directory")
 
 
 def space(path: str) -> Finding:

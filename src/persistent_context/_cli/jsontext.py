@@ -1,0 +1,43 @@
+"""JSON texts that users type: strict, and without anything that would be lost in silence."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from .._printable import printable_json
+
+
+def parse(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        JSONDecodeError: it is not valid JSON.
+        ValueError: it is JSON that would not be stored as it is written.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
+    except RecursionError:
+        msg = "it is nested too deeply"
+        raise ValueError(msg) from None
+
+
+def pretty(value: Any) -> str:
+    """Return a value as JSON on indented lines, in which nothing can control an editor or a terminal."""
+    lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
+    return "".join(f"{printable_json(line)}\n" for line in lines)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"{name} is not valid JSON"
+    raise json.JSONDecodeError(msg, name, 0)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            msg = f"an object has the key {key!r} twice"
+            raise ValueError(msg)
+        found[key] = value
+    return found

@@ -1,0 +1,136 @@
+"""The commands that change keys: set, append, take, incr, delete and restore."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+import typer
+
+from .._api.blocking import SyncPersistentContext
+from ..errors import PersistentContextError
+from .arguments import (
+    File,
+    IsString,
+    Key,
+    Keys,
+    MustBeJson,
+    Timeout,
+    Value,
+    no_such_key,
+    open_context,
+    read,
+    require,
+    value_of,
+)
+from .jsontext import parse
+from .streams import as_json, fail, refuse, say
+
+_SHOWN: Final = 60
+"""How many characters of an invalid argument are shown."""
+
+
+def set_(
+    file: File,
+    key: Key,
+    value: Value,
+    json_: MustBeJson = False,
+    string: IsString = False,
+    timeout: Timeout = 30.0,
+) -> None:
+    """Set the value of a key, which may be new, as may the file.
+
+    A VALUE may begin with a -, as in: set FILE KEY -5
+    """
+    new = value_of(value, must_be_json=json_, is_string=string)
+    open_context(file, timeout).mutate(key, lambda _: new)
+
+
+def append(
+    file: File,
+    key: Key,
+    value: Value,
+    json_: MustBeJson = False,
+    string: IsString = False,
+    timeout: Timeout = 30.0,
+) -> None:
+    """Append to a list (an empty one if the key is missing) and print how many items it has now."""
+    item = value_of(value, must_be_json=json_, is_string=string)
+    with _type_errors(file):
+        say(as_json(_append(open_context(file, timeout), key, item)))
+
+
+def take(file: File, key: Key, timeout: Timeout = 30.0) -> None:
+    """Delete a key and print its value as JSON; of several programs that take it at once, one gets it."""
+    require(file)
+    with open_context(file, timeout).transaction() as tx:
+        if key not in tx:
+            fail(no_such_key(file, key))
+        value = tx.pop(key)
+    say(as_json(value))
+
+
+def incr(
+    file: File,
+    key: Key,
+    delta: Annotated[str, typer.Argument(help="The number to add; it may be negative.", metavar="DELTA")] = "1",
+    timeout: Timeout = 30.0,
+) -> None:
+    """Add to a number (0 if the key is missing) and print the result."""
+    try:
+        number = parse(delta)
+    except ValueError:
+        refuse(f"DELTA must be a number, not {delta[:_SHOWN]}")
+    with _type_errors(file):
+        say(as_json(open_context(file, timeout).incr(key, number)))
+
+
+def delete(file: File, keys: Keys, timeout: Timeout = 30.0) -> None:
+    """Delete keys: all of them, or none if one is missing."""
+    require(file)
+    with open_context(file, timeout).transaction() as tx:
+        for key in keys:
+            if key not in tx:
+                fail(no_such_key(file, key))
+            del tx[key]
+
+
+def restore(
+    file: File,
+    copy: Annotated[str, typer.Argument(help="Another JSON file.", metavar="COPY", show_default=False)],
+    timeout: Timeout = 30.0,
+) -> None:
+    """Add the keys that FILE lacks from COPY, such as a repaired file that was moved aside.
+
+    Keys that FILE has keep their values, which are newer. COPY is left as it is.
+    """
+    data = read(copy)
+    with open_context(file, timeout).transaction() as tx:
+        missing = [key for key in data if key not in tx]
+        for key in missing:
+            tx[key] = data[key]
+    say(f"keys added: {len(missing)}; keys that were there already: {len(data) - len(missing)}")
+
+
+def _append(context: SyncPersistentContext, key: str, item: Any) -> int:
+    """Append to a list and return its new length."""
+    return len(context.mutate(key, lambda items: _extended(key, items, item), default=[]))
+
+
+def _extended(key: str, items: Any, item: Any) -> list[Any]:
+    if not isinstance(items, list):
+        msg = f"the value of {key!r} must be a list, not {type(items).__name__}"
+        raise TypeError(msg)
+    return [*items, item]
+
+
+@contextlib.contextmanager
+def _type_errors(file: str) -> Iterator[None]:
+    """Report a value of the wrong type; the library's own errors are reported by their own words."""
+    try:
+        yield
+    except PersistentContextError:
+        raise
+    except TypeError as error:
+        fail(f"{file}: {error}")
