@@ -15,9 +15,10 @@ from .errors import (
     PersistentContextError,
     ReentrantTransactionError,
     TooManyDigitsError,
+    UnsavedInTransactionWarning,
     UnserializableValueError,
 )
-from .types import Change, Holder, Statistics
+from .types import Change, Holder, OpenTransaction, Statistics
 
 __all__ = [
     "MISSING",
@@ -30,6 +31,7 @@ __all__ = [
     "LockLostError",
     "LockTimeoutError",
     "NotARegularFileError",
+    "OpenTransaction",
     "PersistentContext",
     "PersistentContextError",
     "ReentrantTransactionError",
@@ -37,5 +39,6 @@ __all__ = [
     "SyncPersistentContext",
     "TooManyDigitsError",
     "Transaction",
+    "UnsavedInTransactionWarning",
     "UnserializableValueError",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any, Final, Self
 
 from ._printable import printable
-from .types import Holder
+from .types import Holder, OpenTransaction
 
 _MOST_DIGITS: Final = 4300
 
@@ -40,18 +41,42 @@ class LockTimeoutError(PersistentContextError, TimeoutError):
     Raised by every call that writes, and on entering ``transaction()``.
 
     Attributes:
+        timeout: the timeout of the call, in seconds.
         waited: how long the call waited, in seconds.
         holder: who held the lock when the wait ended, or ``None`` if it had just become free.
+        transaction: the transaction of this process that the call waited for; ``None`` if there was none. If code
+            inside its block waits for the call, it waits for itself.
     """
 
-    def __init__(self, waited: float, holder: Holder | None) -> None:
-        who = f"held by {holder}" if holder else "free now; try again"
-        super().__init__(f"could not acquire the lock within {waited:.3g} s ({who})")
+    def __init__(
+        self, timeout: float, waited: float, holder: Holder | None, transaction: OpenTransaction | None = None
+    ) -> None:
+        within = f"within {timeout:g} s" if timeout else "at once"
+        super().__init__(f"could not get the lock {within} ({_reason(holder, transaction)})")
+        self.timeout = timeout
         self.waited = waited
         self.holder = holder
+        self.transaction = transaction
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.waited, self.holder), self.__dict__
+        return type(self), (self.timeout, self.waited, self.holder, self.transaction), self.__dict__
+
+
+def _reason(holder: Holder | None, transaction: OpenTransaction | None) -> str:
+    """Return why a call could not get the lock, and what can be done about it."""
+    if transaction is not None:
+        return (
+            f"held by this process, in {transaction}: a block that waits for this call waits for itself; use the "
+            "transaction there, or make the call after the block"
+        )
+    if holder is None:
+        return "free now; try again"
+    reason = f"held by {holder}"
+    if holder.verified and holder.pid == os.getpid():
+        reason += ", which is this process"
+        if holder.purpose is None:
+            reason += ": it locked the lock file without this library, and has to release it first"
+    return reason
 
 
 class LockLostError(PersistentContextError):
@@ -85,6 +110,14 @@ class ContextUsageError(PersistentContextError, RuntimeError):
 
 class ReentrantTransactionError(ContextUsageError):
     """A call that would deadlock, waiting for a transaction that its own task or thread holds open."""
+
+
+class UnsavedInTransactionWarning(UserWarning):
+    """A key was set or deleted in a context, inside a transaction of the same task or thread on the same file.
+
+    The transaction commits what is changed in ``tx``, so that the change in the context stays unsaved until the next
+    ``save()``. Changing a list or dictionary of the context in place goes unnoticed.
+    """
 
 
 class UnserializableValueError(PersistentContextError, TypeError):

@@ -7,11 +7,14 @@ Import it by its name: ``from persistent_context.runtime import ContextManager``
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import Any, Final, Unpack
 
 from ._api.aio import PersistentContext
+from ._api.aio_transaction import AsyncTransaction
+from ._api.aio_watch import AsyncWatch
 from ._api.options import Options
+from .errors import ContextUsageError
 
 PERSISTENT_CONTEXT: Final = "persistent_context"
 """The name under which a context holds the persistent context itself."""
@@ -20,42 +23,56 @@ PERSISTENT_CONTEXT: Final = "persistent_context"
 class Context(MutableMapping[str, Any]):
     """What a task sees: its runtime variables, those of the contexts it was forked from, and the persistent data.
 
-    Names are looked up in this order, and set where they live: a key of the persistent data that no runtime variable
-    hides is set in the memory of the persistent context, and ``await context["persistent_context"].save()`` saves it.
-    Anything else becomes a runtime variable of this context alone, and is never saved. To make a new key persistent,
-    set it in ``context["persistent_context"]``.
+    Whether a name persists depends on its declaration alone, not on what the file holds. A *declared* name is always
+    one of the persistent data: ``context["cursor"] = 1`` sets it in the memory of the persistent context, and
+    ``await context.save()`` saves it. Any other name that is set here becomes a runtime variable of this context, and
+    is never saved.
+
+    Names that the persistent data has without being declared can be read here. They can neither be set nor deleted,
+    since that would hide them or save them by accident; :meth:`set_persistent` and the atomic calls take any name but
+    that of a runtime variable, which would hide what they set: they raise :class:`ContextUsageError`.
 
     Args:
         persistent: the persistent context.
+        names: the declared names.
         variables: the runtime variables; any values, even those that JSON cannot hold.
         inherited: the variables of the contexts that this one was forked from, nearest first.
 
     Raises:
-        ValueError: a variable has the name ``persistent_context``.
+        ValueError: a variable has the name ``persistent_context``, or a declared one.
+        ContextUsageError: the persistent data has the name of a variable.
     """
 
     def __init__(
-        self, persistent: PersistentContext, variables: dict[str, Any], inherited: Sequence[dict[str, Any]] = ()
+        self,
+        persistent: PersistentContext,
+        names: frozenset[str],
+        variables: dict[str, Any],
+        inherited: Sequence[dict[str, Any]] = (),
     ) -> None:
-        for name in variables:
-            _check_free(name)
         self._persistent = persistent
+        self._names = names
         self._variables = variables
         self._layers = (variables, *inherited)
+        for name in variables:
+            self._check_variable(name, inherited)
 
     def fork(self, **variables: Any) -> Context:
         """Return a context for a subtask, over the same persistent data. Does not suspend.
 
         It sees the current variables of this context and sets its own: nothing that it sets is visible here, except
-        for persistent keys.
+        for persistent names.
 
         Args:
             variables: its own runtime variables, which hide those of the same name.
 
         Raises:
-            ValueError: a variable has the name ``persistent_context``.
+            ValueError: a variable has the name ``persistent_context``, or a declared one.
+            ContextUsageError: the persistent data has the name of a variable.
         """
-        return Context(self._persistent, variables, self._layers)
+        return Context(self._persistent, self._names, variables, self._layers)
+
+    # -------------------------------- the mapping
 
     def __getitem__(self, key: str) -> Any:
         if key == PERSISTENT_CONTEXT:
@@ -63,26 +80,29 @@ class Context(MutableMapping[str, Any]):
         return self._home(key)[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        _check_free(key)
-        home = self._home(key)
-        if home is self._persistent and key in home:
-            home[key] = value
+        if key in self._names:
+            self._persistent[key] = value
         else:
+            self._check_variable(key, self._layers)
             self._variables[key] = value
 
     def __delitem__(self, key: str) -> None:
-        _check_free(key)
-        home = self._home(key)
-        if home is not self._variables and home is not self._persistent:
-            msg = f"{key!r} belongs to the context that this one was forked from; delete it there"
-            raise KeyError(msg)
-        del home[key]
+        if key in self._names:
+            del self._persistent[key]
+            return
+        if key not in self._variables:
+            self._check_variable(key, self._layers)
+            if any(key in layer for layer in self._layers):
+                msg = f"{key!r} belongs to the context that this one was forked from; delete it there"
+                raise KeyError(msg)
+        del self._variables[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter({PERSISTENT_CONTEXT: None, **{key: None for home in self._homes() for key in home}})
+        homes = (*self._layers, self._persistent)
+        return iter({PERSISTENT_CONTEXT: None, **{key: None for home in homes for key in home}})
 
     def __contains__(self, key: object) -> bool:
-        return key == PERSISTENT_CONTEXT or any(key in home for home in self._homes())
+        return key == PERSISTENT_CONTEXT or any(key in home for home in (*self._layers, self._persistent))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -91,13 +111,91 @@ class Context(MutableMapping[str, Any]):
         variables = sorted({key for layer in self._layers for key in layer})
         return f"<{type(self).__name__} with {', '.join(variables) or 'no variables'} over {self._persistent!r}>"
 
-    def _homes(self) -> Sequence[MutableMapping[str, Any]]:
-        """Return the mappings where names live, nearest first."""
-        return (*self._layers, self._persistent)
+    # -------------------------------- the persistent data
+
+    def set_persistent(self, key: str, value: Any) -> None:
+        """Set a key of the persistent data, declared or not; :meth:`save` saves it. Does not suspend.
+
+        This is for names that are known only at run time, such as one for each job.
+
+        Args:
+            key: the key.
+            value: the value.
+
+        Raises:
+            ValueError: the key is ``persistent_context``.
+            ContextUsageError: the key is the name of a runtime variable, which would hide it.
+            UnserializableValueError: the key is not a ``str``. The value is checked when it is saved.
+        """
+        self._persistent[self._visible(key)] = value
+
+    def unsaved_keys(self) -> set[str]:
+        """Return the unsaved keys of the persistent data; see :meth:`PersistentContext.unsaved_keys`."""
+        return self._persistent.unsaved_keys()
+
+    async def load(self) -> None:
+        """Load the persistent data again; see :meth:`PersistentContext.load`. Suspends."""
+        await self._persistent.load()
+
+    async def save(self) -> None:
+        """Save the persistent data; see :meth:`PersistentContext.save`. Suspends."""
+        await self._persistent.save()
+
+    async def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:
+        """Add to a number of the persistent data; see :meth:`PersistentContext.incr`. Suspends."""
+        return await self._persistent.incr(self._visible(key), delta, default)
+
+    async def add(self, key: str, value: Any) -> bool:
+        """Set a key of the persistent data if it is missing; see :meth:`PersistentContext.add`. Suspends."""
+        return await self._persistent.add(self._visible(key), value)
+
+    async def compare_and_set(self, key: str, expected: Any, new: Any) -> bool:
+        """Replace a value of the persistent data; see :meth:`PersistentContext.compare_and_set`. Suspends."""
+        return await self._persistent.compare_and_set(self._visible(key), expected, new)
+
+    async def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:
+        """Replace a value of the persistent data; see :meth:`PersistentContext.mutate`. Suspends."""
+        return await self._persistent.mutate(self._visible(key), fn, default)
+
+    async def checkpoint(self) -> None:
+        """Fold the journal into the JSON file; see :meth:`PersistentContext.checkpoint`. Suspends."""
+        await self._persistent.checkpoint()
+
+    def transaction(self, timeout: float | None = None) -> AsyncTransaction:
+        """Return a transaction on the persistent data; see :meth:`PersistentContext.transaction`."""
+        return self._persistent.transaction(timeout)
+
+    def watch(self, *keys: str) -> AsyncWatch:
+        """Return an iterator over changes of the persistent data; see :meth:`PersistentContext.watch`."""
+        return self._persistent.watch(*keys)
+
+    # --------------------------------
 
     def _home(self, key: str) -> MutableMapping[str, Any]:
         """Return the mapping where a name lives: the persistent data, unless it is a runtime variable."""
         return next((layer for layer in self._layers if key in layer), self._persistent)
+
+    def _check_variable(self, name: str, layers: Iterable[dict[str, Any]]) -> None:
+        """Refuse a name for a variable that would hide persistent data, unless one in the layers has it already."""
+        _check_free(name)
+        if name in self._names:
+            msg = f"{name!r} is declared persistent, so it cannot be a runtime variable"
+            raise ValueError(msg)
+        if name in self._persistent and not any(name in layer for layer in layers):
+            msg = (
+                f"{name!r} is in the persistent data without being declared: declare it with "
+                f"ContextManager(..., persistent=[{name!r}]), change it with set_persistent() or an atomic call, or "
+                "use another name for the runtime variable"
+            )
+            raise ContextUsageError(msg).about(str(self._persistent.filepath))
+
+    def _visible(self, key: str) -> str:
+        """Return a key of the persistent data; refuse one that a runtime variable hides."""
+        _check_free(key)
+        if any(key in layer for layer in self._layers):
+            msg = f"{key!r} is a runtime variable of this context, which would hide the persistent value: rename it"
+            raise ContextUsageError(msg).about(str(self._persistent.filepath))
+        return key
 
 
 class ContextManager:
@@ -105,11 +203,19 @@ class ContextManager:
 
     Args:
         filepath: the file.
-        options: ``durable``, ``lock_timeout`` and ``on_conflict`` of :class:`PersistentContext`.
+        persistent: the names that live in the persistent data; all others that a context sets are runtime variables.
+        options: those of :class:`PersistentContext`.
+
+    Raises:
+        TypeError: ``persistent`` is a ``str``, or has something else than ``str``.
+        ValueError: ``persistent`` has the name ``persistent_context``.
     """
 
-    def __init__(self, filepath: str | os.PathLike[str], **options: Unpack[Options]) -> None:
+    def __init__(
+        self, filepath: str | os.PathLike[str], *, persistent: Iterable[str] = (), **options: Unpack[Options]
+    ) -> None:
         self._filepath = filepath
+        self._names = _declared(persistent)
         self._options = options
 
     async def create_context(self, **variables: Any) -> Context:
@@ -119,10 +225,22 @@ class ContextManager:
             variables: the runtime variables of the context; they are never saved.
 
         Raises:
-            ValueError: a variable has the name ``persistent_context``.
+            ValueError: a variable has the name ``persistent_context``, or a declared one.
+            ContextUsageError: the file has the name of a variable, without it being declared.
             OSError: as well as everything else that :meth:`PersistentContext.load` raises.
         """
-        return Context(await PersistentContext.create(self._filepath, **self._options), variables)
+        persistent = await PersistentContext.create(self._filepath, **self._options)
+        return Context(persistent, self._names, variables)
+
+
+def _declared(names: Iterable[str]) -> frozenset[str]:
+    declared = frozenset([names] if isinstance(names, str) else names)
+    if isinstance(names, str) or not all(isinstance(name, str) for name in declared):
+        msg = f"persistent must be a collection of names, such as ['jobs', 'cursor'], not {names!r}"
+        raise TypeError(msg)
+    for name in declared:
+        _check_free(name)
+    return declared
 
 
 def _check_free(name: str) -> None:

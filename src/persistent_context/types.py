@@ -43,6 +43,22 @@ class Holder(NamedTuple):
         return printable(text if self.verified else f"{text} (unverified)")
 
 
+class OpenTransaction(NamedTuple):
+    """A transaction of this process, as it was when a call had waited for it in vain.
+
+    Attributes:
+        owner: the task or thread that opened it, such as ``"task 'Task-3'"``.
+        seconds: how long it had been open.
+    """
+
+    owner: str
+    seconds: float
+
+    def __str__(self) -> str:
+        """Describe the transaction in one line that is safe to print."""
+        return printable(f"a transaction of {self.owner} open for {self.seconds:.1f} s")
+
+
 class Change(NamedTuple):
     """The change of one key; ``MISSING`` means absent.
 

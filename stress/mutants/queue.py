@@ -261,11 +261,7 @@ QUEUE: Final = (
         "reentrancy-unchecked",
         "A task that calls the same file inside its own transaction waits for itself.",
         Promise.FAILURE,
-        (
-            Edit(
-                "queue", "if why := request.owner.why_not(self._cycle_thread, self._holder, coming):", "if why := None:"
-            ),
-        ),
+        (Edit("queue", "if why := request.owner.why_not(self._cycle_thread, holder, coming):", "if why := None:"),),
         (
             suite("operations::TestMutate::test_a_function_that_calls_the_same_file_is_told_so", limit=15),
             suite("exclusion::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once", limit=15),

@@ -10,6 +10,7 @@ from stress.mutants.document import DOCUMENT
 from stress.mutants.engine import ENGINE
 from stress.mutants.faces import FACES
 from stress.mutants.files import FILES
+from stress.mutants.inside import INSIDE
 from stress.mutants.journal import JOURNAL
 from stress.mutants.locks import LOCKS
 from stress.mutants.memory import MEMORY
@@ -27,6 +28,7 @@ AREAS: Final = {
     "engine": ENGINE,
     "faces": FACES,
     "files": FILES,
+    "inside": INSIDE,
     "journal": JOURNAL,
     "locks": LOCKS,
     "memory": MEMORY,

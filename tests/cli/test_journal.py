@@ -148,9 +148,7 @@ class TestCheckpoint:
     def test_it_waits_for_the_lock_as_others_do(self, kept, hold_transaction):
         """For so long, and then it has an exit code of its own."""
         with hold_transaction(kept):
-            run(
-                "checkpoint", kept, "--timeout", "0.1", code=3, errors="error: [^\n]*could not acquire the lock[^\n]*\n"
-            )
+            run("checkpoint", kept, "--timeout", "0.1", code=3, errors="error: [^\n]*could not get the lock[^\n]*\n")
 
 
 class TestJournal:

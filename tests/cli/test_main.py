@@ -238,9 +238,7 @@ class TestWriting:
     def test_a_lock_that_is_not_had_has_an_exit_code_of_its_own(self, path, hold_transaction):
         """A script may try again; the message names the holder."""
         with hold_transaction(path) as held:
-            errors = (
-                rf"error: {path}: could not acquire the lock within [^\n]* \(held by process {held.pid} on [^\n]*\n"
-            )
+            errors = rf"error: {path}: could not get the lock within [^\n]* \(held by process {held.pid} on [^\n]*\n"
             run("set", path, "a", "1", "--timeout", "0.1", code=3, errors=errors)
 
     def test_what_is_corrupt_is_moved_aside_and_said_so(self, path):

@@ -6,7 +6,6 @@ import os
 import socket
 import time
 
-import filelock
 import pytest
 
 from persistent_context import Holder, LockLostError, LockTimeoutError, PersistentContext, SyncPersistentContext
@@ -155,11 +154,12 @@ class TestTheHolder:
             "null",
         ],
     )
-    def test_a_forged_stamp_is_not_believed(self, tmp_path, stamp):
+    def test_a_forged_stamp_is_not_believed(self, tmp_path, stamp, hold):
         """What makes no sense as a stamp says nothing about the holder."""
         path = tmp_path / "state.json"
-        (tmp_path / "state.json.lock").write_text(f'{{"persistent_context": {stamp}}}', encoding="utf-8")
-        with filelock.FileLock(f"{path}.lock"):
+        with hold(path):
+            (tmp_path / "state.json.lock").write_text(f'{{"persistent_context": {stamp}}}', encoding="utf-8")
+
             assert Holder() == SyncPersistentContext(path).lock_holder()
 
 

@@ -229,7 +229,7 @@ class TestAWait:
 
         assert 1 == SyncPersistentContext(path, lock_timeout=60).incr("n")
 
-    @pytest.mark.parametrize("moment", ["submit", "timed_out"])
+    @pytest.mark.parametrize("moment", ["submit", "find_holder"])
     def test_a_call_that_does_not_wait_is_given_up(self, tmp_path, monkeypatch, moment):
         """What comes before a call is queued, or after it has given up, has nothing to wait for."""
         path = tmp_path / "state.json"

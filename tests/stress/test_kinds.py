@@ -233,7 +233,7 @@ class TestScribes:
         with scribe.operation("incr", "n") as entry:
             entry.result = 7
         with scribe.operation("incr", "n"):
-            raise LockTimeoutError(1.0, None)
+            raise LockTimeoutError(1.0, 1.0, None)
 
         history = self.logged(tmp_path)
 

@@ -40,9 +40,15 @@ async def asynchronous() -> None:
     async for changes in ctx.watch("a"):
         assert_type(changes, dict[str, Change])
 
-    context = await ContextManager("state.json", durable=False).create_context(client=object())
+    manager = ContextManager("state.json", persistent=("cursor", "jobs"), durable=False)
+    context = await manager.create_context(client=object())
     assert_type(context.fork(depth=1), Context)
     assert_type(context["cursor"], Any)
+    assert_type(await context.add("a", 1), bool)
+    assert_type(context.unsaved_keys(), set[str])
+    async with context.transaction() as tx:
+        assert_type(tx, Transaction)
+    ContextManager("state.json", durable="yes")  # type: ignore[arg-type]
 
 
 def blocking() -> None:

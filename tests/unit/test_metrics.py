@@ -180,7 +180,7 @@ class TestLog:
 
         assert any(f"waiting for the lock, held by process {held.pid} on" in message for message in messages)
         assert any(
-            f"held by process {held.pid} on" in message and "could not acquire the lock within" in message
+            f"held by process {held.pid} on" in message and "could not get the lock within 0.3 s" in message
             for message in messages
         )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from persistent_context import PersistentContext
+from persistent_context import Change, ContextUsageError, PersistentContext
 from persistent_context.runtime import Context, ContextManager
 
 
@@ -22,6 +22,10 @@ def stored(path):
 
 def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+async def set_persistent(context, key):
+    context.set_persistent(key, 1)
 
 
 class TestCreating:
@@ -57,57 +61,170 @@ class TestCreating:
             del context["persistent_context"]
 
 
-class TestSetting:
-    async def test_a_persistent_key_is_set_where_it_lives(self, stored):
-        """What was persistent stays persistent, and is saved."""
-        context = await ContextManager(stored).create_context()
-        context["cursor"] += 1
-        context["jobs"].append("b")
-        await context["persistent_context"].save()
+class TestDeclaring:
+    @pytest.mark.parametrize(
+        ("names", "error"),
+        [("jobs", TypeError), ([1], TypeError), (["a", "persistent_context"], ValueError)],
+        ids=repr,
+    )
+    def test_what_cannot_be_declared(self, path, names, error):
+        """A single string is not taken for the letters that it has."""
+        with pytest.raises(error, match="persistent"):
+            ContextManager(path, persistent=names)
 
-        assert {"cursor": 8, "jobs": ["a", "b"]} == read(stored)
+    async def test_a_declared_name_persists_before_the_file_has_it(self, path):
+        """What is set is saved, whatever the file holds."""
+        context = await ContextManager(path, persistent=["cursor", "jobs"]).create_context()
+        before = (context.get("cursor"), "cursor" in context)
+        context["cursor"] = 1
+        context.setdefault("jobs", []).append("a")
+        await context.save()
 
+        assert (None, False) == before
+        assert {"cursor": 1, "jobs": ["a"]} == read(path)
+
+    async def test_a_declared_name_persists_after_the_file_has_lost_it(self, stored):
+        """It does not become a variable when another program deletes it."""
+        context = await ContextManager(stored, persistent=["cursor"]).create_context()
+        stored.write_text("{}", encoding="utf-8")
+        await context.load()
+        context["cursor"] = 8
+        await context.save()
+
+        assert {"cursor": 8} == read(stored)
+
+    async def test_no_variable_has_a_declared_name(self, path):
+        """It would hide what persists."""
+        manager = ContextManager(path, persistent=["cursor"])
+        with pytest.raises(ValueError, match="'cursor' is declared persistent"):
+            await manager.create_context(cursor=1)
+        with pytest.raises(ValueError, match="'cursor' is declared persistent"):
+            (await manager.create_context()).fork(cursor=1)
+
+    async def test_a_declared_name_is_deleted_where_it_lives(self, stored):
+        """Deleting it is saved; one that is not there is a KeyError."""
+        context = await ContextManager(stored, persistent=["cursor"]).create_context()
+        del context["cursor"]
+        await context.save()
+
+        assert {"jobs": ["a"]} == read(stored)
+        with pytest.raises(KeyError):
+            del context["cursor"]
+
+
+class TestUndeclaredNames:
     async def test_variables_are_never_saved(self, stored):
         """Neither those it was created with nor new ones get into the file, whatever they hold."""
         context = await ContextManager(stored).create_context(client=object())
         context["new"] = object()
         context["client"] = object()
-        await context["persistent_context"].save()
+        await context.save()
 
         assert {"cursor": 7, "jobs": ["a"]} == read(stored)
-        assert set() == context["persistent_context"].unsaved_keys()
+        assert set() == context.unsaved_keys()
 
-    async def test_a_new_key_is_made_persistent_on_purpose(self, stored):
-        """What is set in the persistent context is seen in the context, and set there from then on."""
+    async def test_what_the_file_has_is_read(self, stored):
+        """Its values are live, as ever: what changes in place is saved."""
         context = await ContextManager(stored).create_context()
-        context["persistent_context"]["total"] = 1
-        context["total"] += 1
-        await context["persistent_context"].save()
+        context["jobs"].append("b")
+        await context.save()
 
-        assert 2 == read(stored)["total"] == context["total"]
+        assert (7, ["a", "b"]) == (context["cursor"], read(stored)["jobs"])
 
-    async def test_a_variable_hides_a_persistent_key(self, stored):
-        """Setting it does not touch the file; deleting it shows what it hid."""
-        context = await ContextManager(stored).create_context(cursor="mine")
-        context["cursor"] = "still mine"
-        await context["persistent_context"].save()
-        hidden = context["cursor"]
-        del context["cursor"]
+    async def test_what_the_file_has_is_neither_hidden_nor_saved_by_accident(self, stored):
+        """Setting and deleting it is refused, and so is a variable of its name, from wherever."""
+        manager = ContextManager(stored)
+        context = await manager.create_context()
+        with pytest.raises(ContextUsageError, match=r"persistent=\['cursor'\]"):
+            context["cursor"] = 8
+        with pytest.raises(ContextUsageError, match="set_persistent"):
+            del context["cursor"]
+        with pytest.raises(ContextUsageError, match="'cursor' is in the persistent data"):
+            context.fork(cursor=1)
+        with pytest.raises(ContextUsageError, match=str(stored)):
+            await manager.create_context(cursor=1)
 
-        assert ("still mine", 7, 7) == (hidden, context["cursor"], read(stored)["cursor"])
+        assert (7, set()) == (context["cursor"], context.unsaved_keys())
 
-    async def test_deleting(self, stored):
-        """A persistent key is deleted where it lives; one that is nowhere is a KeyError."""
-        context = await ContextManager(stored).create_context(a=1)
-        del context["cursor"], context["a"]
-        await context["persistent_context"].save()
+    async def test_a_variable_remains_one(self, path):
+        """Another program that adds a key of its name changes nothing about it, in forks neither."""
+        context = await ContextManager(path).create_context(step=1)
+        path.write_text('{"step": "theirs"}', encoding="utf-8")
+        await context.load()
+        child = context.fork(step=3)
+        context["step"] += 1
+        child["step"] += 1
+        await context.save()
 
-        assert {"jobs": ["a"]} == read(stored)
-        assert not {"cursor", "a"} & set(context)
+        assert (2, 4, {"step": "theirs"}) == (context["step"], child["step"], read(path))
+        del child["step"]
+        assert 2 == child["step"]
+
+    async def test_deleting_a_variable(self, path):
+        """It is gone; one that is nowhere is a KeyError."""
+        context = await ContextManager(path).create_context(a=1)
+        del context["a"]
         with pytest.raises(KeyError):
             del context["a"]
         with pytest.raises(KeyError):
             context["a"]
+
+
+class TestThePersistentData:
+    async def test_a_name_that_is_known_only_at_run_time(self, path):
+        """It is set on purpose, seen at the top level, and saved."""
+        context = await ContextManager(path).create_context()
+        context.set_persistent("job-7", "queued")
+        seen = context["job-7"], context.unsaved_keys()
+        await context.save()
+
+        assert ("queued", {"job-7"}) == seen
+        assert {"job-7": "queued"} == read(path)
+
+    async def test_the_calls_of_the_persistent_context(self, stored):
+        """Every call does what that of the persistent context does."""
+        context = await ContextManager(stored, journal=True).create_context()
+        results = [
+            await context.incr("n", 2, 5),
+            await context.add("cursor", 1),
+            await context.compare_and_set("cursor", 7, 8),
+            await context.mutate("jobs", lambda jobs: [*jobs, "b"]),
+            await context.mutate("more", lambda more: [*more, 1], []),
+        ]
+        watch = context.watch("n")
+        async with context.transaction(timeout=5) as tx:
+            tx["cursor"] += 1
+        other = await PersistentContext.create(stored)
+        await other.incr("n")
+        changes = await anext(watch)
+        await watch.aclose()
+        await context.load()
+        await context.checkpoint()
+
+        assert [7, False, True, ["a", "b"], [1]] == results
+        assert {"n": Change(7, 8)} == changes
+        assert {"cursor": 9, "jobs": ["a", "b"], "n": 8, "more": [1]} == read(stored)
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda context, key: context.incr(key),
+            lambda context, key: context.add(key, 1),
+            lambda context, key: context.compare_and_set(key, 1, 2),
+            lambda context, key: context.mutate(key, lambda _: 1),
+            set_persistent,
+        ],
+        ids=["incr", "add", "compare_and_set", "mutate", "set_persistent"],
+    )
+    async def test_no_call_changes_what_a_variable_hides(self, path, call):
+        """The result could not be seen at the top level: that is refused, in forks as well."""
+        context = (await ContextManager(path).create_context(a=1)).fork()
+        with pytest.raises(ContextUsageError, match="'a' is a runtime variable"):
+            await call(context, "a")
+        with pytest.raises(ValueError, match="reserved"):
+            await call(context, "persistent_context")
+
+        assert not path.exists()
 
 
 class TestForking:
@@ -125,14 +242,14 @@ class TestForking:
 
     async def test_a_fork_has_the_same_persistent_data(self, stored):
         """Subtasks that run at once share the persistent context."""
-        parent = await ContextManager(stored).create_context()
+        parent = await ContextManager(stored, persistent=["cursor"]).create_context()
 
         async def work(context):
             context["cursor"] += context["step"]
-            await context["persistent_context"].incr("done")
+            await context.incr("done")
 
         await asyncio.gather(*(work(parent.fork(step=step)) for step in (1, 2, 3)))
-        await parent["persistent_context"].save()
+        await parent.save()
 
         assert (13, 3) == (parent["cursor"], parent["done"])
         assert {"cursor": 13, "jobs": ["a"], "done": 3} == read(stored)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from .._engine.cycle import own_copy
+from .._engine.holds import timed_out
 from .._engine.owner import Owner
 from .._engine.queue import CommitQueue
 from .._engine.request import Request
@@ -112,7 +113,7 @@ class LoopCalls:
         if request.error is not None:
             raise request.error
         if request.is_withdrawn:
-            raise await self._timed_out(queue, self.loop.time() - began)
+            raise await self._timed_out(queue, patience, self.loop.time() - began)
         return request.result
 
     async def end(self, turn: Turn, operation: Operation) -> None:
@@ -153,14 +154,14 @@ class LoopCalls:
                 await asyncio.sleep(0)
         return queue.submit(request)
 
-    async def _timed_out(self, queue: CommitQueue, waited: float) -> LockTimeoutError:
+    async def _timed_out(self, queue: CommitQueue, patience: float, waited: float) -> LockTimeoutError:
         """Return the error of a call that timed out, without taking too long to build it."""
-        finding = asyncio.ensure_future(run_in_pool(queue.timed_out, waited))
+        finding = asyncio.ensure_future(run_in_pool(queue.find_holder))
         await asyncio.wait((finding,), timeout=_FIND_HOLDER_SECONDS)
         if finding.done():
-            return finding.result()
+            return timed_out(queue.name, patience, waited, finding.result())
         finding.cancel()
-        return LockTimeoutError(waited, Holder()).about(self._link.place)
+        return timed_out(queue.name, patience, waited, Holder())
 
     async def _wait_out(self, request: Request) -> None:
         """Wait for a call that has begun, despite cancellation by a task, a timeout, or a repeating cancel scope."""

@@ -59,8 +59,7 @@ class BaseContext(MemoryMapping):
         self._durable: Final = durable
         self._lock_timeout: Final = check_timeout(lock_timeout, "lock_timeout")
         self._on_conflict: Final = check_policy(on_conflict)
-        super().__init__(GuardedMemory(drains=self._DRAINS), locate(path))
-        self._link: Final = Link(self._path, journal=check_journal(journal))
+        super().__init__(GuardedMemory(drains=self._DRAINS), Link(locate(path), journal=check_journal(journal)))
 
     @property
     def filepath(self) -> Path:

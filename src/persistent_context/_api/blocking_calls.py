@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from .._engine.guard import call_released
+from .._engine.holds import timed_out
 from .._engine.owner import Owner
 from .._engine.queue import CommitQueue
 from .._engine.request import Request
@@ -53,7 +54,7 @@ class BlockingCalls:
             queue.submit(request)
             call_released(self._wait, queue, request, began + patience)
             self._memory.note_end(operation)
-            return _result(queue, request, began)
+            return _result(queue, request, patience, began)
         except BaseException:
             if queue is not None and request is not None and not queue.withdraw(request):
                 call_released(self._wait_out, request)
@@ -115,10 +116,11 @@ class BlockingCalls:
                 request.waiter.release()
 
 
-def _result(queue: CommitQueue, request: Request, began: float) -> Any:
+def _result(queue: CommitQueue, request: Request, patience: float, began: float) -> Any:
     """Return the result of a completed call, or raise its error."""
     if request.error is not None:
         raise request.error
     if request.is_withdrawn:
-        raise queue.timed_out(time.monotonic() - began)
+        waited = time.monotonic() - began
+        raise timed_out(queue.name, patience, waited, queue.find_holder())
     return request.result

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from .._engine.holds import owner_inside
+from .._engine.owner import Owner
 from .._engine.queue import CommitQueue
 from .._engine.registry import queue_of
 
@@ -33,6 +35,15 @@ class Link:
             queue.store.want(journal=self._journal)
             self._queue = queue
         return queue
+
+    def is_held_by_caller(self) -> bool:
+        """Whether the caller is inside a transaction on the same file, through whichever context.
+
+        This does no I/O: until the queue is known, the place is taken for what it leads to.
+        """
+        queue = self.here()
+        owner = owner_inside(self.place if queue is None else queue.name)
+        return owner is not None and Owner.current(blocks=False).is_inside(owner)
 
     def here_or_found(self) -> CommitQueue:
         """Return the queue, and find it if it is not known."""

@@ -7,10 +7,13 @@ from collections.abc import ItemsView, Iterator, MutableMapping, ValuesView
 from contextlib import AbstractContextManager
 from typing import Any, Final, NoReturn
 
+from .._engine.holds import open_transactions
 from .._model.faults import check_key
 from .._model.live import Items, LiveDict, Values
 from ..errors import PersistentContextError, UnserializableValueError
 from .guarded import GuardedMemory
+from .inside import warn_if_inside
+from .link import Link
 
 _REQUIRED: Final = object()
 
@@ -20,12 +23,13 @@ class MemoryMapping(MutableMapping[str, Any]):
 
     Args:
         memory: the memory.
-        path: the file, for errors.
+        link: leads to the file.
     """
 
-    def __init__(self, memory: GuardedMemory, path: str) -> None:
+    def __init__(self, memory: GuardedMemory, link: Link) -> None:
         self._memory: Final = memory
-        self._path: Final = path
+        self._link: Final = link
+        self._path: Final = link.place
 
     @property
     def _data(self) -> LiveDict:
@@ -46,6 +50,8 @@ class MemoryMapping(MutableMapping[str, Any]):
         Raises:
             UnserializableValueError: the key is not a ``str``. The value is checked when it is saved.
         """
+        if open_transactions:
+            warn_if_inside(self._link)
         try:
             with self._memory.locked():
                 self._memory.data[key] = value
@@ -70,6 +76,8 @@ class MemoryMapping(MutableMapping[str, Any]):
         self.set(key, value)
 
     def __delitem__(self, key: str) -> None:
+        if open_transactions and key in self._memory.data:
+            warn_if_inside(self._link)
         with self._memory.locked():
             del self._memory.data[key]
 
@@ -109,6 +117,8 @@ class MemoryMapping(MutableMapping[str, Any]):
         Raises:
             KeyError: the key is missing, and no default was given.
         """
+        if open_transactions and key in self._memory.data:
+            warn_if_inside(self._link)
         with self._memory.locked():
             return self._memory.data.pop(key, *(() if default is _REQUIRED else (default,)))
 
@@ -118,17 +128,23 @@ class MemoryMapping(MutableMapping[str, Any]):
         Raises:
             KeyError: there are no keys.
         """
+        if open_transactions and self._memory.data:
+            warn_if_inside(self._link)
         with self._memory.locked():
             return self._memory.data.popitem()
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the live value of a key in memory, setting it to the default if it is missing. Does not suspend."""
+        if open_transactions and key not in self._memory.data:
+            warn_if_inside(self._link)
         with about_file(self._path), self._memory.locked():
             return self._memory.data.setdefault(key, default)
 
     def update(self, *others: Any, **more: Any) -> None:
         """Set keys in memory, as :meth:`dict.update` does: all of them, or none if one is refused. Does not suspend."""
         changes = dict(*others, **more)
+        if open_transactions and changes:
+            warn_if_inside(self._link)
         with about_file(self._path), self._memory.locked():
             for key in changes:
                 check_key(key)
@@ -136,6 +152,8 @@ class MemoryMapping(MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Delete all keys in memory. Does not suspend."""
+        if open_transactions and self._memory.data:
+            warn_if_inside(self._link)
         with self._memory.locked():
             self._memory.data.clear()
 

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 from .._model.values import Frozen
 
@@ -19,10 +19,11 @@ class Stay:
     run other requests in the first one meanwhile. Contexts hold weak references; the transaction keeps it alive.
     """
 
-    __slots__ = ("__weakref__", "is_over")
+    __slots__ = ("__weakref__", "is_over", "thread_name")
 
     def __init__(self) -> None:
         self.is_over = False
+        self.thread_name: Final = threading.current_thread().name
         _stays.set((*_open_stays(), weakref.ref(self)))
 
     def leave(self) -> None:
@@ -73,22 +74,30 @@ class Owner(Frozen, frozen=True):
             return "a callable that runs under the lock of this file made a call that needs the same lock"
         if any(map(self._would_hold_up, coming)):
             return "this call would block the event loop that a transaction ahead of it on the same file needs"
-        if self.blocks and any(map(self._is_inside, coming)):
+        if self.blocks and any(map(self.is_inside, coming)):
             return "this call interrupts a thread that is waiting for a transaction on the same file"
         if holder is None:
             return None
-        if self._is_inside(holder):
+        if self.is_inside(holder):
             who = "thread" if holder.task is None else "task"
             return f"this {who} is inside a transaction on the same file; use the transaction, or leave it first"
         if holder.thread == self.thread and holder.task is not None and self.blocks:
             return "this thread is inside a transaction on the same file, which could not end while this call blocks it"
         return None
 
-    def _is_inside(self, holder: Owner) -> bool:
+    def is_inside(self, holder: Owner) -> bool:
         """Whether it is inside the holder's transaction."""
         if holder.task is not None:
             return holder.task == self.task
         return holder.thread == self.thread and bool(holder.stays) and holder.stays[-1] in self.stays
+
+    def describe(self) -> str:
+        """Return the name of its task, or of the thread that entered its latest transaction."""
+        task = None if self.task is None else self.task()
+        if task is not None:
+            return f"task {task.get_name()!r}"
+        stay = self.stays[-1]() if self.stays else None
+        return f"thread {self.thread if stay is None else stay.thread_name!r}"
 
     def _would_hold_up(self, other: Owner) -> bool:
         """Whether the other owner's task cannot continue while this call blocks."""

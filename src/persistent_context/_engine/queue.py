@@ -24,11 +24,11 @@ from typing import Final
 from .._printable import printable
 from .._stores.factory import identify
 from .._stores.protocol import Session, Store
-from ..errors import LockTimeoutError, ReentrantTransactionError
+from ..errors import ReentrantTransactionError
 from ..types import Holder, Statistics
 from .counts import Counts
 from .cycle import carry_out, fail
-from .owner import Owner
+from .holds import Hold, open_transactions, owner_inside
 from .request import Begin, Request
 from .turn import Turn
 from .waiting import WaitingCalls, deliver
@@ -72,7 +72,6 @@ class CommitQueue:
         self._busy = threading.Lock()  # held while a thread runs a cycle or a transaction is open; never waited for
         self._cycle_thread: int | None = None
         self._waiting_since: float | None = None  # since when a thread has been waiting for the lock
-        self._holder: Owner | None = None  # of the open transaction
         self._queue_of = queue_of
         self.is_contended = False
         """Whether the last session had to wait for another process, so that a try would most likely fail."""
@@ -85,7 +84,8 @@ class CommitQueue:
             ReentrantTransactionError: the call would wait for its own task or thread.
         """
         coming = self._waiting.coming_owners() if request.owner.blocks else ()
-        if why := request.owner.why_not(self._cycle_thread, self._holder, coming):
+        holder = owner_inside(self.name)
+        if why := request.owner.why_not(self._cycle_thread, holder, coming):
             raise ReentrantTransactionError(why).about(self.name)
         self._waiting.append(request)
 
@@ -147,19 +147,16 @@ class CommitQueue:
             batch: the request with its operation, if there is one.
         """
         if sessions:
-            self._holder = None  # now: its task may call again, and waits for its turn
+            open_transactions.pop(self.name, None)  # now: its task may call again, and waits for its turn
         if not pool.submit(partial(self._end_turn, sessions, batch, self._run_all), self._thread_name):
             self._end_turn(sessions, batch, self.run_elsewhere)
 
-    def timed_out(self, waited: float) -> LockTimeoutError:
-        """Return the error of a call that timed out. It looks up the holder, so do not call it in a loop's thread."""
+    def find_holder(self) -> Holder | None:
+        """Find out who holds the lock, for an error. This does I/O, so do not call it in a loop's thread."""
         try:
-            holder = self.store.holder(probe=False)
+            return self.store.holder(probe=False)
         except OSError:  # too many open files, for example: the holder is unknown
-            holder = Holder()
-        error = LockTimeoutError(waited, holder).about(self.name)
-        _logger.debug("%s", error)
-        return error
+            return Holder()
 
     def statistics(self) -> Statistics:
         """Return what this process has done so far."""
@@ -186,7 +183,7 @@ class CommitQueue:
 
     def _is_held_up(self) -> bool:
         since = self._waiting_since
-        return self._holder is not None or (since is not None and time.monotonic() - since > _HELD_UP_SECONDS)
+        return self.name in open_transactions or (since is not None and time.monotonic() - since > _HELD_UP_SECONDS)
 
     def _turn(self, *, wait: bool) -> _Outcome | None:
         """Run one cycle if calls are waiting and no other thread runs one; otherwise return None.
@@ -273,7 +270,7 @@ class CommitQueue:
             elif request.begin():
                 batch.append(request)
                 if is_begin:
-                    self._holder = request.owner  # before it leaves the queue, where other calls see it
+                    open_transactions[self.name] = Hold.of(request.owner)  # before others miss it in the queue
             self._waiting.remove(request)
             if is_begin and batch:
                 return
@@ -297,7 +294,7 @@ class CommitQueue:
 
     def _deliver(self, over: Sequence[Request], session: Session | None, purpose: str) -> None:
         """Deliver the completed calls to their callers, in order: the end of every cycle and every transaction."""
-        self._holder = None
+        open_transactions.pop(self.name, None)
         if session is not None:
             self._counts.note(session, purpose, len(over))
         deliver(over)

@@ -14,6 +14,7 @@ from persistent_context import (
     PersistentContext,
     ReentrantTransactionError,
     SyncPersistentContext,
+    UnsavedInTransactionWarning,
 )
 
 TRANSFER = """
@@ -261,7 +262,8 @@ class TestTasks:
         async with contexts[0].transaction() as tx:
             waiting = [asyncio.create_task(contexts[number % 5].incr("n")) for number in range(50)]
             for number, ctx in enumerate(contexts):
-                ctx.set(f"key-{number}", number)
+                with pytest.warns(UnsavedInTransactionWarning):
+                    ctx.set(f"key-{number}", number)
                 waiting.append(asyncio.create_task(ctx.save()))
             await turns()
             await contexts[1].load()

@@ -12,6 +12,7 @@ from persistent_context import (
     Holder,
     LockTimeoutError,
     SyncPersistentContext,
+    UnsavedInTransactionWarning,
     UnserializableValueError,
 )
 
@@ -363,7 +364,8 @@ class TestUnsavedChanges:
 
         def body(tx):
             tx["b"] = 1
-            ctx.set("a", 5)
+            with pytest.warns(UnsavedInTransactionWarning):
+                ctx.set("a", 5)
 
         face.inside(ctx.transaction, body)
 

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from persistent_context import MISSING, PersistentContext, SyncPersistentContext
+from persistent_context import MISSING, PersistentContext, SyncPersistentContext, UnsavedInTransactionWarning
 from persistent_context._api.aio_calls import LoopCalls
 from persistent_context._model.tracking import Own, Tracker
 from persistent_context._stores.jsonfile.document import EMPTY
@@ -271,7 +271,8 @@ class TestATransactionThatCallsWaitFor:
         """A save that waits does not write again what the transaction saw, took along, and replaced."""
         ctx = await PersistentContext.create(path)
         async with ctx.transaction() as tx:
-            ctx.set("k", "set")
+            with pytest.warns(UnsavedInTransactionWarning):
+                ctx.set("k", "set")
             saving = asyncio.create_task(ctx.save())
             await asyncio.sleep(0)
             assert tx["k"] == "set"
@@ -284,7 +285,8 @@ class TestATransactionThatCallsWaitFor:
         """An increment that waits adds to what the transaction made of the value."""
         ctx = await PersistentContext.create(path)
         async with ctx.transaction() as tx:
-            ctx.set("n", 10)
+            with pytest.warns(UnsavedInTransactionWarning):
+                ctx.set("n", 10)
             counting = asyncio.create_task(ctx.incr("n"))
             await asyncio.sleep(0)
             tx["n"] += 5

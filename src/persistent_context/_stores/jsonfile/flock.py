@@ -6,9 +6,11 @@ an import in a worker thread could do in the middle of another thread's fork.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
+from collections.abc import Container
 from typing import Final
 
 import filelock
@@ -43,6 +45,27 @@ def wait_for_lock(fd: int) -> None:
         filelock.lock_descriptor(fd, blocking=True, poll_interval=_POLL_SECONDS)
     else:
         fcntl.flock(fd, fcntl.LOCK_EX)
+
+
+def is_locked_here(status: os.stat_result, *, except_by: Container[int]) -> bool:
+    """Whether this process has locked a file; False where the system does not tell.
+
+    Linux lists the locks of an open file, each with the process that took it: a child that inherited the file did not.
+
+    Args:
+        status: the status of the file.
+        except_by: descriptors that do not count.
+    """
+    taken_here = ["FLOCK", str(os.getpid())]
+    with contextlib.suppress(OSError):
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                if fd not in except_by and os.path.samestat(os.fstat(fd), status):
+                    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as info:
+                        locks = [line.split() for line in info if line.startswith("lock:")]
+                    if any(lock[2:6:3] == taken_here for lock in locks):
+                        return True
+    return False
 
 
 def unlock(fd: int) -> None:

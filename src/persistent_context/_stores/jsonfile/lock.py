@@ -18,7 +18,7 @@ from ..._printable import printable
 from ...types import Holder
 from ..protocol import SessionLostError
 from .access import Access
-from .flock import try_lock, unlock, wait_for_lock
+from .flock import is_locked_here, try_lock, unlock, wait_for_lock
 from .lockfile import LockFile, LockFiles
 from .opening import NO_FOLLOW, NO_WAIT, check_regular, open_fd, read_at, write_at
 from .stamp import (
@@ -31,6 +31,7 @@ from .stamp import (
     is_stamp,
     stamp_for,
     tells_of_promises,
+    this_process,
 )
 
 _logger = logging.getLogger("persistent_context")
@@ -133,7 +134,8 @@ class FileLock:
         except FileNotFoundError:
             return None
         try:
-            check_regular(self.path, os.fstat(fd))
+            status = os.fstat(fd)
+            check_regular(self.path, status)
             for pause in _LOOKS:
                 time.sleep(pause)
                 holder = holder_of(read_at(fd, 0, STAMP_BYTES))
@@ -141,8 +143,8 @@ class FileLock:
                     unlock(fd)
                     return None
                 if holder.pid is not None:
-                    break
-            return holder
+                    return holder
+            return this_process() if is_locked_here(status, except_by=self._files.descriptors()) else holder
         finally:
             os.close(fd)
 

@@ -92,6 +92,10 @@ class LockFiles:
         self._open.discard(file)
         file.fd = -1
 
+    def descriptors(self) -> list[int]:
+        """Return the descriptors of those that are open."""
+        return [file.fd for file in list(self._open)]
+
     def close_all(self) -> None:
         """Close all of them."""
         while self._open:

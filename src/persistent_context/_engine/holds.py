@@ -1,0 +1,58 @@
+"""The transactions that are open in this process, and the error of a call that waited for one in vain."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Final
+
+from .._model.values import Frozen
+from ..errors import LockTimeoutError
+from ..types import Holder, OpenTransaction
+from .owner import Owner
+
+_logger = logging.getLogger("persistent_context")
+
+
+class Hold(Frozen, frozen=True):
+    """A transaction that is open."""
+
+    owner: Owner
+    since: float
+    """By the monotonic clock."""
+
+    @classmethod
+    def of(cls, owner: Owner) -> Hold:
+        """Return one that begins now."""
+        return cls(owner, time.monotonic())
+
+    def describe(self) -> OpenTransaction:
+        """Return what an error says about it."""
+        return OpenTransaction(self.owner.describe(), time.monotonic() - self.since)
+
+
+open_transactions: Final[dict[str, Hold]] = {}
+"""The open transactions of this process by the names of their stores, which have one each at most.
+
+It is read and changed in single operations, since a signal handler may interrupt a thread anywhere.
+"""
+
+
+def owner_inside(name: str) -> Owner | None:
+    """Return the owner of the open transaction on a store."""
+    hold = open_transactions.get(name)
+    return None if hold is None else hold.owner
+
+
+def timed_out(name: str, timeout: float, waited: float, holder: Holder | None) -> LockTimeoutError:
+    """Return the error of a call that timed out; it names the transaction of this process that the call waited for."""
+    hold = open_transactions.get(name)
+    transaction = None if hold is None else hold.describe()
+    error = LockTimeoutError(timeout, waited, holder, transaction).about(name)
+    _logger.debug("%s", error)
+    return error
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=open_transactions.clear)
