@@ -299,5 +299,5 @@ class CommitQueue:
         """Deliver the completed calls to their callers, in order: the end of every cycle and every transaction."""
         self._holder = None
         if session is not None:
-            self._counts.note(session, purpose, len(over))
+            self._counts.note(session, purpose, over)
         deliver(over)
