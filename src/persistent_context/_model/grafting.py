@@ -1,4 +1,4 @@
-"""Changing lists and dictionaries in place, so that whoever has a reference to one has its new content."""
+"""Changing lists and dictionaries in place, so that whoever has a reference to one sees its new content."""
 
 from __future__ import annotations
 
@@ -7,27 +7,33 @@ from typing import Any
 from .values import canonical
 
 
-def graft(old: Any, new: Any) -> Any:
-    """Return the new value, as the old object changed in place if both are lists or both are dictionaries.
-
-    In a dictionary, this goes on with the value of each key. In a list, elements that are equal stay the same objects,
-    wherever they are now; the place of an element does not say that it is the same.
-    """
-    if type(old) is dict and type(new) is dict:
-        for name in [name for name in old if name not in new]:
-            del old[name]
-        for name, value in new.items():
-            old[name] = graft(old.get(name), value)
-        return old
-    if type(old) is list and type(new) is list:
-        old[:] = _with_known(old, new)
-        return old
-    return new
-
-
 def is_container(value: object) -> bool:
     """Whether a value can be changed in place."""
     return type(value) is dict or type(value) is list
+
+
+def graft(old: Any, new: Any) -> Any:
+    """Return the new value, as the old object changed in place if both are lists or both are dictionaries.
+
+    In a dictionary, this goes on with the values of its keys. In a list, elements that are equal stay the same objects,
+    wherever they are now; the index of an element does not say that it is the same one.
+    """
+    if type(old) is not type(new) or not is_container(old):
+        return new
+    pairs = [(old, new)]
+    while pairs:
+        known, value = pairs.pop()
+        if isinstance(known, list):
+            known[:] = _with_known(known, value)
+            continue
+        for name in [name for name in known if name not in value]:
+            del known[name]
+        for name, part in value.items():
+            if type(known.get(name)) is type(part) and is_container(part):
+                pairs.append((known[name], part))
+            else:
+                known[name] = part
+    return old
 
 
 def _with_known(old: list[Any], new: list[Any]) -> list[Any]:
@@ -37,4 +43,4 @@ def _with_known(old: list[Any], new: list[Any]) -> list[Any]:
             known.setdefault(canonical(item), []).append(item)
     if not known:
         return new
-    return [same.pop() if is_container(item) and (same := known.get(canonical(item))) else item for item in new]
+    return [twins.pop() if is_container(item) and (twins := known.get(canonical(item))) else item for item in new]

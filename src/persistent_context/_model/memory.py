@@ -9,7 +9,9 @@ every call has a *moment*: an outcome does not undo what was set after its call 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from ..errors import UnserializableValueError
@@ -63,6 +65,19 @@ class Memory(Keys):
         self.data, self.seen, self._ahead = live, snapshot, {}
         self._stand_at(position)
         self._loaded, self._read = next(self._moments), began
+        return True
+
+    def catch_up(self, position: int, snapshot: Snapshot, began: int) -> bool:
+        """Take over what others changed, from a snapshot read at a position, and keep what is unsaved.
+
+        A snapshot in which nothing is stored says nothing about what others want. Otherwise like :meth:`load`.
+        """
+        if position != self.position:
+            return False
+        if began >= self._read and snapshot.exists:
+            with self.data.keeping():
+                self._take_in(snapshot, Differences.between(self.seen, snapshot), before=position + 1)
+            self._read = began
         return True
 
     def known_since(self) -> dict[str, MaybeText]:
@@ -145,26 +160,39 @@ class Memory(Keys):
             self.is_over(write)
 
     def _absorb(self, arrival: Arrival) -> None:
-        texts = arrival.texts
         if arrival.whole:
-            since_seen = arrival.differences
+            differences = arrival.differences
             if arrival.whole.seen is not self.seen:  # another save or load came in between
-                since_seen = Differences.between(self.seen, arrival.snapshot)
-            texts = {**self._ahead, **self._take_over_untouched(since_seen), **texts}
+                differences = Differences.between(self.seen, arrival.snapshot)
+            self._take_in(arrival.snapshot, differences, arrival.position, arrival.texts, arrival.calls)
+        else:
+            for key, text in arrival.texts.items():
+                if arrival.position <= self.position:
+                    return  # by another thread, while a signal handler had the lock of memory released
+                if self._ahead.setdefault(key, self.data.base(key)) == text:
+                    del self._ahead[key]
+                self._settle(key, text, arrival.calls.get(key))
+        if arrival.position > self.position:
+            self._stand_at(arrival.position)
+
+    def _take_in(
+        self,
+        snapshot: Snapshot,
+        differences: Differences,
+        before: int,
+        texts: Mapping[str, MaybeText] = MappingProxyType({}),
+        calls: Mapping[str, Write] = MappingProxyType({}),
+    ) -> None:
+        """Take over a whole snapshot, except for what was changed here, unless memory reaches a position meanwhile."""
         in_conflict = {}
-        for key, text in texts.items():
-            if arrival.position <= self.position:
-                return  # by another thread, while a signal handler had the lock of memory released
-            base = self.data.base(key)
-            if not arrival.whole and self._ahead.setdefault(key, base) == text:
-                del self._ahead[key]
-            if not self._settle(key, text, arrival.calls.get(key)):
+        for key, text in {**self._ahead, **self._take_over_untouched(differences), **texts}.items():
+            if self.position >= before:
+                return  # by another thread, as before
+            if not self._settle(key, text, calls.get(key)):
                 in_conflict[key] = text
-        if arrival.whole:
-            self.seen, self._ahead = arrival.snapshot, in_conflict
-            for key in [key for key in self.data.appended if self.data.base(key) is not MISSING]:
-                self.data.appended.pop(key, None)
-        self._stand_at(arrival.position)
+        self.seen, self._ahead = snapshot, in_conflict
+        for key in [key for key in self.data.appended if self.data.base(key) is not MISSING]:
+            self.data.appended.pop(key, None)
 
     def copy(self) -> dict[str, Any]:
         """Return a deep copy of all values."""

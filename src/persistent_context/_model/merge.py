@@ -69,7 +69,7 @@ def merge(unsaved: Mapping[str, Unsaved], theirs: Mapping[str, MaybeText], polic
             continue
         their = theirs.get(key, MISSING)
         both = Merge(prefer_mine=policy != "theirs")
-        texts[key] = both(change.base, change.mine, their, (key,))
+        texts[key] = both(change.base, change.mine, their, key)
         if both.conflicts and policy == "raise":
             refused += both.conflicts
         elif both.conflicts and callable(policy):

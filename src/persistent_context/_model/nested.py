@@ -1,15 +1,16 @@
 """The three-way merge inside a value: objects by their keys, to any depth, and lists that grew at their end.
 
-It works on texts and decodes nothing: parts that are equal byte by byte, which are most, cost one comparison.
+It works on texts: parts that are equal byte by byte, which are most, are not decoded. It does not recurse, since values
+may nest deeper than calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, TypeAlias, TypeGuard
 
 from .faults import place
-from .values import MISSING, MaybeText, Text, compose, elements, members, same
+from .values import MISSING, MaybeText, Text, compose, decode, elements, encode, members, same
 
 Path: TypeAlias = tuple[str, ...]
 """Leads to a place: a key, then a key of the object that is its value, and so on."""
@@ -26,6 +27,24 @@ class Conflict(NamedTuple):
         return place(self.path)
 
 
+class _Node(NamedTuple):
+    """The three texts of one place."""
+
+    path: Path
+    base: MaybeText
+    mine: MaybeText
+    theirs: MaybeText
+    merged: dict[str, MaybeText]
+    """Receives the merged text, under the last name of the path."""
+
+    def members(self, merged: dict[str, MaybeText]) -> Iterator[_Node]:
+        """Yield the places in an object: the members that it has on their side, then those that it has only on mine."""
+        base, mine, theirs = (members(side) if _is_object(side) else {} for side in (self.base, self.mine, self.theirs))
+        for name in {**theirs, **mine}:
+            sides = base.get(name, MISSING), mine.get(name, MISSING), theirs.get(name, MISSING)
+            yield _Node((*self.path, name), *sides, merged)
+
+
 class Merge:
     """One merge of two values that have a common base; collects the places in conflict.
 
@@ -40,8 +59,27 @@ class Merge:
         self._theirs_has_mine: Final = theirs_has_mine
         self.conflicts: Final[list[Conflict]] = []
 
-    def __call__(self, base: MaybeText, mine: MaybeText, theirs: MaybeText, path: Path) -> MaybeText:
-        """Return the merged text of the value at a path."""
+    def __call__(self, base: MaybeText, mine: MaybeText, theirs: MaybeText, key: str) -> MaybeText:
+        """Return the merged text of a key."""
+        outcome: dict[str, MaybeText] = {}
+        to_do = [_Node((key,), base, mine, theirs, outcome)]
+        objects = []
+        while to_do:
+            node = to_do.pop()
+            text = self._merge_as_a_whole(node)
+            node.merged[node.path[-1]] = MISSING if text is None else text
+            if text is None:
+                parts: dict[str, MaybeText] = {}
+                objects.append((node, parts))
+                to_do += reversed([*node.members(parts)])
+        for node, parts in reversed(objects):  # the inner ones first
+            texts = {name: text for name, text in parts.items() if text is not MISSING}
+            node.merged[node.path[-1]] = compose(texts)
+        return outcome[key]
+
+    def _merge_as_a_whole(self, node: _Node) -> MaybeText | None:
+        """Return the merged text of one place; None if it is to be merged member by member."""
+        path, base, mine, theirs, _ = node
         if same(mine, base):
             return theirs
         if same(theirs, base):
@@ -51,18 +89,9 @@ class Merge:
         if same(mine, theirs):
             return mine
         if _is_object(mine) and _is_object(theirs):
-            return self._with_all_members(base if _is_object(base) else b"{}", mine, theirs, path)
+            return None
         self.conflicts.append(Conflict(path, base))
         return mine if self._prefer_mine else theirs
-
-    def _with_all_members(self, base: Text, mine: Text, theirs: Text, path: Path) -> Text:
-        parts, ours, others = members(base), members(mine), members(theirs)
-        merged = {}
-        for name in {**others, **ours}:
-            text = self(parts.get(name, MISSING), ours.get(name, MISSING), others.get(name, MISSING), (*path, name))
-            if text is not MISSING:
-                merged[name] = text
-        return compose(merged)
 
     def _joined(self, base: MaybeText, mine: MaybeText, theirs: MaybeText) -> Text | None:
         """Return their list with what was appended to mine; None unless both are lists that only grew at their end."""
@@ -81,9 +110,11 @@ def rebase(base: MaybeText, mine: MaybeText, theirs: MaybeText, key: str) -> tup
 
     Both stay as they are at the places in conflict, which are for the next save to settle.
     """
+    if _was_set_to(mine, base):
+        return mine, base
     merge = Merge()
-    merged = merge(base, mine, theirs, (key,))
-    return merged, _replaced(theirs, merge.conflicts)
+    merged = merge(base, mine, theirs, key)
+    return merged, _with_bases(theirs, merge.conflicts)
 
 
 def resume(included: MaybeText, mine: MaybeText, outcome: MaybeText, key: str) -> MaybeText:
@@ -95,7 +126,9 @@ def resume(included: MaybeText, mine: MaybeText, outcome: MaybeText, key: str) -
         outcome: the value after that call.
         key: the key.
     """
-    return mine if outcome == included else Merge(theirs_has_mine=True)(included, mine, outcome, (key,))
+    if outcome == included or _was_set_to(mine, included):
+        return mine
+    return Merge(theirs_has_mine=True)(included, mine, outcome, key)
 
 
 def resume_all(
@@ -112,10 +145,15 @@ def resume_all(
     """
     moved = []
     for mine in later:
-        result = resume(included, mine, outcome, key) if is_own else Merge()(included, mine, outcome, (key,))
+        result = resume(included, mine, outcome, key) if is_own else Merge()(included, mine, outcome, key)
         moved.append(result)
         included, outcome, is_own = mine, result, True
     return moved
+
+
+def _was_set_to(mine: MaybeText, known: MaybeText) -> bool:
+    """Whether my value, which was changed, was set to what it had been: that it is so again is the change."""
+    return not _is_object(mine) and not _is_array(mine) and same(mine, known)
 
 
 def _is_object(text: MaybeText) -> TypeGuard[Text]:
@@ -130,18 +168,17 @@ def _begins(longer: list[Text], shorter: list[Text]) -> bool:
     return len(longer) >= len(shorter) and all(map(same, longer, shorter))
 
 
-def _replaced(text: MaybeText, places: list[Conflict]) -> MaybeText:
-    """Return a text with the bases of places that are in conflict."""
-    for path, base in places:
-        text = _with(text, path[1:], base)
-    return text
-
-
-def _with(text: MaybeText, path: Path, part: MaybeText) -> MaybeText:
-    if not path:
-        return part
-    assert text is not MISSING, "both sides have objects above a conflict"
-    parts = members(text)
-    changed = _with(parts.get(path[0], MISSING), path[1:], part)
-    parts.pop(path[0], None)
-    return compose(parts if changed is MISSING else {**parts, path[0]: changed})
+def _with_bases(theirs: MaybeText, conflicts: list[Conflict]) -> MaybeText:
+    """Return their text with the bases of the places in conflict."""
+    if not conflicts or theirs is MISSING or len(conflicts[0].path) == 1:
+        return conflicts[0].base if conflicts else theirs
+    value = decode(theirs)
+    for path, base in conflicts:
+        around = value
+        for name in path[1:-1]:
+            around = around[name]
+        if base is MISSING:
+            around.pop(path[-1], None)
+        else:
+            around[path[-1]] = decode(base)
+    return encode(value, conflicts[0].path[0])
