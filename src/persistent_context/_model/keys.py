@@ -144,10 +144,12 @@ class Keys:
         flight = self._flights.on(key)
         change = self._reference(key, write)
         included = change.mine if change else self.data.base(key)
-        moments = [moment for moment in flight.sent if not change or moment > change.moment] if flight else []
-        later = [*(flight.sent[moment] for moment in moments), mine] if flight else [mine]
-        *sent, merged = resume_all(included, later, text, key, is_own=write is not None)
-        return dict(zip(moments, sent, strict=True)), merged
+        sent = dict(flight.sent) if flight else {}
+        later = [moment for moment in sent if change is None or moment > change.moment]
+        *moved, merged = resume_all(
+            included, [*map(sent.__getitem__, later), mine], text, key, is_own=write is not None
+        )
+        return dict.fromkeys(sent, text) | dict(zip(later, moved, strict=True)), merged
 
     def _take_over(self, key: str, text: MaybeText) -> None:
         self.data.take_over(key, text)
