@@ -1,5 +1,6 @@
 """A plain specification of merging inside values: on decoded values, by recursion, with no regard to cost."""
 
+import copy
 import json
 from typing import NamedTuple
 
@@ -52,3 +53,19 @@ def merge(base, mine, theirs, prefers="mine", path=()):
                 value[name] = part.value
         return Merged(value, conflicts)
     return Merged(mine if prefers == "mine" else theirs, (path,))
+
+
+def rebase(base, mine, theirs):
+    """An unsaved value over what others wrote, and its new base: both stay as they are at the places in conflict."""
+    merged = merge(base, mine, theirs)
+    top = {"": copy.deepcopy(theirs)}
+    for path in merged.conflicts:
+        around, start = top, base
+        for name in path:
+            start = start.get(name, MISSING) if isinstance(start, dict) else MISSING
+        for name in ("", *path)[:-1]:
+            around = around[name]
+        around.pop(("", *path)[-1], None)
+        if start is not MISSING:
+            around[("", *path)[-1]] = start
+    return merged.value, top.get("", MISSING)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from persistent_context import MISSING
@@ -167,11 +167,22 @@ class TestRebase:
     def test_saving_later_comes_to_the_same_as_saving_now(self, sides):
         """The conflicts are the same as well: none is settled on the way."""
         base, mine, theirs = map(text, sides)
+        assume(not same(base, mine))
         mine_then, base_then = rebase(base, mine, theirs, "k")
         now, then = Merge(), Merge()
 
         assert same(now(base, mine, theirs, "k"), then(base_then, mine_then, theirs, "k"))
         assert [conflict.path for conflict in now.conflicts] == [conflict.path for conflict in then.conflicts]
+
+    @given(sides=grown_from(VALUES))
+    def test_it_is_as_the_plain_specification_says(self, sides):
+        """Except for a value that was set to what it had been, which stays."""
+        base, mine, theirs = sides
+        is_set = merging.same(base, mine) and not isinstance(mine, list | dict)
+        expected = (mine, base) if is_set else merging.rebase(*sides)
+        found = rebase(*map(text, sides), "k")
+
+        assert list(map(merging.canonical, expected)) == [merging.canonical(value(part)) for part in found]
 
     def test_what_is_not_in_conflict_is_taken_over(self):
         """The rest stays as it is, with its base."""
