@@ -12,6 +12,7 @@ from stress.mutants.files import FILES
 from stress.mutants.journal import JOURNAL
 from stress.mutants.locks import LOCKS
 from stress.mutants.memory import MEMORY
+from stress.mutants.merging import MERGING
 from stress.mutants.model import Mutant
 from stress.mutants.once import ONCE
 from stress.mutants.queue import QUEUE
@@ -28,6 +29,7 @@ AREAS: Final = {
     "journal": JOURNAL,
     "locks": LOCKS,
     "memory": MEMORY,
+    "merging": MERGING,
     "once": ONCE,
     "queue": QUEUE,
     "store": STORE,
