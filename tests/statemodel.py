@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import merging
 from persistent_context import MISSING, ConflictError
 
 
@@ -79,16 +80,14 @@ class View:
         """What the unsaved changes among some keys come to, given what others made of them."""
         result, conflicts = {}, set()
         for key in self.unsaved() & set(keys):
-            base, mine, their = (mapping.get(key) for mapping in (self.base, self.memory, theirs))
-            if self.policy == "mine" or their in (base, mine):
-                result[key] = mine
-            elif self.policy == "theirs":
-                result[key] = their
-            elif self.policy == "raise":
+            sides = [value_of(mapping.get(key), MISSING) for mapping in (self.base, self.memory, theirs)]
+            merged = merging.merge(*sides, "theirs" if self.policy == "theirs" else "mine")
+            decided = merged.value
+            if merged.conflicts and self.policy == "raise":
                 conflicts.add(key)
-            else:
-                decided = self.policy(key, *(value_of(text, MISSING) for text in (base, mine, their)))
-                result[key] = None if decided is MISSING else canonical(decided)
+            elif merged.conflicts and callable(self.policy):
+                decided = self.policy(key, *sides)
+            result[key] = None if decided is MISSING else canonical(decided)
         if conflicts:
             raise ConflictError(sorted(conflicts))
         return result
@@ -143,6 +142,23 @@ class Model:
             self.commit(view.merged(view.unsaved(), self.file))
         view.memory, view.base = dict(self.file), dict(self.file)
 
+    def refresh(self, view):
+        """Take over what others changed, and keep what is unsaved; a file that is gone or corrupt changes nothing."""
+        self.move_aside()
+        if self.file is None:
+            return
+        unsaved = view.unsaved()
+        for key in {*view.memory, *view.base, *self.file}:
+            if key not in unsaved:
+                view.know(key, self.file.get(key))
+                continue
+            sides = (value_of(mapping.get(key), MISSING) for mapping in (view.base, view.memory, self.file))
+            for mapping, value in zip((view.memory, view.base), merging.rebase(*sides), strict=True):
+                if value is MISSING:
+                    mapping.pop(key, None)
+                else:
+                    mapping[key] = canonical(value)
+
     def _update(self, view, key, function):
         """An atomic operation: the unsaved change of its key goes first."""
         theirs = self.file or {}
@@ -180,6 +196,29 @@ class Model:
             return canonical(value), value
 
         return self._update(view, key, replace)
+
+    def delete(self, view, key):
+        """Delete; was it there?"""
+        return self._update(view, key, lambda text: (None, text is not None))
+
+    def take(self, view, key, default):
+        """Delete and return."""
+        return self._update(view, key, lambda text: (None, value_of(text, default)))
+
+    def append(self, view, key, item):
+        """Append to a list, and return its length."""
+        return self.extend(view, key, [item])
+
+    def extend(self, view, key, items):
+        """Append several items."""
+
+        def add(text):
+            value = value_of(text, [])
+            if not isinstance(value, list):
+                raise TypeError
+            return (canonical(value + items) if items else text), len(value + items)
+
+        return self._update(view, key, add)
 
     def transaction(self, view, steps, end):
         """Commit all that was changed, together with the unsaved changes of the keys that were touched."""

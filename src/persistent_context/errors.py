@@ -87,21 +87,23 @@ class LockLostError(PersistentContextError):
 
 
 class ConflictError(PersistentContextError):
-    """Another writer changed the same keys, and ``on_conflict="raise"``; nothing was written.
+    """Another writer changed the same places, and ``on_conflict="raise"``; nothing was written.
 
     Attributes:
-        keys: the keys in conflict, a frozen set.
+        keys: the top-level keys in conflict, a frozen set.
+        places: the places in conflict, such as ``["workers"]["w1"]``, a tuple.
     """
 
-    def __init__(self, keys: Iterable[str]) -> None:
+    def __init__(self, keys: Iterable[str], places: Iterable[str] = ()) -> None:
         self.keys = frozenset(keys)
-        names = ", ".join(repr(key) for key in sorted(self.keys))
+        self.places = tuple(places) or tuple(f"[{key!r}]" for key in sorted(self.keys))
         super().__init__(
-            f"changed both here and by another writer: {names}; call load() to take theirs, or use another on_conflict"
+            f"changed both here and by another writer: {', '.join(self.places)}; "
+            "call load() to take theirs, or use another on_conflict"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.keys,), self.__dict__
+        return type(self), (self.keys, self.places), self.__dict__
 
 
 class ContextUsageError(PersistentContextError, RuntimeError):

@@ -86,6 +86,8 @@ class Statistics:
         bytes_written: bytes written to them.
         journal_bytes: the size of the journal, when it was last looked at; 0 without one.
         checkpoints: how often this process has folded the journal into the file.
+        conflicts: how many places were changed both by a context of this process and by another writer, in ways that
+            cannot be merged, and were settled by ``on_conflict="mine"`` or ``"theirs"``.
     """
 
     commits: int = 0
@@ -98,3 +100,4 @@ class Statistics:
     bytes_written: int = 0
     journal_bytes: int = 0
     checkpoints: int = 0
+    conflicts: int = 0

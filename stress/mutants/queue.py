@@ -17,7 +17,7 @@ _IN_THE_EXECUTOR = """\
         asyncio.get_event_loop().run_in_executor(None, self._end_turn, sessions, batch, self._run_all)
 """
 _CLOSES = "    failure = _close(session, name) or failure\n"
-_COUNTED = "            self._counts.note(session, purpose, len(over))\n"
+_COUNTED = "            self._counts.note(session, purpose, over)\n"
 
 QUEUE: Final = (
     Mutant(

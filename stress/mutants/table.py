@@ -14,6 +14,7 @@ from stress.mutants.inside import INSIDE
 from stress.mutants.journal import JOURNAL
 from stress.mutants.locks import LOCKS
 from stress.mutants.memory import MEMORY
+from stress.mutants.merging import MERGING
 from stress.mutants.model import Mutant
 from stress.mutants.once import ONCE
 from stress.mutants.queue import QUEUE
@@ -32,6 +33,7 @@ AREAS: Final = {
     "journal": JOURNAL,
     "locks": LOCKS,
     "memory": MEMORY,
+    "merging": MERGING,
     "once": ONCE,
     "queue": QUEUE,
     "store": STORE,

@@ -14,7 +14,7 @@ TRACKING: Final = (
         (
             Edit(
                 "draft",
-                "        if own.taken > origin.mark and change.moment <= own.moment:\n",
+                "        if is_included and change.moment <= own.moment:\n",
                 "        if False:\n",
             ),
         ),
@@ -32,9 +32,9 @@ TRACKING: Final = (
         (
             Edit(
                 "draft",
-                "            own[key] = Own(known.text, known.written, max(",
+                "            own[key] = Own(known.text, known.written, moment, self.position, known.others)\n",
                 "            if not same(change.base, change.mine):\n"
-                "                own[key] = Own(known.text, known.written, max(",
+                "                own[key] = Own(known.text, known.written, moment, self.position, known.others)\n",
             ),
         ),
         (suite("interleavings::test_found_before", limit=60),),
@@ -79,7 +79,7 @@ TRACKING: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "memory",
+                "keys",
                 "        return not same(mine, touched.base) or self._is_last_word(key, mine, touched.moment)\n",
                 "        return not same(mine, touched.base)\n",
             ),
@@ -90,7 +90,7 @@ TRACKING: Final = (
         "set-that-a-call-interrupts-lost",
         "A key that a signal handler's call changes in the midst of its being set is what that call made of it.",
         Promise.MEMORY,
-        (Edit("memory", "            looked = write.origin.moment\n", "            pass\n"),),
+        (Edit("keys", "            looked = write.origin.moment\n", "            pass\n"),),
         (suite("interrupts::TestInterrupts::test_a_set_that_a_call_interrupts_comes_after_it"),),
     ),
     Mutant(
@@ -106,12 +106,12 @@ TRACKING: Final = (
         Promise.LOST,
         (
             Edit(
-                "memory",
+                "keys",
                 "            if change and not same(change.mine, mine):\n                return True\n",
                 "",
             ),
             Edit(
-                "memory",
+                "keys",
                 "            if set_at > (change.set_at if change else looked):\n                return True\n",
                 "",
             ),
@@ -124,7 +124,7 @@ TRACKING: Final = (
         Promise.MEMORY,
         (
             Edit(
-                "memory",
+                "keys",
                 "            return touched.moment > change.set_at or not same(mine, change.mine)\n",
                 "            return not same(mine, change.mine)\n",
             ),
@@ -182,7 +182,7 @@ TRACKING: Final = (
         "deleted-keys-pile-up",
         "Keys that are neither in memory nor in the file are remembered.",
         Promise.MEMORY,
-        (Edit("memory", "            del self.data.touched[key]\n", "            pass\n"),),
+        (Edit("keys", "            del self.data.touched[key]\n", "            pass\n"),),
         (suite("tracking::TestGrowth"),),
     ),
     Mutant(
@@ -284,7 +284,7 @@ TRACKING: Final = (
         "growth-in-place-taken-for-the-same",
         "A list that grew further while it is saved is taken for what the first save has taken along.",
         Promise.LOST,
-        (Edit("memory", "last.set_at == touched.moment and last.mine == mine", "last.set_at == touched.moment"),),
+        (Edit("keys", "            and flight.mine(last) == mine\n", ""),),
         (suite("tracking::TestTakingBack::test_a_list_that_grows_in_place_while_it_is_saved_is_saved_again"),),
     ),
     Mutant(

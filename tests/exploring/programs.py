@@ -1,7 +1,8 @@
 """The language of the programs: one action a word or two, such as ``a.set k 2; a.save; edit k 7; a.incr k``.
 
 ``a`` and ``b`` are contexts on one file, ``edit`` is a program that takes the lock and replaces one key (``edit k -``
-deletes it), ``cancel 1`` cancels the call that was made second. ``a.grow k`` changes a list in place.
+deletes it), ``push l 7`` and ``put o 7`` are programs that append to a list or add to an object in the file, ``cancel
+1`` cancels the call that was made second. ``a.grow l 2`` and ``a.fill o 2`` change a list and an object in place.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import json
 import random
 from typing import NamedTuple
 
-CALLS = frozenset({"save", "load", "incr", "add", "swap", "mutate", "fail", "tx"})
-CHANGES = frozenset({"set", "del", "grow"})
+CALLS = frozenset({"save", "load", "incr", "add", "swap", "mutate", "fail", "tx", "refresh", "append"})
+CHANGES = frozenset({"set", "del", "grow", "fill"})
+OTHERS = frozenset({"edit", "push", "put"})
 
 
 class Action(NamedTuple):
@@ -49,36 +51,38 @@ _ACTIONS = {
     "set k {new}": 6,
     "set k 1": 3,
     "del k": 1,
-    "grow l {new}": 1,
     "save": 4,
     "load": 3,
     "incr k": 3,
     "add k {new}": 2,
     "swap k 1 {new}": 2,
     "swap k 1 -": 1,
-    "mutate k": 1,
-    "mutate l": 1,
+    "mutate k": 2,
     "fail k": 1,
-    "tx k": 2,
-    "tx l": 1,
+    "tx k": 3,
 }
 """What a context may do, and how often."""
-_OTHERS = {"edit k {new}": 5, "edit k -": 1, "edit l [1,{new}]": 1, "cancel {call}": 2}
+_OTHERS = {"edit k {new}": 5, "edit k -": 1, "cancel {call}": 2}
+_GROWING = {"grow l {new}": 6, "fill o {new}": 2, "save": 5, "refresh": 2, "append l {new}": 2}
+_OTHERS_GROWING = {"push l {new}": 3, "put o {new}": 1, "cancel {call}": 1}
 _POLICIES = ("mine", "theirs", "raise", "ask")
 
 
-def draw(order: random.Random, contexts: str = "a", *, longest: int = 5) -> tuple[str, dict[str, str]]:
+def draw(
+    order: random.Random, contexts: str = "a", *, longest: int = 5, grows: bool = False
+) -> tuple[str, dict[str, str]]:
     """Return some program, with at least two calls, and the policies of its contexts."""
     while True:
         length = order.randint(3, longest)
-        chosen = [_draw_action(order, contexts, number) for number in range(length)]
+        chosen = [_draw_action(order, contexts, number, grows=grows) for number in range(length)]
         calls = [action for action in chosen if action.partition(".")[2].split()[:1] and parse(action)[0].name in CALLS]
         if len(calls) >= 2:
             return "; ".join(chosen), {name: order.choice(_POLICIES) for name in contexts}
 
 
-def _draw_action(order: random.Random, contexts: str, number: int) -> str:
-    weights = _ACTIONS | _OTHERS
+def _draw_action(order: random.Random, contexts: str, number: int, *, grows: bool) -> str:
+    others = _OTHERS_GROWING if grows else _OTHERS
+    weights = (_GROWING if grows else _ACTIONS) | others
     action = order.choices(list(weights), list(weights.values()))[0]
     words = action.format(new=10 * (number + 2), call=order.randint(0, 1))
-    return words if action in _OTHERS else f"{order.choice(contexts)}.{words}"
+    return words if action in others else f"{order.choice(contexts)}.{words}"

@@ -11,11 +11,12 @@ from typing import Any
 
 from persistent_context import MISSING, ConflictError, PersistentContext
 
-from .programs import CHANGES, Action, show
+from .ledger import Ledger
+from .programs import CHANGES, OTHERS, Action, show
 from .specification import Call, Change, Specification, ViolationError, bump
 from .stepping import SteppedLoop
 
-INITIAL = {"k": 1, "l": [1]}
+INITIAL = {"k": 1, "l": [1], "o": {"0": 1}}
 TIMES = 1000
 
 
@@ -26,7 +27,7 @@ class Run:
     ``n3`` lets what the library told in that job arrive at the loop, and ``d3`` that the executor is done with it.
     """
 
-    def __init__(self, program: tuple[Action, ...], policies: dict[str, str], path: str) -> None:
+    def __init__(self, program: tuple[Action, ...], policies: dict[str, str], path: str, *, grows: bool) -> None:
         self.program = program
         self.path = path
         self.schedule: list[str] = []
@@ -41,7 +42,10 @@ class Run:
         self.loop = SteppedLoop()
         self._write(INITIAL)
         keys = {*INITIAL, *(action.key for action in program if action.key)}
-        self.specification = Specification(policies, keys, texts_of(INITIAL))
+        initial = texts_of(INITIAL)
+        self.specification: Ledger | Specification = (
+            Ledger(policies, initial) if grows else Specification(policies, keys, initial)
+        )
         self.contexts: dict[str, PersistentContext] = {}
         with self.loop.stepping():
             for name, policy in policies.items():
@@ -56,7 +60,7 @@ class Run:
         steps += [f"n{number}" for number in itertools.islice(self.loop.told, 1)]
         steps += [f"d{number}" for number in self.loop.done if number not in self.loop.told]
         steps += [f"j{number}" for number in self.loop.jobs]
-        if self._next < len(self.program) and (self.program[self._next].name != "edit" or self._lock_is_free()):
+        if self._next < len(self.program) and (self.program[self._next].name not in OTHERS or self._lock_is_free()):
             steps.append("s")
         return steps
 
@@ -66,7 +70,7 @@ class Run:
             return frozenset({"loop", "memory", "queue"})
         if step == "s":
             action = self.program[self._next]
-            if action.name == "edit":
+            if action.name in OTHERS:
                 return frozenset({"file", "program"})
             if action.name in CHANGES:
                 return frozenset({"memory", "program"})
@@ -157,7 +161,7 @@ class Run:
     def _start(self, action: Action) -> None:
         self._next += 1
         self.log.append(f"s   {action}")
-        if action.name == "edit":
+        if action.name in OTHERS:
             self._edit(action)
         elif action.name == "cancel":
             if action.values[0] < len(self._calls):
@@ -171,9 +175,14 @@ class Run:
 
     def _edit(self, action: Action) -> None:
         content = self._read()
-        content.pop(action.key, None)
-        if action.values[0] is not None:
-            content[action.key] = action.values[0]
+        if action.name == "push":
+            content[action.key].append(action.values[0])
+        elif action.name == "put":
+            content[action.key][str(action.values[0])] = action.values[0]
+        else:
+            content.pop(action.key, None)
+            if action.values[0] is not None:
+                content[action.key] = action.values[0]
         self._write(content)
         self.specification.edited(action.key, texts_of(content).get(action.key), self._clock)
 
@@ -186,6 +195,8 @@ class Run:
             return
         elif action.name == "del":
             del context[action.key]
+        elif action.name == "fill":
+            context[action.key][str(action.values[0])] = action.values[0]
         else:
             context[action.key].append(action.values[0])
         mine = texts_of(context.get_all_data()).get(action.key)
@@ -214,6 +225,12 @@ class Run:
 
     async def _save(self, _call, context):
         return await context.save()
+
+    async def _refresh(self, _call, context):
+        return await context.refresh()
+
+    async def _append(self, call, context):
+        return await context.append(call.action.key, call.action.values[0])
 
     async def _load(self, _call, context):
         return await context.load()
@@ -284,7 +301,7 @@ class Run:
             self.loop.end(number)
 
     def _is_reading(self, number: int) -> bool:
-        return self.loop.jobs[number].name == "_sync_load_internal"
+        return self.loop.jobs[number].name in {"_sync_load_internal", "_sync_refresh_internal"}
 
     def _lock_is_free(self) -> bool:
         try:

@@ -38,7 +38,9 @@ class Violated(AssertionError):
     """A schedule was found after which something is seen that cannot be."""
 
 
-def explore(text: str, policies: dict[str, str], directory: str, *, limit: int, seed: int = 0) -> int:
+def explore(
+    text: str, policies: dict[str, str], directory: str, *, limit: int, seed: int = 0, grows: bool = False
+) -> int:
     """Run a program with all schedules that differ, or ``limit`` of them; return how many.
 
     Raises:
@@ -47,7 +49,7 @@ def explore(text: str, policies: dict[str, str], directory: str, *, limit: int, 
     order = random.Random(f"{seed} {text} {policies}")
     nodes: list[_Node] = []
     for number in range(limit):
-        with _running(text, policies, directory) as run:
+        with _running(text, policies, directory, grows=grows) as run:
             for node in nodes:
                 _do(run, node.chosen)
             if _go_on(run, nodes, order):
@@ -59,7 +61,9 @@ def explore(text: str, policies: dict[str, str], directory: str, *, limit: int, 
     return limit
 
 
-def sample(text: str, policies: dict[str, str], directory: str, *, times: int, seed: int = 0) -> int:
+def sample(
+    text: str, policies: dict[str, str], directory: str, *, times: int, seed: int = 0, grows: bool = False
+) -> int:
     """Run a program with some schedules, each of which has nothing to do with the others.
 
     Raises:
@@ -67,15 +71,15 @@ def sample(text: str, policies: dict[str, str], directory: str, *, times: int, s
     """
     order = random.Random(f"{seed} {text} {policies}")
     for _ in range(times):
-        with _running(text, policies, directory) as run:
+        with _running(text, policies, directory, grows=grows) as run:
             _go_on(run, [], order)
             _check(run)
     return times
 
 
-def replay(text: str, policies: dict[str, str], directory: str, schedule: str) -> Run:
+def replay(text: str, policies: dict[str, str], directory: str, schedule: str, *, grows: bool = False) -> Run:
     """Run a program with one schedule, and then to its end."""
-    with _running(text, policies, directory) as run:
+    with _running(text, policies, directory, grows=grows) as run:
         for step in schedule.split():
             _do(run, step)
         _check(run)
@@ -83,11 +87,11 @@ def replay(text: str, policies: dict[str, str], directory: str, schedule: str) -
 
 
 @contextlib.contextmanager
-def _running(text: str, policies: dict[str, str], directory: str) -> Iterator[Run]:
+def _running(text: str, policies: dict[str, str], directory: str, *, grows: bool) -> Iterator[Run]:
     path = os.path.join(directory, f"{next(_names)}.json")
     try:
         with threads_are_jobs():
-            yield Run(parse(text), policies, path)
+            yield Run(parse(text), policies, path, grows=grows)
     finally:
         for name in (path, f"{path}.lock"):
             with contextlib.suppress(FileNotFoundError):
@@ -134,24 +138,26 @@ def _check(run: Run) -> None:
         raise Violated(run.describe(violation)) from None
 
 
-def shrink(text: str, policies: dict[str, str], directory: str, *, limit: int = 300) -> Violated | None:
+def shrink(
+    text: str, policies: dict[str, str], directory: str, *, limit: int = 300, grows: bool = False
+) -> Violated | None:
     """Return the violation of the shortest program that is left of one when whatever can be is left out, if any."""
-    violated = _violation(text, policies, directory, limit)
+    violated = _violation(text, policies, directory, limit, grows=grows)
     if violated is None:
         return None
     actions = text.split("; ")
     for left_out in range(len(actions)):
         shorter = [action for number, action in enumerate(actions) if number != left_out]
-        found = shrink("; ".join(shorter), policies, directory, limit=limit) if len(shorter) > 1 else None
+        found = shrink("; ".join(shorter), policies, directory, limit=limit, grows=grows) if len(shorter) > 1 else None
         if found:
             return found
     return violated
 
 
-def _violation(text: str, policies: dict[str, str], directory: str, limit: int) -> Violated | None:
+def _violation(text: str, policies: dict[str, str], directory: str, limit: int, *, grows: bool) -> Violated | None:
     try:
-        sample(text, policies, directory, times=limit // 5)
-        explore(text, policies, directory, limit=limit)
+        sample(text, policies, directory, times=limit // 5, grows=grows)
+        explore(text, policies, directory, limit=limit, grows=grows)
     except Violated as violated:
         return violated
     return None

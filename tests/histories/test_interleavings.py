@@ -49,7 +49,15 @@ PROGRAMS = {
     "a failed call beside a save": ("a.set k 2; a.fail k; a.save", "raise"),
     "a transaction beside a save": ("a.set k 2; a.tx k; a.save", "theirs"),
     "a cancelled call before another": ("a.set k 2; a.incr k; cancel 0; a.save", "ask"),
-    "a list that grows during a save": ("a.grow l 2; a.save; a.grow l 3; a.mutate l", "mine"),
+}
+GROWING = {
+    "a list that grows during a save": ("a.grow l 2; a.save; a.grow l 3; push l 4; a.save", "mine"),
+    "a list that grows again and again": ("a.grow l 2; a.save; a.grow l 3; a.save; a.grow l 4; push l 5", "raise"),
+    "a list that grows beside an append": ("a.grow l 2; a.append l 3; a.grow l 4; push l 5; a.save", "theirs"),
+    "a list that grows during a refresh": ("a.grow l 2; push l 3; a.refresh; a.grow l 4; a.save", "raise"),
+    "an object that is filled during a save": ("a.fill o 2; a.save; a.fill o 3; put o 4; a.save", "raise"),
+    "two contexts": ("a.grow l 2; b.grow l 3; a.save; b.save; a.grow l 4; b.grow l 5", "mine"),
+    "a cancelled save": ("a.grow l 2; a.save; cancel 0; a.grow l 3; push l 4; a.save", "ask"),
 }
 
 
@@ -59,11 +67,17 @@ def test_every_schedule(name, directory, schedules):
     run(*PROGRAMS[name], directory, schedules)
 
 
-def run(text, policy, directory, schedules):
+@pytest.mark.parametrize("name", GROWING)
+def test_what_grows_under_every_schedule(name, directory, schedules):
+    """Nothing is lost, and nothing is there twice."""
+    run(*GROWING[name], directory, schedules, grows=True)
+
+
+def run(text, policy, directory, schedules, *, grows=False):
     """Run a program with schedules of all kinds, and then with all that there are, or as many as are wanted."""
     policies = {action.partition(".")[0]: policy for action in text.split("; ") if "." in action.split()[0]}
-    sample(text, policies, directory, times=schedules // 2)
-    explore(text, policies, directory, limit=schedules)
+    sample(text, policies, directory, times=schedules // 2, grows=grows)
+    explore(text, policies, directory, limit=schedules, grows=grows)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -77,21 +91,27 @@ def test_random_programs(contexts, seed, directory, programs):
             pytest.fail(str(shrink(text, policies, directory) or violated), pytrace=False)
 
 
-def violation(text, policies, directory, seed):
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("contexts", ["a", "ab"])
+def test_random_programs_in_which_everything_grows(contexts, seed, directory, programs):
+    """Nothing that they add is lost, and nothing is there twice, under random schedules."""
+    order = random.Random(seed)
+    for _ in range(programs):
+        text, policies = draw(order, contexts, longest=7, grows=True)
+        if violated := violation(text, policies, directory, seed, grows=True):
+            pytest.fail(str(shrink(text, policies, directory, grows=True) or violated), pytrace=False)
+
+
+def violation(text, policies, directory, seed, *, grows=False):
     """What some schedules of a program violate, if anything."""
     try:
-        sample(text, policies, directory, times=8, seed=seed)
+        sample(text, policies, directory, times=8, seed=seed, grows=grows)
     except Violated as violated:
         return violated
     return None
 
 
 FOUND_BEFORE = {
-    "a list that grows again after a load": ("a.grow l 2; a.mutate l; a.load; a.grow l 2; a.save", "mine"),
-    "a list that grows again after a load, for a call": (
-        "a.grow l 2; a.mutate l; a.load; a.grow l 2; a.mutate l",
-        "mine",
-    ),
     "a change that has arrived is not the last word of its late callers": (
         "a.incr k; a.set k 50; a.save; a.incr k; a.save",
         "ask",

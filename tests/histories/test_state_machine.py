@@ -91,8 +91,12 @@ mutations = st.builds(lambda *given: Call("mutate", given), keys, st.sampled_fro
 transactions = st.builds(
     lambda *given: Call("transaction", given), steps, st.sampled_from(["commit", "commit", "raise"])
 )
-saves, loads = st.just(Call("save")), st.just(Call("load"))
-updates = increments | adds | swaps | mutations
+deletions = st.builds(lambda *given: Call("delete", given), keys)
+takes = st.builds(lambda *given: Call("take", given), keys, st.sampled_from([None, 5]))
+appends = st.builds(lambda *given: Call("append", given), keys, values)
+extensions = st.builds(lambda *given: Call("extend", given), keys, st.lists(values, max_size=2))
+saves, loads = st.sampled_from([Call("save"), Call("save"), Call("refresh")]), st.just(Call("load"))
+updates = increments | adds | swaps | mutations | deletions | takes | appends | extensions
 edits = {
     "mapping": mappings,
     "gone": st.sets(keys, max_size=2),
@@ -152,9 +156,11 @@ class Contexts(RuleBasedStateMachine):
         self.all_is_as_in_the_model()
 
     def note_deletions(self, call):
-        """Note what a transaction deletes, and may set again."""
+        """Note what a call deletes, and may set again."""
         if call.name == "transaction":
             self.deleted |= {key for step, key, _ in call.arguments[0] if step == "pop"}
+        elif call.name in {"delete", "take"}:
+            self.deleted.add(call.arguments[0])
 
     # Memory
 
@@ -219,13 +225,18 @@ class Contexts(RuleBasedStateMachine):
 
     @rule(number=who, call=saves)
     def save(self, number, call):
-        """Save; what did not change stays the very object."""
+        """Save; what did not change stays the very object, and so do lists and dictionaries that did."""
         ctx = self.contexts[number]
         before = {key: (ctx[key], text) for key, text in self.model.views[number].memory.items()}
         self.call(number, call)
         after = self.model.views[number].memory
 
-        assert [] == [key for key, (live, text) in before.items() if after.get(key) == text and ctx[key] is not live]
+        assert [] == [
+            key
+            for key, (live, text) in before.items()
+            if key in after and ctx[key] is not live
+            if after[key] == text or type(live) is type(ctx[key]) in {list, dict}
+        ]
 
     @rule(number=who, call=loads)
     def load(self, number, call):

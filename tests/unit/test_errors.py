@@ -62,7 +62,7 @@ def provoke(face, path, hold_transaction, break_fsync):
     def conflict():
         ctx, other = face.open(path, on_conflict="raise"), face.open(path)
         for number, one in enumerate((other, ctx)):
-            one.update(first=number, second=[number])
+            one.update(first=number, second=bool(number))
             face.do(one.save)
 
     def reentrant():
@@ -249,7 +249,7 @@ class TestPickling:
         assert (type(error), str(error), error.args) == (type(back), str(back), back.args)
 
     @pytest.mark.parametrize(("kind", "names"), [
-        ("lock_timeout", ["filepath", "holder", "waited"]), ("conflict", ["filepath", "keys"]),
+        ("lock_timeout", ["filepath", "holder", "waited"]), ("conflict", ["filepath", "keys", "places"]),
         ("durability", ["errno", "filename"]), ("no_file", ["errno", "filename"]),
     ])  # fmt: skip
     def test_its_attributes_come_back(self, provoke, kind, names):

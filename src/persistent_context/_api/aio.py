@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Self, Unpack
 
@@ -129,6 +129,21 @@ class PersistentContext(BaseContext):
         """
         await self._perform(self._save())
 
+    async def refresh(self) -> None:
+        """Take over what others changed, and keep what is unsaved: a :meth:`save` that writes nothing. Suspends.
+
+        Where others changed the same place as an unsaved change, memory keeps its own value, and the next :meth:`save`
+        settles the conflict. If the file is missing, memory stays as it is, and the next :meth:`save` writes all of it.
+
+        Raises:
+            OSError: as well as everything else that :meth:`load` raises.
+        """
+        executor = self._enter_loop().executor
+        async with self._lock:
+            reading = await executor.run(self._sync_refresh_internal)
+        if not self._take_over(reading):
+            await self._perform(self._refresh())
+
     async def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:
         """Add to a number, atomically across all processes. Suspends.
 
@@ -195,6 +210,61 @@ class PersistentContext(BaseContext):
         """
         return await self._perform(self._mutate(key, fn, default))
 
+    async def delete(self, key: str) -> bool:
+        """Delete a key, atomically across all processes. Suspends.
+
+        An unsaved change of the key is dropped.
+
+        Returns:
+            Whether it was there.
+
+        Raises:
+            OSError: as well as everything else that :meth:`save` raises.
+        """
+        return bool(await self._perform(self._delete(key)))
+
+    async def take(self, key: str, default: Any = None) -> Any:
+        """Delete a key and return its value, atomically across all processes: only one of them gets it. Suspends.
+
+        Args:
+            key: the key.
+            default: what to return if the key is missing.
+
+        Raises:
+            OSError: as well as everything else that :meth:`save` raises.
+        """
+        return await self._perform(self._take(key, default))
+
+    async def append(self, key: str, item: Any) -> int:
+        """Append an item to a list, atomically across all processes. Suspends.
+
+        A missing key starts as an empty list.
+
+        Returns:
+            The new length of the list.
+
+        Raises:
+            TypeError: the value is not a list; the file is unchanged.
+            OSError: as well as everything else that :meth:`save` raises.
+        """
+        return int(await self._perform(self._extend("append", key, [item])))
+
+    async def extend(self, key: str, items: Iterable[Any]) -> int:
+        """Append items to a list, atomically across all processes; otherwise like :meth:`append`. Suspends.
+
+        Args:
+            key: the key.
+            items: the items; with none of them, nothing is written.
+
+        Returns:
+            The new length of the list.
+
+        Raises:
+            TypeError: the value is not a list, or the items are a ``str``, ``bytes`` or mapping.
+            OSError: as well as everything else that :meth:`save` raises.
+        """
+        return int(await self._perform(self._extend("extend", key, items)))
+
     async def checkpoint(self) -> None:
         """Fold the journal into the JSON file, so that programs which only read that see every change. Suspends.
 
@@ -260,6 +330,10 @@ class PersistentContext(BaseContext):
     def _sync_load_internal(self) -> Reading | None:
         """Read and split the file; runs in the default executor."""
         return self._read()
+
+    def _sync_refresh_internal(self) -> Reading | None:
+        """Read the file; runs in the default executor."""
+        return self._read(whole=False)
 
     def _sync_save_internal(self) -> None:
         """Run a lock cycle for all waiting calls, if the lock is free; runs in the default executor."""

@@ -11,7 +11,7 @@ from .._model import updates
 from .._model.faults import check_key
 from .._model.live import LiveDict
 from .._model.merge import OnConflict, check_policy
-from .._model.operations import Checkpoint, Reload, Save, Update
+from .._model.operations import Checkpoint, Refresh, Reload, Save, Update
 from .._model.snapshot import Snapshot
 from .._model.values import MISSING
 from .._stores.factory import locate
@@ -32,8 +32,9 @@ class Reading(NamedTuple):
 
     position: int
     snapshot: Snapshot
-    live: LiveDict
     began: int
+    live: LiveDict | None = None
+    """All of the state, to be loaded."""
 
 
 class BaseContext(MemoryMapping):
@@ -74,7 +75,7 @@ class BaseContext(MemoryMapping):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self._given_path!r}: {len(self)} keys in memory>"
 
-    def _read(self) -> Reading | None:
+    def _read(self, *, whole: bool = True) -> Reading | None:
         """Read the file without the lock; return None if it has to be read under the lock.
 
         This is so if the file is corrupt, or if calls of this context keep changing it, so that it is unknown whether
@@ -89,14 +90,16 @@ class BaseContext(MemoryMapping):
         if reading is None:
             return None
         position, snapshot = reading
-        return Reading(position, snapshot, LiveDict.of(snapshot), began)
+        return Reading(position, snapshot, began, LiveDict.of(snapshot) if whole else None)
 
     def _take_over(self, reading: Reading | None) -> bool:
-        """Replace memory with what was read; return whether this was possible."""
+        """Replace memory with all of what was read, or bring it up to date; return whether this was possible."""
         if reading is None:
             return False
         with self._memory.locked():
-            return self._memory.load(*reading)
+            if reading.live is None:
+                return self._memory.catch_up(reading.position, reading.snapshot, reading.began)
+            return self._memory.load(reading.position, reading.snapshot, reading.live, reading.began)
 
     def _reload(self) -> Reload:
         with self._memory.locked():
@@ -105,6 +108,10 @@ class BaseContext(MemoryMapping):
     def _save(self) -> Save:
         with self._memory.locked(), about_file(self._path):
             return self._memory.save(self._on_conflict)
+
+    def _refresh(self) -> Refresh:
+        with self._memory.locked():
+            return self._memory.refresh()
 
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint()
@@ -120,6 +127,15 @@ class BaseContext(MemoryMapping):
 
     def _mutate(self, key: str, fn: Callable[[Any], Any], default: object) -> Update:
         return self._update("mutate", key, updates.mutate, fn, default)
+
+    def _delete(self, key: str) -> Update:
+        return self._update("delete", key, updates.delete)
+
+    def _take(self, key: str, default: object) -> Update:
+        return self._update("take", key, updates.take, default)
+
+    def _extend(self, purpose: str, key: str, items: Iterable[Any]) -> Update:
+        return self._update(purpose, key, updates.extend, items)
 
     def _update(self, purpose: str, key: str, make: Callable[..., updates.Function], *args: Any) -> Update:
         with about_file(self._path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, Self, Unpack
 
@@ -85,6 +85,11 @@ class SyncPersistentContext(BaseContext):
         """Merge unsaved changes into the file; see :meth:`PersistentContext.save`. Blocks."""
         self._perform(self._save())
 
+    def refresh(self) -> None:
+        """Take over what others changed, and keep what is unsaved; see :meth:`PersistentContext.refresh`. Blocks."""
+        if not self._take_over(self._read(whole=False)):
+            self._perform(self._refresh())
+
     def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:
         """Add to a number and return the result; see :meth:`PersistentContext.incr`. Blocks."""
         return self._perform(self._incr(key, delta, default))
@@ -100,6 +105,22 @@ class SyncPersistentContext(BaseContext):
     def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:
         """Replace a value with a function of it; see :meth:`PersistentContext.mutate`. Blocks."""
         return self._perform(self._mutate(key, fn, default))
+
+    def delete(self, key: str) -> bool:
+        """Delete a key and return whether it was there; see :meth:`PersistentContext.delete`. Blocks."""
+        return bool(self._perform(self._delete(key)))
+
+    def take(self, key: str, default: Any = None) -> Any:
+        """Delete a key and return its value; see :meth:`PersistentContext.take`. Blocks."""
+        return self._perform(self._take(key, default))
+
+    def append(self, key: str, item: Any) -> int:
+        """Append an item to a list and return its length; see :meth:`PersistentContext.append`. Blocks."""
+        return int(self._perform(self._extend("append", key, [item])))
+
+    def extend(self, key: str, items: Iterable[Any]) -> int:
+        """Append items to a list and return its length; see :meth:`PersistentContext.extend`. Blocks."""
+        return int(self._perform(self._extend("extend", key, items)))
 
     def checkpoint(self) -> None:
         """Fold the journal into the JSON file; see :meth:`PersistentContext.checkpoint`. Blocks."""

@@ -14,7 +14,7 @@ from .._model.arrival import Arrival, Differences
 from .._model.live import LiveDict
 from .._model.memory import Memory
 from .._model.merge import Unsaved
-from .._model.operations import Commit, Operation, Save, Write
+from .._model.operations import Commit, Operation, Refresh, Write
 from .._model.values import MISSING, MaybeText
 
 
@@ -110,7 +110,7 @@ def _arrival(requests: Sequence[Request]) -> Arrival | None:
     snapshot, position = over[-1].snapshot, over[-1].position
     assert snapshot is not None, "of a completed call"
     calls: dict[str, Write] = {}
-    save: Save | None = None
+    whole: Refresh | None = None
     live: LiveDict | None = None
     for request in over:
         operation = request.operation
@@ -118,10 +118,10 @@ def _arrival(requests: Sequence[Request]) -> Arrival | None:
             calls.update(dict.fromkeys(operation.keys, operation))
         else:
             live = live or LiveDict.of(snapshot)
-        if isinstance(operation, Save):
-            save = operation
+        if isinstance(operation, Refresh) and snapshot.exists:  # else it says nothing about what others want
+            whole = operation
     found = snapshot.get(calls)
     texts: dict[str, MaybeText] = {key: found.get(key, MISSING) for key in calls}
-    differences = Differences.between(save.seen, snapshot) if save else Differences()
+    differences = Differences.between(whole.seen, snapshot) if whole else Differences()
     writes = [request.operation for request in requests if isinstance(request.operation, Write)]
-    return Arrival(position, snapshot, calls, texts, save, differences, live, writes)
+    return Arrival(position, snapshot, calls, texts, whole, differences, live, writes)

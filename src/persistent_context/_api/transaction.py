@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, MutableMapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, MutableMapping, ValuesView
 from typing import Any
 
 from .._model.live import Items, Values
+from .._model.updates import listed, not_a_list
+from .._model.values import MISSING
 from .workspace import Workspace
 
 
@@ -47,6 +49,37 @@ class Transaction(MutableMapping[str, Any]):
     def values(self) -> ValuesView[Any]:
         """Return a view of the values; iteration touches each key, and skips those found to be absent."""
         return Values(self)
+
+    def delete(self, key: str) -> bool:
+        """Delete a key, and return whether it was there."""
+        return self.pop(key, MISSING) is not MISSING
+
+    def take(self, key: str, default: Any = None) -> Any:
+        """Delete a key, and return its value, or the default if it is missing."""
+        return self.pop(key, default)
+
+    def append(self, key: str, item: Any) -> int:
+        """Append an item to a list, which is empty if the key is missing, and return its length.
+
+        Raises:
+            TypeError: the value is not a list.
+        """
+        return self.extend(key, [item])
+
+    def extend(self, key: str, items: Iterable[Any]) -> int:
+        """Append items to a list; otherwise like :meth:`append`.
+
+        Raises:
+            TypeError: the value is not a list, or the items are a ``str``, ``bytes`` or mapping.
+        """
+        added = listed(items)
+        known = self.get(key, [])
+        if not isinstance(known, list):
+            raise not_a_list(key, known)
+        known.extend(added)
+        if added:
+            self[key] = known
+        return len(known)
 
     def popitem(self) -> tuple[str, Any]:
         """Remove the last key, and return it and its value.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Final
 
 from .._stores.protocol import Session, Traffic
 from ..metrics import Cycle, report
 from ..types import Statistics
+from .request import Request
 
 
 class Counts:
@@ -19,17 +21,18 @@ class Counts:
 
     def __init__(self, name: str) -> None:
         self._name: Final = name
-        self._operations = self._cycles = self._waits = 0
+        self._operations = self._conflicts = self._cycles = self._waits = 0
         self._wait_seconds = self._hold_seconds = 0.0
 
-    def note(self, session: Session, purpose: str, operations: int) -> None:
-        """Count a session that has ended, and report it."""
-        self._operations += operations
+    def note(self, session: Session, purpose: str, over: Sequence[Request]) -> None:
+        """Count a session that has ended, with its completed calls, and report it."""
+        self._operations += len(over)
+        self._conflicts += sum(len(request.operation.conflicts) for request in over if request.snapshot is not None)
         self._cycles += 1
         self._waits += session.waited > 0
         self._wait_seconds += session.waited
         self._hold_seconds += session.held
-        cycle = Cycle(self._name, purpose, operations, session.waited, session.held, session.bytes_written)
+        cycle = Cycle(self._name, purpose, len(over), session.waited, session.held, session.bytes_written)
         with contextlib.suppress(BaseException):  # of a logging handler: the calls have taken effect nevertheless
             report(cycle)
 
@@ -37,6 +40,7 @@ class Counts:
         """Return what was done so far, including what the store has read and written."""
         return Statistics(
             operations=self._operations,
+            conflicts=self._conflicts,
             cycles=self._cycles,
             waits=self._waits,
             wait_seconds=self._wait_seconds,

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from .._model.draft import Draft
 from .._model.snapshot import Snapshot
@@ -15,6 +16,8 @@ from ..errors import DurabilityUnknownError, LockLostError, PersistentContextErr
 from .request import Request
 
 _logger = logging.getLogger("persistent_context")
+
+_SHOWN_CONFLICTS: Final = 10
 
 
 def carry_out(batch: Sequence[Request], session: Session, name: str) -> Sequence[Request]:
@@ -55,6 +58,7 @@ def carry_out(batch: Sequence[Request], session: Session, name: str) -> Sequence
         failure = LockLostError(str(failure))
     for request in applied if snapshot is not None else ():
         request.snapshot, request.position = snapshot, draft.position
+        _log_conflicts(request, name)
     if failure is not None:
         fail(batch, failure, name)
     return ()
@@ -85,6 +89,20 @@ def _apply(request: Request, draft: Draft, name: str) -> bool:
         if isinstance(error, PersistentContextError):
             error.about(name)
     return request.error is None
+
+
+def _log_conflicts(request: Request, name: str) -> None:
+    conflicts = request.operation.conflicts
+    if conflicts and _logger.isEnabledFor(logging.INFO):
+        with contextlib.suppress(BaseException):  # of a logging handler: the call has taken effect nevertheless
+            places = ", ".join(map(str, conflicts[:_SHOWN_CONFLICTS]))
+            more = f" and {len(conflicts) - _SHOWN_CONFLICTS} more" if len(conflicts) > _SHOWN_CONFLICTS else ""
+            _logger.info(
+                "%s: changed both here and by another writer, settled by on_conflict: %s%s",
+                printable(name),
+                places,
+                more,
+            )
 
 
 def _close(session: Session, name: str) -> DurabilityUnknownError | None:

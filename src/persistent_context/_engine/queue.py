@@ -296,5 +296,5 @@ class CommitQueue:
         """Deliver the completed calls to their callers, in order: the end of every cycle and every transaction."""
         open_transactions.pop(self.name, None)
         if session is not None:
-            self._counts.note(session, purpose, len(over))
+            self._counts.note(session, purpose, over)
         deliver(over)

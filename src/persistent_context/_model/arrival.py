@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Self
 
 from .live import LiveDict
-from .operations import Save, Write
+from .operations import Refresh, Write
 from .snapshot import Snapshot
 from .values import MISSING, Frozen, MaybeText, Raw
 
@@ -35,10 +35,10 @@ class Arrival(Frozen, frozen=True):
     """By key, the last call that changed it, or may have."""
     texts: Mapping[str, MaybeText]
     """The texts of these keys in the file."""
-    save: Save | None = None
-    """The last save among the calls, after which memory has seen the whole snapshot."""
+    whole: Refresh | None = None
+    """The last refresh or save among the calls, after which memory has seen the whole snapshot."""
     differences: Differences = Differences()
-    """Between the snapshot that memory had seen when the save was called, and this one."""
+    """Between the snapshot that memory had seen when that was called, and this one."""
     live: LiveDict | None = None
     """All of the snapshot, if it was loaded."""
     over: Sequence[Write] = ()

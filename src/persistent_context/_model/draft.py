@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from .merge import Unsaved
+from .nested import rebase, resume
 from .snapshot import Changes, Snapshot
 from .tracking import Own, Tracker, next_position
 from .values import MISSING, Frozen, MaybeText, same
@@ -101,6 +102,7 @@ class Draft:
         self._moved.update(moved)
         own = self._own.setdefault(tracker, {})
         written = self._written.setdefault(tracker, {})
+        came_to_nothing = dict(pending)
         for key, text in changes.items():
             before = self._texts.get(key, MISSING)
             if before is MISSING:  # new keys keep the order in which they came
@@ -110,18 +112,23 @@ class Draft:
                 written[key] = text
                 known = self._own_of(tracker, key)
                 own[key] = Own(text, self.position, known.moment, known.taken)
-        for key, change in pending.items():
+                came_to_nothing.pop(key, None)
+        for key, change in came_to_nothing.items():
             text = self._texts.get(key, MISSING)
+            known = self._own_of(tracker, key)
             if same(text, change.mine):
-                known = self._own_of(tracker, key)
                 own[key] = Own(text, self.position, known.moment, known.taken)
                 self._claims = True
+            else:
+                own[key] = Own(known.text, known.written, known.moment, known.taken, text)
+        for key, change in pending.items():
             if change.moved:
                 self._moved.add(key)
         # Even if an earlier call included a change: a later one may know of that call but not of this one.
         for key, change in author.unsaved.items():
             known = self._own_of(tracker, key)
-            own[key] = Own(known.text, known.written, max(known.moment, change.moment), self.position)
+            moment = max(known.moment, change.moment)
+            own[key] = Own(known.text, known.written, moment, self.position, known.others)
         self._is_new = self._is_new and all(text is MISSING for text in changes.values())
         self._claims = self._claims or bool(changes)
 
@@ -181,8 +188,15 @@ def pending(unsaved: Mapping[str, Unsaved], origin: Origin, own_of: Callable[[st
     found = {}
     for key, change in unsaved.items():
         own = own_of(key)
-        if own.taken > origin.mark and change.moment <= own.moment:
+        is_included = own.taken > origin.mark
+        if is_included and change.moment <= own.moment:
             continue
-        base = own.text if own.text is not None and own.written > origin.mark else change.base
-        found[key] = change._replace(base=base)
+        included = change.sent.get(own.moment, change.base) if is_included else change.base
+        if is_included and own.others is not None:
+            mine, base = rebase(included, change.mine, own.others, key)
+            found[key] = change._replace(base=base, mine=mine)
+        elif own.text is not None and own.written > origin.mark:
+            found[key] = change._replace(base=own.text, mine=resume(included, change.mine, own.text, key))
+        else:
+            found[key] = change
     return found

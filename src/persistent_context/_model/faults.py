@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, Final
 
 from .._printable import printable
@@ -39,6 +40,11 @@ def check_key(key: object) -> str:
     if not is_key(key):
         raise UnserializableContentError(printable(ascii(str.__str__(key))), "a key with a lone surrogate")
     return str.__str__(key)
+
+
+def place(path: Iterable[str]) -> str:
+    """Return a place within objects as Python would index it, safe to print."""
+    return "".join(f"[{_quoted(name)}]" for name in path)
 
 
 def explain(value: object, key: str) -> UnserializableValueError:

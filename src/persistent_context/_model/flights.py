@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from .merge import Unsaved
 from .operations import Operation, Write
+from .values import MaybeText
 
 
 class Flight:
     """The calls in flight on one key."""
 
-    __slots__ = ("last", "since", "writes")
+    __slots__ = ("last", "sent", "since", "writes")
 
     def __init__(self) -> None:
         self.writes: dict[Write, int] = {}
@@ -20,6 +22,12 @@ class Flight:
         """The last unsaved change that one of them includes."""
         self.since = 0
         """The moment when memory last took over the key."""
+        self.sent: Mapping[int, MaybeText] = MappingProxyType({})
+        """By moment, the unsaved changes that they include, over the base that memory knows."""
+
+    def mine(self, change: Unsaved) -> MaybeText:
+        """Return the value of a change that one of them includes, over the base that memory knows."""
+        return self.sent.get(change.moment, change.mine)
 
 
 class Flights:
@@ -64,7 +72,17 @@ class Flights:
         self._keys[write][key] = None
         flight = self._flights.setdefault(key, Flight())
         flight.writes[write] = next(self._moments)
-        flight.last = change or flight.last
+        if change is not None:
+            flight.last = change
+            if change.moment not in flight.sent:
+                flight.sent = {**self._sent_by(flight, key), change.moment: change.mine}
+
+    def _sent_by(self, flight: Flight, key: str) -> Mapping[int, MaybeText]:
+        """Return what the calls on a key include, without those that have ended, if that may be many."""
+        if len(flight.sent) <= 2 * len(flight.writes):
+            return flight.sent
+        moments = {change.moment for write in list(flight.writes) if (change := write.unsaved.get(key))}
+        return {moment: text for moment, text in flight.sent.items() if moment in moments}
 
     def end(self, write: Write) -> Iterator[str]:
         """Remove a call; yield the keys on which there is no call any more."""

@@ -8,6 +8,7 @@ from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any, Final, Self
 
 from .faults import check_key
+from .grafting import graft, is_container
 from .snapshot import Snapshot
 from .values import MISSING, Frozen, MaybeText, Raw, decode, encode, is_scalar
 
@@ -105,13 +106,25 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
                     self[key] = value
 
     def take_over(self, key: str, text: MaybeText) -> None:
-        """Set a key and its base to the text in the file."""
-        self.touched.pop(key, None)
+        """Set a key and its base to the text in the file; a list or dictionary is changed in place."""
+        touched = self.touched.pop(key, None)
         self.moved.discard(key)
+        old = dict.get(self, key) if touched else None
         if text is MISSING:
             self._remove(key)
+        elif is_container(old):
+            value = graft(old, decode(text))
+            self._place(key, value)
+            self.touched[key] = Touched(text, value)
         else:
             self._place(key, Raw(text))
+
+    def move(self, key: str, text: MaybeText, touched: Touched) -> None:
+        """Set a key with an unsaved change to another text, over another base; a list or dictionary stays in place."""
+        if text is not MISSING:
+            self._place(key, graft(dict.get(self, key), decode(text)))
+        self.touched[key] = touched
+        self.moved.discard(key)
 
     def take_over_all(self, texts: Mapping[str, Raw], gone: Iterable[str]) -> None:
         """Set any number of untouched keys to their texts in the file."""

@@ -9,17 +9,18 @@ every call has a *moment*: an outcome does not undo what was set after its call 
 from __future__ import annotations
 
 import copy
-import itertools
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from ..errors import UnserializableValueError
 from .arrival import Arrival, Differences
 from .draft import Origin
-from .flights import Flights
+from .keys import Keys
 from .live import LiveDict
 from .merge import OnConflict, Unsaved
-from .operations import Commit, Operation, Reload, Save, Update, Write, whole_memory
+from .operations import Commit, Operation, Refresh, Reload, Save, Update, Write, whole_memory
 from .snapshot import NOTHING, Snapshot
 from .tracking import Tracker
 from .updates import Function
@@ -29,24 +30,22 @@ _COPY_ATTEMPTS: Final = 100
 W = TypeVar("W", bound=Write)
 
 
-class Memory:
+class Memory(Keys):
     """The live dictionary, the snapshot that it was read from, and what is known since.
 
-    ``seen`` is the last snapshot that memory took over as a whole. Newer texts, from atomic operations and
-    transactions, are known for the keys in ``_ahead``, which keeps the texts that ``seen`` has for them.
+    ``seen`` is the last snapshot that memory took over as a whole. The bases of the keys in ``_ahead`` differ from it:
+    they are newer, from atomic operations and transactions, or older, if memory has an unsaved change in conflict with
+    it. ``_ahead`` keeps the texts that ``seen`` has for them.
     """
 
     def __init__(self) -> None:
-        self._moments = itertools.count(1)
-        self.data = LiveDict(self._moments)
+        super().__init__()
         self.seen: Snapshot = NOTHING
         self.tracker = Tracker()
         self._ahead: dict[str, MaybeText] = {}
         self.position = 0
         """The position of the last cycle whose outcome is known here."""
-        self._loaded = 0  # the moment of the last load
-        self._read = 0  # when it began to read
-        self._flights = Flights(self._moments)
+        self._read = 0  # when the last load began to read
 
     def now(self) -> int:
         """Return a new moment: a reading that begins now is older than all that begin later."""
@@ -68,6 +67,19 @@ class Memory:
         self._loaded, self._read = next(self._moments), began
         return True
 
+    def catch_up(self, position: int, snapshot: Snapshot, began: int) -> bool:
+        """Take over what others changed, from a snapshot read at a position, and keep what is unsaved.
+
+        A snapshot in which nothing is stored says nothing about what others want. Otherwise like :meth:`load`.
+        """
+        if position != self.position:
+            return False
+        if began >= self._read and snapshot.exists:
+            with self.data.keeping():
+                self._take_in(snapshot, Differences.between(self.seen, snapshot), before=position + 1)
+            self._read = began
+        return True
+
     def known_since(self) -> dict[str, MaybeText]:
         """Return the texts that are known to be newer than ``seen``."""
         return {key: self.data.base(key) for key in list(self._ahead)}
@@ -75,26 +87,6 @@ class Memory:
     def unsaved_keys(self) -> set[str]:
         """Return the keys whose values differ from the file, as far as known here."""
         return {key for key in list(self.data.touched) if self._differs(key)}
-
-    def send(self, key: str) -> Unsaved | None:
-        """Return the unsaved change of a key that a call has to include, if there is one.
-
-        While another call on the key is in flight, this is the value in memory even if it equals what the file had
-        before: it was set after that call, or set back, and takes precedence.
-        """
-        touched = self.data.touched.get(key)
-        if touched is None:
-            return None
-        mine = self.data.text(key)
-        flight = self._flights.on(key)
-        last = flight.last if flight else None
-        is_known = (
-            last is not None and last.moment > self._loaded and last.set_at == touched.moment and last.mine == mine
-        )
-        if same(mine, touched.base) and not is_known and not self._is_last_word(key, mine, touched.moment):
-            return None
-        moment = last.moment if last is not None and is_known else next(self._moments)
-        return Unsaved(touched.base, mine, moment, touched.moment, key in self.data.moved)
 
     def save(self, policy: OnConflict) -> Save:
         """Return an operation that saves memory as it is now."""
@@ -113,6 +105,10 @@ class Memory:
         changes |= {key: texts[key] for key in appended if key in texts}
         memory = partial(whole_memory, self.seen, changes, appended.keys())
         return self._begun(Save(unsaved, policy, memory, self.seen, self.origin()))
+
+    def refresh(self) -> Refresh:
+        """Return an operation that takes over what others changed."""
+        return self._begun(Refresh(self.seen, self.origin()))
 
     def update(self, purpose: str, key: str, function: Function, policy: OnConflict) -> Update:
         """Return an atomic operation on one key."""
@@ -164,24 +160,39 @@ class Memory:
             self.is_over(write)
 
     def _absorb(self, arrival: Arrival) -> None:
-        texts = arrival.texts
-        if arrival.save:
-            since_seen = arrival.differences
-            if arrival.save.seen is not self.seen:  # another save or load came in between
-                since_seen = Differences.between(self.seen, arrival.snapshot)
-            texts = {**self._ahead, **self._take_over_untouched(since_seen), **texts}
-        for key, text in texts.items():
-            if arrival.position <= self.position:
-                return  # by another thread, while a signal handler had the lock of memory released
-            base = self.data.base(key)
-            if not arrival.save and self._ahead.setdefault(key, base) == text:
-                del self._ahead[key]
-            self._settle(key, text, arrival.calls.get(key))
-        if arrival.save:
-            self.seen, self._ahead = arrival.snapshot, {}
-            for key in [key for key in self.data.appended if self.data.base(key) is not MISSING]:
-                self.data.appended.pop(key, None)
-        self._stand_at(arrival.position)
+        if arrival.whole:
+            differences = arrival.differences
+            if arrival.whole.seen is not self.seen:  # another save or load came in between
+                differences = Differences.between(self.seen, arrival.snapshot)
+            self._take_in(arrival.snapshot, differences, arrival.position, arrival.texts, arrival.calls)
+        else:
+            for key, text in arrival.texts.items():
+                if arrival.position <= self.position:
+                    return  # by another thread, while a signal handler had the lock of memory released
+                if self._ahead.setdefault(key, self.data.base(key)) == text:
+                    del self._ahead[key]
+                self._settle(key, text, arrival.calls.get(key))
+        if arrival.position > self.position:
+            self._stand_at(arrival.position)
+
+    def _take_in(
+        self,
+        snapshot: Snapshot,
+        differences: Differences,
+        before: int,
+        texts: Mapping[str, MaybeText] = MappingProxyType({}),
+        calls: Mapping[str, Write] = MappingProxyType({}),
+    ) -> None:
+        """Take over a whole snapshot, except for what was changed here, unless memory reaches a position meanwhile."""
+        in_conflict = {}
+        for key, text in {**self._ahead, **self._take_over_untouched(differences), **texts}.items():
+            if self.position >= before:
+                return  # by another thread, as before
+            if not self._settle(key, text, calls.get(key)):
+                in_conflict[key] = text
+        self.seen, self._ahead = snapshot, in_conflict
+        for key in [key for key in self.data.appended if self.data.base(key) is not MISSING]:
+            self.data.appended.pop(key, None)
 
     def copy(self) -> dict[str, Any]:
         """Return a deep copy of all values."""
@@ -201,57 +212,6 @@ class Memory:
         self._flights.begin(operation)
         return operation
 
-    def _reference(self, key: str, write: Write | None) -> Unsaved | None:
-        """Return the change that a call includes, unless memory has taken over the key since."""
-        change = write.unsaved.get(key) if write else None
-        flight = self._flights.on(key)
-        since = max(self._loaded, flight.since if flight else 0)
-        return change if change and change.moment > since else None
-
-    def _is_last_word(self, key: str, mine: MaybeText, set_at: int) -> bool:
-        """Whether memory was set back to the text in the file after a call in flight on the key was made."""
-        flight = self._flights.on(key)
-        for write, looked in list(flight.writes.items()) if flight else ():
-            change = self._reference(key, write)
-            if set_at > (change.set_at if change else looked):
-                return True
-            if change and not same(change.mine, mine):
-                return True
-        return False
-
-    def _was_changed_since(self, key: str, mine: MaybeText, write: Write | None) -> bool:
-        """Whether memory was changed since the last call that included or read the key."""
-        touched = self.data.touched[key]
-        if change := self._reference(key, write):
-            return touched.moment > change.set_at or not same(mine, change.mine)
-        flight = self._flights.on(key)
-        looked = flight.writes.get(write) if flight and write else None
-        if looked is None and write is not None:  # it is over: a signal handler made it
-            looked = write.origin.moment
-        if looked is not None and touched.moment > looked:
-            return True
-        return not same(mine, touched.base) or self._is_last_word(key, mine, touched.moment)
-
-    def _settle(self, key: str, text: MaybeText, write: Write | None) -> None:
-        """Take over the text of a key in the file, unless memory was changed since the calls on it were made."""
-        data = self.data
-        if key not in data.touched:
-            if text is MISSING or dict.get(data, key) != Raw(text):
-                self._take_over(key, text)
-            return
-        try:
-            mine = data.text(key)
-        except UnserializableValueError:  # it stays, and saving it raises the error
-            data.rebase(key, text, agrees=False)
-            return
-        if same(mine, text):
-            data.rebase(key, text, agrees=True)  # the object keeps its identity
-            self._bury(key)
-        elif self._was_changed_since(key, mine, write):
-            data.rebase(key, text, agrees=False)
-        else:
-            self._take_over(key, text)
-
     def _take_over_untouched(self, differences: Differences) -> dict[str, MaybeText]:
         """Take over, in bulk, the keys that were not touched here; return the rest."""
         concerned = (*self.data.touched, *self._flights.keys(), *self._ahead)
@@ -260,17 +220,6 @@ class Memory:
         rest.update((key, MISSING) for key in concerned if key in gone)
         self.data.take_over_all(texts, gone - rest.keys())
         return rest
-
-    def _take_over(self, key: str, text: MaybeText) -> None:
-        self.data.take_over(key, text)
-        if flight := self._flights.on(key):
-            flight.last, flight.since = None, next(self._moments)
-
-    def _bury(self, key: str) -> None:
-        """Forget a key that is neither here nor in the file, once no call on it is in flight."""
-        touched = self.data.touched.get(key)
-        if touched and touched.base is MISSING and key not in self.data and not self._flights.on(key):
-            del self.data.touched[key]
 
     def _stand_at(self, position: int) -> None:
         self.position = position

@@ -1,11 +1,13 @@
-"""The three-way merge of one key: this context's value, the others' value, and their common base."""
+"""The three-way merge of a context's unsaved changes into the stored state, and the policies for conflicts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from ..errors import ConflictError
+from .nested import Conflict, Merge
 from .values import MISSING, MaybeText, decode, encode, same
 
 Resolver: TypeAlias = Callable[[str, Any, Any, Any], Any]
@@ -26,6 +28,8 @@ class Unsaved(NamedTuple):
     """When the key was last set or deleted; 0 for a value that was only changed in place."""
     moved: bool = False
     """Whether the key was deleted and set again, and so comes last."""
+    sent: Mapping[int, MaybeText] = MappingProxyType({})
+    """By moment, the changes of the key that calls in flight included, over the same base."""
 
 
 def check_policy(policy: object) -> OnConflict:
@@ -36,36 +40,46 @@ def check_policy(policy: object) -> OnConflict:
     raise ValueError(msg)
 
 
-def merge(unsaved: Mapping[str, Unsaved], theirs: Mapping[str, MaybeText], policy: OnConflict) -> dict[str, MaybeText]:
-    """Return the new text of each key; changes that equal their base are left out.
+class Merged(NamedTuple):
+    """The outcome of a merge."""
+
+    texts: dict[str, MaybeText]
+    """The new text of each key; changes that equal their base are left out."""
+    conflicts: tuple[Conflict, ...] = ()
+    """The places in conflict that ``"mine"`` or ``"theirs"`` has settled."""
+
+
+def merge(unsaved: Mapping[str, Unsaved], theirs: Mapping[str, MaybeText], policy: OnConflict) -> Merged:
+    """Merge unsaved changes into the current state, place by place.
 
     Args:
         unsaved: the changes of this context.
         theirs: the current texts of those keys that are in the file.
-        policy: what to do if both sides changed a key to different values.
+        policy: decides about places that both sides changed; a callable decides about the whole value of a key.
 
     Raises:
-        ConflictError: under ``"raise"``, naming all keys in conflict.
+        ConflictError: under ``"raise"``, naming all places in conflict.
         UnserializableValueError: the callable returned a value that JSON cannot hold.
     """
-    merged: dict[str, MaybeText] = {}
-    conflicts = []
+    texts: dict[str, MaybeText] = {}
+    settled: list[Conflict] = []
+    refused: list[Conflict] = []
     for key, change in unsaved.items():
         if same(change.base, change.mine):
             continue
         their = theirs.get(key, MISSING)
-        if policy == "mine" or same(their, change.base) or same(their, change.mine):
-            merged[key] = change.mine
-        elif policy == "theirs":
-            merged[key] = their
-        elif policy == "raise":
-            conflicts.append(key)
-        else:
+        both = Merge(prefer_mine=policy != "theirs")
+        texts[key] = both(change.base, change.mine, their, key)
+        if both.conflicts and policy == "raise":
+            refused += both.conflicts
+        elif both.conflicts and callable(policy):
             value = policy(key, *(_value(text) for text in (change.base, change.mine, their)))
-            merged[key] = MISSING if value is MISSING else encode(value, key)
-    if conflicts:
-        raise ConflictError(conflicts)
-    return merged
+            texts[key] = MISSING if value is MISSING else encode(value, key)
+        else:
+            settled += both.conflicts
+    if refused:
+        raise ConflictError({conflict.path[0] for conflict in refused}, map(str, refused))
+    return Merged(texts, tuple(settled))
 
 
 def _value(text: MaybeText) -> Any:

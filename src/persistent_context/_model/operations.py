@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from .draft import Draft, Origin, pending
 from .merge import OnConflict, Unsaved, merge
+from .nested import Conflict
 from .snapshot import Snapshot
 from .updates import Function
 from .values import MISSING, MaybeText, Text
@@ -25,6 +26,8 @@ class Operation:
     """The keys that it reads or changes."""
     unsaved: Mapping[str, Unsaved] = MappingProxyType({})
     """The unsaved changes that it includes."""
+    conflicts: tuple[Conflict, ...] = ()
+    """The places in conflict that a policy has settled."""
     repeatable = True
     """Whether it can be applied again to a later state of the file."""
     origin: Origin | None = None
@@ -79,12 +82,34 @@ class Write(Operation):
         self.origin = origin
 
 
-class Save(Write):
-    """Merges the unsaved changes of a context into the file.
+class Refresh(Write):
+    """Takes over what others changed, and keeps what is unsaved.
+
+    Args:
+        seen: the last snapshot that memory took over as a whole.
+        origin: the context.
+        purpose: the name of the call.
+        unsaved: the unsaved changes that it includes.
+    """
+
+    def __init__(
+        self,
+        seen: Snapshot,
+        origin: Origin,
+        *,
+        purpose: str = "refresh",
+        unsaved: Mapping[str, Unsaved] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(purpose, unsaved.keys(), unsaved, origin)
+        self.seen: Final = seen
+
+
+class Save(Refresh):
+    """Merges the unsaved changes of a context into the file, and then does what a refresh does.
 
     Args:
         unsaved: the changes.
-        policy: for keys that others changed as well.
+        policy: for places that others changed as well.
         memory: returns all of memory at the time of the call, in case the file is missing.
         seen: the last snapshot that memory took over as a whole.
         origin: the context.
@@ -98,10 +123,9 @@ class Save(Write):
         seen: Snapshot,
         origin: Origin,
     ) -> None:
-        super().__init__("save", unsaved.keys(), unsaved, origin)
+        super().__init__(seen, origin, purpose="save", unsaved=unsaved)
         self._policy = policy
         self._memory = memory
-        self.seen: Final = seen
 
     def apply(self, draft: Draft) -> None:
         """Merge."""
@@ -112,7 +136,9 @@ class Save(Write):
             draft.put(self._memory(), self, pending)
         else:
             theirs = {key: draft.get(key) for key in pending}
-            draft.put(merge(pending, theirs, self._policy), self, pending)
+            merged = merge(pending, theirs, self._policy)
+            draft.put(merged.texts, self, pending)
+            self.conflicts = merged.conflicts
 
 
 class Update(Write):
@@ -144,11 +170,12 @@ class Update(Write):
 
     def apply(self, draft: Draft) -> Any:
         """Compute."""
-        found = text = draft.get(self._key)
+        found = draft.get(self._key)
         pending = draft.pending(self.unsaved, self.origin)
-        text = merge(pending, {self._key: text}, self._policy).get(self._key, text)
-        text, result = self._function(text)
+        merged = merge(pending, {self._key: found}, self._policy)
+        text, result = self._function(merged.texts.get(self._key, found))
         draft.put({} if text is found else {self._key: text}, self, pending)
+        self.conflicts = merged.conflicts
         return result
 
 
@@ -188,11 +215,12 @@ class Commit(Write):
         """
         taken = {} if change is None else {key: change}
         found = pending(taken, self.origin, self.origin.tracker.own)
-        text = merge(found, {key: theirs}, policy).get(key, theirs)
+        merged = merge(found, {key: theirs}, policy)
+        self.conflicts += merged.conflicts
         self._taken.update(taken)
         self._pending.update(found)
         self.looked_at[key] = theirs
-        return text
+        return merged.texts.get(key, theirs)
 
     def apply(self, draft: Draft) -> None:
         """Change them."""

@@ -34,6 +34,8 @@ class Own(Frozen, frozen=True):
     """The moment of the last unsaved change that one of them included; 0 if there is none."""
     taken: int = 0
     """The position of the cycle that included it."""
+    others: MaybeText | None = None
+    """What the key had after that cycle, if it is what others wrote, as the change came to nothing."""
 
 
 NOTHING: Final = Own()

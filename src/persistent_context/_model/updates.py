@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 from .._printable import printable
-from .values import MISSING, MaybeText, Missing, decode, encode, same
+from .values import MISSING, MaybeText, Missing, decode, elements, encode, same
 
 Function: TypeAlias = Callable[[MaybeText], tuple[MaybeText, Any]]
 """Takes the text of a key, and returns the new one and the call's result."""
@@ -33,6 +33,49 @@ def compare_and_set(key: str, expected: object, new: object) -> Callable[[MaybeT
     wanted = expected if isinstance(expected, Missing) else encode(expected, key)
     replacement = new if isinstance(new, Missing) else encode(new, key)
     return lambda text: (replacement, True) if same(text, wanted) else (text, False)
+
+
+def delete(key: str) -> Callable[[MaybeText], tuple[MaybeText, bool]]:  # noqa: ARG001 - as for the others
+    """Return the function that deletes a key."""
+    return lambda text: (MISSING, text is not MISSING)
+
+
+def take(key: str, default: object) -> Function:  # noqa: ARG001 - as for the others
+    """Return the function that deletes a key and returns its value."""
+    return lambda text: (MISSING, default if text is MISSING else decode(text))
+
+
+def extend(key: str, items: Iterable[object]) -> Callable[[MaybeText], tuple[MaybeText, int]]:
+    """Return the function that appends items to a list, and returns its length."""
+    added = listed(items)
+    tail = encode(added, key)
+
+    def function(text: MaybeText) -> tuple[MaybeText, int]:
+        if text is not MISSING and not text.startswith(b"["):
+            raise not_a_list(key, decode(text))
+        known = 0 if text is MISSING else len(elements(text))
+        if not added:
+            return text, known
+        return (text[:-1] + b", " + tail[1:] if known and text is not MISSING else tail), known + len(added)
+
+    return function
+
+
+def listed(items: Iterable[object]) -> list[object]:
+    """Return the items to append as a list.
+
+    Raises:
+        TypeError: it is iterable, but hardly meant as items.
+    """
+    if isinstance(items, str | bytes | Mapping):
+        msg = f"items must be a list or another iterable of items, not {type(items).__name__}; append() appends one"
+        raise TypeError(msg)
+    return list(items)
+
+
+def not_a_list(key: str, value: object) -> TypeError:
+    """Return the error of appending to a value that is not a list."""
+    return TypeError(f"the value of {printable(repr(key))} must be a list, not {type(value).__name__}")
 
 
 def mutate(key: str, fn: Callable[[Any], Any], default: object) -> Function:

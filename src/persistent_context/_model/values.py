@@ -7,7 +7,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -71,9 +71,10 @@ def _plain(value: object) -> object:
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 _encode_lines = msgspec.json.Encoder(enc_hook=_plain).encode_lines
-_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+_encode_sorted = msgspec.json.Encoder(enc_hook=_plain, order="sorted").encode
 _decode = msgspec.json.Decoder().decode
 _split = msgspec.json.Decoder(dict[str, Raw]).decode
+_elements = msgspec.json.Decoder(list[Raw]).decode
 
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
@@ -158,11 +159,13 @@ def same(one: MaybeText, other: MaybeText) -> bool:
     """Whether two texts mean the same value: ``1``, ``1.0`` and ``true`` differ; the order of keys does not matter."""
     if one is MISSING or other is MISSING:
         return one is other
-    return one == other or _canonical(one) == _canonical(other)
+    return one == other or canonical(decode(one)) == canonical(decode(other))
 
 
-def _canonical(text: Text) -> bytes:
-    return _encode_sorted(decode(text))
+def canonical(value: object) -> bytes:
+    """Return a text that equal values share, and no others."""
+    text: bytes = _encode_sorted(value)
+    return text
 
 
 def split(text: bytes) -> dict[str, Raw] | None:
@@ -232,6 +235,22 @@ def _check_skipped(text: bytes) -> None:
 
 def _too_deep(text: bytes) -> bool:
     return len(text) > 2 * MAX_DEPTH and deeper_than(MAX_DEPTH, text)
+
+
+def members(text: Text) -> dict[str, Text]:
+    """Return the texts of an object's members, without decoding them."""
+    return {name: bytes(member) for name, member in _split(text).items()}
+
+
+def elements(text: Text) -> list[Text]:
+    """Return the texts of an array's elements, without decoding them."""
+    return [bytes(element) for element in _elements(text)]
+
+
+def compose(parts: Mapping[str, Text] | Sequence[Text]) -> Text:
+    """Return the text of an object with these members, or of an array with these elements."""
+    whole = {name: Raw(part) for name, part in parts.items()} if isinstance(parts, Mapping) else list(map(Raw, parts))
+    return msgspec.json.format(_encode(whole), indent=0)
 
 
 def key_texts(keys: Iterable[str]) -> list[bytes]:

@@ -98,15 +98,15 @@ class TestMine:
         assert (3, 3) == (stored(path)["a"], ctx["a"])
 
     def test_a_change_in_place_wins(self, face, path):
-        """A change in place is a change like any."""
+        """A change in place is a change like any other."""
         path.write_text('{"a": [1]}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
-        other["a"].append("theirs")
-        ctx["a"].append("mine")
+        other["a"][0] = "theirs"
+        ctx["a"][0] = "mine"
         face.do(other.save)
         face.do(ctx.save)
 
-        assert {"a": [1, "mine"]} == stored(path)
+        assert {"a": ["mine"]} == stored(path)
 
 
 class TestTheirs:
@@ -160,7 +160,7 @@ class TestTheirs:
 
 class TestRaise:
     @pytest.mark.parametrize(("base", "mine", "theirs"), [
-        (1, 3, 2), (1, MISSING, 2), (1, 3, MISSING), (MISSING, 3, 2), (1, True, 1.0), ([1], [1, 2], [1, 3]),
+        (1, 3, 2), (1, MISSING, 2), (1, 3, MISSING), (MISSING, 3, 2), (1, True, 1.0), ([1], [2], [1, 3]),
     ])  # fmt: skip
     def test_a_conflict_raises(self, face, quarrel, base, mine, theirs):
         """Whatever both sides did to a key differently is a conflict, and the error names the key."""
@@ -269,7 +269,7 @@ class TestRaise:
 
 class TestAFunction:
     @pytest.mark.parametrize(("base", "mine", "theirs"), [
-        (1, 3, 2), (1, MISSING, 2), (1, 3, MISSING), (MISSING, 3, 2), ([1], [1, 2], [1, 3]), (None, 3, 2),
+        (1, 3, 2), (1, MISSING, 2), (1, 3, MISSING), (MISSING, 3, 2), ([1], [2], [1, 3]), (None, 3, 2),
     ])  # fmt: skip
     def test_it_is_asked_with_all_three_values(self, face, quarrel, base, mine, theirs):
         """The function gets key, base, mine and theirs; MISSING stands for absence."""
@@ -523,3 +523,177 @@ class TestMerging:
         face.do(ctx.save)
 
         assert {"a": 5, "b": 2} == stored(path)
+
+
+class TestInsideValues:
+    """Two contexts change the same key, at different places: nothing is lost, whatever the policy."""
+
+    @pytest.fixture(params=["mine", "theirs", "raise", Decider("decided")], ids=["mine", "theirs", "raise", "function"])
+    def two(self, request, face, path):
+        """Two contexts on one file."""
+        path.write_text('{"jobs": [1], "cfg": {"a": {"x": 1}, "gone": 1}}', encoding="utf-8")
+        return [face.open(path, on_conflict=request.param) for _ in range(2)]
+
+    def test_both_fill_an_object(self, face, path, two):
+        """To any depth."""
+        for number, ctx in enumerate(two):
+            ctx["cfg"]["a"][f"new-{number}"] = number
+            face.do(ctx.save)
+
+        assert {"x": 1, "new-0": 0, "new-1": 1} == stored(path)["cfg"]["a"] == two[1]["cfg"]["a"]
+
+    def test_one_deletes_where_the_other_adds(self, face, path, two):
+        """Each change counts."""
+        del two[0]["cfg"]["gone"]
+        two[1]["cfg"]["new"] = 1
+        for ctx in two:
+            face.do(ctx.save)
+
+        assert {"a": {"x": 1}, "new": 1} == stored(path)["cfg"]
+
+    def test_both_append(self, face, path, two):
+        """Theirs come before mine; equal items are two items."""
+        for ctx in two:
+            ctx["jobs"].append("same")
+        two[1]["jobs"].append("mine")
+        for ctx in two:
+            face.do(ctx.save)
+
+        assert [1, "same", "same", "mine"] == stored(path)["jobs"] == two[1]["jobs"]
+        assert set() == two[1].unsaved_keys()
+
+    def test_both_begin_an_object_and_a_list(self, face, path, two):
+        """What neither has found starts as empty."""
+        for number, ctx in enumerate(two):
+            ctx.setdefault("workers", {})[f"w{number}"] = "up"
+            ctx.setdefault("log", []).append(number)
+            face.do(ctx.save)
+
+        assert ({"w0": "up", "w1": "up"}, [0, 1]) == (stored(path)["workers"], stored(path)["log"])
+
+    def test_an_atomic_call_takes_the_change_along(self, face, path, two):
+        """Merged in the same way."""
+        two[0]["jobs"].append(2)
+        two[1]["jobs"].append(3)
+        face.do(two[0].save)
+
+        assert 4 == face.do(two[1].append, "jobs", 4)
+        assert [1, 2, 3, 4] == stored(path)["jobs"] == two[1]["jobs"]
+
+    def test_a_transaction_takes_the_change_along(self, face, path, two):
+        """When it touches the key."""
+        two[0]["jobs"].append(2)
+        two[1]["jobs"].append(3)
+        face.do(two[0].save)
+        face.inside(two[1].transaction, lambda tx: tx["jobs"].append(4))
+
+        assert [1, 2, 3, 4] == stored(path)["jobs"] == two[1]["jobs"]
+
+    def test_whoever_has_a_reference_sees_what_others_added(self, face, path, two):
+        """Lists and dictionaries stay the same objects, so that what is added to them later is saved."""
+        jobs, a = two[1]["jobs"], two[1]["cfg"]["a"]
+        two[0]["jobs"].append(2)
+        two[0]["cfg"]["a"]["y"] = 2
+        face.do(two[0].save)
+        face.do(two[1].save)
+        jobs.append(3)
+        a["z"] = 3
+        face.do(two[1].save)
+
+        assert {"jobs": [1, 2, 3], "cfg": {"a": {"x": 1, "y": 2, "z": 3}, "gone": 1}} == stored(path)
+
+    def test_items_that_are_equal_stay_the_same_objects(self, face, two):
+        """However the list around them has changed."""
+        two[1]["jobs"].append({"id": 5})
+        item = two[1]["jobs"][1]
+        two[0]["jobs"].append({"id": 4})
+        face.do(two[0].save)
+        face.do(two[1].save)
+
+        assert ([1, {"id": 4}, {"id": 5}], True) == (two[1]["jobs"], item is two[1]["jobs"][2])
+
+
+class TestPlaces:
+    """Conflicts inside values."""
+
+    def quarrel(self, face, path, **options):
+        """A context that wants other things than another one has saved."""
+        path.write_text('{"cfg": {"a": 1, "b": {"c": 1}, "d": 1}, "n": 1}', encoding="utf-8")
+        ctx, other = face.open(path, **options), face.open(path)
+        for number, one in enumerate((other, ctx)):
+            one["cfg"].update(a=f"a-{number}", b={"c": f"c-{number}"}, **{f"new-{number}": 1})
+            one["n"] = f"n-{number}"
+        face.do(other.save)
+        return ctx
+
+    @pytest.mark.parametrize(("policy", "kept"), [("mine", 1), ("theirs", 0)])
+    def test_a_policy_settles_places(self, face, path, policy, kept):
+        """And no more than these."""
+        ctx = self.quarrel(face, path, on_conflict=policy)
+        face.do(ctx.save)
+        cfg = {"a": f"a-{kept}", "b": {"c": f"c-{kept}"}, "d": 1, "new-0": 1, "new-1": 1}
+
+        assert {"cfg": cfg, "n": f"n-{kept}"} == stored(path) == dict(ctx)
+
+    @pytest.mark.parametrize("policy", ["mine", "theirs"])
+    def test_they_are_counted_and_logged(self, face, path, caplog, policy):
+        """With the path of each, at INFO."""
+        ctx = self.quarrel(face, path, on_conflict=policy)
+        before = ctx.statistics().conflicts
+        with caplog.at_level("INFO", "persistent_context"):
+            face.do(ctx.save)
+        [record] = [record for record in caplog.records if "conflict" in record.getMessage()]
+
+        assert 3 == ctx.statistics().conflicts - before
+        assert '["cfg"]["a"], ["cfg"]["b"]["c"], ["n"]' in record.getMessage()
+        assert str(path) in record.getMessage()
+
+    def test_only_some_of_many_are_logged(self, face, path, caplog):
+        """The line stays short."""
+        path.write_text(json.dumps({"cfg": dict.fromkeys(map(str, range(50)), 0)}), encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        for number, one in enumerate((other, ctx), 1):
+            one["cfg"] = dict.fromkeys(map(str, range(50)), number)
+        face.do(other.save)
+        with caplog.at_level("INFO", "persistent_context"):
+            face.do(ctx.save)
+        [record] = [record for record in caplog.records if "conflict" in record.getMessage()]
+
+        assert (True, 10) == (record.getMessage().endswith(" and 40 more"), record.getMessage().count('["cfg"]'))
+
+    def test_what_failed_is_not_counted(self, face, path):
+        """An atomic call that refuses the merged value has settled nothing."""
+        ctx = self.quarrel(face, path)
+        before = ctx.statistics().conflicts
+        with pytest.raises(TypeError):
+            face.do(ctx.incr, "n")
+
+        assert before == ctx.statistics().conflicts
+
+    def test_a_transaction_counts_them_when_it_commits(self, face, path):
+        """And not when it touches the key."""
+        ctx = self.quarrel(face, path)
+        before = ctx.statistics().conflicts
+        face.inside(ctx.transaction, lambda tx: tx["cfg"])
+
+        assert 2 == ctx.statistics().conflicts - before
+
+    def test_an_error_names_them(self, face, path):
+        """Keys, and places."""
+        ctx = self.quarrel(face, path, on_conflict="raise")
+        with pytest.raises(ConflictError) as caught:
+            face.do(ctx.save)
+
+        assert ({"cfg", "n"}, ('["cfg"]["a"]', '["cfg"]["b"]["c"]', '["n"]')) == (
+            set(caught.value.keys),
+            tuple(sorted(caught.value.places)),
+        )
+        assert '["cfg"]["b"]["c"]' in str(caught.value)
+
+    def test_a_function_is_asked_for_the_whole_key(self, face, path):
+        """With all of its value, and what it returns is the value."""
+        decide = Decider("decided")
+        face.do(self.quarrel(face, path, on_conflict=decide).save)
+
+        assert ["cfg", "n"] == sorted(key for key, *_ in decide.asked)
+        assert {"cfg": "decided", "n": "decided"} == stored(path)

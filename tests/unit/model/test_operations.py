@@ -1,4 +1,4 @@
-"""The atomic operations: incr, add, compare_and_set and mutate, alone and over unsaved changes."""
+"""The atomic operations on one key, alone and over unsaved changes."""
 
 import asyncio
 import enum
@@ -576,3 +576,255 @@ class TestErrorsOfOperations:
             face.do(ctx.incr, "n")
 
         assert (True, True) == (isinstance(caught.value, OSError), path.is_dir())
+
+
+class TestDelete:
+    def test_it_says_whether_the_key_was_there(self, face, path):
+        """The first one that deletes it learns so."""
+        path.write_text('{"a": 1, "b": 2}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+
+        assert (True, False, {"b": 2}) == (face.do(ctx.delete, "a"), face.do(other.delete, "a"), stored(path))
+        assert ("a" in ctx, "a" in other) == (False, False)
+
+    def test_it_writes_nothing_if_there_is_nothing_to_delete(self, face, path):
+        """The file stays as it is."""
+        path.write_text('{"b": 2}', encoding="utf-8")
+        before = identity(path)
+
+        assert (False, before) == (face.do(face.open(path).delete, "a"), identity(path))
+
+    def test_an_unsaved_change_of_the_key_goes_with_it(self, face, path):
+        """Other keys stay unsaved."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        ctx.update(a=2, c=3)
+
+        assert (True, {}, {"c"}) == (face.do(ctx.delete, "a"), stored(path), ctx.unsaved_keys())
+
+    def test_a_key_that_is_only_here_was_there(self, face, path):
+        """What this context has set counts as done before."""
+        ctx = face.open(path)
+        ctx.set("a", 1)
+
+        assert (True, set()) == (face.do(ctx.delete, "a"), ctx.unsaved_keys())
+
+
+class TestTake:
+    def test_only_one_of_many_gets_it(self, face, path):
+        """The others get the default."""
+        path.write_text('{"job": {"id": 1}}', encoding="utf-8")
+        one, other = face.open(path), face.open(path)
+
+        assert [{"id": 1}, None, "none"] == [
+            face.do(one.take, "job"),
+            face.do(other.take, "job"),
+            face.do(other.take, "job", "none"),
+        ]
+        assert {} == stored(path)
+
+    def test_it_takes_the_unsaved_value(self, face, path):
+        """The order in which this context did things is kept."""
+        path.write_text('{"jobs": [1]}', encoding="utf-8")
+        ctx = face.open(path)
+        ctx["jobs"].append(2)
+
+        assert ([1, 2], {}) == (face.do(ctx.take, "jobs"), stored(path))
+
+
+class TestAppend:
+    def test_it_returns_the_new_length(self, face, path):
+        """A missing key starts as an empty list."""
+        ctx, other = face.open(path), face.open(path)
+
+        assert [1, 2, 3] == [
+            face.do(ctx.append, "l", "é"),
+            face.do(other.append, "l", {"a": []}),
+            face.do(ctx.append, "l", [1]),
+        ]
+        assert {"l": ["é", {"a": []}, [1]]} == stored(path)
+
+    @pytest.mark.parametrize("text", ["[]", "[ ]", "[1]", "[1 ,2 ]", "[\n1,\n[2]\n]"])
+    def test_it_appends_to_a_list_in_any_layout(self, face, path, text):
+        """As another program may have written it."""
+        path.write_text(f'{{"l": {text}}}', encoding="utf-8")
+        expected = [*json.loads(text), 9]
+
+        assert (len(expected), expected) == (face.do(face.open(path).append, "l", 9), stored(path)["l"])
+
+    @pytest.mark.parametrize(("value", "kind"), [(1, "int"), ("[", "str"), ({}, "dict"), (None, "NoneType")])
+    def test_a_value_that_is_not_a_list_is_refused(self, face, path, value, kind):
+        """With the file unchanged."""
+        path.write_text(json.dumps({"l": value}), encoding="utf-8")
+        ctx = face.open(path)
+        before = identity(path)
+        for call in (ctx.append, ctx.extend):
+            with pytest.raises(TypeError, match=f"the value of 'l' must be a list, not {kind}"):
+                face.do(call, "l", [1])
+
+        assert before == identity(path)
+
+    def test_an_item_that_json_cannot_hold_is_refused(self, face, path):
+        """Before anything is written."""
+        with pytest.raises(UnserializableValueError, match="when"):
+            face.do(face.open(path).append, "l", {"when": {1}})
+
+        assert not path.exists()
+
+    def test_it_comes_after_what_is_unsaved(self, face, path):
+        """Items that were appended in memory are saved before it."""
+        path.write_text('{"l": [1]}', encoding="utf-8")
+        ctx = face.open(path)
+        known = ctx["l"]
+        known.append(2)
+
+        assert (3, [1, 2, 3], [1, 2, 3], True) == (
+            face.do(ctx.append, "l", 3),
+            stored(path)["l"],
+            known,
+            known is ctx["l"],
+        )
+
+
+class TestExtend:
+    def test_it_appends_all(self, face, path):
+        """In order, from any iterable."""
+        ctx = face.open(path)
+
+        assert (3, 5) == (face.do(ctx.extend, "l", [1, 2, 3]), face.do(ctx.extend, "l", iter([4, 5])))
+        assert [1, 2, 3, 4, 5] == stored(path)["l"]
+
+    def test_nothing_to_append_writes_nothing(self, face, path):
+        """The length is returned."""
+        path.write_text('{"l": [1]}', encoding="utf-8")
+        ctx, before = face.open(path), identity(path)
+
+        assert (1, 0, before) == (face.do(ctx.extend, "l", []), face.do(ctx.extend, "no", ()), identity(path))
+
+    @pytest.mark.parametrize("items", ["abc", b"abc", {"a": 1}], ids=["str", "bytes", "dict"])
+    def test_what_is_hardly_meant_as_items_is_refused(self, face, path, items):
+        """The error says which call appends one item."""
+        ctx = face.open(path)
+        with pytest.raises(TypeError, match=rf"not {type(items).__name__}; append\(\) appends one"):
+            face.do(ctx.extend, "l", items)
+
+        assert not path.exists()
+
+
+class TestInTransactions:
+    def test_they_work_on_the_transaction(self, face, path):
+        """And are committed together."""
+        path.write_text('{"a": 1, "b": 2, "l": [1]}', encoding="utf-8")
+        seen = []
+
+        def work(tx):
+            seen.extend(
+                [
+                    tx.delete("a"),
+                    tx.delete("a"),
+                    tx.take("b"),
+                    tx.take("b", 0),
+                    tx.append("l", 2),
+                    tx.extend("m", [3, 4]),
+                ]
+            )
+            seen.append(stored(path))
+
+        face.inside(face.open(path).transaction, work)
+
+        assert [True, False, 2, 0, 2, 2, {"a": 1, "b": 2, "l": [1]}] == seen
+        assert {"l": [1, 2], "m": [3, 4]} == stored(path)
+
+    def test_a_value_that_is_not_a_list_is_refused(self, face, path):
+        """Nothing is committed if the error ends the block."""
+        path.write_text('{"l": 5}', encoding="utf-8")
+        with pytest.raises(TypeError, match="the value of 'l' must be a list, not int"):
+            face.inside(face.open(path).transaction, lambda tx: tx.append("l", 1))
+
+        assert {"l": 5} == stored(path)
+
+    def test_nothing_to_append_makes_no_list(self, face, path):
+        """As outside of it."""
+        face.inside(face.open(path).transaction, lambda tx: tx.extend("l", []))
+
+        assert not path.exists()
+
+
+class TestRefresh:
+    def test_it_takes_over_what_others_changed(self, face, path):
+        """And keeps what is unsaved, without writing."""
+        path.write_text('{"a": 1, "b": 1, "jobs": [1], "gone": 1}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        ctx["a"] = 2
+        ctx["jobs"].append("mine")
+        other.update(b=2, new=3)
+        other["jobs"].append("theirs")
+        del other["gone"]
+        face.do(other.save)
+        before = identity(path)
+        face.do(ctx.refresh)
+
+        assert {"a": 2, "b": 2, "jobs": [1, "theirs", "mine"], "new": 3} == dict(ctx)
+        assert ({"a", "jobs"}, before) == (ctx.unsaved_keys(), identity(path))
+
+    @pytest.mark.parametrize("policy", ["mine", "theirs", "raise"])
+    def test_a_conflict_is_settled_by_the_next_save(self, face, path, policy):
+        """By the policy, which is asked with the original base."""
+        path.write_text('{"a": {"x": 1, "y": 1}}', encoding="utf-8")
+        ctx, other = face.open(path, on_conflict=policy), face.open(path)
+        ctx["a"]["x"] = "mine"
+        other["a"].update(x="theirs", y="theirs")
+        face.do(other.save)
+        for _ in range(2):
+            face.do(ctx.refresh)
+
+        assert ({"x": "mine", "y": "theirs"}, {"a"}) == (ctx["a"], ctx.unsaved_keys())
+        if policy == "raise":
+            with pytest.raises(PersistentContextError, match=r'\["a"\]\["x"\]'):
+                face.do(ctx.save)
+        else:
+            face.do(ctx.save)
+            assert {"x": policy, "y": "theirs"} == ctx["a"] == stored(path)["a"]
+
+    def test_a_change_taken_back_after_a_refresh_gives_way(self, face, path):
+        """What is unsaved no more takes over what others wrote."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        ctx["a"] = 2
+        other["a"] = 3
+        face.do(other.save)
+        face.do(ctx.refresh)
+        ctx["a"] = 1
+        face.do(ctx.refresh)
+
+        assert (3, set()) == (ctx["a"], ctx.unsaved_keys())
+
+    def test_a_missing_file_says_nothing(self, face, path):
+        """Memory stays, and the next save writes all of it."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        path.unlink()
+        face.do(ctx.refresh)
+
+        assert ({"a": 1}, False) == (dict(ctx), path.exists())
+        face.do(ctx.save)
+        assert {"a": 1} == stored(path)
+
+    def test_a_corrupt_file_is_moved_aside(self, face, path):
+        """As by load(); memory stays."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx = face.open(path)
+        path.write_text("{", encoding="utf-8")
+        face.do(ctx.refresh)
+
+        assert ({"a": 1}, 1) == (dict(ctx), len(list(path.parent.glob("*.corrupt-*"))))
+
+    def test_it_takes_no_lock(self, face, path, hold):
+        """It works while another program holds it."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        ctx = face.open(path, lock_timeout=0.1)
+        with hold(path):
+            path.write_text('{"a": 2}', encoding="utf-8")
+            face.do(ctx.refresh)
+
+        assert 2 == ctx["a"]

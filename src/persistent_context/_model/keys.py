@@ -1,0 +1,164 @@
+"""Each key of a context's memory: the unsaved change that a call includes, and how an outcome is taken over."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from ..errors import UnserializableValueError
+from .flights import Flights
+from .live import LiveDict, Touched
+from .merge import Unsaved
+from .nested import rebase, resume_all
+from .operations import Write
+from .values import MISSING, Frozen, MaybeText, Raw, same
+
+
+class _Move(Frozen, frozen=True):
+    """A value that is being merged with what others wrote."""
+
+    before: Touched
+    after: Touched
+    text: MaybeText
+    sent: Mapping[int, MaybeText]
+    """What the calls in flight include, merged as well."""
+
+
+class Keys:
+    """The keys of a memory, the changes of them, and the calls in flight on them."""
+
+    def __init__(self) -> None:
+        self._moments = itertools.count(1)
+        self.data = LiveDict(self._moments)
+        self._flights = Flights(self._moments)
+        self._moves: dict[str, _Move] = {}
+        self._loaded = 0  # the moment of the last load
+
+    def send(self, key: str) -> Unsaved | None:
+        """Return the unsaved change of a key that a call has to include, if there is one.
+
+        While another call on the key is in flight, this is the value in memory even if it equals what the file had
+        before: it was set after that call, or set back, and takes precedence.
+        """
+        touched = self.data.touched.get(key)
+        if touched is None:
+            return None
+        mine = self.data.text(key)
+        flight = self._flights.on(key)
+        last = flight.last if flight else None
+        is_known = (
+            last is not None
+            and flight is not None
+            and last.moment > self._loaded
+            and last.set_at == touched.moment
+            and flight.mine(last) == mine
+        )
+        if same(mine, touched.base) and not is_known and not self._is_last_word(key, mine, touched.moment):
+            return None
+        moment = last.moment if last is not None and is_known else next(self._moments)
+        sent = flight.sent if flight else MappingProxyType({})
+        return Unsaved(touched.base, mine, moment, touched.moment, key in self.data.moved, sent)
+
+    def _reference(self, key: str, write: Write | None) -> Unsaved | None:
+        """Return the change that a call includes, unless memory has taken over the key since."""
+        change = write.unsaved.get(key) if write else None
+        flight = self._flights.on(key)
+        since = max(self._loaded, flight.since if flight else 0)
+        if change is None or change.moment <= since:
+            return None
+        return change._replace(mine=flight.mine(change)) if flight else change
+
+    def _is_last_word(self, key: str, mine: MaybeText, set_at: int) -> bool:
+        """Whether memory was set back to the text in the file after a call in flight on the key was made."""
+        flight = self._flights.on(key)
+        for write, looked in list(flight.writes.items()) if flight else ():
+            change = self._reference(key, write)
+            if set_at > (change.set_at if change else looked):
+                return True
+            if change and not same(change.mine, mine):
+                return True
+        return False
+
+    def _was_changed_since(self, key: str, mine: MaybeText, write: Write | None) -> bool:
+        """Whether memory was changed since the last call that included or read the key."""
+        touched = self.data.touched[key]
+        if change := self._reference(key, write):
+            return touched.moment > change.set_at or not same(mine, change.mine)
+        flight = self._flights.on(key)
+        looked = flight.writes.get(write) if flight and write else None
+        if looked is None and write is not None:  # it is over: a signal handler made it
+            looked = write.origin.moment
+        if looked is not None and touched.moment > looked:
+            return True
+        return not same(mine, touched.base) or self._is_last_word(key, mine, touched.moment)
+
+    def _settle(self, key: str, text: MaybeText, write: Write | None) -> bool:
+        """Take over the text of a key in the file, and keep what was changed since the calls on it were made.
+
+        Returns:
+            Whether it was taken over; otherwise some places are in conflict, which the next save settles.
+        """
+        data = self.data
+        if key not in data.touched:
+            if text is MISSING or dict.get(data, key) != Raw(text):
+                self._take_over(key, text)
+            return True
+        try:
+            mine = data.text(key)
+        except UnserializableValueError:  # it stays, and saving it raises the error
+            data.rebase(key, text, agrees=False)
+            return True
+        if same(mine, text):
+            if flight := self._flights.on(key):
+                flight.sent, _ = self._moved(key, text, write, mine)
+            data.rebase(key, text, agrees=True)  # the object keeps its identity
+            self._bury(key)
+        elif self._was_changed_since(key, mine, write):
+            return self._merge(key, mine, text, write)
+        else:
+            self._take_over(key, text)
+        return True
+
+    def _merge(self, key: str, mine: MaybeText, text: MaybeText, write: Write | None) -> bool:
+        """Take over the text of a key in the file, except for what was changed here.
+
+        If an exception interrupts this, it is continued when it is repeated: a list must not grow twice.
+        """
+        touched = self.data.touched[key]
+        move = self._moves.get(key)
+        if move is None or move.before is not touched:
+            sent, merged = self._moved(key, text, write, mine)
+            base = text if write else rebase(touched.base, mine, text, key)[1]
+            self._moves[key] = move = _Move(touched, Touched(base, MISSING, touched.moment), merged, sent)
+        if flight := self._flights.on(key):
+            flight.sent = move.sent
+        self.data.move(key, move.text, move.after)
+        del self._moves[key]
+        return move.after.base == text
+
+    def _moved(
+        self, key: str, text: MaybeText, write: Write | None, mine: MaybeText
+    ) -> tuple[Mapping[int, MaybeText], MaybeText]:
+        """Return what calls in flight include, and memory's value, over another text in the file."""
+        flight = self._flights.on(key)
+        change = self._reference(key, write)
+        included = change.mine if change else self.data.base(key)
+        sent = dict(flight.sent) if flight else {}
+        later = [moment for moment in sent if change is None or moment > change.moment]
+        *moved, merged = resume_all(
+            included, [*map(sent.__getitem__, later), mine], text, key, is_own=write is not None
+        )
+        return dict.fromkeys(sent, text) | dict(zip(later, moved, strict=True)), merged
+
+    def _take_over(self, key: str, text: MaybeText) -> None:
+        self.data.take_over(key, text)
+        if flight := self._flights.on(key):
+            flight.last, flight.since = None, next(self._moments)
+            flight.sent = dict.fromkeys(flight.sent, text)
+
+    def _bury(self, key: str) -> None:
+        """Forget a key that is neither here nor in the file, once no call on it is in flight."""
+        touched = self.data.touched.get(key)
+        if touched and touched.base is MISSING and key not in self.data and not self._flights.on(key):
+            del self.data.touched[key]

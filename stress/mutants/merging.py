@@ -1,0 +1,226 @@
+"""Builds that merge wrongly inside values, or take over wrongly what others wrote."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stress.mutants.model import Edit, Mutant, Promise, suite
+
+MERGING: Final = (
+    Mutant(
+        "objects-not-merged",
+        "Two that fill the same object overwrite each other.",
+        Promise.CLOBBERED,
+        (Edit("nested", "        if _is_object(mine) and _is_object(theirs):\n", "        if False:\n"),),
+        (suite("merge::TestInsideValues::test_both_fill_an_object"),),
+    ),
+    Mutant(
+        "appended-lists-not-joined",
+        "Two that append to the same list overwrite each other.",
+        Promise.CLOBBERED,
+        (Edit("nested", "(joined := self._joined(base, mine, theirs)) is not None", "(joined := None)"),),
+        (suite("merge::TestInsideValues::test_both_append"),),
+    ),
+    Mutant(
+        "equal-items-taken-for-one",
+        "Of two equal items that two contexts append, one is lost.",
+        Promise.LOST,
+        (
+            Edit(
+                "nested",
+                "        if (joined := self._joined(base, mine, theirs)) is not None:\n",
+                "        if same(mine, theirs):\n            return mine\n"
+                "        if (joined := self._joined(base, mine, theirs)) is not None:\n",
+            ),
+        ),
+        (suite("merge::TestInsideValues::test_both_append"),),
+    ),
+    Mutant(
+        "lists-that-shrank-joined",
+        "What one side has removed from a list comes back.",
+        Promise.CLOBBERED,
+        (Edit("nested", "(self._theirs_has_mine or _begins(others, before))", "True"),),
+        (suite("nested::TestRules::test_a_conflict_has_the_side_that_is_preferred[their list shrank]"),),
+    ),
+    Mutant(
+        "my-removal-from-a-list-forgotten",
+        "What this side has removed from a list comes back.",
+        Promise.CLOBBERED,
+        (Edit("nested", "not _begins(ours, before) or ", ""),),
+        (suite("nested::TestRules::test_a_conflict_has_the_side_that_is_preferred[a list that shrank]"),),
+    ),
+    Mutant(
+        "my-items-come-first",
+        "A list has my items before theirs, so that others' references to places in it go wrong.",
+        Promise.CLOBBERED,
+        (Edit("nested", "compose(others + ours[len(before) :])", "compose(ours + others[len(before) :])"),),
+        (suite("nested::TestRules::test_nothing_is_lost[lists that grew]"),),
+    ),
+    Mutant(
+        "lists-that-both-began-in-conflict",
+        "Of two that begin a list, one loses its items.",
+        Promise.LOST,
+        (Edit("nested", "and (base is MISSING or _is_array(base))", "and _is_array(base)"),),
+        (suite("merge::TestInsideValues::test_both_begin_an_object_and_a_list"),),
+    ),
+    Mutant(
+        "lists-that-both-began-alike-doubled",
+        "A list that two contexts begin with the same items has them twice.",
+        Promise.CLOBBERED,
+        (Edit("nested", "        if base is MISSING and same(mine, theirs):\n", "        if False:\n"),),
+        (suite("nested::TestRules::test_nothing_is_lost[lists that both began alike]"),),
+    ),
+    Mutant(
+        "deletions-inside-undone",
+        "A member that was deleted on one side stays.",
+        Promise.LOST,
+        (
+            Edit(
+                "nested",
+                "for name, text in parts.items() if text is not MISSING}",
+                "for name, text in parts.items() if text}",
+            ),
+            Edit(
+                "nested",
+                "        if same(theirs, base):\n            return mine\n",
+                "        if same(theirs, base):\n            return theirs if mine is MISSING else mine\n",
+            ),
+        ),
+        (suite("merge::TestInsideValues::test_one_deletes_where_the_other_adds"),),
+    ),
+    Mutant(
+        "theirs-settled-as-mine",
+        'on_conflict="theirs" keeps my side inside values.',
+        Promise.CLOBBERED,
+        (Edit("nested", "mine if self._prefer_mine else theirs", "mine"),),
+        (suite("merge::TestPlaces::test_a_policy_settles_places"),),
+    ),
+    Mutant(
+        "conflicts-not-counted",
+        "statistics() says nothing of conflicts.",
+        Promise.FAILURE,
+        (Edit("counts", "sum(len(request.operation.conflicts)", "sum(0"),),
+        (suite("merge::TestPlaces::test_they_are_counted_and_logged"),),
+    ),
+    Mutant(
+        "conflicts-not-logged",
+        "A conflict is settled without a word.",
+        Promise.FAILURE,
+        (Edit("cycle", "        _log_conflicts(request, name)\n", ""),),
+        (suite("merge::TestPlaces::test_they_are_counted_and_logged"),),
+    ),
+    Mutant(
+        "resolver-asked-for-places",
+        "A function for on_conflict does not decide about conflicts inside values.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "merge",
+                "elif both.conflicts and callable(policy):",
+                "elif both.conflicts and callable(policy) and len(both.conflicts[0].path) == 1:",
+            ),
+        ),
+        (suite("merge::TestPlaces::test_a_function_is_asked_for_the_whole_key"),),
+    ),
+    Mutant(
+        "second-save-undoes-the-merge-of-the-first",
+        "A save made before the outcome of another is known removes what that one has merged.",
+        Promise.CLOBBERED,
+        (Edit("draft", "mine=resume(included, change.mine, own.text, key)", "mine=change.mine"),),
+        (suite("interleavings::test_what_grows_under_every_schedule", limit=90),),
+    ),
+    Mutant(
+        "merge-lost-in-memory",
+        "What a save has merged is missing in memory if that was changed meanwhile, and removed by the next save.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "keys",
+                "            base = text if write else rebase(touched.base, mine, text, key)[1]\n",
+                "            base, merged = text, mine\n",
+            ),
+        ),
+        (suite("interleavings::test_what_grows_under_every_schedule", limit=90),),
+    ),
+    Mutant(
+        "calls-in-flight-not-moved",
+        "What a call in flight includes is compared with a value that others' changes have been merged into.",
+        Promise.CLOBBERED,
+        (Edit("keys", "            flight.sent = move.sent\n", "            pass\n"),),
+        (
+            suite(
+                "interleavings::test_what_grows_under_every_schedule",
+                "interleavings::test_random_programs_in_which_everything_grows",
+                limit=90,
+            ),
+        ),
+    ),
+    Mutant(
+        "late-outcome-counted-twice",
+        "What a list had when a call was sent is appended again to the outcome of that call.",
+        Promise.CLOBBERED,
+        (Edit("draft", "change.sent.get(own.moment, change.base) if is_included else change.base", "change.base"),),
+        (suite("interleavings::test_what_grows_under_every_schedule", limit=90),),
+    ),
+    Mutant(
+        "references-go-stale",
+        "A list that others appended to is another object in memory: what the program appends to the old one is lost.",
+        Promise.LOST,
+        (Edit("grafting", "    if type(old) is not type(new) or not is_container(old):\n", "    if True:\n"),),
+        (suite("merge::TestInsideValues::test_whoever_has_a_reference_sees_what_others_added"),),
+    ),
+    Mutant(
+        "items-exchange-their-objects",
+        "An item of a list turns into another item under the eyes of whoever has a reference to it.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "grafting",
+                "twins.pop() if is_container(item) and (twins := known.get(canonical(item))) else item",
+                "item",
+            ),
+        ),
+        (suite("merge::TestInsideValues::test_items_that_are_equal_stay_the_same_objects"),),
+    ),
+    Mutant(
+        "refresh-settles-conflicts-in-silence",
+        "After a refresh, a save overwrites what others wrote, whatever on_conflict says.",
+        Promise.CLOBBERED,
+        (Edit("nested", "    return merged, _with_bases(theirs, merge.conflicts)\n", "    return merged, theirs\n"),),
+        (suite("operations::TestRefresh::test_a_conflict_is_settled_by_the_next_save"),),
+    ),
+    Mutant(
+        "conflict-left-behind",
+        "A key in conflict that is set back does not take over what others wrote.",
+        Promise.MEMORY,
+        (Edit("memory", "self.seen, self._ahead = snapshot, in_conflict", "self.seen, self._ahead = snapshot, {}"),),
+        (suite("operations::TestRefresh::test_a_change_taken_back_after_a_refresh_gives_way"),),
+    ),
+    Mutant(
+        "refresh-of-a-missing-file-empties-memory",
+        "A file that is gone is taken for an empty one.",
+        Promise.LOST,
+        (Edit("memory", "        if began >= self._read and snapshot.exists:\n", "        if began >= self._read:\n"),),
+        (suite("operations::TestRefresh::test_a_missing_file_says_nothing"),),
+    ),
+    Mutant(
+        "append-starts-anew",
+        "append() replaces the list by its item.",
+        Promise.CLOBBERED,
+        (Edit("updates", 'text[:-1] + b", " + tail[1:] if known and text is not MISSING else tail', "tail"),),
+        (suite("operations::TestAppend"),),
+    ),
+    Mutant(
+        "take-leaves-the-value",
+        "Two processes take the same value.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "updates",
+                "(MISSING, default if text is MISSING else decode(text))",
+                "(text, default if text is MISSING else decode(text))",
+            ),
+        ),
+        (suite("operations::TestTake::test_only_one_of_many_gets_it"),),
+    ),
+)
