@@ -58,6 +58,7 @@ class PersistentContext(BaseContext):
     """
 
     _DRAINS = False  # memory does not change between two awaits
+    _LOADING = 'create() or load(), awaited, or "async with",'
 
     def __init__(
         self,

@@ -73,7 +73,9 @@ class BaseContext(MemoryMapping):
         return Statistics() if queue is None else queue.statistics()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} on {self._given_path!r}: {len(self)} keys in memory>"
+        count = f"{len(self._memory.data)} keys in memory"
+        state = count if self._memory.is_loaded else f"not loaded, {count}"
+        return f"<{type(self).__name__} on {self._given_path!r}: {state}>"
 
     def _read(self) -> Reading | None:
         """Read the file without the lock; return None if it has to be read under the lock.

@@ -42,6 +42,8 @@ class SyncPersistentContext(BaseContext):
         ValueError: the timeout is negative or NaN, or the policy does not exist.
     """
 
+    _LOADING = 'create() or load(), or "with",'
+
     def __init__(
         self,
         filepath: str | os.PathLike[str],
