@@ -184,13 +184,16 @@ class PersistentContext(BaseContext):
         Args:
             key: the key.
             fn: ``fn(value) -> value``; it runs under the lock, in another thread: keep it pure and quick. It gets its
-                own copy, and may run again if the lock file is deleted meanwhile.
+                own copy, which it may change, as long as it returns it, and may run again if the lock file is deleted
+                meanwhile.
             default: what it gets if the key is missing.
 
         Returns:
             What the function returned.
 
         Raises:
+            TypeError: the function is not callable, or is a coroutine function; or it returned ``None`` after it had
+                changed its argument in place, or an awaitable. Nothing is changed.
             Exception: what the function raised; only this call fails, and it changes nothing.
             OSError: as well as everything else that :meth:`save` raises.
         """
