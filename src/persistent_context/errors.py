@@ -54,6 +54,27 @@ class LockTimeoutError(PersistentContextError, TimeoutError):
         return type(self), (self.waited, self.holder), self.__dict__
 
 
+class CorruptFileError(PersistentContextError, ValueError):
+    """The file is corrupt, and the context has ``on_corrupt="raise"``; the call has changed nothing.
+
+    Raised by every call that reads the file: ``load()``, ``save()``, atomic operations, and on entering
+    ``transaction()``.
+
+    Attributes:
+        reason: what is wrong with the file, and where.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the file is corrupt ({reason}), and this call has changed nothing; repair or remove it, or use "
+            'on_corrupt="aside", which keeps it under another name'
+        )
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason,), self.__dict__
+
+
 class LockLostError(PersistentContextError):
     """The lock file was deleted or replaced during a transaction; nothing was written.
 

@@ -105,7 +105,7 @@ class ContextManager:
 
     Args:
         filepath: the file.
-        options: ``durable``, ``lock_timeout`` and ``on_conflict`` of :class:`PersistentContext`.
+        options: those of :class:`PersistentContext`.
     """
 
     def __init__(self, filepath: str | os.PathLike[str], **options: Unpack[Options]) -> None:

@@ -54,6 +54,11 @@ def work_sync(ctx, steps, end):
         return work(tx, steps, end)
 
 
+def memory_of(ctx):
+    """What a context has in memory, whether it is loaded or not."""
+    return ctx.get_all_data() if ctx._memory.is_loaded else dict(ctx._data)
+
+
 def begin(ctx, call):
     """Make a call: its result, or the coroutine of it."""
     arguments = copy.deepcopy(call.arguments)
@@ -378,9 +383,9 @@ class Contexts(RuleBasedStateMachine):
     def differences(self, model):
         """Where the contexts and the file are not as in a model."""
         found = [
-            (number, ctx.get_all_data(), ctx.unsaved_keys(), view)
+            (number, memory_of(ctx), ctx.unsaved_keys(), view)
             for number, (ctx, view) in enumerate(zip(self.contexts, model.views, strict=True))
-            if texts(ctx.get_all_data()) != view.memory or ctx.unsaved_keys() != view.unsaved()
+            if texts(memory_of(ctx)) != view.memory or ctx.unsaved_keys() != view.unsaved()
         ]
         content = self.stored()
         if content is None or content in CORRUPT:
