@@ -101,7 +101,11 @@ class ConflictError(PersistentContextError):
 
 
 class ContextUsageError(PersistentContextError, RuntimeError):
-    """A call that cannot work here: wrong event loop, finished transaction, or a transaction of the parent process."""
+    """A call that cannot work here.
+
+    A context is read that was never loaded; or the call is made in the wrong event loop, in a finished transaction, or
+    in a transaction of the parent process.
+    """
 
 
 class ReentrantTransactionError(ContextUsageError):

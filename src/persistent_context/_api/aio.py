@@ -39,7 +39,11 @@ class PersistentContext(BaseContext):
     """A dictionary bound to one plain JSON file, for programs with an event loop.
 
     A context belongs to one event loop at a time: the first one that awaits a method, until that loop is closed. Other
-    loops, threads and processes use their own contexts on the same file. The constructor does no I/O and needs no loop.
+    loops, threads and processes use their own contexts on the same file. The constructor does no I/O and needs no loop:
+    until :meth:`load` or :meth:`save`, keys that the context has not set cannot be read.
+
+    A context can be pickled, for another process: its class, absolute path and options are, but no unsaved changes, and
+    it arrives not loaded.
 
     Args:
         filepath: the JSON file, a ``str`` or path object. A relative path is resolved against the current directory
@@ -59,7 +63,7 @@ class PersistentContext(BaseContext):
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: the timeout is negative or NaN, or the policy does not exist.
+        ValueError: the timeout is negative or NaN, or a policy does not exist.
     """
 
     _DRAINS = False  # memory does not change between two awaits

@@ -24,7 +24,7 @@ class SyncPersistentContext(BaseContext):
     """A dictionary bound to one plain JSON file, for programs without an event loop.
 
     The same as :class:`PersistentContext`, except that calls block the thread instead of suspending a task. A context
-    may be shared by several threads.
+    may be shared by several threads, and pickled for another process, where it arrives not loaded.
 
     Args:
         filepath: the JSON file, a ``str`` or path object. A relative path is resolved against the current directory
@@ -44,7 +44,7 @@ class SyncPersistentContext(BaseContext):
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: the timeout is negative or NaN, or the policy does not exist.
+        ValueError: the timeout is negative or NaN, or a policy does not exist.
     """
 
     _LOADING = 'create() or load(), or "with",'
