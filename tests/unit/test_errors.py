@@ -151,7 +151,8 @@ KINDS = [
 class TestKinship:
     @pytest.mark.parametrize("name", [
         "ConflictError", "ContextUsageError", "CorruptFileError", "DurabilityUnknownError", "LockLostError",
-        "LockTimeoutError", "NotARegularFileError", "ReentrantTransactionError", "TooManyDigitsError", "UnserializableValueError",
+        "LockTimeoutError", "NotARegularFileError", "ReentrantTransactionError", "TooManyDigitsError",
+        "UnserializableValueError",
     ])  # fmt: skip
     def test_all_have_one_base(self, name):
         """Who catches PersistentContextError catches every error of the library."""
