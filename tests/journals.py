@@ -8,6 +8,7 @@ from persistent_context._model.snapshot import Changes
 from persistent_context._model.values import MISSING
 from persistent_context._stores.journal.record import fold_line, header_line, parse_header, parse_line, record_line
 from persistent_context._stores.journal.store import JournalStore
+from persistent_context._stores.protocol import CorruptStateError
 
 __all__ = ["MISSING", "fold_line", "header_line", "record_line"]
 
@@ -20,9 +21,13 @@ def open_store(path, *, journal=True):
 
 
 def commit(store, texts=(), *, moved=(), durable=True, folds=False):
-    """Commit texts by key in a session of its own."""
+    """Commit texts by key in a session of its own, which sets aside what is corrupt."""
     session = store.begin("test", wait=True)
     try:
+        try:
+            session.snapshot
+        except CorruptStateError:
+            session.set_aside()
         session.commit(Changes(dict(texts), moved, folds=folds), durable=durable)
     finally:
         session.close()

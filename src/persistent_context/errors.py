@@ -79,6 +79,27 @@ def _reason(holder: Holder | None, transaction: OpenTransaction | None) -> str:
     return reason
 
 
+class CorruptFileError(PersistentContextError, ValueError):
+    """The file is corrupt, and the context has ``on_corrupt="raise"``; the call has changed nothing.
+
+    Raised by every call that reads the file: ``load()``, ``save()``, atomic operations, and on entering
+    ``transaction()``.
+
+    Attributes:
+        reason: what is wrong with the file, and where.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the file is corrupt ({reason}), and this call has changed nothing; repair or remove it, or use "
+            'on_corrupt="aside", which keeps it under another name'
+        )
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason,), self.__dict__
+
+
 class LockLostError(PersistentContextError):
     """The lock file was deleted or replaced during a transaction; nothing was written.
 
@@ -107,7 +128,11 @@ class ConflictError(PersistentContextError):
 
 
 class ContextUsageError(PersistentContextError, RuntimeError):
-    """A call that cannot work here: wrong event loop, finished transaction, or a transaction of the parent process."""
+    """A call that cannot work here.
+
+    A context is read that was never loaded; or the call is made in the wrong event loop, in a finished transaction, or
+    in a transaction of the parent process.
+    """
 
 
 class ReentrantTransactionError(ContextUsageError):

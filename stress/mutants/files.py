@@ -264,9 +264,9 @@ FILES: Final = (
         (
             Edit(
                 "jsonfile/store",
-                "        self._document, self._old_fd = self._read_or_move_aside()\n",
+                "        self._document, self._old_fd = self._store.read_finished()\n",
                 "        known = self._store._known\n"
-                "        found = (known, None) if known.exists else self._read_or_move_aside()\n"
+                "        found = (known, None) if known.exists else self._store.read_finished()\n"
                 "        self._document, self._old_fd = found\n",
             ),
         ),

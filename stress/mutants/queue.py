@@ -6,7 +6,7 @@ from typing import Final
 
 from stress.mutants.model import Edit, Mutant, Promise, suite
 
-_APPLIED = "            applied = [request for request in batch if _apply(request, draft, name)]\n"
+_APPLIED = "            applied = [request for request in accepting if _apply(request, draft, name)]\n"
 _FAILED = "    except BaseException as error:  # noqa: BLE001 - reported to the calls\n        failure = error\n"
 _ELSEWHERE = """\
         if not pool.submit(partial(self._end_turn, sessions, batch, self._run_all), self._thread_name):

@@ -20,6 +20,7 @@ from stress.mutants.once import ONCE
 from stress.mutants.queue import QUEUE
 from stress.mutants.store import STORE
 from stress.mutants.tracking import TRACKING
+from stress.mutants.usage import USAGE
 from stress.mutants.watch import WATCH
 
 AREAS: Final = {
@@ -38,6 +39,7 @@ AREAS: Final = {
     "queue": QUEUE,
     "store": STORE,
     "tracking": TRACKING,
+    "usage": USAGE,
     "watch": WATCH,
 }
 ALL: Final[tuple[Mutant, ...]] = tuple(mutant for area in AREAS.values() for mutant in area)

@@ -375,7 +375,7 @@ class TestFollow:
 class TestDoctor:
     def test_a_journal_in_use_is_well(self, path):
         """It says how long it is, and how many keys the file lacks."""
-        ctx = SyncPersistentContext(path, journal=True)
+        ctx = SyncPersistentContext.create(path, journal=True)
         for _ in range(2):
             ctx.update(a=1, b=ctx.get("b", 0) + 1)
             ctx.save()

@@ -140,11 +140,16 @@ class MemorySession:
             self._place.reach("read")
             with self._place.changed:
                 if self._place.is_corrupt:
-                    logging.getLogger("persistent_context").warning("memory: what was corrupt was set aside")
-                    self._place.is_corrupt = False
-                    self._place.write(MemorySnapshot(self._place.state.revision + 1, None))
+                    raise CorruptStateError("corrupt")
                 self._snapshot = self._store.read()
         return self._snapshot
+
+    def set_aside(self) -> None:
+        with self._place.changed:
+            if self._place.is_corrupt:
+                logging.getLogger("persistent_context").warning("memory: what was corrupt was set aside")
+                self._place.is_corrupt = False
+                self._place.write(MemorySnapshot(self._place.state.revision + 1, None))
 
     def commit(self, changes: Changes, *, durable: bool) -> MemorySnapshot:
         assert not self._is_over, "a session is for one commit, before it is closed"
@@ -221,7 +226,7 @@ class MemoryStore:
     def want(self, *, journal: bool | None) -> None:
         pass
 
-    def snapshot(self) -> MemorySnapshot:
+    def snapshot(self, *, whole: bool = False) -> MemorySnapshot:
         self.place.reach("snapshot")
         with self.place.changed:
             if self.place.is_corrupt:

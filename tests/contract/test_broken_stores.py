@@ -340,15 +340,31 @@ def reading_sets_aside(self, original):
     return original(self)
 
 
-@breaks(MemorySession, "snapshot", sessions.TestCorrupt.test_a_session_sets_it_aside)
-def believes_what_is_corrupt(self, original):
-    self._place.is_corrupt = False
+@breaks(MemorySession, "snapshot", sessions.TestCorrupt.test_a_session_leaves_it_alone_too)
+def sets_aside_unasked(self, original):
+    self.set_aside()
     return original(self)
 
 
-@breaks(MemorySession, "snapshot", sessions.TestCorrupt.test_once_it_is_set_aside_nothing_is_there)
+@breaks(MemorySession, "set_aside", sessions.TestCorrupt.test_a_session_sets_it_aside)
+def believes_what_is_corrupt(self, original):
+    self._place.is_corrupt = False
+
+
+@breaks(
+    MemorySession,
+    "set_aside",
+    sessions.TestCorrupt.test_a_session_sets_it_aside,
+    sessions.TestCorrupt.test_once_it_is_set_aside_nothing_is_there,
+)
 def leaves_what_is_corrupt(self, original):
-    return MemorySnapshot(self._place.state.revision + 1, None) if self._place.is_corrupt else original(self)
+    self._snapshot = MemorySnapshot(self._place.state.revision + 1, None)
+
+
+@breaks(MemorySession, "set_aside", sessions.TestCorrupt.test_what_is_not_corrupt_stays)
+def sets_aside_what_is_there(self, original):
+    self._place.is_corrupt = True
+    original(self)
 
 
 # -------------------------------- broken subscriptions

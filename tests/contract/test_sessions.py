@@ -400,6 +400,17 @@ class TestCorrupt:
             with pytest.raises(CorruptStateError):
                 one.snapshot()
 
+    def test_a_session_leaves_it_alone_too(self, place):
+        """So it is in a session, unless it is asked to set it aside."""
+        store = place.store()
+        place.corrupt()
+        session = begin(store)
+        with pytest.raises(CorruptStateError):
+            session.snapshot
+        session.close()
+        with pytest.raises(CorruptStateError):
+            store.snapshot()
+
     @pytest.mark.parametrize("reads_first", [True, False])
     def test_a_session_sets_it_aside(self, place, caplog, reads_first):
         """In a session nothing is there instead, as a warning says, and what it commits is the whole state."""
@@ -408,6 +419,7 @@ class TestCorrupt:
         place.corrupt()
         session = begin(store)
         caplog.set_level(logging.WARNING, "persistent_context")
+        session.set_aside()
         if reads_first:
             seen = session.snapshot
 
@@ -423,7 +435,20 @@ class TestCorrupt:
         store = place.store()
         place.corrupt()
         session = begin(store)
+        session.set_aside()
         seen = session.snapshot.exists
         session.close()
 
         assert [False] * 3 == [seen, store.snapshot().exists, place.store().snapshot().exists]
+
+    def test_what_is_not_corrupt_stays(self, place, caplog):
+        """What somebody repaired meanwhile is not set aside."""
+        store = place.store()
+        commit(store, {"a": 1})
+        session = begin(store)
+        caplog.set_level(logging.WARNING, "persistent_context")
+        session.set_aside()
+        seen = entries(session.snapshot)
+        session.close()
+
+        assert ([("a", 1)], []) == (seen, caplog.records)

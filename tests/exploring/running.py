@@ -20,6 +20,11 @@ INITIAL = {"k": 1, "l": [1], "o": {"0": 1}}
 TIMES = 1000
 
 
+def memory_of(context: PersistentContext) -> dict[str, Any]:
+    """Return what a context has in memory, whether it is loaded or not."""
+    return context.get_all_data() if context._memory.is_loaded else dict(context._data)
+
+
 class Run:
     """A program on its way; ``steps`` are those that are possible now, and ``do`` makes one.
 
@@ -188,7 +193,7 @@ class Run:
 
     def _change(self, action: Action) -> None:
         context = self.contexts[action.context]
-        before = texts_of(context.get_all_data()).get(action.key)
+        before = texts_of(memory_of(context)).get(action.key)
         if action.name == "set":
             context.set(action.key, action.values[0])
         elif before is None or (action.name == "grow" and before[0] != "["):
@@ -199,7 +204,7 @@ class Run:
             context[action.key][str(action.values[0])] = action.values[0]
         else:
             context[action.key].append(action.values[0])
-        mine = texts_of(context.get_all_data()).get(action.key)
+        mine = texts_of(memory_of(context)).get(action.key)
         change = Change(before, mine, self._clock)
         self.specification.changed(action.context, action.key, change, context.unsaved_keys())
 
@@ -287,7 +292,7 @@ class Run:
 
     def _look(self, name: str, *, saved: bool = False) -> None:
         context = self.contexts[name]
-        memory, unsaved = texts_of(context.get_all_data()), context.unsaved_keys()
+        memory, unsaved = texts_of(memory_of(context)), context.unsaved_keys()
         self.specification.at_rest(name, memory, unsaved, saved=saved)
 
     def _arrive(self, step: str) -> None:

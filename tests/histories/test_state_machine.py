@@ -54,6 +54,16 @@ def work_sync(ctx, steps, end):
         return work(tx, steps, end)
 
 
+def readable(ctx):
+    """A context, or its live dictionary as long as it is not loaded and refuses to be read."""
+    return ctx if ctx._memory.is_loaded else ctx._data
+
+
+def memory_of(ctx):
+    """What a context has in memory, whether it is loaded or not."""
+    return dict(readable(ctx))
+
+
 def begin(ctx, call):
     """Make a call: its result, or the coroutine of it."""
     arguments = copy.deepcopy(call.arguments)
@@ -172,7 +182,7 @@ class Contexts(RuleBasedStateMachine):
     @rule(number=who, key=keys)
     def change_in_place(self, number, key):
         """Change the live value of a key."""
-        memory, live = self.model.views[number].memory, self.contexts[number].get(key, MISSING)
+        memory, live = self.model.views[number].memory, readable(self.contexts[number]).get(key, MISSING)
 
         assert value_of(memory.get(key), MISSING) == live
         if isinstance(live, list | dict):
@@ -191,20 +201,20 @@ class Contexts(RuleBasedStateMachine):
             del memory[key]
         else:
             with pytest.raises(KeyError):
-                del ctx[key]
+                del readable(ctx)[key]
 
     @rule(number=who, key=keys, default=values)
     def pop(self, number, key, default):
         """Pop a key that may be absent."""
         self.deleted.add(key)
-        popped = self.contexts[number].pop(key, default)
+        popped = readable(self.contexts[number]).pop(key, default)
 
         assert canonical(value_of(self.model.views[number].memory.pop(key, None), default)) == canonical(popped)
 
     @rule(number=who, key=keys, value=values)
     def set_default(self, number, key, value):
         """Set a key that may be there already."""
-        found = self.contexts[number].setdefault(key, copy.deepcopy(value))
+        found = readable(self.contexts[number]).setdefault(key, copy.deepcopy(value))
 
         assert self.model.views[number].memory.setdefault(key, canonical(value)) == canonical(found)
 
@@ -218,7 +228,7 @@ class Contexts(RuleBasedStateMachine):
     def clear(self, number):
         """Delete all keys."""
         self.deleted |= self.model.views[number].memory.keys()
-        self.contexts[number].clear()
+        readable(self.contexts[number]).clear()
         self.model.views[number].memory.clear()
 
     # The file
@@ -389,9 +399,9 @@ class Contexts(RuleBasedStateMachine):
     def differences(self, model):
         """Where the contexts and the file are not as in a model."""
         found = [
-            (number, ctx.get_all_data(), ctx.unsaved_keys(), view)
+            (number, memory_of(ctx), ctx.unsaved_keys(), view)
             for number, (ctx, view) in enumerate(zip(self.contexts, model.views, strict=True))
-            if texts(ctx.get_all_data()) != view.memory or ctx.unsaved_keys() != view.unsaved()
+            if texts(memory_of(ctx)) != view.memory or ctx.unsaved_keys() != view.unsaved()
         ]
         content = self.stored()
         if content is None or content in CORRUPT:

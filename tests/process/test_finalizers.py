@@ -10,7 +10,7 @@ COLLECTED = (
     START
     + """
 how = sys.argv[2]
-ctx = SyncPersistentContext(path, lock_timeout=60, durable=False)
+ctx = SyncPersistentContext.create(path, lock_timeout=60, durable=False)
 called = slow = 0
 errors = set()
 

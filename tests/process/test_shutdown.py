@@ -230,7 +230,7 @@ with filelock.FileLock(path + ".lock", timeout=5):
     print("free")
 print(SyncPersistentContext(path, lock_timeout=3).incr("probe"))
 print(asyncio.run(ctx.incr("probe")))
-print("n" in ctx or "n" in SyncPersistentContext.create(path))
+print("n" in ctx._data or "n" in SyncPersistentContext.create(path))
 """
 
 TWO_LOOPS = """

@@ -1,4 +1,4 @@
-"""What type checkers see of the public interface; checked by mypy, and not run."""
+"""What type checkers see of the public interface; checked by mypy and pyright, and not run."""
 
 from typing import Any, assert_type
 
@@ -19,6 +19,10 @@ def prefer_larger(key: str, base: Any, mine: Any, theirs: Any) -> Any:
     return theirs if mine is MISSING else max(mine, theirs)
 
 
+def appended(items: list[int]) -> list[int]:
+    return [*items, 1]
+
+
 async def asynchronous() -> None:
     ctx = await PersistentContext.create("state.json", durable=False, lock_timeout=1.5, on_conflict=prefer_larger)
     assert_type(ctx, PersistentContext)
@@ -27,8 +31,12 @@ async def asynchronous() -> None:
     assert_type(ctx.unsaved_keys(), set[str])
     assert_type(await ctx.add("a", 1), bool)
     assert_type(await ctx.compare_and_set("a", MISSING, 1), bool)
-    assert_type(await ctx.incr("n"), Any)
-    assert_type(await ctx.mutate("l", lambda items: [*items, 1], default=[]), Any)
+    assert_type(await ctx.incr("n"), int)
+    assert_type(await ctx.incr("n", 2, default=5), int)
+    assert_type(await ctx.incr("n", 0.5), float)
+    assert_type(await ctx.incr("n", default=0.5), float)
+    assert_type(await ctx.mutate("l", appended, default=[]), list[int])
+    assert_type(await ctx.mutate("n", len), int)
     assert_type(await ctx.lock_holder(), Holder | None)
     assert_type(ctx.statistics(), Statistics)
     async with PersistentContext("state.json") as inside:
@@ -55,6 +63,9 @@ def blocking() -> None:
     with SyncPersistentContext("state.json", on_conflict="raise") as ctx:
         assert_type(ctx, SyncPersistentContext)
         assert_type(ctx.add("a", 1), bool)
+        assert_type(ctx.incr("n"), int)
+        assert_type(ctx.incr("n", 0.5), float)
+        assert_type(ctx.mutate("l", appended, default=[]), list[int])
         assert_type(ctx.lock_holder(), Holder | None)
         with ctx.transaction() as tx:
             assert_type(tx, Transaction)

@@ -14,6 +14,7 @@ from persistent_context import (
     MISSING,
     ConflictError,
     ContextUsageError,
+    CorruptFileError,
     DurabilityUnknownError,
     Holder,
     LockLostError,
@@ -95,6 +96,13 @@ def provoke(face, path, hold_transaction, break_fsync):
         face.inside(face.open(path).transaction, kept.append)
         kept[0]["a"] = 1
 
+    def not_loaded():
+        face.cls(path).get("a")
+
+    def corrupt():
+        path.write_bytes(b"{ corrupt")
+        face.open(path, on_corrupt="raise")
+
     def no_file():
         path.mkdir()
         face.open(path)
@@ -118,6 +126,8 @@ def provoke(face, path, hold_transaction, break_fsync):
         "wrong_value": (UnserializableValueError, wrong_value),
         "wrong_key": (UnserializableValueError, wrong_key),
         "usage": (ContextUsageError, usage),
+        "not_loaded": (ContextUsageError, not_loaded),
+        "corrupt": (CorruptFileError, corrupt),
         "no_file": (NotARegularFileError, no_file),
         "durability": (DurabilityUnknownError, durability),
         "too_many_digits": (TooManyDigitsError, too_many_digits),
@@ -134,14 +144,15 @@ def provoke(face, path, hold_transaction, break_fsync):
 
 KINDS = [
     "lock_timeout", "lock_lost", "conflict", "reentrant", "wrong_type", "wrong_value", "wrong_key", "usage", "no_file",
-    "durability", "too_many_digits",
+    "not_loaded", "corrupt", "durability", "too_many_digits",
 ]  # fmt: skip
 
 
 class TestKinship:
     @pytest.mark.parametrize("name", [
-        "ConflictError", "ContextUsageError", "DurabilityUnknownError", "LockLostError", "LockTimeoutError",
-        "NotARegularFileError", "ReentrantTransactionError", "TooManyDigitsError", "UnserializableValueError",
+        "ConflictError", "ContextUsageError", "CorruptFileError", "DurabilityUnknownError", "LockLostError",
+        "LockTimeoutError", "NotARegularFileError", "ReentrantTransactionError", "TooManyDigitsError",
+        "UnserializableValueError",
     ])  # fmt: skip
     def test_all_have_one_base(self, name):
         """Who catches PersistentContextError catches every error of the library."""
@@ -156,6 +167,7 @@ class TestKinship:
         (DurabilityUnknownError, OSError),
         (NotARegularFileError, OSError),
         (TooManyDigitsError, ValueError),
+        (CorruptFileError, ValueError),
         (PersistentContextError, Exception),
     ])  # fmt: skip
     def test_each_is_the_natural_builtin_too(self, error, builtin):

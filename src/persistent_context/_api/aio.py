@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack, overload
 
 from .._engine.request import Begin
 from .._engine.turn import Turn
@@ -21,7 +21,9 @@ from .aio_executor import PatientExecutor
 from .aio_transaction import AsyncTransaction
 from .aio_watch import AsyncWatch
 from .base import BaseContext, Reading
-from .options import Options, check_timeout
+from .options import OnCorrupt, Options, check_timeout
+
+T = TypeVar("T")
 
 
 class _Home(Frozen, frozen=True):
@@ -37,7 +39,11 @@ class PersistentContext(BaseContext):
     """A dictionary bound to one plain JSON file, for programs with an event loop.
 
     A context belongs to one event loop at a time: the first one that awaits a method, until that loop is closed. Other
-    loops, threads and processes use their own contexts on the same file. The constructor does no I/O and needs no loop.
+    loops, threads and processes use their own contexts on the same file. The constructor does no I/O and needs no loop:
+    until :meth:`load` or :meth:`save`, keys that the context has not set cannot be read.
+
+    A context can be pickled, for another process: its class, absolute path and options are, but no unsaved changes, and
+    it arrives not loaded.
 
     Args:
         filepath: the JSON file, a ``str`` or path object. A relative path is resolved against the current directory
@@ -48,27 +54,39 @@ class PersistentContext(BaseContext):
         on_conflict: what to do with a key that another writer changed as well: ``"mine"`` (the last writer wins),
             ``"theirs"``, ``"raise"`` (:class:`ConflictError`), or ``fn(key, base, mine, theirs) -> value``, where
             ``MISSING`` means absent. The callable runs under the lock, in another thread: keep it pure and quick.
+        on_corrupt: what to do if the file is not a JSON object, or a part of its journal is damaged: ``"aside"`` keeps
+            it under another name, with a warning in the log, and goes on with what is left, or ``"raise"``
+            (:class:`CorruptFileError`), which leaves it as it is. An empty file is a new one.
         journal: whether changes are appended to a journal beside the file, which makes them cost what they change, and
             not what the file holds: a property of the file, which the next call that writes sets, and which all
             contexts on the file follow. ``None`` leaves it as it is.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: the timeout is negative or NaN, or the policy does not exist.
+        ValueError: the timeout is negative or NaN, or a policy does not exist.
     """
 
     _DRAINS = False  # memory does not change between two awaits
+    _LOADING = 'create() or load(), awaited, or "async with",'
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options are given by name
         self,
         filepath: str | os.PathLike[str],
         *,
         durable: bool = True,
         lock_timeout: float = 30.0,
         on_conflict: OnConflict = "mine",
+        on_corrupt: OnCorrupt = "aside",
         journal: bool | None = None,
     ) -> None:
-        super().__init__(filepath, durable=durable, lock_timeout=lock_timeout, on_conflict=on_conflict, journal=journal)
+        super().__init__(
+            filepath,
+            durable=durable,
+            lock_timeout=lock_timeout,
+            on_conflict=on_conflict,
+            on_corrupt=on_corrupt,
+            journal=journal,
+        )
         self._lock = asyncio.Lock()
         self._home: _Home | None = None
 
@@ -78,7 +96,7 @@ class PersistentContext(BaseContext):
 
         Args:
             filepath: the JSON file.
-            options: ``durable``, ``lock_timeout``, ``on_conflict`` and ``journal``; see the class.
+            options: ``durable``, ``lock_timeout``, ``on_conflict``, ``on_corrupt`` and ``journal``; see the class.
 
         Raises:
             OSError: as well as everything else that :meth:`load` raises.
@@ -100,10 +118,12 @@ class PersistentContext(BaseContext):
     async def load(self) -> None:
         """Replace memory with the content of the file, dropping unsaved changes. Suspends; takes no lock.
 
-        A missing file reads as an empty dictionary. A corrupt file is moved aside to
-        ``<name>.corrupt-<time>-<random>``, under the lock and after reading it again; a warning is logged.
+        A missing or empty file reads as an empty dictionary. A corrupt file is moved aside to
+        ``<name>.corrupt-<time>-<random>``, under the lock and after reading it again, and a warning is logged, unless
+        the context has ``on_corrupt="raise"``.
 
         Raises:
+            CorruptFileError: the file is corrupt, and ``on_corrupt="raise"``.
             NotARegularFileError: the path is a directory, FIFO or device.
             LockTimeoutError: the file is corrupt, and the lock to move it aside could not be acquired in time.
             OSError: the file could not be read or moved aside.
@@ -122,6 +142,8 @@ class PersistentContext(BaseContext):
         Raises:
             LockTimeoutError: the lock could not be acquired within the timeout; nothing was written.
             ConflictError: another writer changed the same keys; nothing was written.
+            CorruptFileError: the file is corrupt, and ``on_corrupt="raise"``; nothing was written.
+            PermissionError: the user of this process may not write the file; nothing was written.
             UnserializableValueError: JSON cannot hold a value; nothing was written.
             DurabilityUnknownError: the file was replaced, but may not survive a power loss.
             ReentrantTransactionError: this task is inside a transaction on the same file.
@@ -144,7 +166,13 @@ class PersistentContext(BaseContext):
         if not self._take_over(reading):
             await self._perform(self._refresh())
 
-    async def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:
+    @overload
+    async def incr(self, key: str, delta: int = 1, default: int = 0) -> int: ...
+
+    @overload
+    async def incr(self, key: str, delta: float = 1, default: float = 0) -> float: ...
+
+    async def incr(self, key: str, delta: float = 1, default: float = 0) -> float:
         """Add to a number, atomically across all processes. Suspends.
 
         An unsaved change of the key is saved along with it; other keys are not.
@@ -155,13 +183,14 @@ class PersistentContext(BaseContext):
             default: the number to start from if the key is missing.
 
         Returns:
-            The new number.
+            The new number: a ``float`` if the value was one, or ``delta`` is.
 
         Raises:
             TypeError: the value is not a number (``bool`` does not count as one); the file is unchanged.
             OSError: as well as everything else that :meth:`save` raises.
         """
-        return await self._perform(self._incr(key, delta, default))
+        number: float = await self._perform(self._incr(key, delta, default))
+        return number
 
     async def add(self, key: str, value: Any) -> bool:
         """Set a key only if it is missing, atomically across all processes. Suspends.
@@ -192,23 +221,27 @@ class PersistentContext(BaseContext):
         """
         return bool(await self._perform(self._compare_and_set(key, expected, new)))
 
-    async def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:
+    async def mutate(self, key: str, fn: Callable[[Any], T], default: Any = None) -> T:
         """Replace a value with a function of it, atomically across all processes. Suspends.
 
         Args:
             key: the key.
             fn: ``fn(value) -> value``; it runs under the lock, in another thread: keep it pure and quick. It gets its
-                own copy, and may run again if the lock file is deleted meanwhile.
+                own copy, which it may change, as long as it returns it, and may run again if the lock file is deleted
+                meanwhile.
             default: what it gets if the key is missing.
 
         Returns:
             What the function returned.
 
         Raises:
+            TypeError: the function is not callable, or is a coroutine function; or it returned ``None`` after it had
+                changed its argument in place, or an awaitable. Nothing is changed.
             Exception: what the function raised; only this call fails, and it changes nothing.
             OSError: as well as everything else that :meth:`save` raises.
         """
-        return await self._perform(self._mutate(key, fn, default))
+        value: T = await self._perform(self._mutate(key, fn, default))
+        return value
 
     async def delete(self, key: str) -> bool:
         """Delete a key, atomically across all processes. Suspends.
@@ -370,6 +403,9 @@ class PersistentContext(BaseContext):
                 message = "this context belongs to another event loop, which is still open; create one context per loop"
                 raise ContextUsageError(message).about(self._path)
             self._lock = asyncio.Lock()
-            calls = LoopCalls(loop, self._link, self._memory, self._run_cycle, durable=self._durable)
+            calls = LoopCalls(
+                loop, self._link, self._memory, self._run_cycle,
+                durable=self._durable, raises_if_corrupt=self._raises_if_corrupt,
+            )  # fmt: skip
             self._home = home = _Home(loop, os.getpid(), PatientExecutor(loop), calls)
         return home

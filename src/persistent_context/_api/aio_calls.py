@@ -55,9 +55,10 @@ class LoopCalls:
         memory: the memory of the context.
         run_cycle: runs a cycle of the queue in another thread, if the lock is free.
         durable: whether what the calls acknowledge survives a power loss.
+        raises_if_corrupt: whether they fail if the file is corrupt, instead of moving it aside.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place
         self,
         loop: asyncio.AbstractEventLoop,
         link: Link,
@@ -65,12 +66,14 @@ class LoopCalls:
         run_cycle: Callable[[], Awaitable[None]],
         *,
         durable: bool,
+        raises_if_corrupt: bool,
     ) -> None:
         self.loop: Final = loop
         self._link: Final = link
         self._memory: Final = memory
         self._run_cycle: Final = run_cycle
         self._durable: Final = durable
+        self._raises_if_corrupt: Final = raises_if_corrupt
         self._attaching = asyncio.Lock()
         self._unattached: deque[None] = deque()  # one entry per call that waits for the queue to be found
         self._driver: asyncio.Task[None] | None = None
@@ -130,7 +133,10 @@ class LoopCalls:
 
     def _request(self, operation: Operation, kind: type[Request], *, patient: bool) -> Request:
         owner = Owner.current(blocks=False)
-        request = kind(self._link.place, operation, owner, self._deliver, durable=self._durable, patient=patient)
+        request = kind(
+            self._link.place, operation, owner, self._deliver,
+            durable=self._durable, patient=patient, raises_if_corrupt=self._raises_if_corrupt,
+        )  # fmt: skip
         request.waiter = self.loop.create_future()
         return request
 

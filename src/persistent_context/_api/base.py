@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -20,7 +21,7 @@ from ..types import Statistics
 from .guarded import GuardedMemory
 from .link import Link
 from .mapping import MemoryMapping, about_file
-from .options import check_journal, check_timeout
+from .options import OnCorrupt, Options, check_journal, check_on_corrupt, check_timeout
 from .watch import Observer
 from .workspace import Workspace
 
@@ -43,13 +44,14 @@ class BaseContext(MemoryMapping):
     _DRAINS: ClassVar[bool] = True
     """Whether memory may change between two accesses of it, by outcomes of calls."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options are given by name
         self,
         filepath: str | os.PathLike[str],
         *,
         durable: bool = True,
         lock_timeout: float = 30.0,
         on_conflict: OnConflict = "mine",
+        on_corrupt: OnCorrupt = "aside",
         journal: bool | None = None,
     ) -> None:
         path = os.fspath(filepath)
@@ -57,10 +59,18 @@ class BaseContext(MemoryMapping):
             msg = f"filepath must be a str or a path object, not {type(path).__name__}"
             raise TypeError(msg)
         self._given_path: Final = path
+        self._options: Final[Options] = {
+            "durable": durable,
+            "lock_timeout": check_timeout(lock_timeout, "lock_timeout"),
+            "on_conflict": check_policy(on_conflict),
+            "on_corrupt": check_on_corrupt(on_corrupt),
+            "journal": check_journal(journal),
+        }
         self._durable: Final = durable
-        self._lock_timeout: Final = check_timeout(lock_timeout, "lock_timeout")
-        self._on_conflict: Final = check_policy(on_conflict)
-        super().__init__(GuardedMemory(drains=self._DRAINS), Link(locate(path), journal=check_journal(journal)))
+        self._lock_timeout: Final = lock_timeout
+        self._on_conflict: Final = on_conflict
+        self._raises_if_corrupt: Final = on_corrupt == "raise"
+        super().__init__(GuardedMemory(drains=self._DRAINS), Link(locate(path), journal=journal))
 
     @property
     def filepath(self) -> Path:
@@ -73,7 +83,13 @@ class BaseContext(MemoryMapping):
         return Statistics() if queue is None else queue.statistics()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} on {self._given_path!r}: {len(self)} keys in memory>"
+        count = f"{len(self._memory.data)} keys in memory"
+        state = count if self._memory.is_loaded else f"not loaded, {count}"
+        return f"<{type(self).__name__} on {self._given_path!r}: {state}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the class, the absolute path and the options: what arrives is another context, not loaded."""
+        return partial(type(self), self._path, **self._options), ()
 
     def _read(self, *, whole: bool = True) -> Reading | None:
         """Read the file without the lock; return None if it has to be read under the lock.
@@ -84,7 +100,8 @@ class BaseContext(MemoryMapping):
         began = self._memory.now()
         store = self._link.find().store
         try:
-            reading = self._memory.tracker.read_between(_LOCK_FREE_READINGS, store.snapshot)
+            read = partial(store.snapshot, whole=self._raises_if_corrupt)
+            reading = self._memory.tracker.read_between(_LOCK_FREE_READINGS, read)
         except CorruptStateError:
             return None
         if reading is None:

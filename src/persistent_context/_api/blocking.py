@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final, Self, Unpack
+from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 from .._engine.request import Begin
 from .._model.merge import OnConflict
@@ -15,14 +15,16 @@ from .base import BaseContext
 from .blocking_calls import BlockingCalls
 from .blocking_transaction import SyncTransaction
 from .blocking_watch import SyncWatch
-from .options import Options, check_timeout
+from .options import OnCorrupt, Options, check_timeout
+
+T = TypeVar("T")
 
 
 class SyncPersistentContext(BaseContext):
     """A dictionary bound to one plain JSON file, for programs without an event loop.
 
     The same as :class:`PersistentContext`, except that calls block the thread instead of suspending a task. A context
-    may be shared by several threads.
+    may be shared by several threads, and pickled for another process, where it arrives not loaded.
 
     Args:
         filepath: the JSON file, a ``str`` or path object. A relative path is resolved against the current directory
@@ -33,26 +35,41 @@ class SyncPersistentContext(BaseContext):
         on_conflict: what to do with a key that another writer changed as well: ``"mine"`` (the last writer wins),
             ``"theirs"``, ``"raise"`` (:class:`ConflictError`), or ``fn(key, base, mine, theirs) -> value``, where
             ``MISSING`` means absent. The callable runs under the lock, in another thread: keep it pure and quick.
+        on_corrupt: what to do if the file is not a JSON object, or a part of its journal is damaged: ``"aside"`` keeps
+            it under another name, with a warning in the log, and goes on with what is left, or ``"raise"``
+            (:class:`CorruptFileError`), which leaves it as it is. An empty file is a new one.
         journal: whether changes are appended to a journal beside the file, which makes them cost what they change, and
             not what the file holds: a property of the file, which the next call that writes sets, and which all
             contexts on the file follow. ``None`` leaves it as it is.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: the timeout is negative or NaN, or the policy does not exist.
+        ValueError: the timeout is negative or NaN, or a policy does not exist.
     """
 
-    def __init__(
+    _LOADING = 'create() or load(), or "with",'
+
+    def __init__(  # noqa: PLR0913 - options are given by name
         self,
         filepath: str | os.PathLike[str],
         *,
         durable: bool = True,
         lock_timeout: float = 30.0,
         on_conflict: OnConflict = "mine",
+        on_corrupt: OnCorrupt = "aside",
         journal: bool | None = None,
     ) -> None:
-        super().__init__(filepath, durable=durable, lock_timeout=lock_timeout, on_conflict=on_conflict, journal=journal)
-        self._calls: Final = BlockingCalls(self._link, self._memory, durable=durable)
+        super().__init__(
+            filepath,
+            durable=durable,
+            lock_timeout=lock_timeout,
+            on_conflict=on_conflict,
+            on_corrupt=on_corrupt,
+            journal=journal,
+        )
+        self._calls: Final = BlockingCalls(
+            self._link, self._memory, durable=durable, raises_if_corrupt=self._raises_if_corrupt
+        )
 
     @classmethod
     def create(cls, filepath: str | os.PathLike[str], **options: Unpack[Options]) -> Self:
@@ -60,7 +77,7 @@ class SyncPersistentContext(BaseContext):
 
         Args:
             filepath: the JSON file.
-            options: ``durable``, ``lock_timeout``, ``on_conflict`` and ``journal``; see the class.
+            options: ``durable``, ``lock_timeout``, ``on_conflict``, ``on_corrupt`` and ``journal``; see the class.
         """
         context = cls(filepath, **options)
         context.load()
@@ -90,9 +107,16 @@ class SyncPersistentContext(BaseContext):
         if not self._take_over(self._read(whole=False)):
             self._perform(self._refresh())
 
-    def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:
+    @overload
+    def incr(self, key: str, delta: int = 1, default: int = 0) -> int: ...
+
+    @overload
+    def incr(self, key: str, delta: float = 1, default: float = 0) -> float: ...
+
+    def incr(self, key: str, delta: float = 1, default: float = 0) -> float:
         """Add to a number and return the result; see :meth:`PersistentContext.incr`. Blocks."""
-        return self._perform(self._incr(key, delta, default))
+        number: float = self._perform(self._incr(key, delta, default))
+        return number
 
     def add(self, key: str, value: Any) -> bool:
         """Set a key only if it is missing; see :meth:`PersistentContext.add`. Blocks."""
@@ -102,9 +126,10 @@ class SyncPersistentContext(BaseContext):
         """Set a key only if it has the expected value; see :meth:`PersistentContext.compare_and_set`. Blocks."""
         return bool(self._perform(self._compare_and_set(key, expected, new)))
 
-    def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:
+    def mutate(self, key: str, fn: Callable[[Any], T], default: Any = None) -> T:
         """Replace a value with a function of it; see :meth:`PersistentContext.mutate`. Blocks."""
-        return self._perform(self._mutate(key, fn, default))
+        value: T = self._perform(self._mutate(key, fn, default))
+        return value
 
     def delete(self, key: str) -> bool:
         """Delete a key and return whether it was there; see :meth:`PersistentContext.delete`. Blocks."""

@@ -32,12 +32,14 @@ class BlockingCalls:
         link: finds the queue.
         memory: the memory of the context.
         durable: whether what the calls acknowledge survives a power loss.
+        raises_if_corrupt: whether they fail if the file is corrupt, instead of moving it aside.
     """
 
-    def __init__(self, link: Link, memory: GuardedMemory, *, durable: bool) -> None:
+    def __init__(self, link: Link, memory: GuardedMemory, *, durable: bool, raises_if_corrupt: bool) -> None:
         self._link: Final = link
         self._memory: Final = memory
         self._durable: Final = durable
+        self._raises_if_corrupt: Final = raises_if_corrupt
 
     def perform(self, operation: Operation, patience: float, *, kind: type[Request] = Request) -> Any:
         """Carry out an operation in a cycle in another thread, which signals do not interrupt, and return its result.
@@ -79,7 +81,10 @@ class BlockingCalls:
 
     def _request(self, operation: Operation, kind: type[Request], *, patient: bool) -> Request:
         owner = Owner.current(blocks=True)
-        request = kind(self._link.place, operation, owner, self._deliver, durable=self._durable, patient=patient)
+        request = kind(
+            self._link.place, operation, owner, self._deliver,
+            durable=self._durable, patient=patient, raises_if_corrupt=self._raises_if_corrupt,
+        )  # fmt: skip
         request.waiter = threading.Lock()  # not an Event, as a signal handler may find its internal lock taken
         request.waiter.acquire()
         return request

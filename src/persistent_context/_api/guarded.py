@@ -15,6 +15,7 @@ from .._model.live import LiveDict
 from .._model.memory import Memory
 from .._model.merge import Unsaved
 from .._model.operations import Commit, Operation, Refresh, Write
+from .._model.snapshot import NOTHING
 from .._model.values import MISSING, MaybeText
 
 
@@ -35,6 +36,11 @@ class GuardedMemory(Memory):
         self._lock = new_guard()
         self._inbox: deque[Arrival] = deque()
         self._is_draining = False
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether memory has taken over a whole state, by a load or a save."""
+        return self.seen is not NOTHING
 
     def locked(self) -> AbstractContextManager[object]:
         """Return the lock of memory."""

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import ItemsView, Iterator, MutableMapping, ValuesView
+from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, ValuesView
 from contextlib import AbstractContextManager
-from typing import Any, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
 from .._engine.holds import open_transactions
 from .._model.faults import check_key
 from .._model.live import Items, LiveDict, Values
-from ..errors import PersistentContextError, UnserializableValueError
+from ..errors import ContextUsageError, PersistentContextError, UnserializableValueError
 from .guarded import GuardedMemory
 from .inside import warn_if_inside
 from .link import Link
 
 _REQUIRED: Final = object()
+_ALL_KEYS: Final = object()
 
 
 class MemoryMapping(MutableMapping[str, Any]):
-    """A dictionary in memory.
+    """A dictionary in memory. Until it is loaded, it answers only for keys that were set here, or are known from calls.
 
     Args:
         memory: the memory.
         link: leads to the file.
     """
+
+    _LOADING: ClassVar[str]
+    """How it is loaded, for errors."""
 
     def __init__(self, memory: GuardedMemory, link: Link) -> None:
         self._memory: Final = memory
@@ -33,16 +37,32 @@ class MemoryMapping(MutableMapping[str, Any]):
 
     @property
     def _data(self) -> LiveDict:
-        """The live dictionary."""
+        """The live dictionary, loaded or not."""
+        return self._memory.data
+
+    def _known(self, key: object = _ALL_KEYS) -> LiveDict:
+        """Return the live dictionary if it can answer for a key, or for all of them.
+
+        Raises:
+            ContextUsageError: it cannot, as it was never loaded or saved.
+        """
+        if not self._memory.is_loaded and (key is _ALL_KEYS or not self._memory.data.knows(key)):
+            what = "reading" if key is _ALL_KEYS else f"reading {key!r}"
+            msg = f"not loaded: use {self._LOADING} before {what}; until then, only keys that were set here are known"
+            raise ContextUsageError(msg).about(self._path)
         return self._memory.data
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the live value of a key in memory, or the default. Does not suspend.
 
         Changing a list or dictionary in place is a change like any other: ``save()`` saves it.
+
+        Raises:
+            ContextUsageError: the context was never loaded or saved, and this key was neither set here nor returned by
+                an atomic operation or transaction: the answer would be a guess. So it is for everything that reads.
         """
         with self._memory.locked():
-            return self._memory.data.get(key, default)
+            return self._known(key).get(key, default)
 
     def set(self, key: str, value: Any) -> None:
         """Set the value of a key in memory; ``save()`` makes it persistent. Does not suspend.
@@ -59,8 +79,13 @@ class MemoryMapping(MutableMapping[str, Any]):
             raise error.about(self._path) from None
 
     def get_all_data(self) -> dict[str, Any]:
-        """Return a deep copy of memory. Does not suspend."""
+        """Return a deep copy of memory. Does not suspend.
+
+        Raises:
+            ContextUsageError: the context was never loaded or saved.
+        """
         with self._memory.locked():
+            self._known()
             return self._memory.copy()
 
     def unsaved_keys(self) -> builtins.set[str]:
@@ -70,7 +95,7 @@ class MemoryMapping(MutableMapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         with self._memory.locked():
-            return self._memory.data[key]
+            return self._known(key)[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.set(key, value)
@@ -79,22 +104,22 @@ class MemoryMapping(MutableMapping[str, Any]):
         if open_transactions and key in self._memory.data:
             warn_if_inside(self._link)
         with self._memory.locked():
-            del self._memory.data[key]
+            del self._known(key)[key]
 
     def __contains__(self, key: object) -> bool:
-        return key in self._memory.data
+        return key in self._known(key)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over a snapshot of the keys, unaffected by later changes."""
         with self._memory.locked():
-            return iter(list(self._memory.data))
+            return iter(list(self._known()))
 
     def __reversed__(self) -> Iterator[str]:
         with self._memory.locked():
-            return iter(list(reversed(self._memory.data)))
+            return iter(list(reversed(self._known())))
 
     def __len__(self) -> int:
-        return len(self._memory.data)
+        return len(self._known())
 
     def __copy__(self) -> NoReturn:
         msg = f"a {type(self).__name__} cannot be copied; get_all_data() copies its values"
@@ -103,12 +128,19 @@ class MemoryMapping(MutableMapping[str, Any]):
     def __deepcopy__(self, memo: object) -> NoReturn:
         self.__copy__()
 
+    def keys(self) -> KeysView[str]:
+        """Return a view of the keys."""
+        self._known()
+        return super().keys()
+
     def items(self) -> ItemsView[str, Any]:
         """Return a view of the keys and values; iteration skips what another thread deletes meanwhile."""
+        self._known()
         return Items(self)
 
     def values(self) -> ValuesView[Any]:
         """Return a view of the values; iteration skips what another thread deletes meanwhile."""
+        self._known()
         return Values(self)
 
     def pop(self, key: str, default: Any = _REQUIRED) -> Any:
@@ -120,7 +152,7 @@ class MemoryMapping(MutableMapping[str, Any]):
         if open_transactions and key in self._memory.data:
             warn_if_inside(self._link)
         with self._memory.locked():
-            return self._memory.data.pop(key, *(() if default is _REQUIRED else (default,)))
+            return self._known(key).pop(key, *(() if default is _REQUIRED else (default,)))
 
     def popitem(self) -> tuple[str, Any]:
         """Delete the last key in memory, and return it and its value. Does not suspend.
@@ -131,17 +163,20 @@ class MemoryMapping(MutableMapping[str, Any]):
         if open_transactions and self._memory.data:
             warn_if_inside(self._link)
         with self._memory.locked():
-            return self._memory.data.popitem()
+            return self._known().popitem()
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the live value of a key in memory, setting it to the default if it is missing. Does not suspend."""
         if open_transactions and key not in self._memory.data:
             warn_if_inside(self._link)
         with about_file(self._path), self._memory.locked():
-            return self._memory.data.setdefault(key, default)
+            return self._known(key).setdefault(key, default)
 
     def update(self, *others: Any, **more: Any) -> None:
-        """Set keys in memory, as :meth:`dict.update` does: all of them, or none if one is refused. Does not suspend."""
+        """Set keys in memory, as :meth:`dict.update` does: all of them, or none if one is refused. Does not suspend.
+
+        Like :meth:`set`, it needs no load.
+        """
         changes = dict(*others, **more)
         if open_transactions and changes:
             warn_if_inside(self._link)
@@ -155,7 +190,7 @@ class MemoryMapping(MutableMapping[str, Any]):
         if open_transactions and self._memory.data:
             warn_if_inside(self._link)
         with self._memory.locked():
-            self._memory.data.clear()
+            self._known().clear()
 
 
 class about_file(AbstractContextManager[None]):  # noqa: N801 - used as a function

@@ -91,6 +91,8 @@ def _file(path: str) -> Finding:
         )
     except (TooManyDigitsError, OSError) as error:
         return Finding(Level.PROBLEM, "file", f"cannot be read: {getattr(error, 'strerror', error)}")
+    if not document.exists:
+        return Finding(Level.OK, "file", "is empty; it reads as one without keys, and the first save fills it")
     size = os.path.getsize(path)
     text = f"a JSON object; keys: {len(LiveDict.of(document))}, bytes: {size}"
     level, advice = Level.OK, ""

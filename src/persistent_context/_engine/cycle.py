@@ -11,8 +11,8 @@ from typing import Final
 from .._model.draft import Draft
 from .._model.snapshot import Snapshot
 from .._printable import printable
-from .._stores.protocol import Session, SessionLostError
-from ..errors import DurabilityUnknownError, LockLostError, PersistentContextError
+from .._stores.protocol import CorruptStateError, Session, SessionLostError
+from ..errors import CorruptFileError, DurabilityUnknownError, LockLostError, PersistentContextError
 from .request import Request
 
 _logger = logging.getLogger("persistent_context")
@@ -37,10 +37,11 @@ def carry_out(batch: Sequence[Request], session: Session, name: str) -> Sequence
     snapshot: Snapshot | None = None
     failure: BaseException | None = None
     try:
-        if batch:
-            operations = [request.operation for request in batch]
+        accepting = read(batch, session, name)
+        if accepting:
+            operations = [request.operation for request in accepting]
             draft = Draft(session.snapshot, operations)
-            applied = [request for request in batch if _apply(request, draft, name)]
+            applied = [request for request in accepting if _apply(request, draft, name)]
             with draft.committing():
                 durable = draft.claims and any(request.durable for request in applied)
                 try:
@@ -62,6 +63,25 @@ def carry_out(batch: Sequence[Request], session: Session, name: str) -> Sequence
     if failure is not None:
         fail(batch, failure, name)
     return ()
+
+
+def read(batch: Sequence[Request], session: Session, name: str) -> Sequence[Request]:
+    """Read the state for some calls, and set aside what is corrupt if one of them does so.
+
+    Returns:
+        The calls that go on. Those that raise if it is corrupt have their error, whatever the others do: what each
+        call gets does not depend on which others share its cycle.
+    """
+    try:
+        if batch:
+            session.snapshot  # noqa: B018 - read on first use
+    except CorruptStateError as error:
+        fail([request for request in batch if request.raises_if_corrupt], error, name)
+        accepting = [request for request in batch if not request.raises_if_corrupt]
+        if accepting:
+            session.set_aside()
+        return accepting
+    return batch
 
 
 def fail(batch: Iterable[Request], error: BaseException, name: str) -> None:
@@ -118,6 +138,8 @@ def _close(session: Session, name: str) -> DurabilityUnknownError | None:
 
 
 def _named(error: BaseException, name: str) -> BaseException:
+    if isinstance(error, CorruptStateError):
+        error = CorruptFileError(str(error))
     if isinstance(error, PersistentContextError):
         error.about(name)
     elif isinstance(error, OSError) and error.errno is not None and error.filename is None:

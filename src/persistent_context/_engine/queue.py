@@ -27,7 +27,7 @@ from .._stores.protocol import Session, Store
 from ..errors import ReentrantTransactionError
 from ..types import Holder, Statistics
 from .counts import Counts
-from .cycle import carry_out, fail
+from .cycle import carry_out, fail, read
 from .holds import Hold, open_transactions, owner_inside
 from .request import Begin, Request
 from .turn import Turn
@@ -228,7 +228,7 @@ class CommitQueue:
             if session is None:
                 return _Outcome.ABANDONED if wait else _Outcome.NO_LOCK
             self._take(batch)
-            if batch and isinstance(batch[0], Begin):
+            if batch and isinstance(batch[0], Begin) and read(batch, session, self.name):
                 return self._grant(batch[0], session)
         except BaseException as error:  # noqa: BLE001 - reported to the calls
             over = batch if session else self._waiting.take_all()

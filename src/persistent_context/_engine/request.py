@@ -37,6 +37,7 @@ class Request:
         "patient",
         "place",
         "position",
+        "raises_if_corrupt",
         "result",
         "snapshot",
         "waiter",
@@ -51,6 +52,7 @@ class Request:
         *,
         durable: bool = True,
         patient: bool = True,
+        raises_if_corrupt: bool = False,
     ) -> None:
         self.place: Final = place
         """Where the store is, as the caller knows it: the place may lead to another one by now."""
@@ -61,6 +63,8 @@ class Request:
         self.durable: Final = durable
         self.patient: Final = patient
         """Whether it waits for the lock, instead of trying once."""
+        self.raises_if_corrupt: Final = raises_if_corrupt
+        """Whether it fails if what is stored is corrupt, instead of setting that aside."""
         self.waiter: Any = None
         """What the caller waits on; not used here."""
         self.arrived = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections import deque
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any, Final, Self
 
@@ -14,6 +15,7 @@ from .values import MISSING, Frozen, MaybeText, Raw, decode, encode, is_scalar
 
 _GONE: Final = object()
 _UNDECODED: Final = object()
+_REMOVED_KEPT: Final = 1000
 
 
 class Items(ItemsView[str, Any]):
@@ -66,7 +68,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
     consistent dictionary.
     """
 
-    __slots__ = ("_kept", "appended", "moments", "moved", "touched")
+    __slots__ = ("_kept", "_removed", "appended", "moments", "moved", "touched")
 
     def __init__(self, moments: Iterator[int] | None = None) -> None:
         super().__init__()
@@ -77,6 +79,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         """The keys of the snapshot that were deleted and set again."""
         self.moments = moments or itertools.count(1)
         self._kept: dict[str, object] | None = None
+        self._removed: deque[str] = deque(maxlen=_REMOVED_KEPT)  # a bound, as a queue's keys come and go for ever
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> LiveDict:
@@ -85,6 +88,10 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         for entries in snapshot.parts():
             dict.update(live, entries)
         return live
+
+    def knows(self, key: object) -> bool:
+        """Whether a key was set, deleted or taken over here, so that its presence or absence is no guess."""
+        return key in self or key in self.touched or key in self._removed
 
     def base(self, key: str) -> MaybeText:
         """Return the text of a key in the file."""
@@ -182,6 +189,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
     def _remove(self, key: str) -> None:
         self.appended.pop(key, None)
         dict.pop(self, key, None)
+        self._removed.append(key)
 
     def __getitem__(self, key: str) -> Any:
         value = dict.__getitem__(self, key)

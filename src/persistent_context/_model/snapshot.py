@@ -53,7 +53,7 @@ class Changes(NamedTuple):
 
 
 class Nothing:
-    """The snapshot of a store in which nothing is stored, or of which nothing is known yet."""
+    """The snapshot of a store of which nothing is known yet; no store returns it."""
 
     revision = 0
     exists = False

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 from .._printable import printable
+from ..errors import UnserializableValueError
 from .values import MISSING, MaybeText, Missing, decode, elements, encode, same
 
 Function: TypeAlias = Callable[[MaybeText], tuple[MaybeText, Any]]
@@ -83,13 +86,44 @@ def mutate(key: str, fn: Callable[[Any], Any], default: object) -> Function:
     if not callable(fn):
         msg = f"fn must be a callable, not {type(fn).__name__}"
         raise TypeError(msg)
+    if _is_coroutine_function(fn):
+        raise _awaitable(key)
     start = encode(default, key)
 
     def function(text: MaybeText) -> tuple[MaybeText, Any]:
-        value = fn(decode(start if text is MISSING else text))
+        before = start if text is MISSING else text
+        argument = decode(before)
+        value = fn(argument)
+        if value is None and _was_changed(argument, before, key):
+            msg = f"fn changed the value of {printable(repr(key))} in place and returned None: return the new value"
+            raise TypeError(msg)
+        if isinstance(value, Awaitable):
+            if isinstance(value, Coroutine):
+                value.close()  # or else Python warns that it was never awaited
+            raise _awaitable(key)
         return encode(value, key), value
 
     return function
+
+
+def _is_coroutine_function(fn: object) -> bool:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+def _was_changed(value: object, text: MaybeText, key: str) -> bool:
+    try:
+        return not same(text, encode(value, key))
+    except UnserializableValueError:
+        return True
+
+
+def _awaitable(key: str) -> TypeError:
+    return TypeError(
+        f"fn must return the new value of {printable(repr(key))}, not an awaitable: it runs under the lock, where "
+        "nothing can be awaited; pass a plain function, or await in a transaction()"
+    )
 
 
 def _check_number(value: object, what: str, key: str | None = None) -> None:

@@ -17,7 +17,7 @@ class SessionLostError(Exception):
 
 
 class CorruptStateError(ValueError):
-    """What is stored is not a state that this package could write back; a session would set it aside."""
+    """What is stored is not a state that this package could write back; a session can set it aside."""
 
 
 class Traffic(NamedTuple):
@@ -50,12 +50,20 @@ class Session(Protocol):
 
     @property
     def snapshot(self) -> Snapshot:
-        """The latest committed state, read on first use; what is corrupt is set aside first, with a warning.
+        """The latest committed state, read on first use.
 
         After a commit, this is the state that it wrote, even if it raised DurabilityUnknownError.
 
         Raises:
+            CorruptStateError: it cannot be used, or only a part of it, unless :meth:`set_aside` is called.
             OSError: it cannot be read.
+        """
+
+    def set_aside(self) -> None:
+        """Keep what is corrupt under another name, with a warning; the state is what is left without it.
+
+        Raises:
+            OSError: it is left as it is.
         """
 
     def commit(self, changes: Changes, *, durable: bool) -> Snapshot:
@@ -98,8 +106,11 @@ class Store(Protocol):
             ContextUsageError: this store cannot do so.
         """
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, whole: bool = False) -> Snapshot:
         """Return the latest committed state; waits for no session.
+
+        Args:
+            whole: whether to raise CorruptStateError even if only a part of it is corrupt.
 
         Raises:
             CorruptStateError: it cannot be read unless a session sets it aside.

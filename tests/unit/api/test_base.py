@@ -331,7 +331,7 @@ class TestCreating:
         """The constructor does no I/O, and needs neither a loop nor the directory."""
         ctx = face.cls(path.parent / "absent" / "state.json")
 
-        assert ({}, []) == (dict(ctx), os.listdir(path.parent))
+        assert ({}, []) == (dict(ctx._data), os.listdir(path.parent))
 
     def test_saving_makes_the_file(self, face, path):
         """The first save creates the file."""
@@ -452,7 +452,7 @@ class TestOptions:
     def test_a_known_on_conflict(self, face, path, on_conflict):
         """The three words and a callable are taken."""
 
-        assert {} == dict(face.cls(path, on_conflict=on_conflict))
+        assert {} == dict(face.open(path, on_conflict=on_conflict))
 
     def test_options_are_keywords(self, face, path):
         """Nothing but the path is positional."""

@@ -42,7 +42,7 @@ def in_threads(number, function):
 class TestThreads:
     def test_every_thread_gets_the_same_list(self, path):
         """``setdefault`` is atomic, as it is for a dictionary: no append is lost."""
-        ctx = SyncPersistentContext(path, durable=False)
+        ctx = SyncPersistentContext.create(path, durable=False)
 
         def append(index):
             for round_ in range(300):
@@ -70,7 +70,7 @@ class TestThreads:
 
     def test_iterating_bears_what_other_threads_do(self, path):
         """Keys, values and items are those of a moment, whatever is set, deleted or taken over meanwhile."""
-        ctx = SyncPersistentContext(path, durable=False)
+        ctx = SyncPersistentContext.create(path, durable=False)
         ctx.update({str(number): number for number in range(200)})
         looks = []
 
@@ -90,7 +90,7 @@ class TestThreads:
     @pytest.mark.parametrize("value", [list, dict])
     def test_a_value_that_another_thread_changes_is_saved_as_it_was_at_some_moment(self, path, value):
         """A list that grows while it is saved, or copied, is no value that JSON cannot hold."""
-        ctx = SyncPersistentContext(path, durable=False)
+        ctx = SyncPersistentContext.create(path, durable=False)
         ctx["grows"] = value()
         done = threading.Event()
 
@@ -194,7 +194,7 @@ class TestViews:
 
     def test_a_value_that_nests_too_deep_is_not_copied(self, path):
         """What cannot be copied raises what Python says."""
-        ctx, deep = SyncPersistentContext(path), []
+        ctx, deep = SyncPersistentContext.create(path), []
         for _ in range(100_000):
             deep = [deep]
         ctx["deep"] = deep
@@ -210,7 +210,7 @@ class TestViews:
             def __deepcopy__(self, memo):
                 raise RuntimeError("dictionary changed size during iteration")
 
-        ctx = SyncPersistentContext(path)
+        ctx = SyncPersistentContext.create(path)
         ctx["restless"] = Restless()
         with pytest.raises(RuntimeError, match="changed size"):
             ctx.get_all_data()

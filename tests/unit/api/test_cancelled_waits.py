@@ -202,7 +202,7 @@ class TestBehindAHeldLock:
             await asyncio.to_thread(take_and_give_back, path)
 
             assert b"{ broken" == path.read_bytes()
-            assert {"mine": 1} == ctx.get_all_data()
+            assert {"mine": 1} == dict(ctx._data)
             assert {path.name, path.name + ".lock"} == set(os.listdir(path.parent))
 
         asyncio.run(story())

@@ -12,10 +12,11 @@ from typing import Final
 from ..._model.snapshot import Changes, Snapshot
 from ..._printable import printable
 from ...errors import DurabilityUnknownError
+from ..jsonfile.access import check_writable
 from ..jsonfile.names import move_aside
 from ..jsonfile.store import JsonFileSession
 from ..jsonfile.syncing import durability_unknown
-from ..protocol import SessionLostError
+from ..protocol import CorruptStateError, SessionLostError
 from .base import look, written
 from .journal import Journal
 from .record import Fingerprint, author_now, record_line
@@ -43,18 +44,30 @@ class JournalSession:
         self._state: State | None = None
         self._snapshot: Snapshot | None = None
         self._unsynced: State | None = None  # what is left to sync after the lock is released
+        self._bears_damage = False
 
     @property
     def snapshot(self) -> Snapshot:
-        """The state of the JSON file and its journal; a corrupt JSON file is moved aside first."""
+        """The state of the JSON file and its journal.
+
+        Raises:
+            CorruptStateError: the JSON file is not a JSON object, or a part of the journal is damaged.
+        """
         if self._snapshot is None:
             state = self._state = self._journal.read(self._plain.read)
+            if state is not None and state.fault is Fault.DAMAGED and not self._bears_damage:
+                raise CorruptStateError(state.damage)
             if state is None:
                 self._snapshot = self._plain.snapshot
             else:
                 self._snapshot = state.snapshot
                 self._plain.assume(state.base.document)
         return self._snapshot
+
+    def set_aside(self) -> None:
+        """Move a corrupt JSON file aside; of a damaged journal, the intact lines count, and a commit folds them."""
+        self._bears_damage = True
+        self._plain.set_aside()
 
     def commit(self, changes: Changes, *, durable: bool) -> Snapshot:
         """Append the changes to the journal, or fold all of it into the JSON file with them."""
@@ -102,6 +115,7 @@ class JournalSession:
         return bool(changes) and (state.end > state.most_bytes or self._journal.wanted is False)
 
     def _append(self, state: State, changes: Changes) -> None:
+        check_writable(self._journal.data_path)
         line = record_line(state.generation, state.last + 1, author_now(os.getpid()), changes.texts, changes.moved)
         after = state.appended(len(line), changes)
         self._journal.share(state, self._plain)
@@ -120,6 +134,7 @@ class JournalSession:
         If this is interrupted in between, the old journal says that the JSON file has everything.
         """
         journal, plain, author = self._journal, self._plain, author_now(os.getpid())
+        check_writable(journal.data_path)
         wanted = journal.wanted
         was_ending = state is not None and state.fault is Fault.FOLDED and state.has_ended
         ends = wanted is False or (wanted is None and was_ending)

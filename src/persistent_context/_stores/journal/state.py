@@ -65,6 +65,11 @@ class State(NamedTuple):
         return self.is_announced and self.folds[-1].ends
 
     @property
+    def damage(self) -> str:
+        """What to say if a part of the journal is damaged."""
+        return f"{Fault.DAMAGED.value}: {self.file.path}"
+
+    @property
     def fault(self) -> Fault | None:
         """Why the journal has to be folded, as far as it shows."""
         if self.is_deleted:

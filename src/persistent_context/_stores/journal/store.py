@@ -41,8 +41,11 @@ class JournalStore:
         if journal is not None:
             self._journal.wanted = journal
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, whole: bool = False) -> Snapshot:
         """Return the state of the JSON file and of its journal.
+
+        Args:
+            whole: whether a journal that is damaged in part is an error; otherwise, its intact lines count.
 
         Raises:
             CorruptStateError: the JSON file is not a JSON object; or it was replaced whenever it was being read.
@@ -59,6 +62,8 @@ class JournalStore:
             if not state.is_damaged:
                 self._journal.known = state
                 return state.snapshot
+            if number and whole:
+                raise CorruptStateError(state.damage)
             if number:  # else it may look so because it is being appended to
                 return state.snapshot
         msg = "it was replaced whenever it was being read"

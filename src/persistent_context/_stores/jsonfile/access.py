@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -68,6 +69,13 @@ class Access(Frozen, frozen=True):
         else:  # inherited from the directory's default
             with contextlib.suppress(OSError):
                 os.removexattr(fd, _ACL)
+
+
+def check_writable(path: str) -> None:
+    """Raise PermissionError for a file that this process may not write: its directory would let it be replaced."""
+    effective = os.access in os.supports_effective_ids
+    if not os.access(path, os.W_OK, effective_ids=effective) and os.path.isfile(path):
+        raise PermissionError(errno.EACCES, "the file is not writable by this user, and is not replaced", path)
 
 
 def _acl(path: str) -> bytes | None:

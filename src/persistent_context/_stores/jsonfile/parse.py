@@ -31,7 +31,7 @@ Read: TypeAlias = Callable[[int, int], bytes]
 
 
 def parse(read: Read, size: int, known: Document = EMPTY) -> Document:
-    """Return the document in a file, sharing unchanged pages with the ``known`` one.
+    """Return the document in a file, sharing unchanged pages with the ``known`` one; an empty file has none yet.
 
     Whether a text is accepted depends only on the text, never on its layout or the known document.
 
@@ -39,6 +39,8 @@ def parse(read: Read, size: int, known: Document = EMPTY) -> Document:
         CorruptStateError: it is not a JSON object, or cannot be written back.
         TooManyDigitsError: it holds an integer that cannot be read.
     """
+    if size == 0:
+        return EMPTY
     if size <= PAGE_BYTES:
         text = read(0, size)
         if known.exists and not known.repeats and text == b"".join(known.pieces()):
@@ -245,6 +247,7 @@ def _expect(source: str, at: int, mark: str) -> int:
     """Return the position after ``mark`` and the white space around it."""
     at = _SPACE.match(source, at).end()  # type: ignore[union-attr]
     if source[at : at + 1] != mark:
-        msg = f"expected {mark!r} at character {at}" if source.strip("\0 \t\r\n") else "it is empty"
+        is_blank = not source.strip("\0 \t\r\n")
+        msg = "nothing but white space or zero bytes" if is_blank else f"expected {mark!r} at character {at}"
         raise CorruptStateError(msg)
     return _SPACE.match(source, at + 1).end()  # type: ignore[union-attr]

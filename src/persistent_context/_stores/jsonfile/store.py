@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -16,7 +17,7 @@ from ..._printable import printable
 from ...errors import DurabilityUnknownError, TooManyDigitsError
 from ...types import Holder
 from ..protocol import CorruptStateError, Traffic
-from .access import Access
+from .access import Access, check_writable
 from .atomic import replace
 from .document import EMPTY, Document
 from .events import FileSubscription
@@ -50,7 +51,7 @@ class JsonFileStore:
         self._bytes_read: Final = Tally()
         self._commits = self._bytes_written = 0  # counted by the holder of the lock
 
-    def snapshot(self) -> Document:
+    def snapshot(self, *, whole: bool = False) -> Document:  # noqa: ARG002 - a document is never read in part
         """Return the document in the file, or EMPTY if there is none.
 
         Raises:
@@ -59,9 +60,23 @@ class JsonFileStore:
             OSError: it cannot be read.
         """
         document, fd = self.read()
+        if fd is not None and not document.exists:
+            os.close(fd)
+            document, fd = self.read_finished()
         if fd is not None:
             os.close(fd)
         return document
+
+    def read_finished(self) -> tuple[Document, int | None]:
+        """Return what :meth:`read` does, but look again if a writer without the lock may be about to finish it."""
+        for _ in range(_SECOND_LOOKS):
+            with contextlib.suppress(CorruptStateError):
+                document, fd = self.read()
+                if document.exists or fd is None:
+                    return document, fd
+                os.close(fd)  # it is empty
+            time.sleep(_SECOND_LOOK_SECONDS)
+        return self.read()
 
     def read(self) -> tuple[Document, int | None]:
         """Return what :meth:`snapshot` does, and the descriptor that it was read through, for the caller to close."""
@@ -165,8 +180,27 @@ class JsonFileSession:
 
     @property
     def snapshot(self) -> Document:
-        """The document in the file; a corrupt file is moved aside first."""
+        """The document in the file.
+
+        Raises:
+            CorruptStateError: the file is not a JSON object.
+        """
         return self.read() if self._document is None else self._document
+
+    def set_aside(self) -> None:
+        """Move a corrupt file aside, unless it was repaired or removed meanwhile."""
+        path = self._store.path
+        self._close_old()
+        try:
+            self._document, self._old_fd = self._store.read()
+        except CorruptStateError as error:
+            check_writable(path)
+            with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile, maybe with its directory
+                aside = move_aside(path, durable=True)
+                _logger.warning(
+                    "%s is not a JSON object (%s): moved aside to %s", printable(path), str(error), printable(aside)
+                )
+            self._document = EMPTY
 
     def commit(self, changes: Changes, *, durable: bool) -> Document:
         """Replace the file if there are changes."""
@@ -190,9 +224,13 @@ class JsonFileSession:
         self._document = document
 
     def read(self) -> Document:
-        """Read the file, even if it was read already; a corrupt file is moved aside first."""
+        """Read the file, even if it was read already.
+
+        Raises:
+            CorruptStateError: the file is not a JSON object.
+        """
         self._close_old()
-        self._document, self._old_fd = self._read_or_move_aside()
+        self._document, self._old_fd = self._store.read_finished()
         return self._document
 
     def fold(self, new: Document) -> None:
@@ -233,27 +271,9 @@ class JsonFileSession:
             complete(self._store.path, new_directory=self.lock.in_new_directory)
             self.lock.note_durable_directory()
 
-    def _read_or_move_aside(self) -> tuple[Document, int | None]:
-        for _ in range(_SECOND_LOOKS):
-            try:
-                return self._store.read()
-            except CorruptStateError:
-                time.sleep(_SECOND_LOOK_SECONDS)  # a writer without the lock may be about to finish it
-        path = self._store.path
-        try:
-            return self._store.read()
-        except CorruptStateError as error:
-            try:
-                aside = move_aside(path, durable=True)
-            except FileNotFoundError:  # it was removed meanwhile, maybe with its directory
-                return EMPTY, None
-            _logger.warning(
-                "%s is not a JSON object (%s): moved aside to %s", printable(path), str(error), printable(aside)
-            )
-            return EMPTY, None
-
     def _replace(self, new: Document, access: Access | None, *, durable: bool) -> None:
         path = self._store.path
+        check_writable(path)
         try:
             if self.snapshot.repeats:
                 self._keep(durable=durable)

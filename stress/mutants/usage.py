@@ -1,0 +1,142 @@
+"""Builds that guess, or do silently what the user of a context has to be asked for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stress.mutants.model import Edit, Mutant, Promise, suite
+
+USAGE: Final = (
+    Mutant(
+        "unloaded-context-guesses",
+        "A context that was never loaded answers as if the file had no keys.",
+        Promise.MEMORY,
+        (Edit("mapping", "        if not self._memory.is_loaded and (", "        if False and ("),),
+        (suite("unloaded::TestRefusing::test_what_it_would_have_to_guess"),),
+    ),
+    Mutant(
+        "deleted-keys-unknown",
+        "A context that was never loaded forgets what it has deleted itself, or an operation has not found.",
+        Promise.MEMORY,
+        (Edit("live", "        self._removed.append(key)\n", ""),),
+        (suite("unloaded::TestKnown::test_what_calls_found_absent"),),
+    ),
+    Mutant(
+        "forgotten-return-stored",
+        "A function that changes its argument and returns nothing replaces the value by null.",
+        Promise.LOST,
+        (Edit("updates", "        if value is None and _was_changed(argument, before, key):", "        if False:"),),
+        (suite("mutate_functions::TestAForgottenReturn::test_is_refused"),),
+    ),
+    Mutant(
+        "coroutine-function-queued",
+        "A coroutine function waits for the lock before it is refused.",
+        Promise.FAILURE,
+        (Edit("updates", "    if _is_coroutine_function(fn):", "    if False:"),),
+        (suite("mutate_functions::TestAsynchronousFunctions::test_a_coroutine_function_is_refused_at_the_call"),),
+    ),
+    Mutant(
+        "coroutine-left-open",
+        "A coroutine that a function has returned is not closed.",
+        Promise.FAILURE,
+        (Edit("updates", "                value.close()  # or else", "                pass  # or else"),),
+        (suite("mutate_functions::TestAsynchronousFunctions::test_a_coroutine_that_it_returns_is_refused_and_closed"),),
+    ),
+    Mutant(
+        "pickled-by-relative-path",
+        "A relative path is pickled as it is, and leads elsewhere in a process with another current directory.",
+        Promise.CLOBBERED,
+        (Edit("_api/base", "partial(type(self), self._path, ", "partial(type(self), self._given_path, "),),
+        (suite("pickling::TestPickling::test_a_relative_path_leads_to_the_same_file"),),
+    ),
+    Mutant(
+        "pickled-without-options",
+        "A context arrives in another process with the default options.",
+        Promise.CLOBBERED,
+        (Edit("_api/base", "self._path, **self._options)", "self._path)"),),
+        (suite("pickling::TestPickling::test_class_path_and_options_arrive"),),
+    ),
+    Mutant(
+        "corrupt-file-moved-for-all",
+        "A corrupt file is moved aside even if all calls of the cycle raise.",
+        Promise.CLOBBERED,
+        (Edit("cycle", "        if accepting:\n            session.set_aside()", "        session.set_aside()"),),
+        (
+            suite("corrupt_files::TestRaising::test_every_call_raises_and_leaves_the_file_alone"),
+            suite("corrupt_files::TestDifferentPolicies::test_contexts_that_raise_never_have_it_moved"),
+        ),
+    ),
+    Mutant(
+        "policy-of-another-context",
+        "If one context of a cycle moves a corrupt file aside, those that raise start from nothing as well.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "cycle",
+                "        accepting = [request for request in batch if not request.raises_if_corrupt]\n",
+                "        accepting = [request for request in batch if not request.raises_if_corrupt]\n"
+                "        for request in batch if accepting else ():\n"
+                "            request.error = None\n"
+                "        accepting = [*batch] if accepting else []\n",
+            ),
+        ),
+        (suite("corrupt_files::TestDifferentPolicies::test_calls_of_one_cycle_each_get_their_own_outcome"),),
+    ),
+    Mutant(
+        "transaction-on-a-corrupt-file",
+        "A transaction does not look whether its context raises if the file is corrupt.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "queue",
+                "            if batch and isinstance(batch[0], Begin) and read(batch, session, self.name):\n",
+                "            if batch and isinstance(batch[0], Begin):\n"
+                "                batch[0].raises_if_corrupt = False\n"
+                "                read(batch, session, self.name)\n",
+            ),
+        ),
+        (suite("corrupt_files::TestRaising::test_every_call_raises_and_leaves_the_file_alone[async-transaction]"),),
+    ),
+    Mutant(
+        "damaged-journal-read-in-part",
+        "A context that raises if its file is corrupt loads what is left of a damaged journal.",
+        Promise.LOST,
+        (Edit("journal/store", "            if number and whole:", "            if False:"),),
+        (suite("corrupt_files::TestADamagedJournal::test_is_an_error_too[async-load]"),),
+    ),
+    Mutant(
+        "empty-file-corrupt",
+        "An empty file is moved aside.",
+        Promise.FAILURE,
+        (Edit("parse", "    if size == 0:\n        return EMPTY\n", ""),),
+        (suite("empty_files::TestAnEmptyFile"),),
+    ),
+    Mutant(
+        "empty-file-at-first-sight",
+        "A file that a program has just truncated, to write it again, is taken for a new one.",
+        Promise.CLOBBERED,
+        (Edit("jsonfile/store", "                if document.exists or fd is None:\n", "                if True:\n"),),
+        (suite("empty_files::TestAWriterWithoutTheLock"),),
+    ),
+    Mutant(
+        "read-only-file-replaced",
+        "A file that its user may not write is replaced, since its directory lets it be.",
+        Promise.ACCESS,
+        (Edit("jsonfile/access", "effective_ids=effective) and os.path", "effective_ids=effective) and not os.path"),),
+        (suite("unwritable_files::TestAReadOnlyFile"),),
+    ),
+    Mutant(
+        "read-only-journal-appended-to",
+        "Changes of a file that its user may not write go into its journal.",
+        Promise.ACCESS,
+        (
+            Edit(
+                "journal/session",
+                "    def _append(self, state: State, changes: Changes) -> None:\n"
+                "        check_writable(self._journal.data_path)\n",
+                "    def _append(self, state: State, changes: Changes) -> None:\n",
+            ),
+        ),
+        (suite("unwritable_files::TestAReadOnlyFile::test_its_journal_is_not_appended_to_or_folded"),),
+    ),
+)

@@ -1,0 +1,144 @@
+"""The function of mutate(): a forgotten return, and functions whose result would have to be awaited."""
+
+import asyncio
+import functools
+import os
+
+import pytest
+
+
+async def double(value):
+    """A coroutine function."""
+    return value * 2
+
+
+class Doubling:
+    """What is called like a coroutine function."""
+
+    async def __call__(self, value):
+        return value * 2
+
+    async def method(self, value):
+        return value * 2
+
+
+ASYNC = {
+    "function": double,
+    "partial": functools.partial(double),
+    "partial of a partial": functools.partial(functools.partial(double)),
+    "object": Doubling(),
+    "partial of an object": functools.partial(Doubling()),
+    "method": Doubling().method,
+}
+
+
+def append(items):
+    items.append(4)
+
+
+def append_a_set(items):
+    items.append({4})
+
+
+def set_inside(value):
+    value["deep"]["x"] = 2
+
+
+class Later:
+    """What can be awaited, and is no coroutine."""
+
+    def __await__(self):
+        yield
+
+
+@pytest.fixture
+def ctx(face, path):
+    """A context over a file with some values."""
+    path.write_text('{"jobs": [1,2,3], "deep": {"deep": {"x": 1.0}}, "none": null, "n": 1}', encoding="utf-8")
+    return face.open(path)
+
+
+class TestAForgottenReturn:
+    @pytest.mark.parametrize(("key", "fn"), [("jobs", append), ("jobs", append_a_set), ("deep", set_inside)])
+    def test_is_refused(self, face, ctx, path, key, fn):
+        """A function that changes its argument and returns nothing is told to return the new value."""
+        before = path.read_bytes()
+        with pytest.raises(TypeError, match=rf"'{key}' in place and returned None: return the new value"):
+            face.do(ctx.mutate, key, fn)
+
+        assert before == path.read_bytes()
+
+    def test_of_the_default_is_refused_too(self, face, ctx, path):
+        """A key that is missing is no exception."""
+        before = path.read_bytes()
+        with pytest.raises(TypeError, match="return the new value"):
+            face.do(ctx.mutate, "new", append, default=[])
+
+        assert before == path.read_bytes()
+
+    def test_fails_this_call_alone(self, face, ctx):
+        """The context goes on."""
+        with pytest.raises(TypeError, match="return the new value"):
+            face.do(ctx.mutate, "jobs", append)
+
+        assert [1, 2, 3, 4] == face.do(ctx.mutate, "jobs", lambda items: [*items, 4])
+
+    @pytest.mark.parametrize("key", ["jobs", "deep", "none", "n", "new"])
+    def test_none_on_purpose_is_a_value(self, face, ctx, path, key):
+        """A function that leaves its argument alone may return None."""
+        assert None is face.do(ctx.mutate, key, lambda _: None)
+        assert None is face.open(path)[key]
+
+    def test_a_function_may_change_and_return_its_argument(self, face, ctx):
+        """It is its own copy, which it may change as long as it returns it."""
+
+        def fn(items):
+            items.append(4)
+            return items
+
+        assert [1, 2, 3, 4] == face.do(ctx.mutate, "jobs", fn)
+
+
+class TestAsynchronousFunctions:
+    @pytest.mark.parametrize("fn", ASYNC.values(), ids=ASYNC)
+    def test_a_coroutine_function_is_refused_at_the_call(self, face, tmp_path, fn):
+        """It is refused before anything is queued, locked or written, and never called."""
+        ctx = face.cls(tmp_path / "state.json")
+        with pytest.raises(TypeError, match=r"must return the new value of 'n', not an awaitable"):
+            face.do(ctx.mutate, "n", fn)
+
+        assert [] == os.listdir(tmp_path)
+
+    def test_a_coroutine_that_it_returns_is_refused_and_closed(self, face, ctx, path):
+        """A coroutine is closed: Python does not warn that it was never awaited, which would fail this test."""
+        before, made = path.read_bytes(), []
+
+        def fn(value):
+            made.append(double(value))
+            return made[0]
+
+        with pytest.raises(TypeError, match="not an awaitable"):
+            face.do(ctx.mutate, "n", fn)
+
+        assert (before, True) == (path.read_bytes(), made[0].cr_frame is None)
+
+    def test_another_awaitable_is_refused(self, face, ctx, path):
+        """So is any other thing that would have to be awaited."""
+        before = path.read_bytes()
+        with pytest.raises(TypeError, match="not an awaitable"):
+            face.do(ctx.mutate, "n", lambda _: Later())
+
+        assert before == path.read_bytes()
+
+    def test_calls_of_the_same_cycle_go_on(self, path):
+        """The refusal of one call is no concern of the others that share its cycle."""
+        from persistent_context import PersistentContext
+
+        async def main():
+            ctx = PersistentContext(path)
+            calls = (ctx.incr("n"), ctx.mutate("n", lambda _: double(1)), ctx.incr("n"))
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        first, refused, last = asyncio.run(main())
+
+        assert (1, TypeError, 2) == (first, type(refused), last)
