@@ -9,6 +9,7 @@ from .errors import (
     ContextUsageError,
     DurabilityUnknownError,
     JournalVersionError,
+    LeaseHeldError,
     LockLostError,
     LockTimeoutError,
     NotARegularFileError,
@@ -17,7 +18,7 @@ from .errors import (
     TooManyDigitsError,
     UnserializableValueError,
 )
-from .types import Change, Holder, Statistics
+from .types import Change, Holder, Lease, Statistics
 
 __all__ = [
     "MISSING",
@@ -27,6 +28,8 @@ __all__ = [
     "DurabilityUnknownError",
     "Holder",
     "JournalVersionError",
+    "Lease",
+    "LeaseHeldError",
     "LockLostError",
     "LockTimeoutError",
     "NotARegularFileError",

@@ -54,10 +54,32 @@ class LockTimeoutError(PersistentContextError, TimeoutError):
         return type(self), (self.waited, self.holder), self.__dict__
 
 
-class LockLostError(PersistentContextError):
-    """The lock file was deleted or replaced during a transaction; nothing was written.
+class LeaseHeldError(LockTimeoutError):
+    """Another process, thread or task holds the lease, and still did when ``timeout`` had passed.
 
-    Only ``transaction()`` raises it: every other call is retried under the new lock.
+    Raised on entering ``lease()`` with ``wait=False`` or a ``timeout``.
+
+    Attributes:
+        name: the name of the lease.
+        waited: how long the call waited, in seconds; 0 if it did not.
+        holder: the process that held the lease when the wait ended, or ``None`` if it had just become free.
+    """
+
+    def __init__(self, name: str, waited: float, holder: Holder | None) -> None:
+        super().__init__(waited, holder)
+        limit = f" within {waited:.3g} s" if waited else ""
+        who = f"held by {holder}" if holder else "free now; try again"
+        self.args = (f"could not get the lease {name!r}{limit} ({who})",)
+        self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, self.waited, self.holder), self.__dict__
+
+
+class LockLostError(PersistentContextError):
+    """The lock file was deleted or replaced during a transaction, and nothing was written; or so was a lease's file.
+
+    Raised on leaving ``transaction()`` or ``lease()``: every other call is retried under the new lock.
     """
 
 
@@ -80,11 +102,11 @@ class ConflictError(PersistentContextError):
 
 
 class ContextUsageError(PersistentContextError, RuntimeError):
-    """A call that cannot work here: wrong event loop, finished transaction, or a transaction of the parent process."""
+    """A call that cannot work here: wrong event loop, finished transaction, or what belongs to the parent process."""
 
 
 class ReentrantTransactionError(ContextUsageError):
-    """A call that would deadlock, waiting for a transaction that its own task or thread holds open."""
+    """A call that would deadlock, waiting for a transaction, lease or computation of its own task or thread."""
 
 
 class UnserializableValueError(PersistentContextError, TypeError):

@@ -275,7 +275,7 @@ QUEUE: Final = (
         "turned-link-not-followed",
         "A call goes to the file that a symbolic link led to before it was redirected.",
         Promise.LOST,
-        (Edit("queue", "identify(place) == self.name", "True"),),
+        (Edit("queue", "self._queue_of(place) is self", "True"),),
         (suite("place::TestLinks::test_a_link_that_was_turned_is_followed_anew"),),
     ),
     Mutant(

@@ -23,7 +23,7 @@ from ..types import Holder
 from .aio_executor import SOON_SECONDS
 from .cancelling import shielded
 from .guarded import GuardedMemory
-from .link import Link
+from .link import QueueLink
 from .options import TRY_ONLY_SECONDS
 
 _TICK_SECONDS: Final = 0.5
@@ -59,7 +59,7 @@ class LoopCalls:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        link: Link,
+        link: QueueLink[Any],
         memory: GuardedMemory,
         run_cycle: Callable[[], Awaitable[None]],
         *,

@@ -14,7 +14,7 @@ from .._engine.request import Request
 from .._engine.turn import Turn
 from .._model.operations import Operation
 from .guarded import GuardedMemory
-from .link import Link
+from .link import QueueLink
 from .options import TRY_ONLY_SECONDS
 
 NAP_SECONDS: Final = 1.0
@@ -33,7 +33,7 @@ class BlockingCalls:
         durable: whether what the calls acknowledge survives a power loss.
     """
 
-    def __init__(self, link: Link, memory: GuardedMemory, *, durable: bool) -> None:
+    def __init__(self, link: QueueLink[Any], memory: GuardedMemory, *, durable: bool) -> None:
         self._link: Final = link
         self._memory: Final = memory
         self._durable: Final = durable

@@ -6,7 +6,7 @@ Every implementation passes the tests in ``tests/contract``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from .._model.snapshot import Changes, Snapshot
 from ..types import Holder
@@ -36,6 +36,10 @@ class Traffic(NamedTuple):
     bytes_written: int = 0
     journal_bytes: int = 0
     checkpoints: int = 0
+
+
+NUMBER: Final = "number"
+"""The one key in the state of a lasting lease."""
 
 
 class Session(Protocol):
@@ -85,26 +89,8 @@ class Subscription(Protocol):
         """Stop calling it; callable from any thread, a signal handler and a finalizer, and more than once."""
 
 
-class Store(Protocol):
-    """One state, kept outside of this process. Usable from any thread."""
-
-    def want(self, *, journal: bool | None) -> None:
-        """Note how a context wants the state to be kept, from the next session on that writes; ``None`` for no wish.
-
-        Args:
-            journal: whether commits are appended to a journal.
-
-        Raises:
-            ContextUsageError: this store cannot do so.
-        """
-
-    def snapshot(self) -> Snapshot:
-        """Return the latest committed state; waits for no session.
-
-        Raises:
-            CorruptStateError: it cannot be read unless a session sets it aside.
-            OSError: it cannot be read.
-        """
+class Sessions(Protocol):
+    """Something that one thread at a time, of any process, has to itself. Usable from any thread."""
 
     def begin(self, purpose: str, *, wait: bool) -> Session | None:
         """Begin a session.
@@ -127,17 +113,6 @@ class Store(Protocol):
             Whether it was so: then the caller begins a session in its place.
         """
 
-    def subscribe(self, notify: Callable[[], bool], fail: Callable[[BaseException], None]) -> Subscription:
-        """Call a function after every change, by anyone, and now and then without one.
-
-        Several changes may be notified by one call, but at least one comes after the last change. It is made in
-        another thread, which ends if the function returns False.
-
-        Args:
-            notify: the function.
-            fail: called with the error that ends the thread, before the last call of ``notify``.
-        """
-
     def holder(self, *, probe: bool = True) -> Holder | None:
         """Return who has the open session, in this or any other process, or None.
 
@@ -154,3 +129,49 @@ class Store(Protocol):
 
     def after_fork_in_child(self) -> None:
         """Release, in a forked child, what belongs to its parent; its sessions stay with the parent."""
+
+
+class Store(Sessions, Protocol):
+    """One state, kept outside of this process. Usable from any thread."""
+
+    def want(self, *, journal: bool | None) -> None:
+        """Note how a context wants the state to be kept, from the next session on that writes; ``None`` for no wish.
+
+        Args:
+            journal: whether commits are appended to a journal.
+
+        Raises:
+            ContextUsageError: this store cannot do so.
+        """
+
+    def snapshot(self) -> Snapshot:
+        """Return the latest committed state; waits for no session.
+
+        Raises:
+            CorruptStateError: it cannot be read unless a session sets it aside.
+            OSError: it cannot be read.
+        """
+
+    def subscribe(self, notify: Callable[[], bool], fail: Callable[[BaseException], None]) -> Subscription:
+        """Call a function after every change, by anyone, and now and then without one.
+
+        Several changes may be notified by one call, but at least one comes after the last change. It is made in
+        another thread, which ends if the function returns False.
+
+        Args:
+            notify: the function.
+            fail: called with the error that ends the thread, before the last call of ``notify``.
+        """
+
+    def lease(self, name: str, *, lasting: bool) -> Sessions:
+        """Return what a lease of this name gives exclusive access to: a name, and nothing that is stored under it.
+
+        Leases of different names, or one that is lasting and one that is not, exclude neither each other nor sessions
+        of the store. A lease ends when its session is closed, or with its process; it does not expire.
+
+        Args:
+            name: any string.
+            lasting: whether the one key in the state of a session, :data:`NUMBER`, is a number greater than in all
+                sessions before; and whether its ``commit`` raises SessionLostError if others may have begun a session
+                meanwhile. Otherwise the state is empty, and nothing need be kept between sessions.
+        """
