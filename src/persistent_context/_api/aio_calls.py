@@ -90,6 +90,11 @@ class LoopCalls:
         await self._submit(queue, request)
         return await self._outcome(queue, request, patience)
 
+    async def attach(self, link: QueueLink[Any]) -> None:
+        """Find the queue of another link; calls that wait for this continue in order."""
+        async with self._attaching:
+            await run_in_pool(link.find)
+
     async def _outcome(self, queue: CommitQueue, request: Request, patience: float) -> Any:
         """Wait for a queued call, and return its result."""
         began = self.loop.time()

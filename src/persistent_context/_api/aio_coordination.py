@@ -7,11 +7,13 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from .aio_executor import PatientExecutor
 from .aio_lease import AsyncLease
 from .aio_once import AsyncOnce
 from .aio_transaction import AsyncTransaction
 from .base import BaseContext
 from .lease import LeaseName, patience_of
+from .link import LeaseLink
 from .once import Wanted
 
 T = TypeVar("T")
@@ -55,8 +57,8 @@ class AsyncCoordination(BaseContext):
                 same file.
             OSError: as well as everything else that :meth:`save` raises.
         """
-        self._enter_loop()
-        once = AsyncOnce(self._link, self._memory, self.transaction, self._computation)
+        executor: PatientExecutor = self._enter_loop().executor
+        once = AsyncOnce(self._link, self._memory, executor, self.transaction, self._computation)
         value: T = await once.value(Wanted.of(self._path, key, expires, version), factory)
         return value
 
@@ -81,7 +83,7 @@ class AsyncCoordination(BaseContext):
             OSError: the lease's own file, beside the JSON file, cannot be opened or written.
         """
         name_of_lease = LeaseName(self._path, name, lasting=True)
-        return AsyncLease(name_of_lease, patience_of(timeout, wait=wait), self._memory, self._enter_loop)
+        return AsyncLease(name_of_lease, patience_of(timeout, wait=wait), self._memory, self._attach)
 
     @abc.abstractmethod
     def transaction(self, timeout: float | None = None) -> AsyncTransaction:
@@ -89,7 +91,10 @@ class AsyncCoordination(BaseContext):
 
     @abc.abstractmethod
     def _enter_loop(self) -> Any:
-        """Check that the context can be used on the running loop."""
+        """Return what belongs to the running loop; raise an error if the context belongs to another one."""
+
+    async def _attach(self, link: LeaseLink) -> None:
+        await self._enter_loop().calls.attach(link)
 
     def _computation(self, key: str) -> AsyncLease:
-        return AsyncLease(LeaseName(self._path, key, lasting=False), math.inf, self._memory, self._enter_loop)
+        return AsyncLease(LeaseName(self._path, key, lasting=False), math.inf, self._memory, self._attach)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
 
 from .._engine.request import Begin
 from .._engine.turn import Turn
@@ -14,6 +14,9 @@ from ..types import Lease
 from .aio_calls import LoopCalls
 from .guarded import GuardedMemory
 from .lease import LeaseName, Release
+from .link import LeaseLink
+
+Attach: TypeAlias = Callable[[LeaseLink], Awaitable[None]]
 
 
 class AsyncLease:
@@ -23,28 +26,26 @@ class AsyncLease:
         name: the name of the lease.
         patience: how long to wait for it, in seconds.
         memory: the memory of the context.
-        enter_loop: raises an error if the context cannot be used on the running loop.
+        attach: finds the queue of the lease, for calls in their order, if the context can be used on the running loop.
     """
 
-    def __init__(
-        self, name: LeaseName, patience: float, memory: GuardedMemory, enter_loop: Callable[[], object]
-    ) -> None:
+    def __init__(self, name: LeaseName, patience: float, memory: GuardedMemory, attach: Attach) -> None:
         self._name: Final = name
         self._patience: Final = patience
         self._memory: Final = memory
-        self._enter_loop: Final = enter_loop
+        self._attach: Final = attach
         self._held: tuple[LoopCalls, Turn] | None = None
 
     async def __aenter__(self) -> Lease:
         """Wait for the lease."""
-        self._enter_loop()
         link = self._name.link()
+        await self._attach(link)
 
         async def run_cycle() -> None:
             await run_in_pool(link.here_or_found().run)
 
         calls = LoopCalls(asyncio.get_running_loop(), link, self._memory, run_cycle, durable=False)
-        with self._name.beginning():
+        with self._name.beginning(self._patience):
             turn: Turn = await calls.perform(Operation(self._name.purpose), self._patience, kind=Begin)
         self._held = calls, turn
         return self._name.lease(turn)

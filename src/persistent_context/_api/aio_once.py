@@ -7,10 +7,12 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from .._engine.worker import run_in_pool
 from .._model.values import MISSING
+from .aio_executor import PatientExecutor
 from .aio_lease import AsyncLease
 from .aio_transaction import AsyncTransaction
 from .guarded import GuardedMemory
@@ -24,6 +26,7 @@ class AsyncOnce:
     Args:
         link: finds the store.
         memory: the memory of the context.
+        executor: reads the file.
         transaction: returns a new transaction of the context.
         lease: returns a new lease that is held while the value of a key is computed.
     """
@@ -32,18 +35,20 @@ class AsyncOnce:
         self,
         link: Link,
         memory: GuardedMemory,
+        executor: PatientExecutor,
         transaction: Callable[[], AsyncTransaction],
         lease: Callable[[str], AsyncLease],
     ) -> None:
         self._link: Final = link
         self._memory: Final = memory
+        self._executor: Final = executor
         self._transaction: Final = transaction
         self._lease: Final = lease
 
     async def value(self, wanted: Wanted, factory: Callable[[], Any]) -> Any:
         """Return a copy of the value; see :meth:`PersistentContext.compute_once`."""
         wanted.check_not_running()
-        value = await run_in_pool(wanted.find_known, self._link, self._memory)
+        value = await self._executor.run(partial(wanted.find_known, self._link, self._memory))
         if value is MISSING:
             value = await self._find(wanted)
         if value is not MISSING:

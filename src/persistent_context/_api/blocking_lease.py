@@ -36,7 +36,7 @@ class SyncLease:
         stay = Stay()
         turn: Turn | None = None
         try:
-            with self._name.beginning():
+            with self._name.beginning(self._patience):
                 turn = self._calls.perform(Operation(self._name.purpose), self._patience, kind=Begin)
             lease = self._name.lease(turn)
             self._held = turn, stay

@@ -14,7 +14,7 @@ from .._stores.protocol import NUMBER
 from ..errors import ContextUsageError, LeaseHeldError, LockLostError, LockTimeoutError, ReentrantTransactionError
 from ..types import Lease
 from .link import LeaseLink
-from .options import check_timeout
+from .options import TRY_ONLY_SECONDS, check_timeout
 
 __tracebackhide__ = True  # for pytest: no test is wrong here
 
@@ -48,8 +48,8 @@ class LeaseName:
         return Lease(self.name, 0 if text is None else decode(text))
 
     @contextlib.contextmanager
-    def beginning(self) -> Iterator[None]:
-        """Explain the errors of waiting for it.
+    def beginning(self, patience: float) -> Iterator[None]:
+        """Explain the errors of waiting for it, for so many seconds.
 
         Raises:
             LeaseHeldError: another holds it.
@@ -58,12 +58,11 @@ class LeaseName:
         try:
             yield
         except LockTimeoutError as error:
-            raise LeaseHeldError(self.name, error.waited, error.holder).about(self._place) from None
+            waited = error.waited if patience >= TRY_ONLY_SECONDS else 0.0
+            raise LeaseHeldError(self.name, waited, error.holder).about(self._place) from None
         except ReentrantTransactionError:
             what = f"lease {self.name!r}" if self._lasting else f"computation of {self.name!r}"
-            msg = (
-                f"this call would wait for ever: the {what} belongs to its own task or thread, or to one that it blocks"
-            )
+            msg = f"this call would deadlock: the {what} belongs to its own task or thread, or to one that it blocks"
             raise ReentrantTransactionError(msg).about(self._place) from None
 
     @contextlib.contextmanager
