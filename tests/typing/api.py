@@ -6,6 +6,7 @@ from persistent_context import (
     MISSING,
     Change,
     Holder,
+    Lease,
     PersistentContext,
     Statistics,
     SyncPersistentContext,
@@ -19,6 +20,10 @@ def prefer_larger(key: str, base: Any, mine: Any, theirs: Any) -> Any:
     return theirs if mine is MISSING else max(mine, theirs)
 
 
+async def compute() -> list[int]:
+    return [1]
+
+
 async def asynchronous() -> None:
     ctx = await PersistentContext.create("state.json", durable=False, lock_timeout=1.5, on_conflict=prefer_larger)
     assert_type(ctx, PersistentContext)
@@ -29,6 +34,11 @@ async def asynchronous() -> None:
     assert_type(await ctx.compare_and_set("a", MISSING, 1), bool)
     assert_type(await ctx.incr("n"), Any)
     assert_type(await ctx.mutate("l", lambda items: [*items, 1], default=[]), Any)
+    assert_type(await ctx.compute_once("c", lambda: 1), int)
+    assert_type(await ctx.compute_once("c", compute, expires=60, version=[1]), list[int])
+    async with ctx.lease("job-7", timeout=5) as lease:
+        assert_type(lease, Lease)
+        assert_type(lease.token, int)
     assert_type(await ctx.lock_holder(), Holder | None)
     assert_type(ctx.statistics(), Statistics)
     async with PersistentContext("state.json") as inside:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from .._stores.factory import identify, open_store
-from .._stores.protocol import Store
+from .._stores.protocol import Session, Store
 from .queue import CommitQueue
+from .request import Request
 
 
 class StoreQueue(CommitQueue):
     """The queue of a store, rather than of a lease."""
 
     store: Store
+
+
+class LeaseQueue(CommitQueue):
+    """The queue of a lease, whose sessions are no cycles of the store, and are not counted as such."""
+
+    def _deliver(self, over: Sequence[Request], session: Session | None, purpose: str) -> None:  # noqa: ARG002
+        super()._deliver(over, None, purpose)
 
 
 Q = TypeVar("Q", bound=CommitQueue)
@@ -36,7 +44,7 @@ def lease_queue_of(name: str, place: str, *, lasting: bool) -> CommitQueue:
 
     def make() -> CommitQueue:
         lease = queue_of(place).store.lease(name, lasting=lasting)
-        return CommitQueue(lease, identity, partial(lease_queue_of, name, lasting=lasting))
+        return LeaseQueue(lease, identity, partial(lease_queue_of, name, lasting=lasting))
 
     return _known_or(make, identity)
 

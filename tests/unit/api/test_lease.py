@@ -20,7 +20,6 @@ from persistent_context import (
     SyncPersistentContext,
 )
 
-
 TAKE = """
 import sys
 from persistent_context import SyncPersistentContext
