@@ -53,7 +53,7 @@ QUEUE: Final = (
         "a-queue-for-each-context",
         "Contexts on the same file do not know of each other, so that a task waits for its own transaction.",
         Promise.FAILURE,
-        (Edit("registry", "        queue = known and known()\n", "        queue = None\n"),),
+        (Edit("registry", "            found: Q | None = known()\n", "            found: Q | None = None\n"),),
         (suite("exclusion::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10),),
     ),
     Mutant(

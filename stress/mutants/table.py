@@ -10,6 +10,7 @@ from stress.mutants.engine import ENGINE
 from stress.mutants.faces import FACES
 from stress.mutants.files import FILES
 from stress.mutants.journal import JOURNAL
+from stress.mutants.leases import LEASES
 from stress.mutants.locks import LOCKS
 from stress.mutants.memory import MEMORY
 from stress.mutants.model import Mutant
@@ -26,6 +27,7 @@ AREAS: Final = {
     "faces": FACES,
     "files": FILES,
     "journal": JOURNAL,
+    "leases": LEASES,
     "locks": LOCKS,
     "memory": MEMORY,
     "once": ONCE,

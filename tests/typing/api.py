@@ -59,6 +59,10 @@ def blocking() -> None:
     with SyncPersistentContext("state.json", on_conflict="raise") as ctx:
         assert_type(ctx, SyncPersistentContext)
         assert_type(ctx.add("a", 1), bool)
+        assert_type(ctx.compute_once("c", lambda: 1), int)
+        assert_type(ctx.compute_once("c", compute), list[int])
+        with ctx.lease("job-7", wait=False) as lease:
+            assert_type(lease, Lease)
         assert_type(ctx.lock_holder(), Holder | None)
         with ctx.transaction() as tx:
             assert_type(tx, Transaction)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from .aio_executor import PatientExecutor
 from .aio_lease import AsyncLease
@@ -22,14 +22,19 @@ T = TypeVar("T")
 class AsyncCoordination(BaseContext):
     """A context whose processes compute values once, and take leases."""
 
+    @overload
     async def compute_once(
-        self,
-        key: str,
-        factory: Callable[[], T | Awaitable[T]],
-        *,
-        expires: float | None = None,
-        version: Any = None,
-    ) -> T:
+        self, key: str, factory: Callable[[], Awaitable[T]], *, expires: float | None = None, version: Any = None
+    ) -> T: ...
+
+    @overload
+    async def compute_once(
+        self, key: str, factory: Callable[[], T], *, expires: float | None = None, version: Any = None
+    ) -> T: ...
+
+    async def compute_once(
+        self, key: str, factory: Callable[[], Any], *, expires: float | None = None, version: Any = None
+    ) -> Any:
         """Return the value of a key; if there is none, compute it in one of all processes, threads and tasks. Suspends.
 
         Others that ask for the same key wait meanwhile, for as long as it takes: ``lock_timeout`` limits the waits for
@@ -59,8 +64,7 @@ class AsyncCoordination(BaseContext):
         """
         executor: PatientExecutor = self._enter_loop().executor
         once = AsyncOnce(self._link, self._memory, executor, self.transaction, self._computation)
-        value: T = await once.value(Wanted.of(self._path, key, expires, version), factory)
-        return value
+        return await once.value(Wanted.of(self._path, key, expires, version), factory)
 
     def lease(self, name: str, *, wait: bool = True, timeout: float | None = None) -> AsyncLease:
         """Return a context manager for a lease: exclusive among all processes, threads and tasks on the file.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from .base import BaseContext
 from .blocking_lease import SyncLease
@@ -20,20 +20,24 @@ T = TypeVar("T")
 class SyncCoordination(BaseContext):
     """A context whose processes compute values once, and take leases."""
 
+    @overload
     def compute_once(
-        self,
-        key: str,
-        factory: Callable[[], T | Awaitable[T]],
-        *,
-        expires: float | None = None,
-        version: Any = None,
-    ) -> T:
+        self, key: str, factory: Callable[[], Awaitable[T]], *, expires: float | None = None, version: Any = None
+    ) -> T: ...
+
+    @overload
+    def compute_once(
+        self, key: str, factory: Callable[[], T], *, expires: float | None = None, version: Any = None
+    ) -> T: ...
+
+    def compute_once(
+        self, key: str, factory: Callable[[], Any], *, expires: float | None = None, version: Any = None
+    ) -> Any:
         """Return the value of a key, computed once for all; see :meth:`PersistentContext.compute_once`. Blocks.
 
         The factory runs in this thread; if it is ``async``, in an event loop and a thread of its own.
         """
-        value: T = self._once().value(Wanted.of(self._path, key, expires, version), factory)
-        return value
+        return self._once().value(Wanted.of(self._path, key, expires, version), factory)
 
     def lease(self, name: str, *, wait: bool = True, timeout: float | None = None) -> SyncLease:
         """Return a context manager for a lease; see :meth:`PersistentContext.lease`. Entering and leaving block."""

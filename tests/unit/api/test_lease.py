@@ -18,6 +18,7 @@ from persistent_context import (
     PersistentContext,
     ReentrantTransactionError,
     SyncPersistentContext,
+    metrics,
 )
 
 TAKE = """
@@ -159,12 +160,17 @@ class TestBothFaces:
         with pytest.raises(ValueError, match="timeout must be"):
             ctx.lease("a", timeout=-1)
 
-    def test_it_appears_in_the_metrics_as_such(self, face, path):
-        """A lease counts neither as a commit nor as a cycle of the file."""
-        ctx = face.open(path)
-        face.inside(ctx.lease, lambda _: None, name="a")
 
-        assert (0, 0) == (ctx.statistics().cycles, ctx.statistics().commits)
+class TestMetrics:
+    def test_leases_are_not_reported(self, face, path):
+        """Neither listeners nor statistics take the time of a lease for time under the lock of the file."""
+        ctx, heard = face.open(path), []
+        stop = metrics.listen(heard.append)
+        face.inside(ctx.lease, lambda _: None, name="a")
+        face.do(ctx.incr, "n")
+        stop()
+
+        assert (["incr"], 1) == ([cycle.purpose for cycle in heard], ctx.statistics().cycles)
 
 
 class TestTasks:
