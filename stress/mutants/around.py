@@ -44,7 +44,10 @@ AROUND: Final = (
             Edit(
                 "blocking_once",
                 "            finally:\n                with self._transaction() as tx:\n",
-                "            except ZeroDivisionError:\n                pass\n            else:\n                with self._transaction() as tx:\n",
+                "            except ZeroDivisionError:\n"
+                "                pass\n"
+                "            else:\n"
+                "                with self._transaction() as tx:\n",
             ),
         ),
         (suite(_EACH_ONCE),),

@@ -23,7 +23,7 @@ LEASES: Final = (
         (suite("contract_leases::TestExclusive::test_names_and_kinds_and_the_state_are_apart[json]"),),
     ),
     Mutant(
-        "lease-of-each-context",
+        "leases-of-long-names-are-one",
         "Leases of different files with long names are one.",
         Promise.LEASE,
         (Edit("jsonfile/lease", '{data_name}\\0{name}".encode', '{name}".encode'),),
@@ -100,7 +100,7 @@ LEASES: Final = (
                 "        self._is_open = False\n        self._lock.release()\n        try:\n",
             ),
         ),
-        (suite("leases::TestComputeOnce::test_one_process_computes"),),
+        (suite(f"{_FILES}test_it_is_removed_under_its_lock"),),
     ),
     Mutant(
         "lost-lease-unnoticed",

@@ -117,8 +117,9 @@ class TestBothFaces:
     def test_an_error_of_the_block_releases_it(self, face, path):
         """The block's own error is raised, and the lease is free."""
         ctx = face.open(path)
+        manager = ctx.lease("a")
         with pytest.raises(ZeroDivisionError):
-            face.inside(ctx.lease, lambda _: 1 / 0, name="a")
+            face.inside(lambda: manager, lambda _: 1 / 0)
 
         assert "a" == face.inside(ctx.lease, lambda lease: lease.name, name="a", wait=False)
 

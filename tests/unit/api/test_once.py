@@ -344,7 +344,7 @@ class TestTasks:
         def factory():
             return next(iter(()))
 
-        with pytest.raises(RuntimeError, match="StopIteration"):
+        with pytest.raises(RuntimeError, match="the factory raised StopIteration"):
             await (await PersistentContext.create(path)).compute_once("key", factory)
 
     async def test_a_factory_that_returns_an_awaitable(self, path):

@@ -176,6 +176,21 @@ class TestHowManyFiles:
         assert store.lease("a", lasting=False).begin("test", wait=False) is None
         second.close()
 
+    def test_it_is_removed_under_its_lock(self, path, store, monkeypatch):
+        """Otherwise the file that is removed could be that of the next one."""
+        session, free, unlink = taken(store, lasting=False), [], os.unlink
+
+        def look(file):
+            fd = os.open(file, os.O_RDWR)
+            free.append(try_lock(fd))
+            os.close(fd)
+            unlink(file)
+
+        monkeypatch.setattr(os, "unlink", look)
+        session.close()
+
+        assert [False] == free
+
     def test_those_unused_for_a_day_are_removed(self, path, store):
         """The next process that takes any lease removes them: those in use, younger ones, and other files stay."""
         names = ["old", "held", "young"]
@@ -191,7 +206,8 @@ class TestHowManyFiles:
         for file in path.parent.iterdir():
             if ".lease-young" not in file.name:
                 os.utime(file, (old, old))
-        number(JsonFileStore(store.path), "young")
+        now = taken(JsonFileStore(store.path), "now", lasting=False)
+        now.close()
         held.close()
 
         assert {
