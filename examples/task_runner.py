@@ -4,26 +4,25 @@ Start it, stop it as you like, start it again; or start it in several terminals 
 
     python examples/task_runner.py state.json
 
-It counts the primes below many limits in a pool of processes. The state is one JSON file with one key a job: absent,
-then ``{"runner": …}`` (claimed), then ``{"runner": …, "result": …}`` (done). Each job's result is recorded exactly
-once, in the atomic step that makes it done; a job runs again only if its runner died or gave up before that step.
+It counts the primes below many limits in a pool of processes. The state is one JSON file with one key a job, whose
+value is the result; until then, it is absent. A runner holds a lease on each job that it is at, so that others do the
+rest. Each result is recorded exactly once; a job runs again only if its runner died or gave up before that.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-import uuid
 from concurrent.futures import ProcessPoolExecutor
 from math import isqrt
-from pathlib import Path
 
-from persistent_context import MISSING, PersistentContext
+from persistent_context import LeaseHeldError, PersistentContext
 
 
 def count_primes(limit: int, log: str) -> int:
@@ -46,42 +45,30 @@ def end_with_the_runner() -> None:
     threading.Thread(target=end, daemon=True).start()
 
 
-def lease(path: str, runner: str) -> PersistentContext:
-    """Return the context whose lock a runner holds for as long as it lives; the kernel releases it when it dies."""
-    return PersistentContext(f"{path}.{runner}")
+async def run(store: PersistentContext, job: str, limit: int, pool: ProcessPoolExecutor, log: str) -> None:
+    """Do a job unless it is done; if another runner is at it, wait, and take over if that one dies."""
+
+    async def count() -> int:
+        return await asyncio.get_running_loop().run_in_executor(pool, count_primes, limit, log)
+
+    await store.compute_once(job, count)
 
 
-def remove_lease(path: str, runner: str) -> None:
-    """Remove the lock file of a runner that is no more; no other has its name."""
-    Path(f"{path}.{runner}.lock").unlink(missing_ok=True)
-
-
-async def claim(store: PersistentContext, path: str, job: str, me: str) -> bool:
-    """Take a job that nobody has, or whose runner is dead."""
-    held = store.get(job, MISSING)
-    if held is not MISSING:
-        if "result" in held or held["runner"] == me or await lease(path, held["runner"]).lock_holder():
-            return False
-        remove_lease(path, held["runner"])
-    return await store.compare_and_set(job, held, {"runner": me})  # False: another runner was faster
-
-
-async def work(store: PersistentContext, path: str, jobs: dict[str, int], me: str, pool: ProcessPoolExecutor) -> None:
-    """Do one job after the other, until all are done by whomever."""
-    loop = asyncio.get_running_loop()
-    while not all("result" in store.get(job, ()) for job in jobs):
-        for job, limit in jobs.items():
-            if await claim(store, path, job, me):
-                result = await loop.run_in_executor(pool, count_primes, limit, f"{path}.log")
-                await store.compare_and_set(job, {"runner": me}, {"runner": me, "result": result})
+async def work(store: PersistentContext, path: str, jobs: dict[str, int], pool: ProcessPoolExecutor) -> None:
+    """Do one job after the other: first those that nobody is at, then those that are left."""
+    for job, limit in jobs.items():
+        with contextlib.suppress(LeaseHeldError):
+            async with store.lease(job, wait=False):
+                await run(store, job, limit, pool, f"{path}.log")
                 show(store, jobs)
-        await asyncio.sleep(0.2)  # others do what is left; look again whether they live
-        await store.load()
+    for job, limit in jobs.items():
+        await run(store, job, limit, pool, f"{path}.log")
+        show(store, jobs)
 
 
 def show(store: PersistentContext, jobs: dict[str, int]) -> None:
     """Draw the progress bar."""
-    done = sum("result" in store.get(job, ()) for job in jobs)
+    done = sum(job in store for job in jobs)
     print(f"\r[{'#' * (50 * done // len(jobs)):50}] {done}/{len(jobs)}", end="", flush=True)
 
 
@@ -89,14 +76,10 @@ async def main(path: str, count: int, processes: int) -> None:
     """Do all jobs that are not done."""
     jobs = {f"primes below {limit}": limit for limit in range(1000, 1000 * count + 1, 1000)}
     store = await PersistentContext.create(path)
-    me = uuid.uuid4().hex
-    async with lease(path, me).transaction():
-        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_the_runner) as pool:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(processes):
-                    group.create_task(work(store, path, jobs, me, pool))
-    remove_lease(path, me)
-    show(store, jobs)
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_the_runner) as pool:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(processes):
+                group.create_task(work(store, path, jobs, pool))
     print()
 
 

@@ -20,7 +20,9 @@ import pytest
 
 if TYPE_CHECKING:
     from persistent_context import PersistentContext, SyncPersistentContext
-    from persistent_context._api.once import Once
+    from persistent_context._api.once_file import OnceFile
+
+__tracebackhide__ = True  # no test is wrong here
 
 _OPTION: Final = "shared_context"
 _CRASHED: Final = ".crashed"
@@ -39,7 +41,7 @@ class ComputeOnce:
         shared: for values that other runs may share.
     """
 
-    def __init__(self, own: Once, shared: Once) -> None:
+    def __init__(self, own: OnceFile, shared: OnceFile) -> None:
         self._own = own
         self._shared = shared
         self._teardowns: dict[str, Callable[[Any], Any]] = {}
@@ -59,7 +61,7 @@ class ComputeOnce:
 
         Raises:
             Exception: what the factory raised.
-            UnserializableValueError: JSON cannot hold the value.
+            UnserializableValueError: JSON cannot hold the value, or the key is not a string.
             ReentrantTransactionError: the factory asked for its own key.
         """
         if not teardown:
@@ -115,11 +117,11 @@ def async_shared_context(pytestconfig: pytest.Config) -> PersistentContext:
 @pytest.fixture(scope="session")
 def compute_once(pytestconfig: pytest.Config) -> ComputeOnce:
     """``compute_once(key, factory, teardown=None)``: a value that one worker computes for all."""
-    from persistent_context._api.once import Once  # noqa: PLC0415
+    from persistent_context._api.once_file import OnceFile  # noqa: PLC0415
 
-    own = _folder(pytestconfig) / "once"
+    own = OnceFile(_folder(pytestconfig) / "once.json")
     given = _given_file(pytestconfig)
-    function = ComputeOnce(Once(own), Once(given.with_name(f"{given.name}.once") if given else own))
+    function = ComputeOnce(own, OnceFile(given.with_name(f"{given.name}.once.json")) if given else own)
     pytestconfig.stash[_COMPUTE_ONCE] = function
     return function
 

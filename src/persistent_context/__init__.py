@@ -16,6 +16,7 @@ from .errors import (
     CorruptFileError,
     DurabilityUnknownError,
     JournalVersionError,
+    LeaseHeldError,
     LockLostError,
     LockTimeoutError,
     NotARegularFileError,
@@ -25,7 +26,7 @@ from .errors import (
     UnsavedInTransactionWarning,
     UnserializableValueError,
 )
-from .types import Change, Holder, OpenTransaction, Statistics
+from .types import Change, Holder, Lease, OpenTransaction, Statistics
 
 __all__ = [
     "MISSING",
@@ -38,6 +39,8 @@ __all__ = [
     "DurabilityUnknownError",
     "Holder",
     "JournalVersionError",
+    "Lease",
+    "LeaseHeldError",
     "LockLostError",
     "LockTimeoutError",
     "Missing",

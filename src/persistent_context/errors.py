@@ -100,10 +100,35 @@ class CorruptFileError(PersistentContextError, ValueError):
         return type(self), (self.reason,), self.__dict__
 
 
-class LockLostError(PersistentContextError):
-    """The lock file was deleted or replaced during a transaction; nothing was written.
+class LeaseHeldError(LockTimeoutError):
+    """Another process, thread or task holds the lease, and still did when ``timeout`` had passed.
 
-    Only ``transaction()`` raises it: every other call is retried under the new lock.
+    Raised on entering ``lease()`` with ``wait=False`` or a ``timeout``.
+
+    Attributes:
+        name: the name of the lease.
+        timeout: the timeout of the call, in seconds; 0 if it did not wait.
+        waited: how long the call waited, in seconds.
+        holder: the process that held the lease when the wait ended, or ``None`` if it had just become free.
+        owner: the task or thread of this process that held it, such as ``task 'Task-3'``; ``None`` if none did.
+    """
+
+    def __init__(self, name: str, timeout: float, waited: float, holder: Holder | None, owner: str | None) -> None:
+        super().__init__(timeout, waited, holder)
+        limit = f" within {timeout:g} s" if timeout else ""
+        reason = f"held by this process, in {owner}" if owner else _reason(holder, None)
+        self.args = (f"could not get the lease {name!r}{limit} ({reason})",)
+        self.name = name
+        self.owner = owner
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, self.timeout, self.waited, self.holder, self.owner), self.__dict__
+
+
+class LockLostError(PersistentContextError):
+    """The lock file was deleted or replaced during a transaction, and nothing was written; or so was a lease's file.
+
+    Raised on leaving ``transaction()`` or ``lease()``: every other call is retried under the new lock.
     """
 
 
@@ -131,12 +156,12 @@ class ContextUsageError(PersistentContextError, RuntimeError):
     """A call that cannot work here.
 
     A context is read that was never loaded; or the call is made in the wrong event loop, in a finished transaction, or
-    in a transaction of the parent process.
+    with what belongs to the parent process.
     """
 
 
 class ReentrantTransactionError(ContextUsageError):
-    """A call that would deadlock, waiting for a transaction that its own task or thread holds open."""
+    """A call that would deadlock, waiting for a transaction, lease or computation of its own task or thread."""
 
 
 class UnsavedInTransactionWarning(UserWarning):

@@ -71,6 +71,19 @@ class Change(NamedTuple):
     new: Any
 
 
+class Lease(NamedTuple):
+    """A lease, as held by the block that :meth:`PersistentContext.lease` opens.
+
+    Attributes:
+        name: its name.
+        token: a number greater than that of every earlier holder of the lease. A resource that remembers the greatest
+            one it has seen can refuse a former holder, which was stopped, say, and does not know yet that it is one.
+    """
+
+    name: str
+    token: int
+
+
 @dataclass(frozen=True)
 class Statistics:
     """What this process has done to one file so far, through all contexts on it.

@@ -29,8 +29,8 @@ AROUND: Final = (
         Promise.ONCE,
         (
             Edit(
-                "once",
-                "            if teardown and computed and not self._is_kept(key, mark):\n",
+                "blocking_once",
+                "            if teardown and computed and not wanted.is_stored(self._link):\n",
                 "            if False:\n",
             ),
         ),
@@ -42,9 +42,12 @@ AROUND: Final = (
         Promise.ONCE,
         (
             Edit(
-                "once",
-                "                    failure = error\n                tx.clear()\n",
-                "                    failure = error\n                else:\n                    tx.clear()\n",
+                "blocking_once",
+                "            finally:\n                with self._transaction() as tx:\n",
+                "            except ZeroDivisionError:\n"
+                "                pass\n"
+                "            else:\n"
+                "                with self._transaction() as tx:\n",
             ),
         ),
         (suite(_EACH_ONCE),),
@@ -109,7 +112,7 @@ AROUND: Final = (
         Promise.CANCELLING,
         (
             Edit(
-                "once",
+                "blocking_once",
                 "                    self._loop.call_soon_threadsafe(self._task.cancel)\n",
                 "                    pass\n",
             ),

@@ -60,7 +60,7 @@ INSIDE: Final = (
         "timeout-quotes-the-moment",
         "The error of a call that timed out quotes the time that it waited for its timeout.",
         Promise.STARVES,
-        (Edit("errors", "{timeout:g} s", "{waited:.3g} s"),),
+        (Edit("errors", 'within {timeout:g} s" if timeout else "at once"', 'within {waited:.3g} s"'),),
         (suite("waiting_for_oneself::TestOthers::test_the_timeout_is_that_of_the_call"),),
     ),
     Mutant(

@@ -23,7 +23,8 @@ class Promise(Enum):
     CANCELLING = "7. Cancelling is safe"
     ACCESS = "8. Nobody gets in"
     MEMORY = "Memory and the file agree"
-    ONCE = "The workers of pytest-xdist compute once"
+    ONCE = "Values are computed once"
+    LEASE = "One at a time holds a lease"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ QUEUE: Final = (
         "a-queue-for-each-context",
         "Contexts on the same file do not know of each other, so that a task waits for its own transaction.",
         Promise.FAILURE,
-        (Edit("registry", "        queue = known and known()\n", "        queue = None\n"),),
+        (Edit("registry", "            found: Q | None = known()\n", "            found: Q | None = None\n"),),
         (suite("exclusion::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10),),
     ),
     Mutant(
@@ -271,7 +271,7 @@ QUEUE: Final = (
         "turned-link-not-followed",
         "A call goes to the file that a symbolic link led to before it was redirected.",
         Promise.LOST,
-        (Edit("queue", "identify(place) == self.name", "True"),),
+        (Edit("queue", "self._queue_of(place) is self", "True"),),
         (suite("place::TestLinks::test_a_link_that_was_turned_is_followed_anew"),),
     ),
     Mutant(

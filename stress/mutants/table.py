@@ -12,6 +12,7 @@ from stress.mutants.faces import FACES
 from stress.mutants.files import FILES
 from stress.mutants.inside import INSIDE
 from stress.mutants.journal import JOURNAL
+from stress.mutants.leases import LEASES
 from stress.mutants.locks import LOCKS
 from stress.mutants.memory import MEMORY
 from stress.mutants.merging import MERGING
@@ -32,6 +33,7 @@ AREAS: Final = {
     "files": FILES,
     "inside": INSIDE,
     "journal": JOURNAL,
+    "leases": LEASES,
     "locks": LOCKS,
     "memory": MEMORY,
     "merging": MERGING,

@@ -19,7 +19,7 @@ from typing import Literal
 
 from persistent_context._model.snapshot import Changes, Snapshot
 from persistent_context._model.values import MISSING, MaybeText, Raw, Text
-from persistent_context._stores.protocol import CorruptStateError, SessionLostError, Traffic
+from persistent_context._stores.protocol import NUMBER, CorruptStateError, SessionLostError, Traffic
 from persistent_context.types import Holder
 
 Point = Literal["snapshot", "begin", "read", "commit", "committed", "closed"]
@@ -94,6 +94,7 @@ class Place:
         """Of the open session, and of those that wait, in order. Another list is there after :meth:`lose_sessions`."""
         self.changed = threading.Condition()  # guards all of these
         self.subscriptions: set[MemorySubscription] = set()
+        self.leases: defaultdict[tuple[str, bool], Place] = defaultdict(Place)
         self._plans: dict[Point, deque[Action]] = defaultdict(deque)
 
     def plan(self, point: Point, *actions: Action) -> None:
@@ -263,6 +264,9 @@ class MemoryStore:
         with self.place.changed:
             return self.Subscription(self.place, notify, fail)
 
+    def lease(self, name: str, *, lasting: bool) -> MemoryLease:
+        return MemoryLease(self.place.leases[name, lasting], lasting=lasting)
+
     def holder(self, *, probe: bool = True) -> Holder | None:
         with self.place.changed:
             return self.place.turns[0].holder if self.place.turns else None
@@ -288,3 +292,20 @@ class MemoryStore:
 
     def _count(self, **more: int) -> None:
         self._traffic = Traffic(**{name: n + more.get(name, 0) for name, n in self._traffic._asdict().items()})
+
+
+class MemoryLease(MemoryStore):
+    """A lease: a place of its own, at which every session finds another number."""
+
+    def __init__(self, place: Place, *, lasting: bool) -> None:
+        super().__init__(place)
+        self._lasting = lasting
+
+    def begin(self, purpose: str, *, wait: bool) -> MemorySession | None:
+        session = super().begin(purpose, wait=wait)
+        if session is not None and self._lasting:
+            with self.place.changed:
+                number = self.place.state.revision + 1
+                self.place.write(MemorySnapshot(number, {NUMBER: b"%d" % number}))
+            assert session.snapshot.exists, "read now: it is this session's number"
+        return session

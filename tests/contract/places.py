@@ -54,6 +54,10 @@ class ContractPlace:
         """End all sessions, under those who have them."""
         raise NotImplementedError
 
+    def lose_leases(self) -> None:
+        """End all leases, under those who have them."""
+        raise NotImplementedError
+
     def corrupt(self) -> None:
         """Replace the state by what is none."""
         raise NotImplementedError
@@ -127,6 +131,10 @@ class MemoryPlace(ContractPlace):
     def lose_sessions(self) -> None:
         self.place.lose_sessions()
 
+    def lose_leases(self) -> None:
+        for place in self.place.leases.values():
+            place.lose_sessions()
+
     def corrupt(self) -> None:
         self.place.is_corrupt = True
 
@@ -163,6 +171,10 @@ class JsonFilePlace(ContractPlace):
 
     def lose_sessions(self) -> None:
         self._lock.unlink()
+
+    def lose_leases(self) -> None:
+        for file in self.directory.glob("*.lease-*"):
+            file.unlink()
 
     def corrupt(self) -> None:
         self.path.write_text("corrupt", encoding="utf-8")

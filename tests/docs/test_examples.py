@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from persistent_context import SyncPersistentContext
+from persistent_context import LeaseHeldError, SyncPersistentContext
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -122,20 +122,16 @@ def runs_of(log):
     return Counter(f"primes below {limit}" for limit in log.read_text(encoding="utf-8").split())
 
 
-def results_of(content):
-    return {job: state["result"] for job, state in content.items() if "result" in state}
-
-
-def recorded(content):
-    return set(results_of(content))
-
-
-def claimed(content):
-    return content.keys() - recorded(content)
-
-
-def runners(content):
-    return {state["runner"] for state in content.values()}
+def leased(path, jobs):
+    """The jobs whose leases are held."""
+    store, held = SyncPersistentContext(path), set()
+    for job in jobs:
+        try:
+            with store.lease(job, wait=False):
+                pass
+        except LeaseHeldError:
+            held.add(job)
+    return held
 
 
 class TestTaskRunner:
@@ -154,9 +150,11 @@ class TestTaskRunner:
         return lambda: start(*command)
 
     def assert_complete(self, path):
-        """All results are there and right, and nothing is left behind."""
-        assert self.right_results() == results_of(read(path))
-        assert {"state.json", "state.json.lock", "state.json.log"} == set(os.listdir(path.parent))
+        """All results are there and right, and no temporary file is left behind."""
+        assert self.right_results() == read(path)
+        assert {"state.json", "state.json.lock", "state.json.log"} == {
+            name for name in os.listdir(path.parent) if ".lease-" not in name
+        }
 
     @functools.cache
     def right_results(self):
@@ -168,21 +166,18 @@ class TestTaskRunner:
         return {f"primes below {below}": sum(sieve[:below]) for below in range(1000, limit + 1, 1000)}
 
     def test_killed_again_and_again_it_does_what_was_not_recorded_and_no_more(self, run, path):
-        """Whatever ends it, it leaves no process; a job runs again only if it was claimed and not recorded then."""
+        """Whatever ends it, it leaves no process; a job runs again only if it was leased and not recorded then."""
         may_run = Counter(self.right_results().keys())
-        dead = set()
         for moment, number in [(0, signal.SIGKILL), (3, signal.SIGINT), (7, signal.SIGKILL), (12, signal.SIGKILL)]:
             program = run()
 
             def now(content, moment=moment):
-                assert results_of(content).items() <= self.right_results().items()
-                claims = {content[job]["runner"] for job in claimed(content)}
-                return len(recorded(content)) >= moment and claims - dead
+                assert content.items() <= self.right_results().items()
+                return len(content) >= moment and leased(path, may_run)
 
-            with held_when(now, path, program) as content:
+            with held_when(now, path, program):
+                may_run.update(leased(path, may_run))
                 code = program.end(number)
-            dead |= runners(content)
-            may_run.update(claimed(content))
 
             assert (-number if number == signal.SIGKILL else 1) == code
             assert (number == signal.SIGINT) == (program.heard[-1:] == [STOPPED])
@@ -203,14 +198,16 @@ class TestTaskRunner:
         assert {1} == set(times.values())
 
     @pytest.mark.parametrize("killed", [False, True], ids=["goes-on", "killed"])
-    def test_what_a_stopped_runner_claimed_stays_its_own_until_it_dies(self, run, path, killed):
+    def test_what_a_stopped_runner_has_leased_stays_its_own_until_it_dies(self, run, path, killed):
         """A second runner does all other jobs; those of the first only if it is dead, and then without being told."""
-        first = run()
-        with held_when(claimed, path, first) as content:
+        jobs, first = self.right_results().keys(), run()
+        with held_when(lambda _: leased(path, jobs), path, first):
             first.stop()
+            its_own = leased(path, jobs)
+            left = its_own - read(path).keys() if path.exists() else its_own
         second = run()
-        with held_when(lambda now: len(recorded(now)) == self.JOBS - len(claimed(content)), path, second) as now:
-            assert claimed(content) == claimed(now)
+        with held_when(lambda now: len(now) == self.JOBS - len(left), path, second) as now:
+            assert left == jobs - now.keys()
         if killed:
             first.end(signal.SIGKILL)
         else:
@@ -218,11 +215,9 @@ class TestTaskRunner:
             first.finish()
         second.finish()
         times = runs_of(path.with_name("state.json.log"))
-        by_first = {job for job, state in read(path).items() if state["runner"] in runners(content)}
 
         self.assert_complete(path)
-        assert (recorded(content) if killed else set(content)) == by_first
-        assert {1} == {times[job] for job in times if not (killed and job in claimed(content))}
+        assert {1} == {times[job] for job in times if not (killed and job in left)}
 
 
 class TestCounters:

@@ -6,6 +6,7 @@ from persistent_context import (
     MISSING,
     Change,
     Holder,
+    Lease,
     PersistentContext,
     Statistics,
     SyncPersistentContext,
@@ -23,6 +24,10 @@ def appended(items: list[int]) -> list[int]:
     return [*items, 1]
 
 
+async def compute() -> list[int]:
+    return [1]
+
+
 async def asynchronous() -> None:
     ctx = await PersistentContext.create("state.json", durable=False, lock_timeout=1.5, on_conflict=prefer_larger)
     assert_type(ctx, PersistentContext)
@@ -37,6 +42,11 @@ async def asynchronous() -> None:
     assert_type(await ctx.incr("n", default=0.5), float)
     assert_type(await ctx.mutate("l", appended, default=[]), list[int])
     assert_type(await ctx.mutate("n", len), int)
+    assert_type(await ctx.compute_once("c", lambda: 1), int)
+    assert_type(await ctx.compute_once("c", compute, expires=60, version=[1]), list[int])
+    async with ctx.lease("job-7", timeout=5) as lease:
+        assert_type(lease, Lease)
+        assert_type(lease.token, int)
     assert_type(await ctx.lock_holder(), Holder | None)
     assert_type(ctx.statistics(), Statistics)
     async with PersistentContext("state.json") as inside:
@@ -66,6 +76,10 @@ def blocking() -> None:
         assert_type(ctx.incr("n"), int)
         assert_type(ctx.incr("n", 0.5), float)
         assert_type(ctx.mutate("l", appended, default=[]), list[int])
+        assert_type(ctx.compute_once("c", lambda: 1), int)
+        assert_type(ctx.compute_once("c", compute), list[int])
+        with ctx.lease("job-7", wait=False) as lease:
+            assert_type(lease, Lease)
         assert_type(ctx.lock_holder(), Holder | None)
         with ctx.transaction() as tx:
             assert_type(tx, Transaction)

@@ -17,10 +17,11 @@ from .._model.values import Frozen
 from ..errors import ContextUsageError
 from ..types import Holder
 from .aio_calls import LoopCalls
+from .aio_coordination import AsyncCoordination
 from .aio_executor import PatientExecutor
 from .aio_transaction import AsyncTransaction
 from .aio_watch import AsyncWatch
-from .base import BaseContext, Reading
+from .base import Reading
 from .options import OnCorrupt, Options, check_timeout
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ class _Home(Frozen, frozen=True):
     calls: LoopCalls
 
 
-class PersistentContext(BaseContext):
+class PersistentContext(AsyncCoordination):
     """A dictionary bound to one plain JSON file, for programs with an event loop.
 
     A context belongs to one event loop at a time: the first one that awaits a method, until that loop is closed. Other

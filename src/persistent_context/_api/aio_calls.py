@@ -24,7 +24,7 @@ from ..types import Holder
 from .aio_executor import SOON_SECONDS
 from .cancelling import shielded
 from .guarded import GuardedMemory
-from .link import Link
+from .link import QueueLink
 from .options import TRY_ONLY_SECONDS
 
 _TICK_SECONDS: Final = 0.5
@@ -61,7 +61,7 @@ class LoopCalls:
     def __init__(  # noqa: PLR0913 - made in one place
         self,
         loop: asyncio.AbstractEventLoop,
-        link: Link,
+        link: QueueLink[Any],
         memory: GuardedMemory,
         run_cycle: Callable[[], Awaitable[None]],
         *,
@@ -93,6 +93,11 @@ class LoopCalls:
         request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
         await self._submit(queue, request)
         return await self._outcome(queue, request, patience)
+
+    async def attach(self, link: QueueLink[Any]) -> None:
+        """Find the queue of another link; calls that wait for this continue in order."""
+        async with self._attaching:
+            await run_in_pool(link.find)
 
     async def _outcome(self, queue: CommitQueue, request: Request, patience: float) -> Any:
         """Wait for a queued call, and return its result."""

@@ -11,8 +11,8 @@ from .._engine.request import Begin
 from .._model.merge import OnConflict
 from .._model.operations import Operation
 from ..types import Holder
-from .base import BaseContext
 from .blocking_calls import BlockingCalls
+from .blocking_coordination import SyncCoordination
 from .blocking_transaction import SyncTransaction
 from .blocking_watch import SyncWatch
 from .options import OnCorrupt, Options, check_timeout
@@ -20,7 +20,7 @@ from .options import OnCorrupt, Options, check_timeout
 T = TypeVar("T")
 
 
-class SyncPersistentContext(BaseContext):
+class SyncPersistentContext(SyncCoordination):
     """A dictionary bound to one plain JSON file, for programs without an event loop.
 
     The same as :class:`PersistentContext`, except that calls block the thread instead of suspending a task. A context

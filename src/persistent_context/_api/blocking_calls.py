@@ -15,7 +15,7 @@ from .._engine.request import Request
 from .._engine.turn import Turn
 from .._model.operations import Operation
 from .guarded import GuardedMemory
-from .link import Link
+from .link import QueueLink
 from .options import TRY_ONLY_SECONDS
 
 NAP_SECONDS: Final = 1.0
@@ -35,7 +35,7 @@ class BlockingCalls:
         raises_if_corrupt: whether they fail if the file is corrupt, instead of moving it aside.
     """
 
-    def __init__(self, link: Link, memory: GuardedMemory, *, durable: bool, raises_if_corrupt: bool) -> None:
+    def __init__(self, link: QueueLink[Any], memory: GuardedMemory, *, durable: bool, raises_if_corrupt: bool) -> None:
         self._link: Final = link
         self._memory: Final = memory
         self._durable: Final = durable

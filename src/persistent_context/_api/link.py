@@ -1,17 +1,44 @@
-"""The way from a context to the queue of its store."""
+"""The way from a context to the queue of its store, or of one of the store's leases."""
 
 from __future__ import annotations
 
+import abc
 import os
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from .._engine.holds import owner_inside
 from .._engine.owner import Owner
 from .._engine.queue import CommitQueue
-from .._engine.registry import queue_of
+from .._engine.registry import StoreQueue, lease_queue_of, queue_of
+
+Q = TypeVar("Q", bound=CommitQueue)
 
 
-class Link:
+class QueueLink(abc.ABC, Generic[Q]):
+    """Finds a queue, and remembers it.
+
+    Args:
+        place: the place of the store, in absolute form.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.place: Final = place
+        self._queue: Q | None = None
+
+    def here(self) -> Q | None:
+        """Return the queue, if it is known and belongs to this process."""
+        return self._queue if self._queue is not None and self._queue.pid == os.getpid() else None
+
+    @abc.abstractmethod
+    def find(self) -> Q:
+        """Find the queue that the place leads to now. This may do I/O: call it in a worker thread."""
+
+    def here_or_found(self) -> Q:
+        """Return the queue, and find it if it is not known."""
+        return self.here() or self.find()
+
+
+class Link(QueueLink[StoreQueue]):
     """Finds the queue of the store that a place leads to, and remembers it.
 
     Args:
@@ -20,15 +47,10 @@ class Link:
     """
 
     def __init__(self, place: str, *, journal: bool | None = None) -> None:
-        self.place: Final = place
+        super().__init__(place)
         self._journal: Final = journal
-        self._queue: CommitQueue | None = None
 
-    def here(self) -> CommitQueue | None:
-        """Return the queue, if it is known and belongs to this process."""
-        return self._queue if self._queue is not None and self._queue.pid == os.getpid() else None
-
-    def find(self) -> CommitQueue:
+    def find(self) -> StoreQueue:
         """Find the queue of the store that the place leads to now. This may do I/O: call it in a worker thread."""
         queue = queue_of(self.place)
         if queue is not self._queue:  # once: what another context wants of the same store comes later
@@ -45,6 +67,22 @@ class Link:
         owner = owner_inside(self.place if queue is None else queue.name)
         return owner is not None and Owner.current(blocks=False).is_inside(owner)
 
-    def here_or_found(self) -> CommitQueue:
-        """Return the queue, and find it if it is not known."""
-        return self.here() or self.find()
+
+class LeaseLink(QueueLink[CommitQueue]):
+    """Finds the queue of a lease of the store that a place leads to, and remembers it.
+
+    Args:
+        place: the place, in absolute form.
+        name: the name of the lease.
+        lasting: see :meth:`Store.lease`.
+    """
+
+    def __init__(self, place: str, name: str, *, lasting: bool) -> None:
+        super().__init__(place)
+        self._name: Final = name
+        self._lasting: Final = lasting
+
+    def find(self) -> CommitQueue:
+        """Find the queue of the lease. This may do I/O: call it in a worker thread."""
+        self._queue = lease_queue_of(self._name, self.place, lasting=self._lasting)
+        return self._queue

@@ -1,153 +1,144 @@
-"""Values computed once for any number of processes: the engine of the pytest plugin."""
+"""What it means for a value to be computed once: which value is wanted, when it is there, and how it is kept."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import hashlib
-import inspect
+import copy
 import math
-import os
-import threading
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+import reprlib
+import time
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from ..errors import UnserializableValueError
-from .blocking import SyncPersistentContext
+from .._model.faults import check_key
+from .._model.values import MISSING, Frozen, MaybeText, Missing, decode, encode, same
+from .._stores.protocol import CorruptStateError
+from ..errors import ReentrantTransactionError, UnserializableValueError
+from .guarded import GuardedMemory
+from .link import Link
 
-_VALUE: Final = "value"
-_MARK: Final = "mark"
-"""The key of a random mark that identifies one computation of a value."""
-_NAP_SECONDS: Final = 1.0
-"""The longest uninterrupted wait, so that Windows notices a Ctrl-C."""
+__tracebackhide__ = True  # for pytest: no test is wrong here
+
+_RECORD: Final = ":computed"
+"""What is appended to a key for that of the record, which says when the value was computed, and for which version."""
+_SHORT: Final = reprlib.Repr(maxother=200, maxstring=200)
+_running: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("persistent_context_running", default=())
+"""The places and keys that are being computed around this call."""
 
 
-class Once:
-    """Computes values once for all processes that share a directory.
+class Wanted(Frozen, frozen=True):
+    """The value that a call wants: the key, how old it may be, in seconds, and the text of its version."""
 
-    Every key has its own file there, and its value is computed in a transaction on that file. So other processes wait
-    in the kernel's queue, which blocks nothing else; if the computing process fails or is killed, the next one tries.
+    place: str
+    key: str
+    expires: float | None
+    version: MaybeText
 
-    Args:
-        directory: where the files are.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def value(self, key: str, factory: Callable[[], Any], teardown: Callable[[Any], Any] | None = None) -> Any:
-        """Return a copy of the value of a key, computed now unless it is there. Blocks while another computes it.
-
-        Args:
-            key: the value's name.
-            factory: computes it; if it is ``async``, the result is awaited in its own event loop.
-            teardown: called with a value that was computed and cannot be kept, before the error is raised.
+    @classmethod
+    def of(cls, place: str, key: str, expires: float | None, version: object) -> Wanted:
+        """Check the arguments of a call.
 
         Raises:
-            Exception: what the factory raised; the next caller tries again.
-            UnserializableValueError: JSON cannot hold the value.
+            TypeError: one has the wrong type.
+            ValueError: ``expires`` is not positive.
         """
-        context = self._context(key)
-        context.load()
-        if _VALUE in context:
-            return context[_VALUE]
-        mark = os.urandom(16).hex()
-        computed: list[Any] = []
-        try:
-            with context.transaction() as tx:
-                if _VALUE not in tx:
-                    _call(factory, into=computed)
-                    tx.update({"key": key, _VALUE: computed[0], _MARK: mark})
-        except BaseException as error:
-            if isinstance(error, UnserializableValueError):
-                error.add_note(f"this is the value computed for {key!r}")
-            if teardown and computed and not self._is_kept(key, mark):
-                _call(teardown, computed[0])
-            raise
-        return context[_VALUE]
+        key = check_key(key)
+        return cls(place, key, _check_expires(expires), MISSING if version is None else encode(version, "version"))
 
-    def discard(self, key: str, teardown: Callable[[Any], Any]) -> None:
-        """Tear a value down and forget it, unless another process did. Blocks while another process does.
+    def find(self, entries: Mapping[str, Any]) -> Any:
+        """Return a copy of the value, or MISSING if it has to be computed."""
+        value = entries.get(self.key, MISSING)
+        return copy.deepcopy(value) if value is not MISSING and self._accepts(entries) else MISSING
+
+    def find_known(self, link: Link, memory: GuardedMemory) -> Any:
+        """Return the value if it is stored and memory has it, without the lock; otherwise MISSING. This does I/O."""
+        try:
+            snapshot = link.find().store.snapshot()
+        except CorruptStateError:
+            return MISSING
+        texts = snapshot.get((self.key, self._record_key))
+        with memory.locked():
+            knows = memory.send(self.key) is None and same(texts.get(self.key, MISSING), memory.data.base(self.key))
+        return self.find({key: decode(text) for key, text in texts.items()}) if knows else MISSING
+
+    def is_stored(self, link: Link) -> bool:
+        """Whether there is a value, whatever it is. This does I/O."""
+        return bool(link.find().store.snapshot().get((self.key,)))
+
+    def keep(self, entries: MutableMapping[str, Any], value: Any) -> Any:
+        """Store a value unless there is one by now; return a copy of what is stored."""
+        found = self.find(entries)
+        if found is not MISSING:
+            return found
+        entries[self.key] = value
+        record = {} if isinstance(self.version, Missing) else {"version": decode(self.version)}
+        if record or self.expires is not None:
+            entries[self._record_key] = {"at": datetime.now(UTC).isoformat(), **record}
+        else:
+            entries.pop(self._record_key, None)
+        return copy.deepcopy(value)
+
+    def checked(self, value: Any) -> Any:
+        """Return what storing a computed value makes of it.
 
         Raises:
-            BaseException: what the teardown raised; the value is forgotten nevertheless.
+            UnserializableValueError: JSON cannot hold it; the error names the key and shows the value.
         """
-        failure: BaseException | None = None
-        with self._context(key).transaction() as tx:
-            if _VALUE in tx:
-                try:
-                    _call(teardown, tx[_VALUE])
-                except BaseException as error:  # noqa: BLE001 - pytest.fail() and Ctrl-C as well; raised below
-                    failure = error
-                tx.clear()
-        if failure is not None:
-            raise failure
-
-    def _is_kept(self, key: str, mark: str) -> bool:
-        """Whether a value was written to the file despite an interruption."""
-        context = self._context(key)
-        context.load()
-        return bool(context.get(_MARK) == mark)
-
-    def _context(self, key: str) -> SyncPersistentContext:
-        name = hashlib.sha256(key.encode()).hexdigest()[:24]
-        return SyncPersistentContext(self._directory / f"{name}.json", durable=False, lock_timeout=math.inf)
-
-
-def _call(function: Callable[..., Any], *args: Any, into: list[Any] | None = None) -> None:
-    """Call a function, await what it returns if need be, and append the result to a list.
-
-    An interruption may come after the result is there: what was started is in the list even then.
-    """
-    results = [] if into is None else into
-    result = function(*args)
-    if inspect.isawaitable(result):
-        _Awaiting(result, results).wait()
-    else:
-        results.append(result)
-
-
-class _Awaiting:
-    """Awaits something in its own thread and event loop, as a loop may be running in this thread.
-
-    The thread is a daemon: if it does not end when cancelled, it does not block the caller who gives up.
-    """
-
-    def __init__(self, awaitable: Awaitable[Any], results: list[Any]) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._task = self._loop.create_task(self._await(awaitable, results))
-        self._begun = threading.Event()
-        self._ended = threading.Event()
-
-    def wait(self) -> None:
-        """Wait for the end. An exception from outside, such as a Ctrl-C, cancels; a second one gives up."""
         try:
-            threading.Thread(target=self._run, name="persistent-context once", daemon=True).start()
-            self._wait()
-        except BaseException:
-            # Else it was interrupted in the few instructions before there is a thread, or none could be started.
-            if self._begun.wait(_NAP_SECONDS):  # pragma: no branch - no test hits these
-                with contextlib.suppress(RuntimeError):  # the loop has been closed, so it was at its end
-                    self._loop.call_soon_threadsafe(self._task.cancel)
-                self._wait()
-            raise
-        self._task.result()
+            return decode(encode(value, self.key))
+        except UnserializableValueError as error:
+            reason = f"{error.reason}; the factory of {self.key!r} returned {_SHORT.repr(value)}"
+            raise type(error)(error.place, reason).about(self.place) from None
 
-    def _wait(self) -> None:
-        while not self._ended.wait(_NAP_SECONDS):
-            pass
+    def check_not_running(self) -> None:
+        """Raise ReentrantTransactionError in the value's own factory, or in what that has called or started."""
+        if (self.place, self.key) in _running.get():
+            msg = f"the factory of {self.key!r} asks for {self.key!r}: it would wait for itself"
+            raise ReentrantTransactionError(msg).about(self.place)
 
-    def _run(self) -> None:
-        self._begun.set()
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Note that the factory runs in the block."""
+        before = _running.set((*_running.get(), (self.place, self.key)))
         try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # ends what the task leaves
-                runner.run(self._finish())
+            yield
         finally:
-            self._ended.set()
+            _running.reset(before)
 
-    async def _finish(self) -> None:
-        await asyncio.wait([self._task])
+    @property
+    def _record_key(self) -> str:
+        return self.key + _RECORD
 
-    async def _await(self, awaitable: Awaitable[Any], results: list[Any]) -> None:
-        results.append(await awaitable)
+    def _accepts(self, entries: Mapping[str, Any]) -> bool:
+        """Whether the value is young enough, and of the version, if the call asks for that."""
+        if self.expires is None and self.version is MISSING:
+            return True
+        record = entries.get(self._record_key)
+        if not isinstance(record, dict):
+            return False
+        version = encode(record["version"], self.key) if "version" in record else MISSING
+        if self.version is not MISSING and not same(version, self.version):
+            return False
+        return self.expires is None or 0 <= _age(record.get("at")) < self.expires
+
+
+def _age(moment: object) -> float:
+    """Return how many seconds ago a recorded moment was; infinity if that cannot be known."""
+    try:
+        return time.time() - datetime.fromisoformat(str(moment)).timestamp()
+    except (ValueError, OverflowError):
+        return math.inf
+
+
+def _check_expires(expires: object) -> float | None:
+    if expires is None:
+        return None
+    if isinstance(expires, bool) or not isinstance(expires, int | float):
+        msg = f"expires must be a number of seconds, not {type(expires).__name__}"
+        raise TypeError(msg)
+    if not expires > 0:  # NaN, too
+        msg = f"expires must be positive, not {expires!r}"
+        raise ValueError(msg)
+    return float(expires)

@@ -22,8 +22,7 @@ from functools import partial
 from typing import Final
 
 from .._printable import printable
-from .._stores.factory import identify
-from .._stores.protocol import Session, Store
+from .._stores.protocol import Session, Sessions
 from ..errors import ReentrantTransactionError
 from ..types import Holder, Statistics
 from .counts import Counts
@@ -58,13 +57,13 @@ class CommitQueue:
     """The waiting calls of this process for one file, and the transaction that holds it.
 
     Args:
-        store: the store.
+        store: the store, or one of its leases.
         name: its identity, for errors and thread names.
-        queue_of: finds the queue of a place that leads to another store by now.
+        queue_of: finds the queue of a place, which may lead to another store by now.
     """
 
-    def __init__(self, store: Store, name: str, queue_of: Callable[[str], CommitQueue]) -> None:
-        self.store: Final = store
+    def __init__(self, store: Sessions, name: str, queue_of: Callable[[str], CommitQueue]) -> None:
+        self.store: Sessions = store
         self.name: Final = name
         self.pid: Final = os.getpid()
         self._thread_name = f"persistent_context {os.path.basename(name)}"
@@ -261,7 +260,7 @@ class CommitQueue:
         for request in self._waiting.snapshot():
             place = request.place
             if place not in leads_here:
-                leads_here[place] = identify(place) == self.name
+                leads_here[place] = self._queue_of(place) is self
             is_begin = isinstance(request, Begin) and leads_here[place]
             if is_begin and batch:
                 return

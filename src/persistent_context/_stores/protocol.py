@@ -6,7 +6,7 @@ Every implementation passes the tests in ``tests/contract``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from .._model.snapshot import Changes, Snapshot
 from ..types import Holder
@@ -36,6 +36,10 @@ class Traffic(NamedTuple):
     bytes_written: int = 0
     journal_bytes: int = 0
     checkpoints: int = 0
+
+
+NUMBER: Final = "number"
+"""The one key in the state of a lasting lease."""
 
 
 class Session(Protocol):
@@ -93,7 +97,49 @@ class Subscription(Protocol):
         """Stop calling it; callable from any thread, a signal handler and a finalizer, and more than once."""
 
 
-class Store(Protocol):
+class Sessions(Protocol):
+    """Something that one thread at a time, of any process, has to itself. Usable from any thread."""
+
+    def begin(self, purpose: str, *, wait: bool) -> Session | None:
+        """Begin a session.
+
+        Args:
+            purpose: what for, in one word; others see it in :meth:`holder`.
+            wait: whether to wait, without a limit, for others that have one; they are served in order.
+
+        Returns:
+            The session; None if another one is open and ``wait`` is false, or :meth:`abandon_vain_wait` was called.
+
+        Raises:
+            OSError: none could be begun.
+        """
+
+    def abandon_vain_wait(self) -> bool:
+        """If a thread waits in ``begin`` for what can no longer come, make that return None eventually.
+
+        Returns:
+            Whether it was so: then the caller begins a session in its place.
+        """
+
+    def holder(self, *, probe: bool = True) -> Holder | None:
+        """Return who has the open session, in this or any other process, or None.
+
+        Args:
+            probe: find out whether it really is open, which may make another ``begin`` of this moment fail; otherwise
+                trust what a living holder says about itself.
+        """
+
+    def traffic(self) -> Traffic:
+        """Return what was read and written so far."""
+
+    def close(self) -> None:
+        """Release what it keeps open. It can be used again, and then opens it again."""
+
+    def after_fork_in_child(self) -> None:
+        """Release, in a forked child, what belongs to its parent; its sessions stay with the parent."""
+
+
+class Store(Sessions, Protocol):
     """One state, kept outside of this process. Usable from any thread."""
 
     def want(self, *, journal: bool | None) -> None:
@@ -117,27 +163,6 @@ class Store(Protocol):
             OSError: it cannot be read.
         """
 
-    def begin(self, purpose: str, *, wait: bool) -> Session | None:
-        """Begin a session.
-
-        Args:
-            purpose: what for, in one word; others see it in :meth:`holder`.
-            wait: whether to wait, without a limit, for others that have one; they are served in order.
-
-        Returns:
-            The session; None if another one is open and ``wait`` is false, or :meth:`abandon_vain_wait` was called.
-
-        Raises:
-            OSError: none could be begun.
-        """
-
-    def abandon_vain_wait(self) -> bool:
-        """If a thread waits in ``begin`` for what can no longer come, make that return None eventually.
-
-        Returns:
-            Whether it was so: then the caller begins a session in its place.
-        """
-
     def subscribe(self, notify: Callable[[], bool], fail: Callable[[BaseException], None]) -> Subscription:
         """Call a function after every change, by anyone, and now and then without one.
 
@@ -149,19 +174,15 @@ class Store(Protocol):
             fail: called with the error that ends the thread, before the last call of ``notify``.
         """
 
-    def holder(self, *, probe: bool = True) -> Holder | None:
-        """Return who has the open session, in this or any other process, or None.
+    def lease(self, name: str, *, lasting: bool) -> Sessions:
+        """Return what a lease of this name gives exclusive access to: a name, and nothing that is stored under it.
+
+        Leases of different names, or one that is lasting and one that is not, exclude neither each other nor sessions
+        of the store. A lease ends when its session is closed, or with its process; it does not expire.
 
         Args:
-            probe: find out whether it really is open, which may make another ``begin`` of this moment fail; otherwise
-                trust what a living holder says about itself.
+            name: any string.
+            lasting: whether the one key in the state of a session, :data:`NUMBER`, is a number greater than in all
+                sessions before; and whether its ``commit`` raises SessionLostError if others may have begun a session
+                meanwhile. Otherwise the state is empty, and nothing need be kept between sessions.
         """
-
-    def traffic(self) -> Traffic:
-        """Return what was read and written so far."""
-
-    def close(self) -> None:
-        """Release what it keeps open. It can be used again, and then opens it again."""
-
-    def after_fork_in_child(self) -> None:
-        """Release, in a forked child, what belongs to its parent; its sessions stay with the parent."""

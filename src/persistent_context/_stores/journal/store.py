@@ -12,6 +12,7 @@ from ..._model.snapshot import Changes, Snapshot
 from ...errors import ContextUsageError
 from ...types import Holder
 from ..jsonfile.events import FileSubscription
+from ..jsonfile.lease import FileLease
 from ..jsonfile.store import JsonFileStore
 from ..protocol import CorruptStateError, Session, Traffic
 from .idle import QUIET_SECONDS, Idle
@@ -89,6 +90,10 @@ class JournalStore:
     def subscribe(self, notify: Callable[[], bool], fail: Callable[[BaseException], None]) -> FileSubscription:
         """Call a function when one of the files may have changed; see :meth:`Store.subscribe`."""
         return FileSubscription(self._journal.data_path, notify, fail, also=(self._journal.path,))
+
+    def lease(self, name: str, *, lasting: bool) -> FileLease:
+        """Return the lease of a name; see :meth:`Store.lease`."""
+        return self._plain.lease(name, lasting=lasting)
 
     def holder(self, *, probe: bool = True) -> Holder | None:
         """Return the holder of the lock; see :meth:`Store.holder`."""

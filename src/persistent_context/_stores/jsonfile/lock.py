@@ -243,6 +243,16 @@ class HeldLock:
         if self._is_stamped:
             write_at(file.fd, 0, stamp_for(purpose, promised=self.promised))
 
+    @property
+    def file(self) -> LockFile:
+        """The lock file."""
+        return self._file
+
+    @property
+    def is_stamped(self) -> bool:
+        """Whether the lock file is one of this package, and has the holder's stamp."""
+        return self._is_stamped
+
     def share(self, access: Access | None) -> None:
         """Let those who may use the data file lock it, and no one else."""
         if self._is_ours and access is not None:

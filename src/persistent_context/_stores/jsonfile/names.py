@@ -36,7 +36,7 @@ def remove_leftovers(path: str) -> list[str]:
 def leftovers(path: str) -> Iterator[str]:
     """Yield the temporary files left by crashed writers of a file; a live writer holds a lock on its own."""
     start = os.path.basename(_temporary_start(path))
-    for temporary in _beside(path, re.compile(rf"{re.escape(start)}\.[0-9a-f]{{16}}\.tmp")):
+    for temporary in beside(path, re.compile(rf"{re.escape(start)}\.[0-9a-f]{{16}}\.tmp")):
         with contextlib.suppress(OSError):  # gone, a link, or another user's
             fd = open_fd(temporary, os.O_RDWR | NO_FOLLOW | NO_WAIT)
             try:
@@ -50,7 +50,7 @@ def move_aside(path: str, *, durable: bool, keep: bool = False, why: str = "corr
     """Rename a file that is ``why``, or with ``keep`` link it under a second name, and return the new name."""
     directory, name = os.path.split(path)
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    aside = os.path.join(directory, f"{_shortened(name)}.{why}-{moment}-{os.urandom(4).hex()}")
+    aside = os.path.join(directory, f"{shortened(name)}.{why}-{moment}-{os.urandom(4).hex()}")
     (os.link if keep else os.rename)(path, aside)
     if durable:
         sync_directory(directory)
@@ -59,17 +59,18 @@ def move_aside(path: str, *, durable: bool, keep: bool = False, why: str = "corr
 
 def moved_aside(path: str, why: str = "corrupt") -> list[str]:
     """Return the files that were moved aside from a path, or kept, for a reason, oldest first."""
-    start = f"{_shortened(os.path.basename(path))}.{why}-"
-    return sorted(_beside(path, re.compile(rf"{re.escape(start)}\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}}")))
+    start = f"{shortened(os.path.basename(path))}.{why}-"
+    return sorted(beside(path, re.compile(rf"{re.escape(start)}\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}}")))
 
 
 @functools.lru_cache
 def _temporary_start(path: str) -> str:
     directory, name = os.path.split(path)
-    return os.path.join(directory, f".{_shortened(name)}")
+    return os.path.join(directory, f".{shortened(name)}")
 
 
-def _beside(path: str, pattern: re.Pattern[str]) -> list[str]:
+def beside(path: str, pattern: re.Pattern[str]) -> list[str]:
+    """Return the files in the directory of a file whose names match."""
     directory = os.path.dirname(path)
     names: list[str] = []
     with contextlib.suppress(PermissionError, FileNotFoundError):  # it may be writable but not listable, or gone
@@ -77,5 +78,6 @@ def _beside(path: str, pattern: re.Pattern[str]) -> list[str]:
     return [os.path.join(directory, name) for name in names if pattern.fullmatch(name)]
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
+    """Return a file name, cut where a suffix would make it too long."""
     return os.fsdecode(os.fsencode(name)[:_NAME_BYTES]) if len(os.fsencode(name)) > _NAME_BYTES else name

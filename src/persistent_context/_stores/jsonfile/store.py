@@ -21,6 +21,7 @@ from .access import Access, check_writable
 from .atomic import replace
 from .document import EMPTY, Document
 from .events import FileSubscription
+from .lease import FileLease, Leases
 from .lock import FileLock, HeldLock
 from .names import move_aside, remove_leftovers
 from .opening import open_to_read, read_at
@@ -45,6 +46,7 @@ class JsonFileStore:
         self.path: Final = path
         self._replaced: Final = (path, *also)
         self._lock: Final = FileLock(f"{path}.lock", path)
+        self._leases: Final = Leases(path)
         self._known = EMPTY
         self._looked_for_leftovers = False
         self._warned_of: int | None = None
@@ -121,6 +123,10 @@ class JsonFileStore:
     def subscribe(self, notify: Callable[[], bool], fail: Callable[[BaseException], None]) -> FileSubscription:
         """Call a function when the file may have changed; see :meth:`Store.subscribe`."""
         return FileSubscription(self.path, notify, fail)
+
+    def lease(self, name: str, *, lasting: bool) -> FileLease:
+        """Return the lease of a name; see :meth:`Store.lease`."""
+        return self._leases.lease(name, lasting=lasting)
 
     def holder(self, *, probe: bool = True) -> Holder | None:
         """Return the holder of the lock; with ``probe``, without trusting what it says about itself."""

@@ -1,0 +1,46 @@
+"""A file of values that are computed once and torn down once: the engine of the pytest plugin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .blocking import SyncPersistentContext
+from .once import Wanted
+
+__tracebackhide__ = True  # for pytest: no test is wrong here
+
+
+class OnceFile(SyncPersistentContext):
+    """A file of values that have teardowns.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, durable=False, lock_timeout=math.inf)
+
+    def value(self, key: str, factory: Callable[[], Any], teardown: Callable[[Any], Any] | None = None) -> Any:
+        """Return a copy of the value of a key, computed now unless it is there. Blocks while another computes it.
+
+        Args:
+            key: the value's name.
+            factory: computes it; if it is ``async``, the result is awaited in its own event loop.
+            teardown: called with a value that was computed and cannot be kept, before the error is raised.
+
+        Raises:
+            Exception: what the factory raised; the next caller tries again.
+            UnserializableValueError: JSON cannot hold the value.
+        """
+        return self._once().value(Wanted.of(self._path, key, None, None), factory, teardown)
+
+    def discard(self, key: str, teardown: Callable[[Any], Any]) -> None:
+        """Tear a value down and forget it, unless another process did. Blocks while another process does.
+
+        Raises:
+            BaseException: what the teardown raised; the value is forgotten nevertheless.
+        """
+        self._once().discard(Wanted.of(self._path, key, None, None), teardown)
