@@ -16,6 +16,7 @@ from stress.checking.counters import check_counters
 from stress.checking.ending import check_endings, check_signals
 from stress.checking.evidence import Evidence, Violation
 from stress.checking.jobs import check_jobs
+from stress.checking.leases import check_computed, check_leases
 from stress.checking.lists import check_lists
 from stress.checking.observing import check_observing
 from stress.checking.owned import check_owned
@@ -63,6 +64,8 @@ CHECKERS: Mapping[str, Callable[[Evidence], Iterable[Violation]]] = {
     "list": check_lists,
     "bank": check_bank,
     "once": check_once,
+    "lease": check_leases,
+    "computed": check_computed,
     "register": check_registers,
     "prefix": check_prefixes,
     "foreign": check_counters,

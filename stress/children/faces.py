@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
-from persistent_context import PersistentContext, SyncPersistentContext
+from persistent_context import Lease, PersistentContext, SyncPersistentContext
 
 LOCK_TIMEOUT = 60.0
 """Seconds. Long enough that a wait which ends in a timeout is worth a look."""
@@ -50,6 +50,12 @@ class Context(Protocol):
 
     def transaction(self) -> AbstractAsyncContextManager[MutableMapping[str, Any]]:
         """Begin a transaction."""
+
+    def lease(self, name: str, /) -> AbstractAsyncContextManager[Lease]:
+        """Wait for a lease, and hold it."""
+
+    async def compute_once(self, key: str, factory: Callable[[], str], /) -> str:
+        """Return a value of the file, computed if there is none."""
 
     def statistics(self) -> Any:
         """Return the library's own figures."""
@@ -113,3 +119,13 @@ class ThreadedContext:
         """Block for its beginning and its end."""
         with self._context.transaction() as tx:
             yield tx
+
+    @asynccontextmanager
+    async def lease(self, name: str, /) -> AsyncIterator[Lease]:
+        """Block for its beginning and its end."""
+        with self._context.lease(name) as lease:
+            yield lease
+
+    async def compute_once(self, key: str, factory: Callable[[], str], /) -> str:
+        """Block for it."""
+        return self._context.compute_once(key, factory)

@@ -19,6 +19,7 @@ from stress.checking.checkers import (
     check_reads,
 )
 from stress.checking.evidence import Evidence
+from stress.checking.leases import check_computed, check_leases
 from stress.checking.prefixes import check_prefixes
 from stress.documents.hammered import (
     ACCOUNTS,
@@ -480,3 +481,59 @@ class TestReads:
         found = check(History(), {**opening_document(), "surprise": 1})
 
         assert [violation.kind for violations in found.values() for violation in violations] == ["foreign"]
+
+
+class TestLeases:
+    """One at a time holds a lease, with a token that grows."""
+
+    def test_accept_holders_in_turn(self):
+        """Each begins after the one before it, with a greater token; other leases are held meanwhile."""
+        held = [op("hold", (0, 9), result=[5, 1, 3]), op("hold", (1, 9), result=[7, 3, 8]), unknown("hold", (2, 6))]
+        held.append(op("hold", (0, 9), key="another", result=[6, 2, 7]))
+
+        assert [] == kinds(check_leases, held, {})
+
+    def test_find_two_holders_at_once(self):
+        """The second began before the first had ended."""
+        held = [op("hold", (0, 9), result=[5, 1, 4]), op("hold", (1, 9), result=[7, 3, 8])]
+
+        assert ["reordered"] == kinds(check_leases, held, {})
+
+    def test_find_a_token_that_went_back(self):
+        """A later holder had a smaller token."""
+        held = [op("hold", (0, 9), result=[7, 1, 3]), op("hold", (1, 9), result=[5, 4, 8])]
+
+        assert ["reordered"] == kinds(check_leases, held, {})
+
+    def test_find_a_token_given_twice(self):
+        """Two holders had the same token."""
+        held = [op("hold", (0, 9), result=[5, 1, 3]), op("hold", (1, 9), result=[5, 4, 8])]
+
+        assert ["duplicated"] == kinds(check_leases, held, {})
+
+
+class TestComputedValues:
+    """A value is computed once."""
+
+    def test_accept_one_that_computes_and_one_that_was_killed(self):
+        """All have the value of the one that computed it last."""
+        made = op("compute", (2, 5), result="0.0.0.2", note="computed")
+        others = [unknown("compute", (0, 1), note="computed"), op("compute", (3, 6), result="0.0.0.2")]
+
+        assert [] == kinds(check_computed, [made, *others], {KEY: "0.0.0.2"})
+
+    def test_find_a_value_computed_twice(self):
+        """Two callers computed, though neither was killed."""
+        made = [op("compute", (at, 9), result="0.0.0.1", note="computed") for at in (1, 2)]
+
+        assert ["duplicated"] == kinds(check_computed, made, {KEY: "0.0.0.1"})
+
+    def test_find_a_caller_with_another_value(self):
+        """What a caller got is not what is stored."""
+        made = [op("compute", (1, 9), result="0.0.0.1", note="computed"), op("compute", (2, 9), result="0.0.0.0")]
+
+        assert ["lost"] == kinds(check_computed, made, {KEY: "0.0.0.1"})
+
+    def test_find_a_value_of_nobody(self):
+        """No factory has returned what is stored."""
+        assert ["foreign"] == kinds(check_computed, [op("compute", (1, 9), result="x")], {KEY: "x"})

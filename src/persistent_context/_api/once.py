@@ -23,7 +23,8 @@ __tracebackhide__ = True  # for pytest: no test is wrong here
 
 _RECORD: Final = ":computed"
 """What is appended to a key for that of the record, which says when the value was computed, and for which version."""
-_SHORT: Final = reprlib.Repr(maxother=200, maxstring=200)
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxother = _SHORT.maxstring = 200  # characters
 _running: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("persistent_context_running", default=())
 """The places and keys that are being computed around this call."""
 
