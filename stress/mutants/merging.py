@@ -33,7 +33,7 @@ MERGING: Final = (
                 "        if (joined := self._joined(base, mine, theirs)) is not None:\n",
             ),
         ),
-        (suite("merge::TestInsideValues::test_both_append"),),
+        (suite("merge::TestInsideValues::test_equal_items_are_two_items"),),
     ),
     Mutant(
         "lists-that-shrank-joined",
@@ -75,11 +75,6 @@ MERGING: Final = (
         "A member that was deleted on one side stays.",
         Promise.LOST,
         (
-            Edit(
-                "nested",
-                "for name, text in parts.items() if text is not MISSING}",
-                "for name, text in parts.items() if text}",
-            ),
             Edit(
                 "nested",
                 "        if same(theirs, base):\n            return mine\n",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import Any, Self, Unpack
 
 from .._engine.request import Begin
 from .._engine.turn import Turn
@@ -16,6 +15,7 @@ from .._model.operations import Operation
 from .._model.values import Frozen
 from ..errors import ContextUsageError
 from ..types import Holder
+from .aio_atomic import AsyncAtomic
 from .aio_calls import LoopCalls
 from .aio_coordination import AsyncCoordination
 from .aio_executor import PatientExecutor
@@ -23,8 +23,6 @@ from .aio_transaction import AsyncTransaction
 from .aio_watch import AsyncWatch
 from .base import Reading
 from .options import OnCorrupt, Options, check_timeout
-
-T = TypeVar("T")
 
 
 class _Home(Frozen, frozen=True):
@@ -36,7 +34,7 @@ class _Home(Frozen, frozen=True):
     calls: LoopCalls
 
 
-class PersistentContext(AsyncCoordination):
+class PersistentContext(AsyncAtomic, AsyncCoordination):
     """A dictionary bound to one plain JSON file, for programs with an event loop.
 
     A context belongs to one event loop at a time: the first one that awaits a method, until that loop is closed. Other
@@ -166,138 +164,6 @@ class PersistentContext(AsyncCoordination):
             reading = await executor.run(self._sync_refresh_internal)
         if not self._take_over(reading):
             await self._perform(self._refresh())
-
-    @overload
-    async def incr(self, key: str, delta: int = 1, default: int = 0) -> int: ...
-
-    @overload
-    async def incr(self, key: str, delta: float = 1, default: float = 0) -> float: ...
-
-    async def incr(self, key: str, delta: float = 1, default: float = 0) -> float:
-        """Add to a number, atomically across all processes. Suspends.
-
-        An unsaved change of the key is saved along with it; other keys are not.
-
-        Args:
-            key: the key.
-            delta: what to add, an ``int`` or ``float``.
-            default: the number to start from if the key is missing.
-
-        Returns:
-            The new number: a ``float`` if the value was one, or ``delta`` is.
-
-        Raises:
-            TypeError: the value is not a number (``bool`` does not count as one); the file is unchanged.
-            OSError: as well as everything else that :meth:`save` raises.
-        """
-        number: float = await self._perform(self._incr(key, delta, default))
-        return number
-
-    async def add(self, key: str, value: Any) -> bool:
-        """Set a key only if it is missing, atomically across all processes. Suspends.
-
-        Returns:
-            Whether this call set it. If not, memory now has the value in the file.
-
-        Raises:
-            OSError: as well as everything else that :meth:`save` raises.
-        """
-        return bool(await self._perform(self._add(key, value)))
-
-    async def compare_and_set(self, key: str, expected: Any, new: Any) -> bool:
-        """Set a key only if it has the expected value, atomically across all processes. Suspends.
-
-        Values are compared as JSON: ``1``, ``1.0`` and ``True`` differ.
-
-        Args:
-            key: the key.
-            expected: the value, or ``MISSING`` if the key is expected to be absent.
-            new: the new value, or ``MISSING`` to delete the key.
-
-        Returns:
-            Whether the value was as expected and was replaced. If not, memory now has the value in the file.
-
-        Raises:
-            OSError: as well as everything else that :meth:`save` raises.
-        """
-        return bool(await self._perform(self._compare_and_set(key, expected, new)))
-
-    async def mutate(self, key: str, fn: Callable[[Any], T], default: Any = None) -> T:
-        """Replace a value with a function of it, atomically across all processes. Suspends.
-
-        Args:
-            key: the key.
-            fn: ``fn(value) -> value``; it runs under the lock, in another thread: keep it pure and quick. It gets its
-                own copy, which it may change, as long as it returns it, and may run again if the lock file is deleted
-                meanwhile.
-            default: what it gets if the key is missing.
-
-        Returns:
-            What the function returned.
-
-        Raises:
-            TypeError: the function is not callable, or is a coroutine function; or it returned ``None`` after it had
-                changed its argument in place, or an awaitable. Nothing is changed.
-            Exception: what the function raised; only this call fails, and it changes nothing.
-            OSError: as well as everything else that :meth:`save` raises.
-        """
-        value: T = await self._perform(self._mutate(key, fn, default))
-        return value
-
-    async def delete(self, key: str) -> bool:
-        """Delete a key, atomically across all processes. Suspends.
-
-        An unsaved change of the key is dropped.
-
-        Returns:
-            Whether it was there.
-
-        Raises:
-            OSError: as well as everything else that :meth:`save` raises.
-        """
-        return bool(await self._perform(self._delete(key)))
-
-    async def take(self, key: str, default: Any = None) -> Any:
-        """Delete a key and return its value, atomically across all processes: only one of them gets it. Suspends.
-
-        Args:
-            key: the key.
-            default: what to return if the key is missing.
-
-        Raises:
-            OSError: as well as everything else that :meth:`save` raises.
-        """
-        return await self._perform(self._take(key, default))
-
-    async def append(self, key: str, item: Any) -> int:
-        """Append an item to a list, atomically across all processes. Suspends.
-
-        A missing key starts as an empty list.
-
-        Returns:
-            The new length of the list.
-
-        Raises:
-            TypeError: the value is not a list; the file is unchanged.
-            OSError: as well as everything else that :meth:`save` raises.
-        """
-        return int(await self._perform(self._extend("append", key, [item])))
-
-    async def extend(self, key: str, items: Iterable[Any]) -> int:
-        """Append items to a list, atomically across all processes; otherwise like :meth:`append`. Suspends.
-
-        Args:
-            key: the key.
-            items: the items; with none of them, nothing is written.
-
-        Returns:
-            The new length of the list.
-
-        Raises:
-            TypeError: the value is not a list, or the items are a ``str``, ``bytes`` or mapping.
-            OSError: as well as everything else that :meth:`save` raises.
-        """
-        return int(await self._perform(self._extend("extend", key, items)))
 
     async def checkpoint(self) -> None:
         """Fold the journal into the JSON file, so that programs which only read that see every change. Suspends.

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final, Self, TypeVar, Unpack, overload
+from typing import Any, Final, Self, Unpack
 
 from .._engine.request import Begin
 from .._model.merge import OnConflict
 from .._model.operations import Operation
 from ..types import Holder
+from .blocking_atomic import SyncAtomic
 from .blocking_calls import BlockingCalls
 from .blocking_coordination import SyncCoordination
 from .blocking_transaction import SyncTransaction
 from .blocking_watch import SyncWatch
 from .options import OnCorrupt, Options, check_timeout
 
-T = TypeVar("T")
 
-
-class SyncPersistentContext(SyncCoordination):
+class SyncPersistentContext(SyncAtomic, SyncCoordination):
     """A dictionary bound to one plain JSON file, for programs without an event loop.
 
     The same as :class:`PersistentContext`, except that calls block the thread instead of suspending a task. A context
@@ -106,46 +104,6 @@ class SyncPersistentContext(SyncCoordination):
         """Take over what others changed, and keep what is unsaved; see :meth:`PersistentContext.refresh`. Blocks."""
         if not self._take_over(self._read(whole=False)):
             self._perform(self._refresh())
-
-    @overload
-    def incr(self, key: str, delta: int = 1, default: int = 0) -> int: ...
-
-    @overload
-    def incr(self, key: str, delta: float = 1, default: float = 0) -> float: ...
-
-    def incr(self, key: str, delta: float = 1, default: float = 0) -> float:
-        """Add to a number and return the result; see :meth:`PersistentContext.incr`. Blocks."""
-        number: float = self._perform(self._incr(key, delta, default))
-        return number
-
-    def add(self, key: str, value: Any) -> bool:
-        """Set a key only if it is missing; see :meth:`PersistentContext.add`. Blocks."""
-        return bool(self._perform(self._add(key, value)))
-
-    def compare_and_set(self, key: str, expected: Any, new: Any) -> bool:
-        """Set a key only if it has the expected value; see :meth:`PersistentContext.compare_and_set`. Blocks."""
-        return bool(self._perform(self._compare_and_set(key, expected, new)))
-
-    def mutate(self, key: str, fn: Callable[[Any], T], default: Any = None) -> T:
-        """Replace a value with a function of it; see :meth:`PersistentContext.mutate`. Blocks."""
-        value: T = self._perform(self._mutate(key, fn, default))
-        return value
-
-    def delete(self, key: str) -> bool:
-        """Delete a key and return whether it was there; see :meth:`PersistentContext.delete`. Blocks."""
-        return bool(self._perform(self._delete(key)))
-
-    def take(self, key: str, default: Any = None) -> Any:
-        """Delete a key and return its value; see :meth:`PersistentContext.take`. Blocks."""
-        return self._perform(self._take(key, default))
-
-    def append(self, key: str, item: Any) -> int:
-        """Append an item to a list and return its length; see :meth:`PersistentContext.append`. Blocks."""
-        return int(self._perform(self._extend("append", key, [item])))
-
-    def extend(self, key: str, items: Iterable[Any]) -> int:
-        """Append items to a list and return its length; see :meth:`PersistentContext.extend`. Blocks."""
-        return int(self._perform(self._extend("extend", key, items)))
 
     def checkpoint(self) -> None:
         """Fold the journal into the JSON file; see :meth:`PersistentContext.checkpoint`. Blocks."""

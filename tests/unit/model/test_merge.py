@@ -542,25 +542,33 @@ class TestInsideValues:
 
         assert {"x": 1, "new-0": 0, "new-1": 1} == stored(path)["cfg"]["a"] == two[1]["cfg"]["a"]
 
-    def test_one_deletes_where_the_other_adds(self, face, path, two):
-        """Each change counts."""
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_one_deletes_where_the_other_adds(self, face, path, two, first):
+        """Each change counts, whoever saves first."""
         del two[0]["cfg"]["gone"]
         two[1]["cfg"]["new"] = 1
-        for ctx in two:
-            face.do(ctx.save)
+        face.do(two[first].save)
+        face.do(two[1 - first].save)
 
         assert {"a": {"x": 1}, "new": 1} == stored(path)["cfg"]
 
     def test_both_append(self, face, path, two):
-        """Theirs come before mine; equal items are two items."""
-        for ctx in two:
-            ctx["jobs"].append("same")
+        """Theirs come before mine."""
+        two[0]["jobs"].append("theirs")
         two[1]["jobs"].append("mine")
         for ctx in two:
             face.do(ctx.save)
 
-        assert [1, "same", "same", "mine"] == stored(path)["jobs"] == two[1]["jobs"]
+        assert [1, "theirs", "mine"] == stored(path)["jobs"] == two[1]["jobs"]
         assert set() == two[1].unsaved_keys()
+
+    def test_equal_items_are_two_items(self, face, path, two):
+        """Two that append the same have appended twice."""
+        for ctx in two:
+            ctx["jobs"].append("same")
+            face.do(ctx.save)
+
+        assert [1, "same", "same"] == stored(path)["jobs"] == two[1]["jobs"]
 
     def test_both_begin_an_object_and_a_list(self, face, path, two):
         """What neither has found starts as empty."""
