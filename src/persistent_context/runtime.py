@@ -7,20 +7,19 @@ Import it by its name: ``from persistent_context.runtime import ContextManager``
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from typing import Any, Final, Unpack
 
 from ._api.aio import PersistentContext
-from ._api.aio_transaction import AsyncTransaction
-from ._api.aio_watch import AsyncWatch
 from ._api.options import Options
+from ._api.persistent_calls import PersistentCalls
 from .errors import ContextUsageError
 
 PERSISTENT_CONTEXT: Final = "persistent_context"
 """The name under which a context holds the persistent context itself."""
 
 
-class Context(MutableMapping[str, Any]):
+class Context(PersistentCalls, MutableMapping[str, Any]):
     """What a task sees: its runtime variables, those of the contexts it was forked from, and the persistent data.
 
     Whether a name persists depends on its declaration alone, not on what the file holds. A *declared* name is always
@@ -30,7 +29,8 @@ class Context(MutableMapping[str, Any]):
 
     Names that the persistent data has without being declared can be read here. They can neither be set nor deleted,
     since that would hide them or save them by accident; :meth:`set_persistent` and the atomic calls take any name but
-    that of a runtime variable, which would hide what they set: they raise :class:`ContextUsageError`.
+    that of a runtime variable, which would hide what they set: they raise :class:`ContextUsageError`. All calls of the
+    persistent context can be made here.
 
     Args:
         persistent: the persistent context.
@@ -50,7 +50,7 @@ class Context(MutableMapping[str, Any]):
         variables: dict[str, Any],
         inherited: Sequence[dict[str, Any]] = (),
     ) -> None:
-        self._persistent = persistent
+        super().__init__(persistent)
         self._names = names
         self._variables = variables
         self._layers = (variables, *inherited)
@@ -128,46 +128,6 @@ class Context(MutableMapping[str, Any]):
             UnserializableValueError: the key is not a ``str``. The value is checked when it is saved.
         """
         self._persistent[self._visible(key)] = value
-
-    def unsaved_keys(self) -> set[str]:
-        """Return the unsaved keys of the persistent data; see :meth:`PersistentContext.unsaved_keys`."""
-        return self._persistent.unsaved_keys()
-
-    async def load(self) -> None:
-        """Load the persistent data again; see :meth:`PersistentContext.load`. Suspends."""
-        await self._persistent.load()
-
-    async def save(self) -> None:
-        """Save the persistent data; see :meth:`PersistentContext.save`. Suspends."""
-        await self._persistent.save()
-
-    async def incr(self, key: str, delta: float = 1, default: float = 0) -> Any:
-        """Add to a number of the persistent data; see :meth:`PersistentContext.incr`. Suspends."""
-        return await self._persistent.incr(self._visible(key), delta, default)
-
-    async def add(self, key: str, value: Any) -> bool:
-        """Set a key of the persistent data if it is missing; see :meth:`PersistentContext.add`. Suspends."""
-        return await self._persistent.add(self._visible(key), value)
-
-    async def compare_and_set(self, key: str, expected: Any, new: Any) -> bool:
-        """Replace a value of the persistent data; see :meth:`PersistentContext.compare_and_set`. Suspends."""
-        return await self._persistent.compare_and_set(self._visible(key), expected, new)
-
-    async def mutate(self, key: str, fn: Callable[[Any], Any], default: Any = None) -> Any:
-        """Replace a value of the persistent data; see :meth:`PersistentContext.mutate`. Suspends."""
-        return await self._persistent.mutate(self._visible(key), fn, default)
-
-    async def checkpoint(self) -> None:
-        """Fold the journal into the JSON file; see :meth:`PersistentContext.checkpoint`. Suspends."""
-        await self._persistent.checkpoint()
-
-    def transaction(self, timeout: float | None = None) -> AsyncTransaction:
-        """Return a transaction on the persistent data; see :meth:`PersistentContext.transaction`."""
-        return self._persistent.transaction(timeout)
-
-    def watch(self, *keys: str) -> AsyncWatch:
-        """Return an iterator over changes of the persistent data; see :meth:`PersistentContext.watch`."""
-        return self._persistent.watch(*keys)
 
     # --------------------------------
 

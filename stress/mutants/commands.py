@@ -76,10 +76,10 @@ COMMANDS: Final = (
         (suite("changing::TestRestore::test_it_adds_what_is_missing"),),
     ),
     Mutant(
-        "append-replaces",
-        "Appending replaces what is not a list.",
+        "append-to-anything",
+        "Appending to what is not a list fails with an error that explains nothing.",
         Promise.FAILURE,
-        (Edit("writing", "    if not isinstance(items, list):\n", "    if not isinstance(items, list | str):\n"),),
+        (Edit("updates", 'text is not MISSING and not text.startswith(b"[")', "False"),),
         (suite("changing::TestAppend::test_what_is_no_list"),),
     ),
     Mutant(

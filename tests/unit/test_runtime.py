@@ -190,7 +190,14 @@ class TestThePersistentData:
             await context.compare_and_set("cursor", 7, 8),
             await context.mutate("jobs", lambda jobs: [*jobs, "b"]),
             await context.mutate("more", lambda more: [*more, 1], []),
+            await context.append("list", 1),
+            await context.extend("list", [2, 3]),
+            await context.take("list"),
+            await context.delete("list"),
+            await context.compute_once("once", lambda: 5),
         ]
+        async with context.lease("job") as lease:
+            results.append(lease.name)
         watch = context.watch("n")
         async with context.transaction(timeout=5) as tx:
             tx["cursor"] += 1
@@ -198,12 +205,15 @@ class TestThePersistentData:
         await other.incr("n")
         changes = await anext(watch)
         await watch.aclose()
+        await context.refresh()
+        seen = context["n"]
         await context.load()
         await context.checkpoint()
 
-        assert [7, False, True, ["a", "b"], [1]] == results
+        assert [7, False, True, ["a", "b"], [1], 1, 3, [1, 2, 3], False, 5, "job"] == results
+        assert 8 == seen
         assert {"n": Change(7, 8)} == changes
-        assert {"cursor": 9, "jobs": ["a", "b"], "n": 8, "more": [1]} == read(stored)
+        assert {"cursor": 9, "jobs": ["a", "b"], "n": 8, "more": [1], "once": 5} == read(stored)
 
     @pytest.mark.parametrize(
         "call",
@@ -212,9 +222,25 @@ class TestThePersistentData:
             lambda context, key: context.add(key, 1),
             lambda context, key: context.compare_and_set(key, 1, 2),
             lambda context, key: context.mutate(key, lambda _: 1),
+            lambda context, key: context.delete(key),
+            lambda context, key: context.take(key),
+            lambda context, key: context.append(key, 1),
+            lambda context, key: context.extend(key, [1]),
+            lambda context, key: context.compute_once(key, dict),
             set_persistent,
         ],
-        ids=["incr", "add", "compare_and_set", "mutate", "set_persistent"],
+        ids=[
+            "incr",
+            "add",
+            "compare_and_set",
+            "mutate",
+            "delete",
+            "take",
+            "append",
+            "extend",
+            "compute_once",
+            "set_persistent",
+        ],  # fmt: skip
     )
     async def test_no_call_changes_what_a_variable_hides(self, path, call):
         """The result could not be seen at the top level: that is refused, in forks as well."""

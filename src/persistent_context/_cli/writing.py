@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
-from .._api.blocking import SyncPersistentContext
+from .._model.values import MISSING
 from ..errors import PersistentContextError
 from .arguments import (
     File,
@@ -58,16 +58,15 @@ def append(
     """Append to a list (an empty one if the key is missing) and print how many items it has now."""
     item = value_of(value, must_be_json=json_, is_string=string)
     with _type_errors(file):
-        say(as_json(_append(open_context(file, timeout), key, item)))
+        say(as_json(open_context(file, timeout).append(key, item)))
 
 
 def take(file: File, key: Key, timeout: Timeout = 30.0) -> None:
     """Delete a key and print its value as JSON; of several programs that take it at once, one gets it."""
     require(file)
-    with open_context(file, timeout).transaction() as tx:
-        if key not in tx:
-            fail(no_such_key(file, key))
-        value = tx.pop(key)
+    value = open_context(file, timeout).take(key, MISSING)
+    if value is MISSING:
+        fail(no_such_key(file, key))
     say(as_json(value))
 
 
@@ -113,21 +112,9 @@ def restore(
     say(f"keys added: {len(missing)}; keys that were there already: {len(data) - len(missing)}")
 
 
-def _append(context: SyncPersistentContext, key: str, item: Any) -> int:
-    """Append to a list and return its new length."""
-    return len(context.mutate(key, lambda items: _extended(key, items, item), default=[]))
-
-
-def _extended(key: str, items: Any, item: Any) -> list[Any]:
-    if not isinstance(items, list):
-        msg = f"the value of {key!r} must be a list, not {type(items).__name__}"
-        raise TypeError(msg)
-    return [*items, item]
-
-
 @contextlib.contextmanager
 def _type_errors(file: str) -> Iterator[None]:
-    """Report a value of the wrong type; the library's own errors are reported by their own words."""
+    """Report a value of the wrong type; the library's own errors explain themselves."""
     try:
         yield
     except PersistentContextError:
