@@ -133,7 +133,7 @@ SPELLINGS: dict[str, bytes] = {
 """More that JSON forbids, which only loading tries: whoever loads and whoever writes reads a file alike."""
 
 SOME_DOCUMENTS = [
-    "empty",
+    "only blanks",
     "cut before the last brace",
     "NUL-filled",
     "bad UTF-8 deep in a value",
