@@ -380,8 +380,8 @@ class TestReadings:
         store = ctx._link.find().store
         read, overtaken = type(store).snapshot, []
 
-        def slow(self):
-            document = read(self)
+        def slow(self, **how):
+            document = read(self, **how)
             if threading.current_thread() is threading.main_thread() and len(overtaken) < 9:
                 overtaken.append(True)
                 caller = threading.Thread(target=ctx.incr, args=["n"])
@@ -401,8 +401,8 @@ class TestReadings:
         store = ctx._link.find().store
         read = type(store).snapshot
 
-        def slow(self):
-            document = read(self)
+        def slow(self, **how):
+            document = read(self, **how)
             if threading.current_thread() is threading.main_thread():
                 path.write_text('{"n": 2}', encoding="utf-8")
                 other = threading.Thread(target=ctx.load)
