@@ -280,7 +280,7 @@ def _open_below(directory: str) -> set[str]:
     return names
 
 
-def _lasting(look, *, seconds: float = 10.0):
+def _lasting(look, *, seconds: float = 60.0):
     """What ``look`` still finds when it has found something for ``seconds`` on end."""
     deadline = time.monotonic() + seconds
     while found := look():
