@@ -19,12 +19,17 @@ def blocks(language):
 
 
 class TestReadme:
-    def test_the_example_runs_and_writes_the_file_that_is_shown(self, tmp_path):
-        """The first example, as a user would run it, leaves the file that the README shows."""
-        (example,) = blocks("python")
+    def test_the_examples_run_and_write_the_file_that_is_shown(self, tmp_path):
+        """The examples, run in order, print what their comments say, and leave the file that the README shows."""
         (shown,) = blocks("json")
-        subprocess.run([sys.executable, "-W", "error", "-c", example], cwd=tmp_path, check=True)
+        printed = [
+            subprocess.run(
+                [sys.executable, "-W", "error", "-c", example], cwd=tmp_path, check=True, capture_output=True, text=True
+            ).stdout
+            for example in blocks("python")
+        ]
 
+        assert ["1\n", "2\n", ""] == printed
         assert shown == (tmp_path / "state" / "run.json").read_text(encoding="utf-8")
 
     @pytest.mark.parametrize("face", [persistent_context.PersistentContext, persistent_context.SyncPersistentContext])
