@@ -22,7 +22,8 @@ def check_owned(evidence: Evidence) -> Iterator[Violation]:
                 possible[None if operation.name == "delete" else operation.id] = operation
             elif operation.outcome is Outcome.OK and operation.result not in possible:
                 yield _impossible(key, operation.result, possible, operation)
-        (final,) = evidence.final.get(key, [None])
+        values = evidence.final.get(key, [None])
+        final = values[0] if len(values) == 1 else str(values)  # which no writer has written
         if final not in possible:
             yield _impossible(key, final, possible)
 

@@ -11,7 +11,13 @@ MERGING: Final = (
         "objects-not-merged",
         "Two that fill the same object overwrite each other.",
         Promise.CLOBBERED,
-        (Edit("nested", "        if _is_object(mine) and _is_object(theirs):\n", "        if False:\n"),),
+        (
+            Edit(
+                "nested",
+                "        if _is_object(mine) and _is_object(theirs) and not self._as_a_whole:\n",
+                "        if False:\n",
+            ),
+        ),
         (suite("merge::TestInsideValues::test_both_fill_an_object"),),
     ),
     Mutant(
@@ -121,7 +127,7 @@ MERGING: Final = (
         "second-save-undoes-the-merge-of-the-first",
         "A save made before the outcome of another is known removes what that one has merged.",
         Promise.CLOBBERED,
-        (Edit("draft", "mine=resume(included, change.mine, own.text, key)", "mine=change.mine"),),
+        (Edit("draft", "change.mine if is_set else resume(included, change.mine, own.text, key)", "change.mine"),),
         (suite("interleavings::test_what_grows_under_every_schedule", limit=90),),
     ),
     Mutant(
@@ -188,7 +194,13 @@ MERGING: Final = (
         "conflict-left-behind",
         "A key in conflict that is set back does not take over what others wrote.",
         Promise.MEMORY,
-        (Edit("memory", "self.seen, self._ahead = snapshot, in_conflict", "self.seen, self._ahead = snapshot, {}"),),
+        (
+            Edit(
+                "memory",
+                "self.data.is_complete = snapshot, in_conflict, True",
+                "self.data.is_complete = snapshot, {}, True",
+            ),
+        ),
         (suite("operations::TestRefresh::test_a_change_taken_back_after_a_refresh_gives_way"),),
     ),
     Mutant(
@@ -217,5 +229,12 @@ MERGING: Final = (
             ),
         ),
         (suite("operations::TestTake::test_only_one_of_many_gets_it"),),
+    ),
+    Mutant(
+        "unknown-base-taken-for-absent",
+        "A list that is set without loading is appended to the list in the file.",
+        Promise.CLOBBERED,
+        (Edit("live", "            self.guesses.add(key)\n", "            pass\n"),),
+        (suite("merge::TestWithoutLoading"),),
     ),
 )

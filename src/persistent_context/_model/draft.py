@@ -194,9 +194,11 @@ def pending(unsaved: Mapping[str, Unsaved], origin: Origin, own_of: Callable[[st
         included = change.sent.get(own.moment, change.base) if is_included else change.base
         if is_included and own.others is not None:
             mine, base = rebase(included, change.mine, own.others, key)
-            found[key] = change._replace(base=base, mine=mine)
+            found[key] = change._replace(base=base, mine=mine, guessed=False)
         elif own.text is not None and own.written > origin.mark:
-            found[key] = change._replace(base=own.text, mine=resume(included, change.mine, own.text, key))
+            is_set = change.guessed and not is_included
+            mine = change.mine if is_set else resume(included, change.mine, own.text, key)
+            found[key] = change._replace(base=own.text, mine=mine, guessed=False)
         else:
             found[key] = change
     return found

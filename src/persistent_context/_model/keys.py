@@ -58,7 +58,9 @@ class Keys:
             return None
         moment = last.moment if last is not None and is_known else next(self._moments)
         sent = flight.sent if flight else MappingProxyType({})
-        return Unsaved(touched.base, mine, moment, touched.moment, key in self.data.moved, sent)
+        return Unsaved(
+            touched.base, mine, moment, touched.moment, key in self.data.moved, key in self.data.guesses, sent
+        )
 
     def _reference(self, key: str, write: Write | None) -> Unsaved | None:
         """Return the change that a call includes, unless memory has taken over the key since."""
@@ -114,6 +116,8 @@ class Keys:
                 flight.sent, _ = self._moved(key, text, write, mine)
             data.rebase(key, text, agrees=True)  # the object keeps its identity
             self._bury(key)
+        elif key in data.guesses and write is None:
+            return False
         elif self._was_changed_since(key, mine, write):
             return self._merge(key, mine, text, write)
         else:
@@ -145,6 +149,8 @@ class Keys:
         change = self._reference(key, write)
         included = change.mine if change else self.data.base(key)
         sent = dict(flight.sent) if flight else {}
+        if change is None and key in self.data.guesses:
+            return sent, mine
         later = [moment for moment in sent if change is None or moment > change.moment]
         *moved, merged = resume_all(
             included, [*map(sent.__getitem__, later), mine], text, key, is_own=write is not None

@@ -68,7 +68,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
     consistent dictionary.
     """
 
-    __slots__ = ("_kept", "_removed", "appended", "moments", "moved", "touched")
+    __slots__ = ("_kept", "_removed", "appended", "guesses", "is_complete", "moments", "moved", "touched")
 
     def __init__(self, moments: Iterator[int] | None = None) -> None:
         super().__init__()
@@ -77,6 +77,10 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         """The keys that come after those of the snapshot, in order."""
         self.moved: set[str] = set()
         """The keys of the snapshot that were deleted and set again."""
+        self.is_complete = False
+        """Whether an absent key is known to be absent in the file."""
+        self.guesses: set[str] = set()
+        """The keys that were set without knowing what the file has for them."""
         self.moments = moments or itertools.count(1)
         self._kept: dict[str, object] | None = None
         self._removed: deque[str] = deque(maxlen=_REMOVED_KEPT)  # a bound, as a queue's keys come and go for ever
@@ -85,6 +89,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
     def of(cls, snapshot: Snapshot) -> LiveDict:
         """Create one for a snapshot, without decoding it."""
         live = cls()
+        live.is_complete = True
         for entries in snapshot.parts():
             dict.update(live, entries)
         return live
@@ -116,6 +121,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         """Set a key and its base to the text in the file; a list or dictionary is changed in place."""
         touched = self.touched.pop(key, None)
         self.moved.discard(key)
+        self.guesses.discard(key)
         old = dict.get(self, key) if touched else None
         if text is MISSING:
             self._remove(key)
@@ -132,6 +138,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
             self._place(key, graft(dict.get(self, key), decode(text)))
         self.touched[key] = touched
         self.moved.discard(key)
+        self.guesses.discard(key)
 
     def take_over_all(self, texts: Mapping[str, Raw], gone: Iterable[str]) -> None:
         """Set any number of untouched keys to their texts in the file."""
@@ -156,6 +163,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         seen = dict.get(self, key, MISSING) if agrees else MISSING
         self.touched[key] = Touched(base, seen, moment)
         self.moved.discard(key)
+        self.guesses.discard(key)
 
     def text(self, key: str) -> MaybeText:
         """Return the text of the current value, or MISSING if the key is absent.
@@ -207,6 +215,8 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         base = self.base(key)
         if base is not MISSING and key not in self:
             self.moved.add(key)
+        if not self.is_complete and not self.knows(key):
+            self.guesses.add(key)
         self._touch(key, base)
         self._place(key, value)
         if self._kept is not None:

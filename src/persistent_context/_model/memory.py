@@ -190,7 +190,7 @@ class Memory(Keys):
                 return  # by another thread, as before
             if not self._settle(key, text, calls.get(key)):
                 in_conflict[key] = text
-        self.seen, self._ahead = snapshot, in_conflict
+        self.seen, self._ahead, self.data.is_complete = snapshot, in_conflict, True
         for key in [key for key in self.data.appended if self.data.base(key) is not MISSING]:
             self.data.appended.pop(key, None)
 

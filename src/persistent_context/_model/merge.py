@@ -30,6 +30,8 @@ class Unsaved(NamedTuple):
     """When the key was last set or deleted; 0 for a value that was only changed in place."""
     moved: bool = False
     """Whether the key was deleted and set again, and so comes last."""
+    guessed: bool = False
+    """Whether the base is unknown, and not absent: the key was set before anything was read."""
     sent: Mapping[int, MaybeText] = MappingProxyType({})
     """By moment, the changes of the key that calls in flight included, over the same base."""
 
@@ -70,7 +72,7 @@ def merge(unsaved: Mapping[str, Unsaved], theirs: Mapping[str, MaybeText], polic
         if same(change.base, change.mine):
             continue
         their = theirs.get(key, MISSING)
-        both = Merge(prefer_mine=policy != "theirs")
+        both = Merge(prefer_mine=policy != "theirs", as_a_whole=change.guessed)
         texts[key] = both(change.base, change.mine, their, key)
         if both.conflicts and policy == "raise":
             refused += both.conflicts

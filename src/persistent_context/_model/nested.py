@@ -52,10 +52,12 @@ class Merge:
         prefer_mine: whether my side prevails in a conflict, or theirs.
         theirs_has_mine: whether their value is the outcome of an earlier call of mine, so that the base is part of it:
             a list has all of its elements, if not at its beginning.
+        as_a_whole: whether different values are in conflict as a whole, since their base is unknown.
     """
 
-    def __init__(self, *, prefer_mine: bool = True, theirs_has_mine: bool = False) -> None:
+    def __init__(self, *, prefer_mine: bool = True, theirs_has_mine: bool = False, as_a_whole: bool = False) -> None:
         self._prefer_mine: Final = prefer_mine
+        self._as_a_whole: Final = as_a_whole
         self._theirs_has_mine: Final = theirs_has_mine
         self.conflicts: Final[list[Conflict]] = []
 
@@ -88,14 +90,14 @@ class Merge:
             return joined  # first, as both may have appended the same
         if same(mine, theirs):
             return mine
-        if _is_object(mine) and _is_object(theirs):
+        if _is_object(mine) and _is_object(theirs) and not self._as_a_whole:
             return None
         self.conflicts.append(Conflict(path, base))
         return mine if self._prefer_mine else theirs
 
     def _joined(self, base: MaybeText, mine: MaybeText, theirs: MaybeText) -> Text | None:
         """Return their list with what was appended to mine; None unless both are lists that only grew at their end."""
-        if not (_is_array(mine) and _is_array(theirs) and (base is MISSING or _is_array(base))):
+        if self._as_a_whole or not (_is_array(mine) and _is_array(theirs) and (base is MISSING or _is_array(base))):
             return None
         if base is MISSING and same(mine, theirs):
             return mine

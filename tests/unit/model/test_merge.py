@@ -705,3 +705,64 @@ class TestPlaces:
 
         assert ["cfg", "n"] == sorted(key for key, *_ in decide.asked)
         assert {"cfg": "decided", "n": "decided"} == stored(path)
+
+
+class TestWithoutLoading:
+    """A context that has read nothing does not know the base: the whole value of a key that it sets counts."""
+
+    @pytest.fixture(params=[[1], {"a": 1}], ids=["list", "object"])
+    def old(self, request, path):
+        """The value in the file."""
+        path.write_text(json.dumps({"v": request.param}), encoding="utf-8")
+        return request.param
+
+    def unloaded(self, face, path, **options):
+        """A context that has read nothing."""
+        return face.cls(path, **options)
+
+    @pytest.mark.parametrize("new", [[2], {"b": 2}])
+    def test_a_save_replaces_the_value(self, face, path, old, new):
+        """It is not merged with what the file has, nor does a second save merge it."""
+        ctx = self.unloaded(face, path)
+        for value in (new, [*new, 3] if isinstance(new, list) else {"c": 3}):
+            ctx["v"] = value
+            face.do(ctx.save)
+
+            assert {"v": value} == stored(path) == dict(ctx)
+
+    def test_an_atomic_call_takes_the_set_value(self, face, path, old):
+        """And appends to that."""
+        ctx = self.unloaded(face, path)
+        ctx["v"] = [2]
+
+        assert (2, [2, 3]) == (face.do(ctx.append, "v", 3), stored(path)["v"])
+
+    def test_a_refresh_keeps_it(self, face, path, old):
+        """The next save replaces the value in the file."""
+        ctx = self.unloaded(face, path)
+        ctx["v"] = [2]
+        face.do(ctx.refresh)
+
+        assert ([2], {"v"}) == (ctx["v"], ctx.unsaved_keys())
+        face.do(ctx.save)
+        assert {"v": [2]} == stored(path)
+
+    def test_the_policy_decides(self, face, path, old):
+        """It is a conflict as a whole."""
+        ctx = self.unloaded(face, path, on_conflict="raise")
+        ctx["v"] = [2]
+        with pytest.raises(ConflictError) as caught:
+            face.do(ctx.save)
+
+        assert ('["v"]',) == caught.value.places
+
+    async def test_a_value_set_after_a_call_was_sent_replaces_its_outcome(self, path, old):
+        """The order in which the context did things counts."""
+        path.write_text('{"v": [1]}', encoding="utf-8")
+        ctx = PersistentContext(path)
+        call = asyncio.create_task(ctx.append("v", 2))
+        await asyncio.sleep(0)
+        ctx["v"] = [3]
+        await asyncio.gather(call, ctx.save())
+
+        assert {"v": [3]} == stored(path) == dict(ctx)
