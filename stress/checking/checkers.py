@@ -18,6 +18,7 @@ from stress.checking.evidence import Evidence, Violation
 from stress.checking.jobs import check_jobs
 from stress.checking.leases import check_computed, check_leases
 from stress.checking.lists import check_lists
+from stress.checking.nested import check_nested
 from stress.checking.observing import check_observing
 from stress.checking.owned import check_owned
 from stress.checking.pages import check_pages
@@ -61,6 +62,7 @@ def check_reads(evidence: Evidence) -> Iterator[Violation]:
 CHECKERS: Mapping[str, Callable[[Evidence], Iterable[Violation]]] = {
     "counter": check_counters,
     "owned": check_owned,
+    "nested": check_nested,
     "list": check_lists,
     "bank": check_bank,
     "once": check_once,

@@ -87,7 +87,7 @@ def _made(maker: Operation | None, key: str, telling: Operation) -> bool:
     return (
         maker is not None
         and maker.invoked <= telling.finished
-        and (key.startswith(maker.key) or maker.key == TRANSFERS)
+        and (key.startswith(maker.key) or maker.key == TRANSFERS or maker.key.startswith(f"{key}/"))
     )
 
 

@@ -18,12 +18,20 @@ REPLAYS = "bank/replays"
 """In a snapshot, but not in the file: whether the journal leads to the balances."""
 GENERATION = 20
 """Tokens in a list that only grows, before it starts anew."""
+MEMBERS = "nested"
+"""An object, in an object, in an object: with a member for each task that hammers it."""
 
 
 def opening_document() -> dict[str, Any]:
     """Return what the file holds before the run."""
     balances = dict.fromkeys(ACCOUNTS, OPENING_BALANCE)
-    return {**balances, TRANSFERS: 0, JOURNAL: [], BASE: balances}
+    return {**balances, TRANSFERS: 0, JOURNAL: [], BASE: balances, MEMBERS: {"by": {"seat": {}}}}
+
+
+def members_of(document: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the members that tasks have filled in, by their seats."""
+    members: Mapping[str, str] = document.get(MEMBERS, {}).get("by", {}).get("seat", {})
+    return members
 
 
 def enter(document: MutableMapping[str, Any], transfer: list[Any]) -> None:

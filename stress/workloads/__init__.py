@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stress.workloads import bank, counter, lease, lists, once, owned, prefix, register
+from stress.workloads import bank, counter, lease, lists, nested, once, owned, prefix, register
 from stress.workloads.registry import WORKLOADS
 
-__all__ = ["WORKLOADS", "bank", "counter", "lease", "lists", "once", "owned", "prefix", "register"]
+__all__ = ["WORKLOADS", "bank", "counter", "lease", "lists", "nested", "once", "owned", "prefix", "register"]

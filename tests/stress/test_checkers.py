@@ -20,6 +20,7 @@ from stress.checking.checkers import (
 )
 from stress.checking.evidence import Evidence
 from stress.checking.leases import check_computed, check_leases
+from stress.checking.nested import check_nested
 from stress.checking.prefixes import check_prefixes
 from stress.documents.hammered import (
     ACCOUNTS,
@@ -178,6 +179,35 @@ class TestOwnedKeys:
         operations = [op("replace", (1, 2)), op("read_back", (3, 4)), op("replace", (5, 6))]
 
         assert kinds(check_owned, operations, {KEY: ["0.0.0.5"]}) == ["lost"]
+
+
+class TestNested:
+    """The checker of the members of an object that all tasks fill."""
+
+    def member(self, name, span, **how):
+        """Make an operation on a member."""
+        return op(name, span, key="nested/0.0", **how)
+
+    def final(self, token=None):
+        """The document in the end."""
+        return {"nested": {"by": {"seat": {} if token is None else {"0.0": token}}}}
+
+    def test_accept_the_last_value_or_a_later_unknown_one(self):
+        """A correct history is accepted."""
+        operations = [self.member("fill", (1, 2)), self.member("read_back", (3, 4), result="0.0.0.1")]
+        pending = unknown("empty", (5, 6), key="nested/0.0")
+
+        assert kinds(check_nested, operations, self.final("0.0.0.1")) == []
+        assert kinds(check_nested, [*operations, pending], self.final()) == []
+        assert kinds(check_nested, [*operations, self.member("empty", (5, 6))], self.final()) == []
+
+    @pytest.mark.parametrize("token", [None, "older", "0.0.0.1"])
+    def test_find_a_lost_member(self, token):
+        """An acknowledged member is in the object."""
+        operations = [self.member("fill", (1, 2)), self.member("fill", (3, 4))]
+
+        assert kinds(check_nested, operations, self.final(token)) == ["lost"]
+        assert kinds(check_nested, operations, {}) == ["lost"]
 
 
 class TestLists:
