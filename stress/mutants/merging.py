@@ -207,7 +207,13 @@ MERGING: Final = (
         "refresh-of-a-missing-file-empties-memory",
         "A file that is gone is taken for an empty one.",
         Promise.LOST,
-        (Edit("memory", "        if began >= self._read and snapshot.exists:\n", "        if began >= self._read:\n"),),
+        (
+            Edit(
+                "memory",
+                "        if began >= self._read and (snapshot.exists or self.seen is NOTHING):\n",
+                "        if began >= self._read:\n",
+            ),
+        ),
         (suite("operations::TestRefresh::test_a_missing_file_says_nothing"),),
     ),
     Mutant(

@@ -42,6 +42,10 @@ async def asynchronous() -> None:
     assert_type(await ctx.incr("n", default=0.5), float)
     assert_type(await ctx.mutate("l", appended, default=[]), list[int])
     assert_type(await ctx.mutate("n", len), int)
+    assert_type(await ctx.delete("a"), bool)
+    assert_type(await ctx.append("l", 1), int)
+    assert_type(await ctx.extend("l", (1, 2)), int)
+    await ctx.refresh()
     assert_type(await ctx.compute_once("c", lambda: 1), int)
     assert_type(await ctx.compute_once("c", compute, expires=60, version=[1]), list[int])
     async with ctx.lease("job-7", timeout=5) as lease:
@@ -76,6 +80,10 @@ def blocking() -> None:
         assert_type(ctx.incr("n"), int)
         assert_type(ctx.incr("n", 0.5), float)
         assert_type(ctx.mutate("l", appended, default=[]), list[int])
+        assert_type(ctx.delete("a"), bool)
+        assert_type(ctx.append("l", 1), int)
+        assert_type(ctx.extend("l", [2]), int)
+        ctx.refresh()
         assert_type(ctx.compute_once("c", lambda: 1), int)
         assert_type(ctx.compute_once("c", compute), list[int])
         with ctx.lease("job-7", wait=False) as lease:

@@ -124,7 +124,7 @@ def _arrival(requests: Sequence[Request]) -> Arrival | None:
             calls.update(dict.fromkeys(operation.keys, operation))
         else:
             live = live or LiveDict.of(snapshot)
-        if isinstance(operation, Refresh) and snapshot.exists:  # else it says nothing about what others want
+        if isinstance(operation, Refresh) and (snapshot.exists or operation.seen is NOTHING):  # as in catch_up()
             whole = operation
     found = snapshot.get(calls)
     texts: dict[str, MaybeText] = {key: found.get(key, MISSING) for key in calls}

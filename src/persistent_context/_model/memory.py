@@ -70,11 +70,12 @@ class Memory(Keys):
     def catch_up(self, position: int, snapshot: Snapshot, began: int) -> bool:
         """Take over what others changed, from a snapshot read at a position, and keep what is unsaved.
 
-        A snapshot in which nothing is stored says nothing about what others want. Otherwise like :meth:`load`.
+        A snapshot in which nothing is stored says nothing about what others want, unless nothing was read before.
+        Otherwise like :meth:`load`.
         """
         if position != self.position:
             return False
-        if began >= self._read and snapshot.exists:
+        if began >= self._read and (snapshot.exists or self.seen is NOTHING):
             with self.data.keeping():
                 self._take_in(snapshot, Differences.between(self.seen, snapshot), before=position + 1)
             self._read = began

@@ -178,3 +178,29 @@ class TestKnown:
         face.do(getattr(ctx, name))
 
         assert ({}, None) == (dict(ctx), ctx.get("absent"))
+
+
+class TestCallsOnLists:
+    def test_they_need_no_load(self, face, ctx, theirs):
+        """Each call works on what the file has, and its key is known afterwards."""
+        assert (1, 3) == (face.do(ctx.append, "list", 1), face.do(ctx.extend, "list", [2, 3]))
+        assert (1, False) == (face.do(ctx.take, "theirs"), face.do(ctx.delete, "absent"))
+        assert ([1, 2, 3], None, None) == (ctx["list"], ctx.get("theirs"), ctx.get("absent"))
+        with pytest.raises(ContextUsageError, match="not loaded"):
+            len(ctx)
+
+
+class TestRefreshing:
+    def test_it_loads(self, face, ctx):
+        """Everything can be read afterwards, and what was set before is unsaved."""
+        ctx["mine"] = 2
+        face.do(ctx.refresh)
+
+        assert ({"theirs": 1, "mine": 2}, {"mine"}) == (dict(ctx), ctx.unsaved_keys())
+
+    def test_a_missing_file_is_known_to_be_empty(self, face, path):
+        """There is nothing to guess."""
+        ctx = face.cls(path)
+        face.do(ctx.refresh)
+
+        assert ({}, False) == (dict(ctx), path.exists())
