@@ -480,7 +480,7 @@ class TestAnythingElse:
     @thorough
     @given(before=documents, key=strings, bad=wrong_values)
     def test_anything_else_is_refused(self, before: dict[str, Any], key: str, bad: Any) -> None:
-        """A value with anything that JSON cannot hold, at any depth, is refused, and the file does not change by a byte."""
+        """A value with anything that JSON cannot hold, at any depth, is refused, and the file stays the same."""
         with tempfile.TemporaryDirectory() as directory:
             path = pathlib.Path(directory, "state.json")
             ctx = SyncPersistentContext(path, durable=False)
