@@ -364,7 +364,7 @@ class TestStrictness:
     @pytest.mark.parametrize("layout", [(",\n", ": "), (",", ":")])
     @pytest.mark.parametrize("behind", [False, True])
     def test_an_integer_that_is_too_long_is_no_corruption(self, digits, value, layout, behind):
-        """A long integer is valid JSON: a process that cannot read it raises, and the file does not count as corrupt."""
+        """A long integer is valid JSON: a process that cannot read it raises, and the file is not called corrupt."""
         line = "big", value.format("9" * digits)
         some = [(key, "1") for key in OURS]
         before, after = ("{\n", "\n}\n") if layout == (",\n", ": ") else ("{", "}")
@@ -386,7 +386,7 @@ class TestStrictness:
         assert text_of(repeating) == text_of(repaired)
 
     def test_a_key_that_repeats_inside_a_value_is_lost_only_where_it_is_told(self):
-        """In the library's layout the value stays byte for byte the same; another layout is rewritten, with a warning."""
+        """In the library's layout the value keeps its bytes; another layout is rewritten, with a warning."""
         inner = '{"a": 1, "a": 2}'
         ours = ("{\n" + lines_of([*((k, "1") for k in OURS), ("twice", inner)]) + "\n}\n").encode()
         other = ours.replace(b"\n}\n", b"}")

@@ -301,7 +301,7 @@ class TestMovingAside:
 
 class TestABrokenDisk:
     def test_an_unsynced_file_does_not_replace_the_old_one(self, face, path, break_fsync):
-        """If the new file cannot be synced, the old one stays, no temporary file is left, and the changes are unsaved."""
+        """If the new file cannot be synced, the old one stays, no temporary file is left, and changes are unsaved."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = face.open(path)
         ctx.set("a", 2)
@@ -466,7 +466,7 @@ class TestFailuresAfterTheRename:
 
 class TestSyncing:
     def test_a_failed_sync_is_not_tried_again(self, path, monkeypatch):
-        """fsync is not repeated after a failure: the kernel would report success, although the data has been dropped."""
+        """fsync is not repeated after a failure: the kernel would report success, but has dropped the data."""
         ctx = SyncPersistentContext.create(path)
         ctx.save()
         answers = []

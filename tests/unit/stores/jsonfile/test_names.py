@@ -99,7 +99,7 @@ class TestTemporaries:
         assert (["3"], {"n": 3}, []) == (half_way.finish(), stored(path), temporaries(path))
 
     def test_one_that_somebody_planted_is_not_used(self, path, monkeypatch):
-        """An attacker who guesses the name of the next temporary file cannot have the document written to another file."""
+        """Even someone who guesses the name of the next temporary file cannot have the document written to another."""
         ctx = SyncPersistentContext.create(path)
         ctx.save()
         monkeypatch.setattr(os, "urandom", bytes)

@@ -166,7 +166,7 @@ class TestBigFiles:
             _parsed('{"a": "\\ud800", "b": "' + "x" * 100_000 + '"}')
 
     def test_braces_on_lines_of_their_own_do_not_make_our_layout(self):
-        """A big file with several entries on a line is read, even if its first and last lines look like the library's."""
+        """A big file with several entries on a line is read, even if its first and last lines look like ours."""
         data = {f"key-{number}": number for number in range(20_000)}
         document = _parsed("{\n" + json.dumps(data)[1:-1] + "\n}\n")
 
