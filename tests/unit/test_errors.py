@@ -189,7 +189,7 @@ class TestKinship:
 
         assert False is isinstance(provoke(kind), ValueError)
 
-    def test_a_lost_lock_is_no_timeout(self):
+    def test_a_lost_lock_is_not_a_timeout(self):
         """A lost lock is not a timeout, nor the other way round."""
 
         assert False is issubclass(LockLostError, TimeoutError)

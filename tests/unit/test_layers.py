@@ -20,7 +20,7 @@ LAYERS = [
     ["__main__"],
     ["__init__"],
 ]
-"""Packages and modules at the top of the package, from the bottom up."""
+"""The top-level packages and modules, from the lowest layer up."""
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 

@@ -53,7 +53,7 @@ def call_that_waits(call, held, log):
 
 
 class TestListening:
-    def test_a_cycle_is_told_before_its_call_returns(self, face, path, cycles):
+    def test_a_cycle_is_reported_before_its_call_returns(self, face, path, cycles):
         """When a call returns, its cycle has been reported, with its figures."""
         link = path.with_name("link.json")
         link.symlink_to(path.name)
@@ -89,7 +89,7 @@ class TestListening:
         ]
         assert 2 == ctx.statistics().operations
 
-    def test_waiting_for_another_process_is_told(self, path, cycles, log, hold_transaction):
+    def test_waiting_for_another_process_is_reported(self, path, cycles, log, hold_transaction):
         """The cycle and the statistics report how long a call had to wait."""
         ctx = SyncPersistentContext.create(path)
         call_that_waits(lambda: ctx.incr("n"), hold_transaction(path), log)
@@ -98,7 +98,7 @@ class TestListening:
         assert cycle.waited > 0 < cycle.held
         assert (1, cycle.waited) == (ctx.statistics().waits, ctx.statistics().wait_seconds)
 
-    def test_a_call_that_fails_is_told_as_well(self, face, path, cycles):
+    def test_a_call_that_fails_is_reported_as_well(self, face, path, cycles):
         """The cycle of a failed call is reported as one that wrote nothing."""
         ctx = face.open(path)
         face.do(ctx.add, "n", "text")
@@ -107,7 +107,7 @@ class TestListening:
 
         assert [("add", True), ("incr", False)] == [(cycle.purpose, cycle.bytes_written > 0) for cycle in cycles]
 
-    def test_a_listener_that_fails_hurts_nobody(self, face, path, cycles, log):
+    def test_a_listener_that_fails_does_no_harm(self, face, path, cycles, log):
         """The listener's error is logged; the call returns, and other listeners are called."""
 
         def fail(cycle):
@@ -123,7 +123,7 @@ class TestListening:
         assert ([1, 2], 2) == (results, len(cycles))
         assert "the listener is broken" in log.text
 
-    def test_a_listener_that_calls_the_same_file_is_told_so(self, path, log):
+    def test_a_listener_that_calls_the_same_file_gets_an_error(self, path, log):
         """The call gets an error instead of waiting for itself."""
         ctx = SyncPersistentContext.create(path, lock_timeout=60)
         stop = metrics.listen(lambda cycle: ctx.incr("cycles"))

@@ -86,7 +86,7 @@ class TestStatistics:
 
         assert True is (ctx.statistics().bytes_written - before.bytes_written >= 1000)
 
-    def test_a_save_without_changes_is_no_commit(self, face, path):
+    def test_a_save_without_changes_is_not_a_commit(self, face, path):
         """A save that writes nothing does not count as a commit."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = face.open(path)

@@ -117,7 +117,7 @@ class TestManyWaiters:
 
         assert (not any(done), {"n": 50}) == (True, stored(path))
 
-    async def test_a_transaction_ends_though_the_executor_is_full_of_those_who_wait_for_it(self, tmp_path, executor):
+    async def test_a_transaction_ends_though_calls_that_wait_for_it_fill_the_executor(self, tmp_path, executor):
         """A transaction commits even if blocking calls that wait for it fill the default executor."""
         path = tmp_path / "state.json"
         ctx = PersistentContext(path)
@@ -137,7 +137,7 @@ class TestManyWaiters:
 
         assert {"n": 1 + THREADS} == stored(path)
 
-    async def test_a_loop_that_stands_still_does_not_keep_others_waiting(self, tmp_path):
+    async def test_a_blocked_loop_does_not_keep_others_waiting(self, tmp_path):
         """A call whose event loop is blocked holds neither the lock nor the queue of its process."""
         path = tmp_path / "standing-still.json"
         other = SyncPersistentContext(path, lock_timeout=100)
@@ -152,7 +152,7 @@ class TestManyWaiters:
 
         assert (2, 1) == (number, await call)
 
-    async def test_an_executor_that_was_shut_down_fails_nobody(self, tmp_path):
+    async def test_an_executor_that_was_shut_down_fails_no_other_context(self, tmp_path):
         """Calls queued when the executor is shut down fail loudly and at once, and those of other contexts go on."""
         path = tmp_path / "state.json"
         ctx = await PersistentContext.create(path)
@@ -166,7 +166,7 @@ class TestManyWaiters:
             ThreadPoolExecutor(1), SyncPersistentContext(path).incr, "n"
         )
 
-    async def test_who_waits_holds_no_thread_of_the_executor(self, path, hold):
+    async def test_a_waiting_call_holds_no_thread_of_the_executor(self, path, hold):
         """While a save waits for the lock, the loop's only executor thread can still run other work."""
         asyncio.get_running_loop().set_default_executor(concurrent.futures.ThreadPoolExecutor(1))
         ctx = await PersistentContext.create(path)

@@ -59,7 +59,7 @@ class TestGetAndSet:
 
         assert 42 == ctx.get("cursor")
 
-    def test_set_keeps_the_very_object(self, ctx):
+    def test_set_keeps_the_object_itself(self, ctx):
         """A value that was set is itself the live value, not a copy."""
         value = {"x": [1]}
         ctx.set("value", value)
@@ -99,7 +99,7 @@ class TestGetAndSet:
 
 class TestKeys:
     @pytest.mark.parametrize("key", [1, None, 1.5, True, b"bytes", ("a",)])
-    def test_set_refuses_a_key_that_is_no_str(self, ctx, key):
+    def test_set_refuses_a_key_that_is_not_a_str(self, ctx, key):
         """A key that JSON cannot hold is refused at once."""
         with pytest.raises(UnserializableValueError):
             ctx.set(key, 1)
@@ -117,22 +117,22 @@ class TestKeys:
 
         assert ["a", "jobs", "deep"] == list(ctx)
 
-    def test_update_refuses_a_key_that_is_no_str(self, ctx):
+    def test_update_refuses_a_key_that_is_not_a_str(self, ctx):
         """update() refuses such a key too."""
         with pytest.raises(UnserializableValueError):
             ctx.update({1: 2})
 
-    def test_setdefault_refuses_a_key_that_is_no_str(self, ctx):
+    def test_setdefault_refuses_a_key_that_is_not_a_str(self, ctx):
         """setdefault() refuses such a key too."""
         with pytest.raises(UnserializableValueError):
             ctx.setdefault(1, 2)
 
-    def test_get_of_a_key_that_is_no_str_is_absence(self, ctx):
+    def test_get_of_a_key_that_is_not_a_str_finds_nothing(self, ctx):
         """Asking for a key that cannot exist is not an error."""
 
         assert ctx.get(1) is None
 
-    def test_a_key_that_is_no_str_is_not_in_it(self, ctx):
+    def test_a_key_that_is_not_a_str_is_not_in_it(self, ctx):
         """A key that cannot exist is not in the context."""
 
         assert 1 not in ctx

@@ -68,7 +68,7 @@ class TestThreads:
 
         assert [*range(2000)] == sorted(sum(popped, []))
 
-    def test_iterating_bears_what_other_threads_do(self, path):
+    def test_iteration_survives_changes_by_other_threads(self, path):
         """Keys, values and items are those of one moment, whatever is set, deleted or taken over during iteration."""
         ctx = SyncPersistentContext.create(path, durable=False)
         ctx.update({str(number): number for number in range(200)})

@@ -79,7 +79,7 @@ class TestBehindAHeldLock:
 
     @every_locking_write
     @pytest.mark.parametrize("first", ["the release", "the cancel"])
-    def test_the_lock_comes_free_at_that_very_moment(self, tmp_path: Path, call: str, first: str) -> None:
+    def test_the_lock_comes_free_at_that_moment(self, tmp_path: Path, call: str, first: str) -> None:
         """A call that is cancelled as the lock changes hands does nothing or everything, and does not keep the lock."""
 
         async def apart(number: int) -> bool:
@@ -238,7 +238,7 @@ INTERRUPTED = """
 import asyncio, os, signal, sys
 from persistent_context import PersistentContext, SyncPersistentContext
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born ignoring it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it by default
 
 async def wait_on_a_loop():
     ctx = PersistentContext(sys.argv[1])

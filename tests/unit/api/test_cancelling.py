@@ -433,6 +433,6 @@ asyncio.run(main())
 """
 
 
-def test_where_nobody_has_imported_anyio(tmp_path, run):
+def test_in_a_program_that_does_not_use_anyio(tmp_path, run):
     """A program that does not use anyio, too, finishes a call that has begun before cancelling it."""
     assert ["False True 1"] == run(WITHOUT_ANYIO, tmp_path / "state.json")

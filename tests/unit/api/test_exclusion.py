@@ -454,7 +454,7 @@ class TestProcesses:
 
         assert {"a": 880, "b": 120} == stored(path)
 
-    def test_who_waits_behind_a_process_gets_its_turn(self, face, path, hold_transaction, spawn):
+    def test_a_call_that_waits_behind_a_process_gets_its_turn(self, face, path, hold_transaction, spawn):
         """A call waits for a transaction of another process, and sees its result."""
         ctx = face.open(path)
         waiter = (

@@ -14,7 +14,7 @@ from persistent_context import PersistentContext, SyncPersistentContext
 try:
     from test import mapping_tests
 except ImportError:
-    pytest.skip("this build of Python comes without its own tests", allow_module_level=True)
+    pytest.skip("this build of Python does not include its own tests", allow_module_level=True)
 
 
 def async_context(path):

@@ -35,7 +35,7 @@ def look(observer):
 class TestLooks:
     """Findings that are not taken before the next look, as after a cancelled wait."""
 
-    def test_news_that_nobody_took_is_kept_with_the_oldest_value(self, path, other):
+    def test_a_change_that_was_not_taken_is_kept_with_the_oldest_value(self, path, other):
         """Two changes that are taken together are one change."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer(["a"])
@@ -46,7 +46,7 @@ class TestLooks:
         assert {"a": Change(1, 3)} == observer.take_changes()
         assert {} == observer.take_changes()
 
-    def test_own_writes_at_two_looks_are_no_news(self, path):
+    def test_own_writes_at_two_looks_are_not_reported(self, path):
         """Own writes are forgotten once found, and not compared with later own writes."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer(["a"])
@@ -56,7 +56,7 @@ class TestLooks:
 
         assert {} == observer.take_changes()
 
-    def test_a_change_that_was_taken_back_before_anybody_heard_of_it_is_none(self, path, other):
+    def test_a_change_that_was_undone_before_it_was_taken_is_not_reported(self, path, other):
         """A value that is back at its original is not a change."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer(["a"])
@@ -77,7 +77,7 @@ class TestLooks:
         assert {"a": Change(1, 2)} == observer.take_changes()
 
     @pytest.mark.parametrize("step", ["replace", "fsync"])
-    def test_an_own_write_that_is_under_way_is_not_told_and_not_waited_for(self, path, monkeypatch, step):
+    def test_an_own_write_in_flight_is_neither_reported_nor_waited_for(self, path, monkeypatch, step):
         """A replaced file whose write is not acknowledged yet is not news to its writer, and holds nothing up."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer([])
@@ -128,7 +128,7 @@ class TestLooks:
 
         assert ([2, 1, 3], {"n": Change(MISSING, 1)}) == (numbers, observer.take_changes())
 
-    def test_a_commit_just_before_the_reading_is_no_news(self, path, monkeypatch):
+    def test_a_commit_just_before_the_reading_is_not_reported(self, path, monkeypatch):
         """What the context writes between the start of a look and its reading is known to be its own."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer([])
@@ -147,7 +147,7 @@ class TestLooks:
 
         assert ([True], {}) == (committed, observer.take_changes())
 
-    def test_a_failed_add_makes_nobody_elses_value_ones_own(self, path, other):
+    def test_the_value_that_a_failed_add_found_is_reported(self, path, other):
         """A value that a failed add() found in the file is reported as another writer's."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer([])
@@ -171,7 +171,7 @@ class TestLooks:
 
         assert ({}, {"a": Change(3, 4)}) == (dropped, observer.take_changes())
 
-    async def test_an_own_write_whose_outcome_has_not_arrived_is_no_news(self, path, monkeypatch):
+    async def test_an_own_write_whose_outcome_has_not_arrived_is_not_reported(self, path, monkeypatch):
         """A watch that begins between a commit and its arrival in memory knows the commit as the context's own."""
         written, go_on, deliver = threading.Event(), threading.Event(), LoopCalls._deliver
 
@@ -191,7 +191,7 @@ class TestLooks:
 
         assert {} == observer.take_changes()
 
-    def test_own_writes_that_nobody_looks_at_take_no_room(self, path):
+    def test_own_writes_that_are_never_looked_at_take_no_space(self, path):
         """A watch that is never read remembers what is in the file, and not every key that came and went."""
         ctx = SyncPersistentContext.create(path, durable=False)
         observer = ctx._observer([])

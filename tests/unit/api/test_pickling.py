@@ -80,7 +80,7 @@ class TestPools:
     def test_mapping_over_contexts(self, path, method):
         """The processes of a pool get contexts as arguments, and no count is lost."""
         if method not in multiprocessing.get_all_start_methods():
-            pytest.skip(f"needs a system that can {method}")
+            pytest.skip(f"this system has no start method {method}")
         with multiprocessing.get_context(method).Pool(2) as pool:
             numbers = pool.map(count, [SyncPersistentContext(path, durable=False) for _ in range(20)], chunksize=1)
 

@@ -190,7 +190,7 @@ class TestDiscard:
 
         assert 1 == face.do(face.open(path, lock_timeout=10).incr, "n")
 
-    def test_a_key_that_is_no_str_is_refused_at_once(self, face, ctx, path):
+    def test_a_key_that_is_not_a_str_is_refused_at_once(self, face, ctx, path):
         """A bad key is refused when it is set; the transaction goes on."""
 
         def body(tx):

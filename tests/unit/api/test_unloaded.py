@@ -29,7 +29,7 @@ READING = {
     "==": lambda ctx: ctx == {},
     "dict": dict,
 }
-"""What reads keys that the context has not set, by name."""
+"""Ways of reading keys that the context has not set."""
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ class TestOthers:
         assert long.value.waited >= 0.25
         assert short.value.waited >= 0.125
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell who has locked a file")
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux to see which process has locked a file")
     def test_a_lock_that_this_process_took_otherwise(self, face, path, hold):
         """A lock taken with filelock in this process is recognized as such; a lock of another process is not."""
         ctx = face.open(path, lock_timeout=0.05)

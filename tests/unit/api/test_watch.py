@@ -87,7 +87,7 @@ class TestChanges:
             assert {"a": Change(1, 2)} == next(watch)
         caller.join()
 
-    async def test_a_change_from_before_the_watch_and_after_the_load_is_no_secret(self, path, other):
+    async def test_a_change_between_the_load_and_the_watch_is_yielded(self, path, other):
         """The first changes include those that this context does not know yet."""
         ctx = await PersistentContext.create(path)
         await asyncio.to_thread(other.incr, "a")
@@ -122,7 +122,7 @@ class TestChanges:
 
             assert {"a": Change(1, 2)} == await anext(watch)
 
-    async def test_the_same_value_in_another_layout_is_no_change(self, path):
+    async def test_the_same_value_in_another_layout_is_not_a_change(self, path):
         """White space and the order of inner keys do not count as changes."""
         ctx = await PersistentContext.create(path)
         async with ctx.watch() as watch:
@@ -171,7 +171,7 @@ class TestChanges:
             await asyncio.to_thread(SyncPersistentContext(second).incr, "a")
             assert {"a": Change(7, 8)} == await anext(watch)
 
-    async def test_a_directory_that_is_made_later_is_no_hindrance(self, tmp_path):
+    async def test_a_directory_may_be_created_later(self, tmp_path):
         """A file may be watched before its directory exists."""
         path = tmp_path / "new" / "state.json"
         async with PersistentContext(path).watch() as watch:
@@ -183,7 +183,7 @@ class TestChanges:
 
 
 class TestOwnChanges:
-    async def test_what_the_context_writes_itself_is_no_news(self, path, other):
+    async def test_what_the_context_writes_itself_is_not_yielded(self, path, other):
         """Saves, atomic calls and transactions of the watching context are not yielded."""
         ctx = await PersistentContext.create(path)
         async with ctx.watch() as watch:
@@ -198,7 +198,7 @@ class TestOwnChanges:
 
             assert {"theirs": Change(MISSING, 1)} == await waiting
 
-    async def test_a_change_over_an_own_one_is_told_from_it(self, path, other):
+    async def test_a_change_over_an_own_one_starts_from_it(self, path, other):
         """The old value is the one that this context wrote, even if the new value is the one from before that."""
         ctx = await PersistentContext.create(path)
         async with ctx.watch("a") as watch:
@@ -306,9 +306,9 @@ class TestTheEnd:
 
         assert 39 == total
 
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: run on a POSIX system")
     @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-    def test_a_forked_child_is_told_that_the_watch_is_not_its_own(self, path):
+    def test_a_forked_child_cannot_use_the_watch(self, path):
         """A child has no thread to wake it up: it gets an error instead of waiting forever."""
         watch = SyncPersistentContext.create(path).watch()
         child = os.fork()
@@ -322,7 +322,7 @@ class TestTheEnd:
 
         assert 7 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root reads everything: run it as a user")
+    @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root can read any file: run as a user")
     async def test_a_file_that_cannot_be_read_is_an_error(self, path):
         """An unreadable file raises instead of being watched silently."""
         ctx = await PersistentContext.create(path)
@@ -390,7 +390,7 @@ class TestCallsThatAreGivenUp:
 
         assert (1, {"n": Change(MISSING, 1)}) == (given_up, await anext(watch))
 
-    async def test_a_reading_that_failed_meanwhile_is_told_to_the_next_call(self, path, monkeypatch):
+    async def test_the_error_of_an_abandoned_reading_is_raised_by_the_next_call(self, path, monkeypatch):
         """The error of a reading whose call has timed out is raised by the next call."""
         watch = (await PersistentContext.create(path)).watch()
         go_on = threading.Event()

@@ -95,7 +95,7 @@ class TestALostSession:
 
         assert 11 == ctx.incr("n")
 
-    def test_a_transaction_is_told_and_has_written_nothing(self, ctx, place):
+    def test_a_transaction_raises_and_has_written_nothing(self, ctx, place):
         """A transaction whose session is lost raises, because its body cannot be run again."""
         place.plan("commit", place.lose_sessions)
         with pytest.raises(LockLostError), ctx.transaction() as tx:
@@ -139,7 +139,7 @@ class TestALostSession:
 
 class TestAnUnknownOutcome:
     @pytest.mark.parametrize("point", ["committed", "closed"])
-    def test_every_call_of_the_cycle_is_told(self, ctx, place, threads, point):
+    def test_every_call_of_the_cycle_gets_the_error(self, ctx, place, threads, point):
         """Every call of the cycle gets the error that its change is visible but may not survive."""
         gate = Gate()
         place.plan("begin", gate)
@@ -166,7 +166,7 @@ class TestAnUnknownOutcome:
         assert {"a": "1"} == stored(place)
 
     @pytest.mark.parametrize("point", ["committed", "closed"])
-    def test_a_transaction_is_told_and_over(self, ctx, place, point):
+    def test_a_transaction_raises_and_is_over(self, ctx, place, point):
         """The transaction raises and its session is closed; the next call sees the change."""
         place.plan(point, unknown())
         with pytest.raises(DurabilityUnknownError), ctx.transaction() as tx:
@@ -223,7 +223,7 @@ class TestALateAnswer:
 
         assert 1 == call.result(60)
 
-    def test_calls_made_meanwhile_share_the_next_session(self, ctx, place, threads):
+    def test_calls_made_during_a_session_share_the_next(self, ctx, place, threads):
         """However many calls wait for one cycle, they are a single commit."""
         gate = Gate()
         place.plan("commit", gate)
@@ -321,7 +321,7 @@ class TestReading:
 
         assert {"n": 1} == ctx.get_all_data()
 
-    def test_a_watch_is_told_of_a_commit_by_another_store(self, ctx, place):
+    def test_a_watch_notices_a_commit_by_another_store(self, ctx, place):
         """A watch follows whichever store the context uses."""
         session = MemoryStore(place).begin("other", wait=True)
         with ctx.watch() as watch:
@@ -375,7 +375,7 @@ class TestAcknowledging:
 
 
 class TestAFailedCommit:
-    def test_it_is_nobodys_change(self, face, path, monkeypatch):
+    def test_it_does_not_count_as_a_change(self, face, path, monkeypatch):
         """A text that could not be written is not taken for the context's own in the file: there is no conflict."""
         path.write_text('{"n": 1}', encoding="utf-8")
         ctx = face.open(path, on_conflict="raise")

@@ -49,7 +49,7 @@ class TestManyAtOnce:
             all(part == sorted(part) for part in parts),
         )
 
-    async def test_memory_of_every_context_has_what_it_was_told(self, path):
+    async def test_memory_of_every_context_is_up_to_date_with_its_results(self, path):
         """After all calls, each context's memory has at least the highest number that it got as a result."""
         contexts = [await PersistentContext.create(path) for _ in range(4)]
         calls = [asyncio.create_task(contexts[number % 4].incr("n")) for number in range(200)]
@@ -148,7 +148,7 @@ class TestManyAtOnce:
 
 
 class TestGroups:
-    async def test_a_function_that_raises_hurts_only_its_own_call(self, path, hold):
+    async def test_a_function_that_raises_fails_only_its_own_call(self, path, hold):
         """Of calls that share a cycle, one that fails fails alone."""
         ctx = await PersistentContext.create(path)
         other = await PersistentContext.create(path)
@@ -307,7 +307,7 @@ class TestGroupCommit:
         assert [TypeError, TypeError] == [type(error) for error in results[1::2]]
         assert results[1] is not results[3]
 
-    async def test_an_earlier_call_of_the_same_context_is_no_conflict(self, tmp_path):
+    async def test_an_earlier_call_of_the_same_context_is_not_a_conflict(self, tmp_path):
         """A context does not conflict with its own calls in flight."""
         ctx = await PersistentContext.create(tmp_path / "state.json", on_conflict="raise")
         ctx["k"] = 1

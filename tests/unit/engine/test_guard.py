@@ -37,7 +37,7 @@ def is_free(guard):
 
 
 class TestCallingReleased:
-    def test_others_may_have_the_guards_meanwhile(self):
+    def test_others_may_have_the_guards_during_the_call(self):
         """All guards that the thread holds are free during the call, and are then held as many times as before."""
         one, other, unheld = new_guard(), new_guard(), new_guard()
         with one, one, other:

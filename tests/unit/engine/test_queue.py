@@ -141,7 +141,7 @@ def _raise(error):
     raise error
 
 
-class TestWhoOnlyTries:
+class TestCallsThatOnlyTry:
     def test_it_gets_its_try_though_others_had_to_wait(self, path):
         """After a cycle that had to wait, a call that only tries gets a free lock."""
         patient = SyncPersistentContext(path)
@@ -156,7 +156,7 @@ class TestWhoOnlyTries:
         assert 2 == SyncPersistentContext(path, lock_timeout=0).incr("n")
 
     @pytest.mark.parametrize("face_name", ["async", "sync"])
-    def test_nobody_waits_for_it(self, path, face_name):
+    def test_it_leaves_no_waiting_thread(self, path, face_name):
         """A call that only tries leaves no thread waiting for the lock, and nothing in the queue."""
         with filelock.FileLock(f"{path}.lock"), pytest.raises(LockTimeoutError):
             if face_name == "async":
@@ -236,7 +236,7 @@ class TestWhatIsLeftBehind:
 
         assert queue_of(str(path))._waiting_since is None
 
-    async def test_a_call_is_told_once(self, path):
+    async def test_a_call_is_completed_once(self, path):
         """A call that ends in the same turn in which it is cancelled is not completed twice."""
         ctx = PersistentContext(path)
         with filelock.FileLock(f"{path}.lock"):
@@ -351,7 +351,7 @@ class TestATurnedLink:
 
 
 class TestWhoIsInside:
-    def test_a_thread_that_entered_for_somebody_else_is_not(self, path):
+    def test_a_thread_that_entered_in_another_request_is_not(self, path):
         """A thread that entered a transaction in one request waits for its end in another request."""
         with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
             manager = SyncPersistentContext(path).transaction()
@@ -365,10 +365,10 @@ class TestWhoIsInside:
 
 
 class TestAnInterrupt:
-    def test_it_comes_out_when_the_transaction_has_ended(self, path, monkeypatch):
+    def test_it_is_raised_when_the_transaction_has_ended(self, path, monkeypatch):
         """Ctrl-C while a transaction is being committed is raised after the file has been written."""
         if threading.current_thread() is not threading.main_thread():
-            pytest.skip("signals are handled in the main thread, and the tests run in another")
+            pytest.skip("signals are handled in the main thread, and this is another thread")
         handled = threading.Event()
 
         def handle(number, frame):
@@ -444,7 +444,7 @@ class TestAnInterrupt:
 
 
 class TestOneThreadAtATime:
-    async def test_those_who_only_try_have_it_behind_a_transaction_too(self, path):
+    async def test_a_transaction_that_only_tries_gets_its_turn_behind_a_call(self, path):
         """A transaction that only tries, behind another call, is tried in the cycle after that call's."""
         ctx = PersistentContext(path)
         await ctx.load()
@@ -463,14 +463,14 @@ class TestOneThreadAtATime:
         assert queue._begin("test", wait=True) is None
         assert queue._waiting_since is not None
 
-    def test_a_wait_that_is_not_in_vain_is_left_alone(self, path):
+    def test_a_wait_for_the_current_file_is_left_alone(self, path):
         """A wait is abandoned only if its lock file is gone."""
         queue = queue_of(str(path))
         queue._abandon_wait()
 
         assert not queue._busy.locked()
 
-    def test_a_wait_that_is_in_vain_is_taken_over(self, path):
+    def test_a_wait_for_a_deleted_file_is_taken_over(self, path):
         """A thread that notices that the lock file is gone waits for its successor, and runs all calls."""
         ctx, queue, lock = SyncPersistentContext(path), queue_of(str(path)), Path(f"{path}.lock")
         ctx.incr("n")
@@ -486,7 +486,7 @@ class TestOneThreadAtATime:
 
         assert {"n": 2} == json.loads(path.read_text(encoding="utf-8"))
 
-    def test_a_call_that_is_delivered_once_more_is_told_once(self, path):
+    def test_a_call_that_is_delivered_twice_is_completed_once(self, path):
         """A cycle that fails after completing a call does not complete it again."""
         ctx = SyncPersistentContext(path)
         request = ctx._calls._request(Operation("save"), Request, patient=True)
@@ -495,7 +495,7 @@ class TestOneThreadAtATime:
 
         assert (True, False) == (request.waiter.acquire(blocking=False), request.waiter.acquire(blocking=False))
 
-    def test_a_forked_child_bears_a_queue_that_is_gone(self, path, monkeypatch):
+    def test_a_forked_child_ignores_a_queue_that_is_gone(self, path, monkeypatch):
         """A queue that was garbage-collected just before the fork is ignored in the child."""
         queues = {str(path): weakref.ref(_Gone())}
         monkeypatch.setattr(_registry, "_queues", queues)
@@ -503,7 +503,7 @@ class TestOneThreadAtATime:
 
         assert {} == queues
 
-    def test_a_queue_that_is_gone_is_made_anew(self, path):
+    def test_a_queue_that_is_gone_is_created_again(self, path):
         """If the queue of a file has just been garbage-collected, perhaps in another thread, a new one is created."""
         known = weakref.ref(_Gone())
         _registry._queues[str(path)] = known
@@ -576,7 +576,7 @@ class TestOneCycleAtATime:
 
 
 class TestDelivery:
-    async def test_memory_is_told_of_changes_in_the_order_in_which_they_were_made(self, path, monkeypatch):
+    async def test_memory_gets_changes_in_the_order_in_which_they_were_made(self, path, monkeypatch):
         """A result that arrives late does not replace that of a later call."""
         arriving, overtaken = threading.Event(), threading.Event()
 

@@ -314,7 +314,7 @@ class TestErrorsOfTheCallersOwnFunction:
 @pytest.mark.timeout(15)  # these tests are about hangs
 class TestAValueThatCannotBeCompared:
     @pytest.mark.parametrize("make", [Unequal, UnequalNumber, UnequalThing])
-    async def test_set_while_a_call_is_on_its_way(self, path, make):
+    async def test_set_while_a_call_is_in_flight(self, path, make):
         """Whatever is set in memory while calls are in flight, those calls and later ones end."""
         ctx = await PersistentContext.create(path, lock_timeout=5)
         ctx["k"] = 1
@@ -333,7 +333,7 @@ class TestAValueThatCannotBeCompared:
         assert (1, 5, 1) == (probe, stored(path)["k"], stored(path)["n"])
 
     @pytest.mark.parametrize("make", [Unequal, UnequalNumber, UnequalThing])
-    def test_set_while_a_blocking_call_is_on_its_way(self, path, make):
+    def test_set_while_a_blocking_call_is_in_flight(self, path, make):
         """The same holds for a context that threads share."""
         ctx = SyncPersistentContext.create(path, lock_timeout=5)
         ctx["k"] = 1
@@ -458,7 +458,7 @@ class TestWithdrawnWhileTheLinkIsTurned:
 
             assert ({}, {"probe": 2}) == (stored(old), stored(new)), number
 
-    @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers that signal: run on Unix")
+    @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signal.setitimer: run on Unix")
     def test_a_blocking_call_has_no_effect(self, tmp_path, run):
         """The same holds for a blocking call that is ended by a signal handler's exception."""
         assert ["no effect"] == run(TURNED, tmp_path)

@@ -76,7 +76,7 @@ class TestThePool:
 
         assert '{\n"n": 1\n}\n' == path.read_text(encoding="utf-8")
 
-    def test_a_thread_that_nobody_takes_back_ends(self, monkeypatch):
+    def test_a_thread_that_never_gets_a_job_ends(self, monkeypatch):
         """A thread that is repeatedly chosen, but never gets a job, still ends."""
         monkeypatch.setattr("persistent_context._engine.worker._IDLE_SECONDS", 0.001)
         monkeypatch.setattr("persistent_context._engine.worker._IDLE_AT_MOST", 3)

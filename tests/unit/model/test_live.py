@@ -146,7 +146,7 @@ class TestTheLiveDictionary:
         assert (5, True) == (live["a"], moment < next(live.moments))
 
     @pytest.mark.parametrize("view", [Items, Values])
-    def test_a_view_skips_what_is_deleted_meanwhile(self, view):
+    def test_a_view_skips_keys_that_are_deleted_during_iteration(self, view):
         """A view skips a key that another thread or a handler deletes during the iteration."""
 
         class Listed(dict):

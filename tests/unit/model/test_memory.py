@@ -362,7 +362,7 @@ class TestTheSameValue:
         path.write_text(f'{{\n"k": {text}\n}}\n', encoding="utf-8")
         return face.open(path, on_conflict="raise")
 
-    def test_setting_it_is_no_change(self, face, ctx, path, value, text):
+    def test_setting_it_is_not_a_change(self, face, ctx, path, value, text):
         """A key that is set to its current value is not unsaved, and saving leaves the file alone."""
         before = path.read_bytes()
         ctx.set("k", value)
@@ -371,7 +371,7 @@ class TestTheSameValue:
 
         assert (set(), before) == (unsaved, path.read_bytes())
 
-    def test_others_writing_it_is_no_conflict(self, face, ctx, path, value, text):
+    def test_others_writing_it_is_not_a_conflict(self, face, ctx, path, value, text):
         """Spelling a value differently is not a change, so it does not conflict with a real change."""
         path.write_text(f'{{"k": {json.dumps(value)}}}', encoding="utf-8")
         ctx.set("k", "mine")

@@ -148,7 +148,7 @@ class TestTheirs:
 
         assert before == identity(path)
 
-    def test_the_next_change_is_no_conflict(self, face, path, quarrel):
+    def test_the_next_change_is_not_a_conflict(self, face, path, quarrel):
         """After giving way, the base is their value."""
         ctx = quarrel("theirs")
         face.do(ctx.save)
@@ -233,7 +233,7 @@ class TestRaise:
 
         assert {"x": 0, "a": 3, "theirs": True} == stored(path)
 
-    def test_wanting_the_same_after_all_resolves_it(self, face, path, quarrel):
+    def test_setting_the_same_value_resolves_it(self, face, path, quarrel):
         """After setting the others' value, the save succeeds."""
         ctx = quarrel("raise")
         with pytest.raises(ConflictError):
@@ -243,7 +243,7 @@ class TestRaise:
 
         assert (2, set()) == (stored(path)["a"], ctx.unsaved_keys())
 
-    def test_changes_of_different_keys_are_none(self, face, path):
+    def test_changes_of_different_keys_are_not_a_conflict(self, face, path):
         """Changes to different keys do not conflict."""
         path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
         ctx, other = face.open(path, on_conflict="raise"), face.open(path)
@@ -254,7 +254,7 @@ class TestRaise:
 
         assert {"a": 2, "b": 2} == stored(path)
 
-    def test_a_change_there_and_back_is_none(self, face, path):
+    def test_a_change_there_and_back_is_not_a_conflict(self, face, path):
         """A value that others changed and changed back is not a change."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx, other = face.open(path, on_conflict="raise"), face.open(path)
@@ -457,7 +457,7 @@ class TestMerging:
         assert ({"b": 1, "c": 3}, {"b": 1, "c": 3}) == (stored(path), dict(ctx))
 
     @pytest.mark.parametrize("value", [2, [1, {"x": 1}], None], ids=repr)
-    def test_the_same_change_on_both_sides_is_no_conflict(self, face, path, value):
+    def test_the_same_change_on_both_sides_is_not_a_conflict(self, face, path, value):
         """Two contexts that set the same value do not conflict."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx, other = face.open(path, on_conflict="raise"), face.open(path)
@@ -467,7 +467,7 @@ class TestMerging:
 
         assert ({"a": value}, set()) == (stored(path), ctx.unsaved_keys())
 
-    def test_the_same_deletion_on_both_sides_is_no_conflict(self, face, path):
+    def test_the_same_deletion_on_both_sides_is_not_a_conflict(self, face, path):
         """Two contexts that delete the same key do not conflict."""
         path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
         ctx, other = face.open(path, on_conflict="raise"), face.open(path)
@@ -501,7 +501,7 @@ class TestMerging:
 
         assert {"sync": 1, "async": 2} == asyncio.run(save_between())
 
-    def test_a_program_that_knows_nothing_of_us_is_merged_with(self, face, path):
+    def test_changes_of_a_program_without_this_library_are_merged(self, face, path):
         """A change that an editor wrote between load and save is kept."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = face.open(path)
@@ -597,7 +597,7 @@ class TestInsideValues:
 
         assert [1, 2, 3, 4] == stored(path)["jobs"] == two[1]["jobs"]
 
-    def test_whoever_has_a_reference_sees_what_others_added(self, face, path, two):
+    def test_references_show_what_others_added(self, face, path, two):
         """Lists and dictionaries stay the same objects, and changing them later is saved."""
         jobs, a = two[1]["jobs"], two[1]["cfg"]["a"]
         two[0]["jobs"].append(2)

@@ -65,7 +65,7 @@ class TestAgainstThePlainSpecification:
     @example(sides=(MISSING, [1], [1]), prefers="mine")
     @example(sides=(1, {"a": 1}, {"b": 1}), prefers="mine")
     @example(sides=({"a": {"b": 1}}, {}, {"a": {"b": 2}}), prefers="theirs")
-    def test_it_comes_to_the_same(self, sides, prefers):
+    def test_the_result_is_the_same(self, sides, prefers):
         """The merged value, as JSON, and the conflicts are those of the specification."""
         found, conflicts = merged(*sides, prefer_mine=prefers == "mine")
         expected = merging.merge(*sides, prefers)
@@ -164,7 +164,7 @@ class TestRebase:
     """Taking over what others wrote, when memory has an unsaved change."""
 
     @given(sides=grown_from(VALUES))
-    def test_saving_later_comes_to_the_same_as_saving_now(self, sides):
+    def test_saving_later_has_the_same_result_as_saving_now(self, sides):
         """Neither the result nor the conflicts depend on whether the save comes before or after."""
         base, mine, theirs = map(text, sides)
         assume(not same(base, mine))

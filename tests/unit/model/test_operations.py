@@ -82,7 +82,7 @@ class TestIncr:
         assert 3 == face.do(face.open(path).incr, "n", delta=2, default=10)
 
     @pytest.mark.parametrize("value", [True, False, "1", None, [1], {"n": 1}], ids=repr)
-    def test_what_is_no_number_raises_type_error(self, face, path, value):
+    def test_a_value_that_is_not_a_number_raises_type_error(self, face, path, value):
         """A value that is not a number (a bool is not) raises, and the file is unchanged."""
         path.write_text(json.dumps({"n": value}), encoding="utf-8")
         ctx = face.open(path)
@@ -93,7 +93,7 @@ class TestIncr:
         assert (before, repr(value), set()) == (identity(path), repr(ctx["n"]), ctx.unsaved_keys())
 
     @pytest.mark.parametrize("delta", ["1", None, [1], 1j], ids=repr)
-    def test_a_delta_that_is_no_number_raises_type_error(self, face, path, delta):
+    def test_a_delta_that_is_not_a_number_raises_type_error(self, face, path, delta):
         """A delta that is not a number raises."""
         path.write_text('{"n": 1}', encoding="utf-8")
         ctx = face.open(path)
@@ -307,7 +307,7 @@ class TestMutate:
 
         assert [1, 2, 3] == face.do(ctx.mutate, "todo", lambda items: [*items, 3])
 
-    def test_the_default_stands_for_absence(self, face, path):
+    def test_the_default_is_used_for_an_absent_key(self, face, path):
         """For an absent key the function gets the default."""
 
         assert [1] == face.do(face.open(path).mutate, "todo", lambda items: [*items, 1], default=[])
@@ -385,7 +385,7 @@ class TestMutate:
 
         assert [1] == stored(path)["todo"]
 
-    def test_a_function_that_calls_the_same_file_is_told_so(self, tmp_path):
+    def test_a_function_that_calls_the_same_file_gets_an_error(self, tmp_path):
         """A function that calls the same file under the lock gets an error at once instead of waiting for itself."""
         ctx = SyncPersistentContext(tmp_path / "state.json")
         with pytest.raises(ReentrantTransactionError, match="under the lock of this file"):
@@ -394,7 +394,7 @@ class TestMutate:
         assert {"n": 1} == {"n": ctx.incr("n")}
 
     @pytest.mark.parametrize("fn", [None, 1, "upper"])
-    def test_what_is_no_function_is_refused_at_once(self, tmp_path, fn):
+    def test_an_argument_that_is_not_a_function_is_refused_at_once(self, tmp_path, fn):
         """An argument that is not a function is refused before anything is locked or written."""
         with pytest.raises(TypeError, match="fn must be a callable"):
             SyncPersistentContext(tmp_path / "state.json").mutate("a", fn)
@@ -409,7 +409,7 @@ class TestKeysAndValues:
         lambda ctx: (ctx.compare_and_set, 1, MISSING, 1),
         lambda ctx: (ctx.mutate, 1, lambda _: 1),
     ], ids=["incr", "add", "compare_and_set", "mutate"])  # fmt: skip
-    def test_a_key_that_is_no_str(self, face, path, call):
+    def test_a_key_that_is_not_a_str(self, face, path, call):
         """A key that is not a str raises TypeError at once, and no file is created."""
         ctx = face.open(path)
         with pytest.raises(UnserializableValueError) as caught:
@@ -702,7 +702,7 @@ class TestExtend:
         assert (1, 0, before) == (face.do(ctx.extend, "l", []), face.do(ctx.extend, "no", ()), identity(path))
 
     @pytest.mark.parametrize("items", ["abc", b"abc", {"a": 1}], ids=["str", "bytes", "dict"])
-    def test_what_is_hardly_meant_as_items_is_refused(self, face, path, items):
+    def test_a_str_or_dict_as_items_is_refused(self, face, path, items):
         """Strings, bytes and dictionaries are refused; the error says which call appends one item."""
         ctx = face.open(path)
         with pytest.raises(TypeError, match=rf"not {type(items).__name__}; append\(\) appends one"):

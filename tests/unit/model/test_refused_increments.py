@@ -35,7 +35,7 @@ def path(tmp_path: pathlib.Path) -> pathlib.Path:
 
 class TestIncrRefuses:
     @pytest.mark.parametrize("delta", [math.nan, math.inf, -math.inf, 10**5000], ids=["NaN", "inf", "-inf", "10^5000"])
-    def test_a_delta_that_is_no_number_of_json(self, face: Any, path: pathlib.Path, delta: float) -> None:
+    def test_a_delta_that_json_cannot_hold(self, face: Any, path: pathlib.Path, delta: float) -> None:
         """A delta that JSON cannot hold raises ValueError, and the file is unchanged."""
 
         async def story() -> None:
@@ -57,7 +57,7 @@ class TestIncrRefuses:
         ["1", None, [1], b"1", decimal.Decimal(1), fractions.Fraction(1), 1j, dt.timedelta(1), object()],
         ids=lambda delta: type(delta).__name__,
     )
-    def test_a_delta_that_is_no_number_at_all(self, face: Any, path: pathlib.Path, delta: Any) -> None:
+    def test_a_delta_that_is_not_a_number(self, face: Any, path: pathlib.Path, delta: Any) -> None:
         """A delta of another type raises TypeError, whether the key exists or not, and the file is unchanged."""
 
         async def story() -> None:
@@ -72,7 +72,7 @@ class TestIncrRefuses:
         assert clean(path)
 
     @pytest.mark.parametrize("key", ["t", "jobs"])
-    def test_a_value_that_is_no_number(self, face: Any, path: pathlib.Path, key: str) -> None:
+    def test_a_value_that_is_not_a_number(self, face: Any, path: pathlib.Path, key: str) -> None:
         """Incrementing a non-number raises a TypeError that names the key; file and memory are unchanged."""
 
         async def story() -> None:

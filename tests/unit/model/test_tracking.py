@@ -87,7 +87,7 @@ class TestCallsMadeAtOnce:
 
         assert (11, 12, {"n": 12}) == (await first, await second, stored(path))
 
-    async def test_what_others_make_of_it_meanwhile_is_built_on_too(self, path, hold):
+    async def test_what_others_write_after_it_is_built_on_too(self, path, hold):
         """An included change is in the file: whatever is written to its key next wins."""
         ctx, other = await PersistentContext.create(path), SyncPersistentContext(path)
         ctx.set("n", 10)
@@ -155,7 +155,7 @@ class TestTakingBack:
 
         assert ({"k": 2}, set()) == (stored(path), ctx.unsaved_keys())
 
-    async def test_what_was_set_back_before_any_call_is_no_change(self, path):
+    async def test_a_value_set_back_before_any_call_is_not_a_change(self, path):
         """A key that has its old value at the call is not written, whatever others made of it."""
         ctx, other = await PersistentContext.create(path), SyncPersistentContext(path)
         ctx["k"] = 1
@@ -236,7 +236,7 @@ class TestTakingBack:
 
 
 class TestAMissingFile:
-    async def test_an_empty_save_makes_it_for_those_that_come_after(self, path, hold):
+    async def test_an_empty_save_creates_it_for_later_calls(self, path, hold):
         """Calls of one cycle find the file that an earlier call of the cycle has created, as if they ran one by one."""
         full, empty = await PersistentContext.create(path), PersistentContext(path)
         full["k"] = 1
@@ -318,7 +318,7 @@ class TestWhatWasOnlyLookedAt:
 
         assert (True, {"n": 1, "k": "new"}) == (added, stored(path))
 
-    async def test_a_load_during_a_save_does_not_make_the_saved_change_one_to_take_back(self, path, hold):
+    async def test_a_load_during_a_save_does_not_undo_the_saved_change(self, path, hold):
         """A value that was loaded while a save was in flight is out of date when it ends, and is not saved over it."""
         ctx = await PersistentContext.create(path)
         ctx["k"] = 1
@@ -345,7 +345,7 @@ class TestTheTracker:
 
         assert (None, []) == (tracker.read_between(3, lambda: readings.append(None)), readings)
 
-    def test_a_listener_that_is_gone_is_not_told(self):
+    def test_a_listener_that_is_gone_is_not_notified(self):
         """Only listeners that still exist are notified of writes."""
         tracker, told = Tracker(), []
 

@@ -112,7 +112,7 @@ def either(request: pytest.FixtureRequest, path: pathlib.Path) -> pathlib.Path:
 
 
 @pytest.mark.parametrize("name", KEYS_OF_OTHER_CLASSES)
-class TestKeysOfClassesOfTheirOwn:
+class TestKeysOfSubclassesOfStr:
     def test_every_call_takes_them_for_the_strings_that_they_are(
         self, face: Any, either: pathlib.Path, name: str
     ) -> None:
@@ -173,7 +173,7 @@ def ascii_type(key: object) -> str:
     return type(key).__name__
 
 
-def test_values_of_classes_of_their_own_are_what_they_hold(path: pathlib.Path) -> None:
+def test_values_of_subclasses_are_written_as_their_plain_values(path: pathlib.Path) -> None:
     """A subclass of a scalar is written as its value, whatever its str() is."""
 
     def other(_: object) -> str:
@@ -187,7 +187,7 @@ def test_values_of_classes_of_their_own_are_what_they_hold(path: pathlib.Path) -
     assert (["x", 5, 1.5], 1.5) == (json.loads(path.read_bytes())["held"], json.loads(path.read_bytes())["plain"])
 
 
-class TestWhatCanBeNoKey:
+class TestWhatCannotBeAKey:
     @pytest.mark.parametrize("key", [5, None, ("a",), 1.5, b"n", "\ud800", object()], ids=ascii_type)
     def test_it_is_not_there_in_a_transaction(self, face: Any, either: pathlib.Path, key: Any) -> None:
         """Looking up something that cannot be a key finds nothing, as in a dictionary, and does no harm later."""
@@ -249,7 +249,7 @@ class TestClassesThatRaise:
         assert 2 == result
         assert {"jobs": [0], "n": 2, "t": "text"} == json.loads(path.read_bytes())
 
-    def test_a_want_of_memory_is_no_fault_of_the_value(self, path: pathlib.Path) -> None:
+    def test_a_memory_error_is_not_an_error_of_the_value(self, path: pathlib.Path) -> None:
         """MemoryError is passed on unchanged: the same value may be written a moment later."""
 
         def fail(*_: object) -> Any:
@@ -278,7 +278,7 @@ class TestClassesThatRaise:
         with pytest.raises(UnserializableValueError, match=r"must be a str, not numpy\.bool$"):
             ctx.set(foreign(), 1)
 
-    def test_a_value_that_compares_unlike_what_comes_back_is_refused(self, tmp_path):
+    def test_a_value_that_does_not_equal_what_comes_back_is_refused(self, tmp_path):
         """A value is refused if what JSON gives back does not equal it."""
 
         class Odd(dict):
@@ -450,7 +450,7 @@ class TestWhatComesBackEqual:
         assert text(expected) == text(json.loads(path.read_bytes()))
         assert len(GOOD_KEYS) + 2 == len(path.read_bytes().split(b"\n")) - 1
 
-    def test_the_same_object_twice_is_no_cycle(self, face: Any, path: pathlib.Path) -> None:
+    def test_the_same_object_twice_is_not_a_cycle(self, face: Any, path: pathlib.Path) -> None:
         """A list in two places is written in both: only a value that contains itself is a cycle."""
         shared: list[Any] = [1]
 

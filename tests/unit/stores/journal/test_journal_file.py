@@ -77,14 +77,14 @@ class TestOpening:
         assert ("precious", '{"a": 1}') == (other.read_text(encoding="utf-8"), path.read_text(encoding="utf-8"))
         assert not path.with_name("nowhere").exists()
 
-    def test_a_loop_of_links_in_the_path_is_told(self, path):
+    def test_a_loop_of_links_in_the_path_is_reported(self, path):
         """A loop of links in the path is reported as such, not as a journal that is a link."""
         loop = path.with_name("loop")
         loop.symlink_to(loop)
         with pytest.raises(NotARegularFileError, match="loop"):
             open_journal(str(loop / "state.json.journal"), str(loop / "state.json"))
 
-    def test_other_errors_are_told(self, path, store, monkeypatch):
+    def test_other_errors_are_raised(self, path, store, monkeypatch):
         """A disk error does not count as a missing journal."""
 
         def fail(*_arguments):
@@ -133,7 +133,7 @@ class TestOpening:
 
     @as_root
     @pytest.mark.parametrize(("owner", "group", "mode"), [(STRANGER, 0, 0o644), (0, STRANGER, 0o664), (0, 0, 0o646)])
-    def test_one_of_who_may_write_the_json_file_is_trusted(self, path, store, owner, group, mode):
+    def test_one_of_a_user_who_may_write_the_json_file_is_trusted(self, path, store, owner, group, mode):
         """A journal of the JSON file's owner or group is trusted, or of any user if all may write the file."""
         os.chown(path, owner, group)
         os.chown(journal_of(path), STRANGER, STRANGER)
@@ -157,7 +157,7 @@ class TestWhetherItExists:
             journal_exists(str(one)) for one in (journal_of(path), path.with_name("n" * 300), path / "below.journal")
         ]
 
-    def test_other_errors_are_told(self, path, store, monkeypatch):
+    def test_other_errors_are_raised(self, path, store, monkeypatch):
         """A disk error does not count as a missing journal: a commit that took it for one would be overwritten."""
         real = os.lstat
 
@@ -227,7 +227,7 @@ class TestTheOpenFile:
 
         assert [True, False, False] == found
 
-    def test_it_knows_whether_nobody_has_written(self, path, store):
+    def test_it_knows_whether_it_has_been_written(self, path, store):
         """Whether the journal has been written since a given time is known from its modification time."""
         file = opened(path)
 

@@ -148,7 +148,7 @@ class TestACrashInACheckpoint:
         commit(reader, folds=True)
         assert {"json": 1, "a": 1} == stored(path)
 
-    def test_whoever_comes_next_ends_a_journal_that_was_being_ended(self, path, store, monkeypatch):
+    def test_the_next_writer_ends_a_journal_that_was_being_ended(self, path, store, monkeypatch):
         """The next writer removes the journal, even without the context that was ending it."""
 
         def fail(name):
@@ -164,7 +164,7 @@ class TestACrashInACheckpoint:
         assert (True, False) == (found, journal_of(path).exists())
         assert {"json": 1, "a": 1, "b": 2, "c": 3} == stored(path)
 
-    def test_a_wish_in_the_midst_of_it_is_kept(self, path, store, monkeypatch):
+    def test_a_setting_changed_during_it_is_kept(self, path, store, monkeypatch):
         """If the setting changes during a checkpoint, the next call that writes follows it."""
         real = os.replace
 
@@ -329,7 +329,7 @@ class TestForeignPrograms:
 
 
 class TestADeletedJournal:
-    def test_acknowledged_changes_stay_for_whoever_has_it_open(self, path, store, warnings):
+    def test_acknowledged_changes_stay_for_a_process_that_has_it_open(self, path, store, warnings):
         """A process that has the journal open writes it to the JSON file, with a warning, and begins a new one."""
         journal_of(path).unlink()
         found = dict(entries(store))
@@ -338,7 +338,7 @@ class TestADeletedJournal:
         assert ({"json": b"1", "a": b"1"}, {"json": 1, "a": 1, "b": 2}) == (found, stored(path))
         assert (True, 1) == (journal_of(path).exists(), len(warnings()))
 
-    def test_what_others_have_made_of_the_file_meanwhile_counts(self, path, store, warnings):
+    def test_what_others_have_written_since_counts(self, path, store, warnings):
         """Processes without the journal went on with the JSON file alone; a warning reports the loss."""
         commit(store, {"json": b"2"})
         journal_of(path).unlink()
@@ -384,7 +384,7 @@ class TestADeletedJournal:
 
         assert {"b": 2} == seen(path)
 
-    def test_no_loss_is_told_of_a_checkpoint_that_leaves_the_json_file_as_it_was(self, path, store, warnings):
+    def test_no_loss_is_reported_if_a_checkpoint_leaves_the_json_file_unchanged(self, path, store, warnings):
         """No loss is reported when keys were changed and changed back, even by another checkpoint."""
         commit(store, {"a": MISSING})
         reader = open_store(path)
@@ -400,7 +400,7 @@ class TestADeletedJournal:
 
         assert ([{"json": b"1"}] * 2, []) == (found, warnings())
 
-    def test_a_loss_is_told_even_if_there_is_another_journal_by_now(self, path, store, warnings):
+    def test_a_loss_is_reported_even_if_there_is_another_journal_by_now(self, path, store, warnings):
         """A loss is reported even if a process that did not know the deleted journal has begun a new one."""
         journal_of(path).unlink()
         commit(open_store(path), {"b": b"2"})
@@ -460,7 +460,7 @@ class TestADeletedJournal:
 
         assert (False, {"c": 3}) == (before, stored(path))
 
-    def test_ending_one_that_is_gone_is_no_error(self, path, store, warnings):
+    def test_ending_one_that_is_gone_is_not_an_error(self, path, store, warnings):
         """After a deleted journal is ended, the file is plain."""
         entries(store)
         journal_of(path).unlink()

@@ -29,7 +29,7 @@ def texts_of(overlay):
 
 class TestLayers:
     @given(st.lists(TEXTS))
-    def test_it_is_the_dictionary_that_it_stands_for(self, records):
+    def test_it_equals_the_dictionary_of_all_records(self, records):
         """However layers are joined, the overlay equals the dictionary, and older overlays are unchanged."""
         overlays, expected = applied(records), [{}]
         for texts in records:

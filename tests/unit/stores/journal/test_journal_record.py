@@ -172,7 +172,7 @@ class TestWhatIsDamaged:
             b"\xff" + framed("{}")[1:],
         ],
     )
-    def test_what_is_no_line_is_damage(self, line):
+    def test_anything_but_a_line_is_damage(self, line):
         """Checksum, length and generation all have to match."""
         assert (None, None, None) == (parse_header(line), parse_line(line, GENERATION), generation_of(line))
 

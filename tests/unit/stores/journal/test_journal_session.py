@@ -171,7 +171,7 @@ class TestACommit:
             before, made, stored(path), journal_of(other).exists(), stored(other),
         )  # fmt: skip
 
-    def test_without_a_wish_there_is_none(self, path):
+    def test_without_the_option_there_is_none(self, path):
         """Without the option, a plain file stays plain."""
         store = open_store(path, journal=None)
         commit(store, {"a": b"1"})
@@ -220,7 +220,7 @@ class TestACommit:
 
 
 class TestAFailedSync:
-    def test_it_is_told_and_never_tried_again(self, path, store, monkeypatch, break_sync):
+    def test_it_is_raised_and_never_tried_again(self, path, store, monkeypatch, break_sync):
         """The kernel would report success for a second sync, so the next call writes new files from memory."""
         old = journal_of(path).stat().st_ino
         with monkeypatch.context():
@@ -250,7 +250,7 @@ class TestAFailedSync:
 
         assert (1, 2) == (len(tried), stored(path)["b"])
 
-    def test_all_who_wait_are_told(self, store, monkeypatch):
+    def test_all_sessions_that_wait_get_the_error(self, store, monkeypatch):
         """Another session of this process that appended to the same journal gets the error, too."""
         tried = []
 
@@ -271,7 +271,7 @@ class TestAFailedSync:
 
         assert 1 == len(tried)
 
-    def test_an_error_that_another_thread_has_been_told_is_told(self, store, monkeypatch):
+    def test_an_error_that_another_thread_got_is_raised_again(self, store, monkeypatch):
         """The kernel reports the error once, so it is remembered: the next sync of the file would succeed."""
         file = store._journal.known.file
         begun, failing, told = threading.Event(), threading.Event(), []

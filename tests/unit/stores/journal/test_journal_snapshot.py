@@ -135,7 +135,7 @@ class TestChanges:
 
         assert {"a": b"0", "b": b"1"} == newer.changes_since(older)
 
-    def test_they_are_those_of_whoever_reads_on(self, path, store):
+    def test_a_store_that_reads_on_sees_them(self, path, store):
         """A store that reads on sees what another store has appended."""
         other = open_store(path)
         before = other.snapshot()

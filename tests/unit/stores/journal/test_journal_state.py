@@ -25,7 +25,7 @@ class TestReadingOn:
         assert state is state.extended()
         assert state.snapshot is state.on(state.base).snapshot
 
-    def test_it_is_that_of_who_reads_from_the_start(self, path, store, state):
+    def test_reading_on_gives_the_same_as_reading_from_the_start(self, path, store, state):
         """Appending, reading on and reading from the start give the same state."""
         commit(open_store(path), {"b": b"2"}, durable=False)
         commit(store, {"c": b"3"}, durable=False)
@@ -39,7 +39,7 @@ class TestReadingOn:
             appended.snapshot.overlay.entries() == read_on.snapshot.overlay.entries() == read.snapshot.overlay.entries()
         )
 
-    def test_who_reads_the_json_file_after_a_fold_drops_its_records(self, path, store, state):
+    def test_reading_the_json_file_after_a_fold_drops_its_records(self, path, store, state):
         """After a fold, the records are in the JSON file, and are dropped from the state."""
         commit(store, {"b": b"2"}, durable=False)
         commit(open_store(path), folds=True)

@@ -84,7 +84,7 @@ class TestTheOption:
 
         assert ({"n": 1}, ({"n": 3}, path.stat().st_ino)) == (before, after)
 
-    def test_windows_is_told(self, path, monkeypatch):
+    def test_it_is_refused_on_windows(self, path, monkeypatch):
         """On Windows, where an open file cannot be replaced, journal=True is refused."""
         store = open_store(path, journal=None)
         monkeypatch.setattr(_store.os, "name", "nt")
@@ -183,7 +183,7 @@ class TestReports:
         finally:
             subscription.close()
 
-    def test_the_holder_is_told(self, path, store):
+    def test_the_holder_is_reported(self, path, store):
         """The holder is reported as for a plain file."""
         session = store.begin("counting", wait=True)
         found = open_store(path).holder()
@@ -215,7 +215,7 @@ class TestTheSession:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
-@pytest.mark.skipif(sys.platform == "darwin", reason="a fork of a process with threads may crash there")
+@pytest.mark.skipif(sys.platform == "darwin", reason="forking a process with threads may crash on macOS")
 class TestLeftovers:
     def test_the_next_writer_removes_those_of_a_journal(self, path, spawn):
         """The leftovers of a writer that was killed before it began a journal are removed, too."""

@@ -171,13 +171,13 @@ class TestAFailedAppend:
 
         assert {"json": 1, "a": 1, "b": 2, "c": 3} == seen(path)
 
-    @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit of the size of files")
+    @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on file sizes")
     def test_a_limit_of_the_size_leaves_nothing(self, path, store, run):
         """A process that reaches its file size limit fails in one call, and loses no change of others."""
         assert [str(errno.EFBIG), "True"] == run(STOP_AT_THE_LIMIT, path)
         assert {"json": 1, "a": 2, "b": 3} == seen(path)
 
-    def test_who_may_not_write_is_told(self, path, store, monkeypatch):
+    def test_a_writer_without_permission_gets_an_error(self, path, store, monkeypatch):
         """A journal that can only be opened for reading is not written to until that changes."""
         real, other = _file.open_fd, open_store(path)
 
@@ -289,7 +289,7 @@ class TestDamage:
 
         assert ({"json": 1}, {"json": 1, "b": 1}) == (found, seen(path))
 
-    def test_one_that_is_emptied_while_it_is_in_use_loses_nothing_of_its_user(self, path, store):
+    def test_one_that_is_emptied_while_it_is_in_use_loses_nothing(self, path, store):
         """A process that knows the content of a truncated journal writes it to the JSON file."""
         os.truncate(journal_of(path), 0)
         commit(store, {"b": b"2"})
@@ -314,7 +314,7 @@ class TestDamage:
 
         assert 2 == seen(path)["a"]
 
-    def test_a_fold_that_is_no_more_than_announced_means_nothing(self, path, store):
+    def test_a_fold_that_is_only_announced_has_no_effect(self, path, store):
         """After a crash between the announcement and the rename, the records count, and writing goes on."""
         generation = lines_of(path)[0].generation
         with journal_of(path).open("ab") as file:

@@ -85,7 +85,7 @@ class TestModes:
 
         assert 0 == mode(path.with_name("state.json.lock")) & ~mode(path)
 
-    @pytest.mark.skipif(not AS_ROOT, reason="only root may give files away")
+    @pytest.mark.skipif(not AS_ROOT, reason="changes the owner of a file: run as root")
     def test_the_owner_is_kept(self, face, path):
         """After a save by root, a user's file still belongs to the user."""
         path.write_text("{}", encoding="utf-8")
@@ -160,7 +160,7 @@ class TestAccess:
 
         assert 0o644 == os.fstat(mine).st_mode & 0o777
 
-    def test_a_lock_file_of_somebody_else_is_left_as_it_is(self, model, mine, monkeypatch):
+    def test_a_lock_file_of_another_user_is_left_as_it_is(self, model, mine, monkeypatch):
         """Only its owner changes the access rights of a lock file."""
         self.as_seen(monkeypatch, model, st_uid=os.getuid() + 1)
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 2)
@@ -168,7 +168,7 @@ class TestAccess:
 
         assert 0o600 == os.fstat(mine).st_mode & 0o777
 
-    def test_one_that_fails_is_told(self, path, monkeypatch):
+    def test_an_error_is_raised(self, path, monkeypatch):
         """An error while reading the file's access rights is raised."""
         stat = os.lstat
 
@@ -200,7 +200,7 @@ class TestAccessLists:
         try:
             os.setxattr(path, "system.posix_acl_access", wanted)
         except OSError as error:
-            pytest.skip(f"this file system keeps no access lists ({error}): run on ext4 or XFS")
+            pytest.skip(f"this file system has no access lists ({error}): run on ext4 or XFS")
         ctx = SyncPersistentContext.create(path)
         ctx.incr("n")
 

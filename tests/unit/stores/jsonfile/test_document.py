@@ -92,7 +92,7 @@ class TestDocuments:
         assert exactly(data) == exactly(json.loads(text)) == exactly(data_of(read(text)))
 
     @given(objects)
-    def test_every_entry_stands_on_one_line(self, data):
+    def test_every_entry_is_on_one_line(self, data):
         """The file has one line for each key, and one for each brace."""
         lines = text_of(of(data)).decode().split("\n")
 
@@ -121,7 +121,7 @@ class TestDocuments:
         }
 
     @given(objects, objects)
-    def test_the_differences_make_one_document_of_the_other(self, one, other):
+    def test_the_differences_turn_one_document_into_the_other(self, one, other):
         """The differences, applied to the older document, give the content of the newer one."""
         older, newer = of(one), of(other)
 
@@ -363,7 +363,7 @@ class TestStrictness:
     @pytest.mark.parametrize("value", ["{}", "-{}", "[{{}}]".replace("{{}}", "{}"), '{{"a": [-{}]}}'])
     @pytest.mark.parametrize("layout", [(",\n", ": "), (",", ":")])
     @pytest.mark.parametrize("behind", [False, True])
-    def test_an_integer_that_is_too_long_is_no_corruption(self, digits, value, layout, behind):
+    def test_an_integer_that_is_too_long_is_not_corruption(self, digits, value, layout, behind):
         """A long integer is valid JSON: a process that cannot read it raises, and the file is not called corrupt."""
         line = "big", value.format("9" * digits)
         some = [(key, "1") for key in OURS]
@@ -385,7 +385,7 @@ class TestStrictness:
         assert (True, False) == (repeating.repeats, repaired.repeats)
         assert text_of(repeating) == text_of(repaired)
 
-    def test_a_key_that_repeats_inside_a_value_is_lost_only_where_it_is_told(self):
+    def test_a_key_that_repeats_inside_a_value_is_lost_only_with_a_warning(self):
         """In the library's layout the value keeps its bytes; another layout is rewritten, with a warning."""
         inner = '{"a": 1, "a": 2}'
         ours = ("{\n" + lines_of([*((k, "1") for k in OURS), ("twice", inner)]) + "\n}\n").encode()
@@ -558,7 +558,7 @@ class TestWork:
             assert len(one.pages) <= 1 + 2 * sum(len(page.text) for page in one.pages) / pages
 
     @pytest.mark.parametrize("odd", ["\ud800", "a\udfff", 5, None, ("a",)])
-    def test_what_can_be_no_key_is_not_there(self, odd):
+    def test_what_cannot_be_a_key_is_not_there(self, odd):
         """Asking for something that cannot be a JSON key is not an error, whether there is one page or many."""
         document = of(OURS)
         found = [document.get([odd, "key-3"]) for _ in range(20)]

@@ -153,7 +153,7 @@ class TestADurableCallThatWritesNothing:
 
         assert [str(unsynced), str(unsynced.parent), str(unsynced.parent.parent)] == synced
 
-    def test_a_file_that_is_gone_by_then_needs_none(self, unsynced, synced):
+    def test_a_file_that_is_gone_by_then_needs_no_sync(self, unsynced, synced):
         """A program that takes no lock may remove the file after it was read."""
         session = JsonFileStore(str(unsynced)).begin("test", wait=False)
         assert session.snapshot.exists
@@ -190,7 +190,7 @@ class TestADurableCallThatWritesNothing:
 
 
 class TestANewDirectory:
-    def test_one_whose_maker_was_killed_is_synced_by_the_next(self, tmp_path, spawn, synced):
+    def test_one_of_a_killed_process_is_synced_by_the_next(self, tmp_path, spawn, synced):
         """No call is acknowledged before the directory's own name is durable, whichever process created it."""
         path = tmp_path / "new" / "state.json"
         maker = spawn(STOP_AT_THE_FIRST_SYNC_IN_A_NEW_DIRECTORY, path)
@@ -200,7 +200,7 @@ class TestANewDirectory:
 
         assert (1, True) == (number, str(tmp_path) in synced)
 
-    def test_one_whose_maker_does_not_care_is_synced_by_who_does(self, tmp_path, synced):
+    def test_one_of_a_volatile_call_is_synced_by_the_next_durable_one(self, tmp_path, synced):
         """After ``durable=False`` nothing counts as durable, and after a durable call everything does."""
         path = tmp_path / "new" / "state.json"
         careless, careful = (SyncPersistentContext(path, durable=durable) for durable in (False, True))
@@ -225,7 +225,7 @@ class TestANewDirectory:
 
         assert [True, True, True] == made
 
-    def test_one_that_another_process_makes_at_the_same_moment_will_do(self, tmp_path, monkeypatch):
+    def test_one_that_another_process_creates_first_is_used(self, tmp_path, monkeypatch):
         """When two processes find no directory, both use the one that the faster of them creates."""
         path, real = tmp_path / "a" / "b" / "state.json", os.mkdir
 
@@ -363,7 +363,7 @@ class TestABrokenDisk:
 
         assert ({"a": 1}, 1, set()) == (stored(path), ctx["a"], ctx.unsaved_keys())
 
-    def test_who_asked_for_no_durability_is_not_told_of_it(self, face, path, break_fsync):
+    def test_a_call_that_is_not_durable_does_not_fail(self, face, path, break_fsync):
         """With durable=False nothing is synced, so no sync can fail."""
         ctx = face.open(path, durable=False)
         ctx.set("a", 1)
@@ -513,7 +513,7 @@ class TestAVolatileCall:
 
         assert (2, 0) == (len(synced), synced.count(str(path.parent)))
 
-    def test_a_promise_outlives_its_killed_maker(self, path, spawn, synced):
+    def test_a_promise_outlives_a_killed_holder(self, path, spawn, synced):
         """The promise holds even if the next holder is killed while it has the lock."""
         SyncPersistentContext(path).incr("n")
         holder = spawn(HOLD_WITHOUT_A_PROMISE, path)

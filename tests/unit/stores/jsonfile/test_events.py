@@ -70,7 +70,7 @@ class TestTheAlarm:
 
         assert [{"n": Change(before, before + 1)} for before in (1, 2)] == news[1:]
 
-    def test_one_that_nobody_hears_ends(self, tmp_path, monkeypatch):
+    def test_one_whose_loop_is_closed_ends(self, tmp_path, monkeypatch):
         """The thread of a subscription whose event loop is closed ends."""
         monkeypatch.setattr(_events, "_LOOK_SECONDS", 0.001)
         FileSubscription(str(tmp_path / "none" / "deaf.json"), lambda: False, print)
@@ -108,7 +108,7 @@ class TestTheAlarm:
         try:
             os.mkdir(directory)
         except OSError:
-            pytest.skip("this file system takes only names that are UTF-8")
+            pytest.skip("this file system accepts UTF-8 names only")
         path = os.path.join(os.fsdecode(directory), "state.json")
         ctx = SyncPersistentContext.create(path)
         with ctx.watch() as watch:

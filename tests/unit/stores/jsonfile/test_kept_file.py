@@ -23,7 +23,7 @@ forked, tell = os.pipe()
 child = os.fork()
 if not child:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.write(tell, b".")  # what a child does after a fork is done
+    os.write(tell, b".")  # the after-fork functions have run
     os.read(0, 1)
     os._exit(0)
 os.read(forked, 1)
@@ -103,7 +103,7 @@ class TestTheKeptFile:
 
         assert (False, True) == (free, is_free(path))
 
-    def test_one_that_nobody_refers_to_closes_its_file(self, path):
+    def test_one_without_references_closes_its_file(self, path):
         """The descriptor is closed when the store is garbage-collected, without a call and before the process ends."""
         store = JsonFileStore(str(path))
         store.begin("test", wait=False).close()
@@ -143,7 +143,7 @@ class TestTheKeptFile:
 
     @pytest.mark.parametrize("wait", [False, True])
     @pytest.mark.parametrize("how", ["deleted", "replaced"])
-    def test_nobody_waits_for_one_that_is_gone(self, path, lock, how, wait):
+    def test_one_that_is_gone_is_not_waited_for(self, path, lock, how, wait):
         """The new lock file is free, and is locked at once, even if the old one is locked."""
         lock.acquire("test", wait=False).release()
         other = FileLock(f"{path}.lock", str(path)).acquire("other", wait=False)

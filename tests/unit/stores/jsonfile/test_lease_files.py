@@ -163,7 +163,7 @@ class TestHowManyFiles:
 
         assert (1, []) == (len(before), files(path))
 
-    def test_removing_it_lets_nobody_in_twice(self, path, store):
+    def test_removing_it_does_not_let_two_holders_in(self, path, store):
         """A call that waits for the removed file takes the new one, which excludes all others."""
         first = taken(store, lasting=False)
         waiting = JsonFileStore(store.path).lease("a", lasting=False)

@@ -65,7 +65,7 @@ def stored(path):
 def queued(path):
     """Wait until a call is in the kernel's queue for the lock; return whether one was."""
     if not os.path.exists("/proc/locks"):
-        pytest.skip("needs /proc/locks to see who waits for a lock: run on Linux")
+        pytest.skip("needs /proc/locks to see waiting processes: run on Linux")
 
     def stands():
         lock = f":{path.with_name('state.json.lock').stat().st_ino} "
@@ -82,7 +82,7 @@ def queued(path):
     return wait
 
 
-class TestAWaitInVain:
+class TestWhetherAWaitIsAbandoned:
     def test_one_for_the_file_at_its_path_is_not(self, path, lock, hold, wait_for):
         """A wait for the lock file at the path is not abandoned."""
         before = lock.abandon_vain_wait()
@@ -113,7 +113,7 @@ class TestAWaitInVain:
 
         assert seen
 
-    def test_where_nobody_may_look_it_is_not_known(self, lock, path, hold, wait_for, monkeypatch):
+    def test_one_whose_file_cannot_be_looked_for_is_not(self, lock, path, hold, wait_for, monkeypatch):
         """A directory that can no longer be searched does not prove that the lock file is gone."""
         with hold(path), monkeypatch.context() as patch:
             wait_for()
@@ -190,7 +190,7 @@ class TestAnAbandonedWait:
         assert {True} == set(outcomes)
 
     @pytest.mark.parametrize("abandoned", [False, True])
-    def test_its_error_has_nobody_to_be_told_to(self, path, lock, hold, wait_for, monkeypatch, abandoned):
+    def test_its_error_ends_the_wait(self, path, lock, hold, wait_for, monkeypatch, abandoned):
         """An error of the kernel is raised by the wait; an abandoned wait ends without it."""
         go_on = threading.Event()
 
@@ -223,7 +223,7 @@ class TestAnAbandonedWait:
 
 
 class TestWaiting:
-    def test_it_is_told_of_the_cycle_that_waited(self, path, hold):
+    def test_only_the_cycle_that_waited_counts(self, path, hold):
         """A cycle that finds the lock free did not wait, whatever earlier cycles did."""
         ctx = SyncPersistentContext.create(path)
         ctx.incr("n")
@@ -242,7 +242,7 @@ class TestWaiting:
 
         assert [0, 1, 1] == counts
 
-    def test_who_waits_stands_in_the_queue_of_the_kernel(self, path, hold, queued):
+    def test_a_waiting_process_is_in_the_queue_of_the_kernel(self, path, hold, queued):
         """A process that waits for the lock is in the kernel's queue, where it cannot be overtaken."""
         caller = threading.Thread(target=SyncPersistentContext(path).incr, args=["n"])
         with hold(path):
@@ -323,7 +323,7 @@ class TestTheLockFile:
 
         assert 1 == SyncPersistentContext(path).incr("n")
 
-    def test_a_deleted_one_that_was_waited_for_is_no_lock(self, path, hold, queued):
+    def test_a_deleted_one_that_was_waited_for_does_not_count(self, path, hold, queued):
         """A transaction whose lock file is deleted while it waits gets its turn under the new one, and commits."""
 
         async def wait():
@@ -387,7 +387,7 @@ from persistent_context import LockTimeoutError, SyncPersistentContext
 
 path = sys.argv[1]
 ctx = SyncPersistentContext.create(path)
-ctx.incr("n")  # and keep the lock file open
+ctx.incr("n")  # keeps the lock file open
 entered, told = os.pipe()
 if (pid := os.fork()) == 0:
     os.read(entered, 1)

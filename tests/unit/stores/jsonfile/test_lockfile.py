@@ -28,7 +28,7 @@ def created(monkeypatch):
 
 
 class TestMaking:
-    def test_a_lock_file_that_another_process_makes_at_the_same_moment_is_the_one(self, tmp_path, monkeypatch):
+    def test_a_lock_file_that_another_process_creates_first_is_used(self, tmp_path, monkeypatch):
         """When two processes find no lock file, both use the one that the faster of them creates."""
         path, real = tmp_path / "state.json", os.open
 

@@ -98,7 +98,7 @@ class TestTemporaries:
         assert (1, mine, 2) == (len(mine), still_mine, number)
         assert (["3"], {"n": 3}, []) == (half_way.finish(), stored(path), temporaries(path))
 
-    def test_one_that_somebody_planted_is_not_used(self, path, monkeypatch):
+    def test_a_planted_one_is_not_used(self, path, monkeypatch):
         """Even someone who guesses the name of the next temporary file cannot have the document written to another."""
         ctx = SyncPersistentContext.create(path)
         ctx.save()
@@ -121,7 +121,7 @@ class TestTemporaries:
 
 
 class TestLeftovers:
-    def test_one_of_a_holder_that_crashed_is_removed_by_who_has_looked_before(self, path, spawn):
+    def test_one_of_a_holder_that_crashed_later_is_removed_too(self, path, spawn):
         """A context that has been in use for long removes what writers killed later have left."""
         ctx = SyncPersistentContext.create(path)
         ctx.incr("n")

@@ -146,7 +146,7 @@ class TestLayouts:
 
         assert {"b": 2} == stored(path)
 
-    def test_the_same_value_spelt_otherwise_is_no_change(self, face, path):
+    def test_the_same_value_spelled_differently_is_not_a_change(self, face, path):
         """Reformatting by another program does not count as a change."""
         path.write_text('{"a": {"x": [1, 2]}, "b": "é"}', encoding="utf-8")
         ctx = face.open(path, on_conflict="raise")
@@ -165,14 +165,14 @@ class TestBigFiles:
         with pytest.raises(CorruptStateError, match="surrogate"):
             _parsed('{"a": "\\ud800", "b": "' + "x" * 100_000 + '"}')
 
-    def test_braces_on_lines_of_their_own_do_not_make_our_layout(self):
+    def test_braces_on_their_own_lines_are_not_enough_for_our_layout(self):
         """A big file with several entries on a line is read, even if its first and last lines look like ours."""
         data = {f"key-{number}": number for number in range(20_000)}
         document = _parsed("{\n" + json.dumps(data)[1:-1] + "\n}\n")
 
         assert json.dumps(data) == json.dumps(json.loads(b"".join(document.pieces())))
 
-    def test_a_caller_without_stack_left_is_not_told_that_the_file_is_corrupt(self, monkeypatch):
+    def test_a_file_is_not_called_corrupt_for_lack_of_stack(self, monkeypatch):
         """Too little stack is the caller's problem, and no reason to move a file aside."""
         monkeypatch.setattr(_parse, "deeper_than", lambda limit, text: False)
         with pytest.raises(RecursionError):

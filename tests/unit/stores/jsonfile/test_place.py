@@ -26,7 +26,7 @@ for _ in range(100):
     try:
         ctx.incr("n")
     except DurabilityUnknownError:
-        pass  # the directory went between the replacing and the sync
+        pass  # the directory was removed between the replacement and the sync
 print("done", flush=True)
 """
 
@@ -210,7 +210,7 @@ class TestLinks:
 
         assert (True, []) == (path.is_symlink(), temporaries(path))
 
-    def test_a_link_that_was_turned_is_followed_anew(self, face, path):
+    def test_a_link_that_was_turned_is_followed_again(self, face, path):
         """A save writes to the current target of the link."""
         old, new = path.parent / "old.json", path.parent / "new.json"
         old.write_text('{"a": 1}', encoding="utf-8")

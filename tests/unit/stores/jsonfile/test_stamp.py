@@ -18,7 +18,7 @@ def lock(path):
     one._files.close_all()
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="/proc tells a zombie from the living")
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc to recognize a zombie")
 class TestAZombie:
     @pytest.fixture
     def zombie(self, path, hold_transaction):
@@ -75,7 +75,7 @@ class TestWithoutProc:
 
         assert [True, False, True] == [_stamp._is_alive(pid, None) for pid in (1, 2, 3)]
 
-    def test_without_proc_nothing_tells_one_numbering_of_processes_from_another(self, monkeypatch):
+    def test_without_proc_the_stamp_works_without_a_pid_namespace(self, monkeypatch):
         """On a system without /proc the stamp has less information, and the lock works."""
 
         def fail(path):

@@ -92,7 +92,7 @@ class TestClosedStreams:
 
 
 class TestReading:
-    def test_it_keeps_nobody_from_committing(self, path, monkeypatch):
+    def test_it_does_not_delay_a_commit(self, path, monkeypatch):
         """While a slow reader of this process is reading the file, other calls run."""
         store = JsonFileStore(str(path))
         reading, go_on, read_at = threading.Event(), threading.Event(), _store.read_at
@@ -166,7 +166,7 @@ class TestWaitingInVain:
 
 
 class TestALook:
-    def test_one_that_fails_is_told(self, path, monkeypatch):
+    def test_an_error_is_raised(self, path, monkeypatch):
         """An error while reading the file's access rights is raised."""
         stat = os.lstat
 
@@ -285,7 +285,7 @@ class TestAFileThatIsGone:
 
         assert b'{\n"a": 1,\n"b": 5,\n"c": 3,\n"new": 1\n}\n' == path.read_bytes()
 
-    def test_it_is_no_conflict(self, face, path):
+    def test_it_is_not_a_conflict(self, face, path):
         """A missing file does not conflict with any change."""
         ctx = face.open(path, on_conflict="raise")
         ctx.update(a=1)
@@ -310,7 +310,7 @@ class TestAFileThatIsGone:
         assert {"a": 1} == stored(deep)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps no modes")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no file modes")
 class TestAccess:
     def test_it_is_looked_at_once_a_commit(self, path, monkeypatch):
         """The temporary file and the lock file get the owners, mode and access list that the file had at one moment."""
@@ -344,7 +344,7 @@ class TestAccess:
 
         assert [(mode, mode, mode) for mode in (0o600, 0o660, 0o604, 0o640)] == modes
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="has other access lists")
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other access lists")
     def test_an_access_list_is_looked_up_and_given_with_it(self, path, monkeypatch):
         """Both files get the access list of the same moment; without a list, none is removed."""
         ctx = SyncPersistentContext.create(path)

@@ -91,7 +91,7 @@ class TestSyncingTheDirectory:
         assert ([False], True) == (early, returned.is_set())
 
     @pytest.mark.parametrize("call", CALLS)
-    def test_a_failure_is_told_and_the_change_is_there(self, face, path, at_the_sync_of_the_directory, call):
+    def test_a_failure_is_raised_and_the_change_is_there(self, face, path, at_the_sync_of_the_directory, call):
         """The file and memory have the change, and the error says that it may not survive."""
         ctx = face.open(path)
         at_the_sync_of_the_directory(_fail_to_sync)
@@ -102,7 +102,7 @@ class TestSyncingTheDirectory:
         assert (stored(path), set()) == (dict(ctx), ctx.unsaved_keys())
         assert {"there": 1} | ({} if call == "nothing to write" else {"a": 1}) == stored(path)
 
-    async def test_a_failure_is_told_to_every_call_of_the_cycle(self, path, at_the_sync_of_the_directory):
+    async def test_a_failure_is_raised_by_every_call_of_the_cycle(self, path, at_the_sync_of_the_directory):
         """Each call gets an error of its own, even one that is not durable; the next cycle is not affected."""
         contexts = [await PersistentContext.create(path, durable=durable) for durable in (True, False, True)]
         with filelock.FileLock(f"{path}.lock"):
