@@ -158,7 +158,7 @@ DOCUMENT: Final = (
         "A key of a class of the caller's goes on into memory and into the cycle, with methods of its own.",
         Promise.FAILURE,
         (Edit("faults", "    return str.__str__(key)\n", "    return key\n"),),
-        (suite("values::TestKeysOfClassesOfTheirOwn"),),
+        (suite("values::TestKeysOfSubclassesOfStr"),),
     ),
     Mutant(
         "errors-of-broken-classes-escape",

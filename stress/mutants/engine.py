@@ -64,14 +64,14 @@ ENGINE: Final = (
             Edit("queue", "if trying or not self.is_contended:", "if not self.is_contended:"),
             Edit("queue", "if outcome is not None or self._is_held_up():", "if True:"),
         ),
-        (suite("queue::TestWhoOnlyTries::test_it_gets_its_try_though_others_had_to_wait"),),
+        (suite("queue::TestCallsThatOnlyTry::test_it_gets_its_try_though_others_had_to_wait"),),
     ),
     Mutant(
         "who-only-tries-waits",
         "A call that only tries waits for the lock all the same.",
         Promise.STARVES,
         (Edit("queue", _DELIVERS_THE_TRIES, "            pass\n"),),
-        (suite("queue::TestWhoOnlyTries::test_nobody_waits_for_it", limit=20),),
+        (suite("queue::TestCallsThatOnlyTry::test_it_leaves_no_waiting_thread", limit=20),),
     ),
     Mutant(
         "who-only-tried-is-kept",
@@ -138,7 +138,7 @@ ENGINE: Final = (
         "A call that is over as it is cancelled is told so twice.",
         Promise.CANCELLING,
         (Edit("aio_calls", "if not request.waiter.done():", "if True:"),),
-        (suite("queue::TestWhatIsLeftBehind::test_a_call_is_told_once"),),
+        (suite("queue::TestWhatIsLeftBehind::test_a_call_is_completed_once"),),
     ),
     Mutant(
         "child-counts-on-its-parents-threads",

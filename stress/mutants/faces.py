@@ -9,7 +9,7 @@ from stress.mutants.model import Edit, Mutant, Promise, suite
 _COMMIT = "    operation = workspace.commit()\n"
 _COMMIT_UNLESS_ERROR = f"            if error is None:\n            {_COMMIT}"
 _ENDS_ITSELF = "            self.abandon()\n"
-_CHANGING_HANDS = "cancelled_waits::TestBehindAHeldLock::test_the_lock_comes_free_at_that_very_moment"
+_CHANGING_HANDS = "cancelled_waits::TestBehindAHeldLock::test_the_lock_comes_free_at_that_moment"
 
 FACES: Final = (
     Mutant(

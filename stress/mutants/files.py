@@ -214,7 +214,7 @@ FILES: Final = (
                 "os.O_CREAT | NO_FOLLOW, mode)",
             ),
         ),
-        (suite("names::TestTemporaries::test_one_that_somebody_planted_is_not_used"),),
+        (suite("names::TestTemporaries::test_a_planted_one_is_not_used"),),
     ),
     Mutant(
         "mode-not-kept",
@@ -270,7 +270,7 @@ FILES: Final = (
                 "        self._document, self._old_fd = found\n",
             ),
         ),
-        (suite("merge::TestMerging::test_a_program_that_knows_nothing_of_us_is_merged_with"),),
+        (suite("merge::TestMerging::test_changes_of_a_program_without_this_library_are_merged"),),
     ),
     Mutant(
         "replaced-file-stays-open",

@@ -101,7 +101,7 @@ JOURNAL: Final = (
                 "        return False\n",
             ),
         ),
-        (suite(_FAILED + "test_it_is_told_and_never_tried_again"),),
+        (suite(_FAILED + "test_it_is_raised_and_never_tried_again"),),
     ),
     Mutant(
         "journal-succeeded-before-the-file-is-durable",
@@ -161,7 +161,7 @@ JOURNAL: Final = (
         "A process that has a deleted journal open lets its changes go.",
         Promise.LOST,
         (Edit("journal/journal", "        if file is None and known.has_ended:\n", "        if file is None:\n"),),
-        (suite(_DELETED + "test_acknowledged_changes_stay_for_whoever_has_it_open"),),
+        (suite(_DELETED + "test_acknowledged_changes_stay_for_a_process_that_has_it_open"),),
     ),
     Mutant(
         "journal-written-back-after-a-reset",
@@ -255,14 +255,14 @@ JOURNAL: Final = (
                 "        return False\n",
             ),
         ),
-        (suite("journal_file::TestWhetherItExists::test_other_errors_are_told"),),
+        (suite("journal_file::TestWhetherItExists::test_other_errors_are_raised"),),
     ),
     Mutant(
         "journal-read-only-for-ever",
         "A journal that could once not be opened for writing is never opened again.",
         Promise.FAILURE,
         (Edit("journal/journal", "if known is not None and not known.file.writable:", "if False:"),),
-        (suite("journal_torn_tails::TestAFailedAppend::test_who_may_not_write_is_told"),),
+        (suite("journal_torn_tails::TestAFailedAppend::test_a_writer_without_permission_gets_an_error"),),
     ),
     Mutant(
         "journal-temporaries-stay",
@@ -301,6 +301,6 @@ JOURNAL: Final = (
         "The option of a context that is opened while another one folds the journal is ignored.",
         Promise.MEMORY,
         (Edit("journal/session", "        if is_done and journal.wanted is wanted:  #", "        if is_done:  #"),),
-        (suite(_CRASH + "test_a_wish_in_the_midst_of_it_is_kept"),),
+        (suite(_CRASH + "test_a_setting_changed_during_it_is_kept"),),
     ),
 )

@@ -95,7 +95,7 @@ LOCKS: Final = (
                 "                status = file.status_at_path() or (file.status if waited else None)\n",
             ),
         ),
-        (suite("lock::TestTheLockFile::test_a_deleted_one_that_was_waited_for_is_no_lock"),),
+        (suite("lock::TestTheLockFile::test_a_deleted_one_that_was_waited_for_does_not_count"),),
     ),
     Mutant(
         "kept-lock-file-trusted",
@@ -227,7 +227,7 @@ LOCKS: Final = (
                 "        while not try_lock(fd):\n            threading.Event().wait(0.005)\n",
             ),
         ),
-        (suite("lock::TestWaiting::test_who_waits_stands_in_the_queue_of_the_kernel"),),
+        (suite("lock::TestWaiting::test_a_waiting_process_is_in_the_queue_of_the_kernel"),),
     ),
     Mutant(
         "codec-imported-in-a-cycle",

@@ -41,7 +41,7 @@ MEMORY: Final = (
         "A context takes its own earlier call for a change of somebody else.",
         Promise.CLOBBERED,
         (Edit("draft", "elif own.text is not None and own.written > origin.mark:", "elif False:"),),
-        (suite("groups::TestGroupCommit::test_an_earlier_call_of_the_same_context_is_no_conflict"),),
+        (suite("groups::TestGroupCommit::test_an_earlier_call_of_the_same_context_is_not_a_conflict"),),
     ),
     Mutant(
         "compared-by-equality",

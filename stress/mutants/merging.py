@@ -168,7 +168,7 @@ MERGING: Final = (
         "A list that others appended to is another object in memory: what the program appends to the old one is lost.",
         Promise.LOST,
         (Edit("grafting", "    if type(old) is not type(new) or not is_container(old):\n", "    if True:\n"),),
-        (suite("merge::TestInsideValues::test_whoever_has_a_reference_sees_what_others_added"),),
+        (suite("merge::TestInsideValues::test_references_show_what_others_added"),),
     ),
     Mutant(
         "items-exchange-their-objects",

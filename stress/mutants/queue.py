@@ -120,7 +120,7 @@ QUEUE: Final = (
                 "                try:\n                    session.commit(",
             ),
         ),
-        (suite("cycle::TestAFailedCommit::test_it_is_nobodys_change"),),
+        (suite("cycle::TestAFailedCommit::test_it_does_not_count_as_a_change"),),
     ),
     Mutant(
         "written-and-not-known",
@@ -173,7 +173,7 @@ QUEUE: Final = (
                 "                one.error = next((other.error for other in batch if other.error), None)\n",
             ),
         ),
-        (suite("groups::TestGroups::test_a_function_that_raises_hurts_only_its_own_call"),),
+        (suite("groups::TestGroups::test_a_function_that_raises_fails_only_its_own_call"),),
     ),
     Mutant(
         "failed-save-forgets-its-changes",
@@ -237,7 +237,7 @@ QUEUE: Final = (
                 "            outcome = self._turn(wait=True)\n            while",
             ),
         ),
-        (suite("aio::TestManyWaiters::test_who_waits_holds_no_thread_of_the_executor", limit=15),),
+        (suite("aio::TestManyWaiters::test_a_waiting_call_holds_no_thread_of_the_executor", limit=15),),
     ),
     Mutant(
         "transaction-ends-in-the-executor",
@@ -252,7 +252,7 @@ QUEUE: Final = (
         ),
         (
             suite(
-                "aio::TestManyWaiters::test_a_transaction_ends_though_the_executor_is_full_of_those_who_wait_for_it",
+                "aio::TestManyWaiters::test_a_transaction_ends_though_calls_that_wait_for_it_fill_the_executor",
                 limit=15,
             ),
         ),
@@ -263,7 +263,7 @@ QUEUE: Final = (
         Promise.FAILURE,
         (Edit("queue", "if why := request.owner.why_not(self._cycle_thread, holder, coming):", "if why := None:"),),
         (
-            suite("operations::TestMutate::test_a_function_that_calls_the_same_file_is_told_so", limit=15),
+            suite("operations::TestMutate::test_a_function_that_calls_the_same_file_gets_an_error", limit=15),
             suite("exclusion::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once", limit=15),
         ),
     ),
@@ -272,7 +272,7 @@ QUEUE: Final = (
         "A call goes to the file that a symbolic link led to before it was redirected.",
         Promise.LOST,
         (Edit("queue", "self._queue_of(place) is self", "True"),),
-        (suite("place::TestLinks::test_a_link_that_was_turned_is_followed_anew"),),
+        (suite("place::TestLinks::test_a_link_that_was_turned_is_followed_again"),),
     ),
     Mutant(
         "left-behind-at-a-turned-link",

@@ -51,7 +51,7 @@ STORE: Final = (
         "A directory that somebody else has just made is taken for durable.",
         Promise.LOST,
         (Edit("syncing", "    if new_directory:\n", "    if False:\n"),),
-        (suite(_NEW_DIRECTORY + "test_one_whose_maker_was_killed_is_synced_by_the_next"),),
+        (suite(_NEW_DIRECTORY + "test_one_of_a_killed_process_is_synced_by_the_next"),),
     ),
     Mutant(
         "new-lock-file-vouches-for-the-directory",
@@ -72,7 +72,7 @@ STORE: Final = (
         "A holder does not record what was promised before it, so that nobody knows once it is killed.",
         Promise.LOST,
         (Edit("lock", "promised=self.promised))", "promised=False))"),),
-        (suite(_VOLATILE + "test_a_promise_outlives_its_killed_maker"),),
+        (suite(_VOLATILE + "test_a_promise_outlives_a_killed_holder"),),
     ),
     Mutant(
         "foreign-lock-file-promises-nothing",
@@ -92,7 +92,7 @@ STORE: Final = (
                 "        self.lock.note_durable_directory()\n",
             ),
         ),
-        (suite(_NEW_DIRECTORY + "test_one_whose_maker_does_not_care_is_synced_by_who_does"),),
+        (suite(_NEW_DIRECTORY + "test_one_of_a_volatile_call_is_synced_by_the_next_durable_one"),),
     ),
     Mutant(
         "directory-never-vouched-for",
@@ -105,7 +105,7 @@ STORE: Final = (
                 "True",
             ),
         ),
-        (suite(_NEW_DIRECTORY + "test_one_whose_maker_does_not_care_is_synced_by_who_does"),),
+        (suite(_NEW_DIRECTORY + "test_one_of_a_volatile_call_is_synced_by_the_next_durable_one"),),
     ),
     Mutant(
         "made-by-another-fails",
@@ -118,7 +118,7 @@ STORE: Final = (
                 "contextlib.suppress(FileNotFoundError)",
             ),
         ),
-        (suite(_NEW_DIRECTORY + "test_one_that_another_process_makes_at_the_same_moment_will_do"),),
+        (suite(_NEW_DIRECTORY + "test_one_that_another_process_creates_first_is_used"),),
     ),
     Mutant(
         "removed-directory-fails-the-cycle",
@@ -253,7 +253,7 @@ STORE: Final = (
                 "            return False\n",
             ),
         ),
-        (suite("lock::TestAWaitInVain"),),
+        (suite("lock::TestWhetherAWaitIsAbandoned"),),
     ),
     Mutant(
         "abandoned-wait-takes-the-lock",

@@ -12,7 +12,7 @@ WATCH: Final = (
         "What the context writes itself is told as another's change.",
         Promise.MEMORY,
         (Edit("watch", "**self._since, **own}", "**self._since}"),),
-        (suite("watch::TestOwnChanges::test_what_the_context_writes_itself_is_no_news"),),
+        (suite("watch::TestOwnChanges::test_what_the_context_writes_itself_is_not_yielded"),),
     ),
     Mutant(
         "own-change-under-way-told",
@@ -25,7 +25,7 @@ WATCH: Final = (
                 "                if True:\n",
             ),
         ),
-        (suite("observer::TestLooks::test_a_commit_just_before_the_reading_is_no_news"),),
+        (suite("observer::TestLooks::test_a_commit_just_before_the_reading_is_not_reported"),),
     ),
     Mutant(
         "a-write-waits-for-a-look",
@@ -49,7 +49,7 @@ WATCH: Final = (
             Edit("operations", "{} if text is found else {self._key: text}", "{self._key: text}"),
             Edit("draft", "if text != before:\n                written", "if True:\n                written"),
         ),
-        (suite("observer::TestLooks::test_a_failed_add_makes_nobody_elses_value_ones_own"),),
+        (suite("observer::TestLooks::test_the_value_that_a_failed_add_found_is_reported"),),
     ),
     Mutant(
         "overwritten-news-told",
@@ -69,14 +69,14 @@ WATCH: Final = (
         "A watch does not know of what was committed before it began, and had not arrived yet.",
         Promise.MEMORY,
         (Edit("watch", "        self._notes.append((position, tracker.written_since(position)))\n", ""),),
-        (suite("observer::TestLooks::test_an_own_write_whose_outcome_has_not_arrived_is_no_news"),),
+        (suite("observer::TestLooks::test_an_own_write_whose_outcome_has_not_arrived_is_not_reported"),),
     ),
     Mutant(
         "notes-pile-up",
         "A watch that nobody looks at remembers every key that came and went.",
         Promise.MEMORY,
         (Edit("watch", "            del own[key]\n", "            pass\n"),),
-        (suite("observer::TestLooks::test_own_writes_that_nobody_looks_at_take_no_room"),),
+        (suite("observer::TestLooks::test_own_writes_that_are_never_looked_at_take_no_space"),),
     ),
     Mutant(
         "a-dead-alarm-is-not-told",
@@ -97,7 +97,7 @@ WATCH: Final = (
         "A change back to what stood in the file before our own write is not told.",
         Promise.MEMORY,
         (Edit("watch", "        now |= _texts(snapshot, (own.keys() | self._since.keys()) - now.keys())\n", ""),),
-        (suite("watch::TestOwnChanges::test_a_change_over_an_own_one_is_told_from_it", limit=10),),
+        (suite("watch::TestOwnChanges::test_a_change_over_an_own_one_starts_from_it", limit=10),),
     ),
     Mutant(
         "last-change-missed",
@@ -111,7 +111,7 @@ WATCH: Final = (
             ),
         ),
         (
-            suite("observer::TestLooks::test_news_that_nobody_took_is_kept_with_the_oldest_value"),
+            suite("observer::TestLooks::test_a_change_that_was_not_taken_is_kept_with_the_oldest_value"),
             stress_of("--observing 1 --pages 1"),
         ),
     ),

@@ -1,4 +1,4 @@
-"""The errors: what they are, what they carry, that they pickle, and that they are safe to print."""
+"""The errors: their bases, their attributes, that they pickle, and that they are safe to print."""
 
 import asyncio
 import copy
@@ -29,7 +29,7 @@ from persistent_context import (
 
 @pytest.fixture
 def break_fsync(monkeypatch):
-    """Let fsync fail as a broken disk does: for directories, for regular files, or not any more."""
+    """Make fsync fail like a broken disk: for directories, for regular files, or not any more."""
     real = os.fsync
 
     def fail_for(kind):
@@ -46,7 +46,7 @@ def break_fsync(monkeypatch):
 
 @pytest.fixture
 def provoke(face, path, hold_transaction, break_fsync):
-    """Bring about a real error of a kind, and return it."""
+    """Cause a real error of the given kind, and return it."""
 
     def lock_timeout():
         ctx = face.open(path, lock_timeout=0.01)
@@ -155,7 +155,7 @@ class TestKinship:
         "UnserializableValueError",
     ])  # fmt: skip
     def test_all_have_one_base(self, name):
-        """Who catches PersistentContextError catches every error of the library."""
+        """PersistentContextError is the base of every error of the library."""
 
         assert True is issubclass(getattr(persistent_context, name), PersistentContextError)
 
@@ -171,7 +171,7 @@ class TestKinship:
         (PersistentContextError, Exception),
     ])  # fmt: skip
     def test_each_is_the_natural_builtin_too(self, error, builtin):
-        """Who catches the natural builtin catches the library's error of that nature."""
+        """Each error can also be caught as the matching builtin."""
 
         assert True is issubclass(error, builtin)
 
@@ -179,18 +179,18 @@ class TestKinship:
         ("wrong_type", TypeError), ("wrong_key", TypeError), ("wrong_value", ValueError),
     ])  # fmt: skip
     def test_a_value_error_where_the_type_is_right(self, provoke, kind, builtin):
-        """An unserializable value is a TypeError, or a ValueError where the type is right."""
+        """An unserializable value raises TypeError, or ValueError if its type is right."""
 
         assert True is isinstance(provoke(kind), builtin)
 
     @pytest.mark.parametrize("kind", ["wrong_type", "wrong_key"])
     def test_no_value_error_where_the_type_is_wrong(self, provoke, kind):
-        """A value of a wrong type is no ValueError."""
+        """A value of a wrong type does not raise ValueError."""
 
         assert False is isinstance(provoke(kind), ValueError)
 
-    def test_a_lost_lock_is_no_timeout(self):
-        """Errors of different causes are not each other's."""
+    def test_a_lost_lock_is_not_a_timeout(self):
+        """A lost lock is not a timeout, nor the other way round."""
 
         assert False is issubclass(LockLostError, TimeoutError)
 
@@ -209,12 +209,12 @@ class TestKinship:
 class TestData:
     @pytest.mark.parametrize("kind", KINDS)
     def test_the_message_names_the_file(self, provoke, path, kind):
-        """Who reads a message knows which file it is about."""
+        """Every message names the file."""
 
         assert str(path) in str(provoke(kind))
 
     def test_a_lock_timeout(self, provoke, path):
-        """A timeout carries file, holder and how long it waited."""
+        """A timeout error has the path, the holder, and how long the call waited."""
         error = provoke("lock_timeout")
 
         assert (str(path), True, True) == (
@@ -224,7 +224,7 @@ class TestData:
         )
 
     def test_a_conflict(self, provoke, path):
-        """A conflict carries file and keys, and its message names the keys."""
+        """A conflict error has the path and the keys, and its message names the keys."""
         error = provoke("conflict")
 
         assert (str(path), ["first", "second"], True, True) == (
@@ -238,12 +238,12 @@ class TestData:
         ("kind", "place"), [("wrong_type", '["jobs"][0]["when"]: set'), ("wrong_value", '["jobs"][0]["when"]')]
     )
     def test_an_unserializable_value(self, provoke, kind, place):
-        """An unserializable value is named with its place."""
+        """The error names the place of an unserializable value."""
 
         assert place in str(provoke(kind))
 
     def test_os_errors_know_their_cause(self, provoke):
-        """An error that is an OSError has the errno of what went wrong."""
+        """An error that is an OSError has the errno of its cause."""
 
         error = provoke("durability")
 
@@ -254,7 +254,7 @@ class TestPickling:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
     def test_an_error_comes_back_whole(self, provoke, kind, protocol):
-        """An error that crosses a process boundary keeps its type, its message and its data."""
+        """A pickled error keeps its type, its message and its data."""
         error = provoke(kind)
         back = pickle.loads(pickle.dumps(error, protocol))
 
@@ -265,7 +265,7 @@ class TestPickling:
         ("durability", ["errno", "filename"]), ("no_file", ["errno", "filename"]),
     ])  # fmt: skip
     def test_its_attributes_come_back(self, provoke, kind, names):
-        """What an error carries, it carries over."""
+        """The attributes of an error survive pickling."""
         error = provoke(kind)
         back = pickle.loads(pickle.dumps(error))
 
@@ -273,7 +273,7 @@ class TestPickling:
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_it_comes_back_as_every_builtin_that_it_was(self, provoke, kind):
-        """Whatever except clause caught the error catches its copy."""
+        """Every except clause that catches the error also catches its copy."""
         error = provoke(kind)
         natures = [OSError, TimeoutError, RuntimeError, TypeError, ValueError]
         back = pickle.loads(pickle.dumps(error))
@@ -282,7 +282,7 @@ class TestPickling:
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_it_can_be_copied(self, provoke, kind):
-        """copy.copy of an error is that error again."""
+        """copy.copy of an error is equal in type, message and data."""
         error = provoke(kind)
         back = copy.copy(error)
 
@@ -290,14 +290,14 @@ class TestPickling:
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_notes_come_back(self, provoke, kind):
-        """A note that was added to an error crosses with it."""
+        """A note added to an error is pickled with it."""
         error = provoke(kind)
         error.add_note("noted")
 
         assert ["noted"] == pickle.loads(pickle.dumps(error)).__notes__
 
     def test_missing_stays_the_one_missing(self):
-        """MISSING is one object, however it was copied or sent."""
+        """MISSING remains one object, even when copied or pickled."""
         copies = [copy.copy(MISSING), copy.deepcopy(MISSING), pickle.loads(pickle.dumps(MISSING))]
 
         assert [True, True, True] == [one is MISSING for one in copies]
@@ -306,14 +306,14 @@ class TestPickling:
 class TestPrinting:
     @pytest.fixture
     def path(self, tmp_path):
-        """A file whose name would colour a terminal."""
+        """A path whose name has terminal control characters."""
         directory = tmp_path / "data"
         directory.mkdir()
         return directory / "red\x1b[31m\nline\u202e.json"
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_message_does_not_reach_the_terminal_raw(self, provoke, kind):
-        """Control characters of a file's name are escaped in every message."""
+        """Control characters in the file name are escaped in every message."""
 
         assert [] == [char for char in str(provoke(kind)) if char in "\x1b\u202e"]
 
@@ -336,7 +336,7 @@ class TestACrossingError:
         assert (ConflictError, ["a"], str(path)) == (type(error), list(error.keys), os.fspath(error.filepath))
 
     async def test_an_error_is_not_shared_between_calls(self, path, hold):
-        """Calls that fail together get an error each, so that tracebacks do not grow into each other."""
+        """Calls that fail together get an error object each, so that their tracebacks do not mix."""
         ctx = persistent_context.PersistentContext(path, lock_timeout=0.05)
         with hold(path):
             errors = await asyncio.gather(*(ctx.incr("n") for _ in range(5)), return_exceptions=True)

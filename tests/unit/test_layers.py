@@ -1,4 +1,4 @@
-"""The shape of the code: imports go down only, and each dependency has one door."""
+"""The structure of the code: imports go down only, and each dependency is imported in one place."""
 
 import ast
 from pathlib import Path
@@ -20,13 +20,13 @@ LAYERS = [
     ["__main__"],
     ["__init__"],
 ]
-"""Packages and modules at the top of the package, from the bottom up."""
+"""The top-level packages and modules, from the lowest layer up."""
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 
 
 def imports(module):
-    """Yield what a module imports: absolute names, with a dot in front if it is the package itself."""
+    """Yield what a module imports: absolute names, with a leading dot for modules of the package itself."""
     *folders, _ = module.split("/")
     for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -40,12 +40,12 @@ def imports(module):
 
 class TestLayers:
     def test_every_module_has_its_layer(self):
-        """A new module or package must say where it belongs."""
+        """Every new module or package must be assigned to a layer."""
         assert set(HEIGHT) == {module.split("/")[0] for module in MODULES}
 
     @pytest.mark.parametrize("module", MODULES)
     def test_imports_go_down_only(self, module):
-        """No module imports one of a layer above, or of another part of its own layer."""
+        """No module imports from a layer above, or from another part of its own layer."""
         layer = module.split("/")[0]
         imported = {name[1:].split(".")[0] for name in imports(module) if name.startswith(".")} - {layer}
 
@@ -56,14 +56,14 @@ class TestLayers:
         [("filelock", "_stores/jsonfile/flock"), ("anyio", "_api/cancelling"), ("msgspec", "_model/values")],
     )
     def test_each_dependency_has_one_door(self, package, door):
-        """One module imports filelock, one anyio, one msgspec."""
+        """filelock, anyio and msgspec are each imported by one module only."""
         assert [door] == [module for module in MODULES if package in {name.split(".")[0] for name in imports(module)}]
 
     @pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith("_stores/")])
     def test_only_the_stores_know_of_files(self, module):
-        """Nothing above them imports the parts of a store, or what locks and watches files; but for the doctor.
+        """Apart from the doctor, nothing above the stores imports their parts, or what locks and watches files.
 
-        What shows a journal knows of journals alone.
+        The module that shows a journal imports the parts of the journal only.
         """
         known = {name for name in imports(module) if name.startswith("._stores.") and name.count(".") > 2}
         if module == "_cli/journal":
@@ -76,5 +76,5 @@ class TestLayers:
 
     @pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("_model/")])
     def test_the_model_is_pure(self, module):
-        """It knows neither the system nor threads, event loops or the time."""
+        """The model uses neither the operating system nor threads, event loops or the time."""
         assert set() == {"os", "threading", "asyncio", "time", "pathlib", "socket"} & set(imports(module))

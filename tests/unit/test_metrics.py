@@ -1,4 +1,4 @@
-"""What the library tells of its work: metrics, statistics and the log."""
+"""What the library reports about its work: metrics, statistics and the log."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
 
 @pytest.fixture
 def cycles(path):
-    """The cycles on the test's file, as a listener got them."""
+    """The cycles on the test's file, as reported to a listener."""
     heard = []
     real = os.path.realpath(path)
     stop = metrics.listen(lambda cycle: heard.append(cycle) if cycle.filepath == real else None)
@@ -43,7 +43,7 @@ def log(caplog):
 
 
 def call_that_waits(call, held, log):
-    """Make a call in a thread, and release the lock when the call waits for it."""
+    """Make a call in a thread, and release the lock once the call waits for it."""
     waiting = threading.Thread(target=call)
     with held:
         waiting.start()
@@ -53,8 +53,8 @@ def call_that_waits(call, held, log):
 
 
 class TestListening:
-    def test_a_cycle_is_told_before_its_call_returns(self, face, path, cycles):
-        """Whoever looks at metrics after a call finds it there, with what it took."""
+    def test_a_cycle_is_reported_before_its_call_returns(self, face, path, cycles):
+        """When a call returns, its cycle has been reported, with its figures."""
         link = path.with_name("link.json")
         link.symlink_to(path.name)
         ctx = face.open(link)
@@ -71,7 +71,7 @@ class TestListening:
         assert cycle.held > 0
 
     async def test_calls_that_share_a_cycle_are_counted_in_it(self, path, cycles):
-        """Every call is in one cycle, and cycles are fewer than calls."""
+        """Every call belongs to one cycle, and there are fewer cycles than calls."""
         ctx = await PersistentContext.create(path)
         await asyncio.gather(*(ctx.incr("n") for _ in range(100)))
 
@@ -79,7 +79,7 @@ class TestListening:
         assert 100 > len(cycles) == ctx.statistics().cycles
 
     def test_a_transaction_is_one_operation(self, face, path, cycles):
-        """It counts once, from its beginning to its end, and writes nothing if it changed nothing."""
+        """A transaction counts as one operation, and writes nothing if it changes nothing."""
         ctx = face.open(path)
         face.inside(ctx.transaction, lambda tx: tx.update(a=1))
         face.inside(ctx.transaction, lambda tx: tx.get("a"))
@@ -89,8 +89,8 @@ class TestListening:
         ]
         assert 2 == ctx.statistics().operations
 
-    def test_waiting_for_another_process_is_told(self, path, cycles, log, hold_transaction):
-        """Who had to wait says for how long, in the cycle and in the statistics."""
+    def test_waiting_for_another_process_is_reported(self, path, cycles, log, hold_transaction):
+        """The cycle and the statistics report how long a call had to wait."""
         ctx = SyncPersistentContext.create(path)
         call_that_waits(lambda: ctx.incr("n"), hold_transaction(path), log)
         (cycle,) = cycles
@@ -98,8 +98,8 @@ class TestListening:
         assert cycle.waited > 0 < cycle.held
         assert (1, cycle.waited) == (ctx.statistics().waits, ctx.statistics().wait_seconds)
 
-    def test_a_call_that_fails_is_told_as_well(self, face, path, cycles):
-        """Its cycle took the lock as any other, and wrote nothing."""
+    def test_a_call_that_fails_is_reported_as_well(self, face, path, cycles):
+        """The cycle of a failed call is reported as one that wrote nothing."""
         ctx = face.open(path)
         face.do(ctx.add, "n", "text")
         with pytest.raises(TypeError):
@@ -107,8 +107,8 @@ class TestListening:
 
         assert [("add", True), ("incr", False)] == [(cycle.purpose, cycle.bytes_written > 0) for cycle in cycles]
 
-    def test_a_listener_that_fails_hurts_nobody(self, face, path, cycles, log):
-        """Its error goes to the log; the call returns, and other listeners are called."""
+    def test_a_listener_that_fails_does_no_harm(self, face, path, cycles, log):
+        """The listener's error is logged; the call returns, and other listeners are called."""
 
         def fail(cycle):
             raise SystemExit("the listener is broken")
@@ -123,8 +123,8 @@ class TestListening:
         assert ([1, 2], 2) == (results, len(cycles))
         assert "the listener is broken" in log.text
 
-    def test_a_listener_that_calls_the_same_file_is_told_so(self, path, log):
-        """It would wait for itself; so it gets an error, and nobody hangs."""
+    def test_a_listener_that_calls_the_same_file_gets_an_error(self, path, log):
+        """The call gets an error instead of waiting for itself."""
         ctx = SyncPersistentContext.create(path, lock_timeout=60)
         stop = metrics.listen(lambda cycle: ctx.incr("cycles"))
         try:
@@ -136,7 +136,7 @@ class TestListening:
         assert 2 == ctx.incr("n")
 
     def test_stopping_ends_one_listening(self, path):
-        """The same function may listen twice; each is ended by its own, once."""
+        """The same function may listen twice; each registration is ended separately, once."""
         heard = []
         first, second = metrics.listen(heard.append), metrics.listen(heard.append)
         ctx = SyncPersistentContext.create(path)
@@ -150,7 +150,7 @@ class TestListening:
         assert [2, 1, 1, 0] == counts
 
     def test_a_cycle_is_safe_to_print(self, tmp_path):
-        """A name of a file cannot steer a terminal."""
+        """Control characters in a file name are escaped in the report of a cycle."""
         cycle = metrics.Cycle(str(tmp_path / "\x1b[2J.json"), "save", 3, 0.0125, 0.002, 77)
 
         assert "\x1b" not in str(cycle)
@@ -159,20 +159,20 @@ class TestListening:
 
 class TestLog:
     def test_it_says_nothing_by_default(self, path):
-        """A program that does not set up logging sees nothing."""
+        """A program that does not set up logging sees no log lines."""
         code = "import sys, persistent_context as p; c = p.SyncPersistentContext.create(sys.argv[1]); c.incr('n')"
         done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
 
         assert ("", "") == (done.stdout, done.stderr)
 
     def test_it_tells_every_cycle_at_debug(self, face, path, log):
-        """One line a cycle, with what it took."""
+        """Each cycle is one line, with its figures."""
         face.do(face.open(path).incr, "n")
 
         assert re.search(rf"{path}: incr: waited 0\.0 ms, held [0-9.]+ ms, operations 1, bytes written 11", log.text)
 
     def test_it_tells_for_whom_it_waits(self, path, log, hold_transaction):
-        """While a call hangs, the log names the process that has the lock."""
+        """While a call waits, the log names the process that holds the lock."""
         ctx = SyncPersistentContext.create(path, lock_timeout=0.3)
         with hold_transaction(path) as held, pytest.raises(LockTimeoutError):
             ctx.incr("n")
@@ -185,7 +185,7 @@ class TestLog:
         )
 
     def test_it_tells_that_a_cycle_starts_again(self, path, log):
-        """A lock file that somebody deletes under a cycle is worth a line at INFO."""
+        """A lock file deleted under a cycle is logged at INFO."""
         ctx = SyncPersistentContext.create(path)
 
         def delete_once(value):
@@ -203,7 +203,7 @@ class TestLog:
 
 class TestOpenTelemetry:
     def test_it_records_times_and_counts(self, path, log, hold_transaction):
-        """Histograms of waiting and holding, in seconds, and counters, by file and purpose."""
+        """Histograms of waiting and holding, in seconds, and counters are recorded, by file and purpose."""
         reader = InMemoryMetricReader()
         provider = MeterProvider([reader])
         stop = metrics.record_to_opentelemetry(provider)
@@ -235,7 +235,7 @@ class TestOpenTelemetry:
         assert (3, 3 * len('{\n"n": 1\n}\n')) == (operations.value, written.value)
 
     def test_without_it_the_error_names_it(self):
-        """Whoever did not install the extra is told what is missing; all else works."""
+        """Without the extra, the error names the missing package; everything else works."""
         code = (
             "import sys; sys.modules['opentelemetry'] = None\n"
             "from persistent_context import metrics\n"
@@ -249,7 +249,7 @@ class TestOpenTelemetry:
 
 class TestPage:
     def test_its_examples_print_what_it_says(self, tmp_path):
-        """The examples of the page run, and print what stands below them."""
+        """The examples of the page run, and print the output shown below them."""
         page = PAGE.read_text(encoding="utf-8")
         examples = re.findall(r"```python\n(.*?)```\n\nIt prints (.*?)\. ", page, re.DOTALL)
         for example, said in examples:

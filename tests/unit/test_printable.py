@@ -1,4 +1,4 @@
-"""What strangers wrote is printed so that no terminal obeys it."""
+"""Text from other programs is printed without control characters that a terminal would obey."""
 
 import json
 
@@ -20,20 +20,20 @@ STEERING = [
 class TestPrintable:
     @pytest.mark.parametrize(("text", "shown"), STEERING)
     def test_what_a_terminal_could_obey_is_escaped(self, text, shown):
-        """As Python's own escapes, and nothing else is changed."""
+        """Control characters become Python's own escapes, and nothing else changes."""
         assert f"älice 東京 😀 {shown}" == printable(f"älice 東京 😀 {text}")
 
 
 class TestPrintableJson:
     @pytest.mark.parametrize("text", [case.values[0] for case in STEERING], ids=[case.id for case in STEERING])
     def test_it_stays_json_with_the_same_meaning(self, text):
-        """The escapes are JSON's own, so whoever parses it has the very value."""
+        """The escapes are those of JSON, so parsing gives the same value."""
         value = {f"key {text}": [f"älice 東京 😀 {text}"]}
         shown = printable_json(json.dumps(value, ensure_ascii=False))
 
         assert (value, True, True) == (json.loads(shown), shown.isprintable(), "älice 東京 😀" in shown)
 
     def test_what_the_encoding_of_the_output_lacks_is_escaped_as_well(self):
-        """A terminal of another encoding shows the value in JSON, too."""
+        """Characters that the output encoding lacks are written as JSON escapes, too."""
         assert '"\\u00e4 \\ud83d\\ude00"' == printable_json('"ä 😀"', "ascii")
         assert '"ä \\ud83d\\ude00"' == printable_json('"ä 😀"', "latin-1")

@@ -1,4 +1,4 @@
-"""Contexts with runtime variables over persistent data."""
+"""Contexts that combine runtime variables and persistent data."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ async def set_persistent(context, key):
 
 class TestCreating:
     async def test_it_holds_the_persistent_data_and_the_variables(self, stored):
-        """A context has what the file holds, what it was created with, and the persistent context itself."""
+        """A context has what is in the file, the variables it was created with, and the persistent context itself."""
         client = object()
         context = await ContextManager(stored).create_context(client=client)
 
@@ -40,16 +40,16 @@ class TestCreating:
         assert 4 == len(context)
 
     async def test_a_missing_file_has_no_keys(self, path):
-        """Without a file there are the variables."""
+        """Without a file there are only the variables."""
         assert ["persistent_context", "a"] == list(await ContextManager(path).create_context(a=1))
 
     async def test_options_are_those_of_the_persistent_context(self, path):
-        """The manager hands its options on."""
+        """The manager passes its options to the persistent context."""
         with pytest.raises(ValueError, match="lock_timeout"):
             await ContextManager(path, lock_timeout=-1).create_context()
 
     async def test_the_name_of_the_persistent_context_is_taken(self, path):
-        """No variable takes its place, neither at the beginning nor later."""
+        """No variable can replace the persistent context, neither at creation nor later."""
         context = await ContextManager(path).create_context()
         with pytest.raises(ValueError, match="persistent_context"):
             await ContextManager(path).create_context(persistent_context=1)
@@ -68,12 +68,12 @@ class TestDeclaring:
         ids=repr,
     )
     def test_what_cannot_be_declared(self, path, names, error):
-        """A single string is not taken for the letters that it has."""
+        """A single string is not accepted as a list of letters."""
         with pytest.raises(error, match="persistent"):
             ContextManager(path, persistent=names)
 
     async def test_a_declared_name_persists_before_the_file_has_it(self, path):
-        """What is set is saved, whatever the file holds."""
+        """A declared name is saved, even if the file does not have it yet."""
         context = await ContextManager(path, persistent=["cursor", "jobs"]).create_context()
         before = (context.get("cursor"), "cursor" in context)
         context["cursor"] = 1
@@ -84,7 +84,7 @@ class TestDeclaring:
         assert {"cursor": 1, "jobs": ["a"]} == read(path)
 
     async def test_a_declared_name_persists_after_the_file_has_lost_it(self, stored):
-        """It does not become a variable when another program deletes it."""
+        """A declared name does not become a variable when another program deletes its key."""
         context = await ContextManager(stored, persistent=["cursor"]).create_context()
         stored.write_text("{}", encoding="utf-8")
         await context.load()
@@ -94,7 +94,7 @@ class TestDeclaring:
         assert {"cursor": 8} == read(stored)
 
     async def test_no_variable_has_a_declared_name(self, path):
-        """It would hide what persists."""
+        """A variable with a declared name would hide the persistent value, so it is refused."""
         manager = ContextManager(path, persistent=["cursor"])
         with pytest.raises(ValueError, match="'cursor' is declared persistent"):
             await manager.create_context(cursor=1)
@@ -102,7 +102,7 @@ class TestDeclaring:
             (await manager.create_context()).fork(cursor=1)
 
     async def test_a_declared_name_is_deleted_where_it_lives(self, stored):
-        """Deleting it is saved; one that is not there is a KeyError."""
+        """Deleting a declared name is saved; deleting a missing one raises KeyError."""
         context = await ContextManager(stored, persistent=["cursor"]).create_context()
         del context["cursor"]
         await context.save()
@@ -114,7 +114,7 @@ class TestDeclaring:
 
 class TestUndeclaredNames:
     async def test_variables_are_never_saved(self, stored):
-        """Neither those it was created with nor new ones get into the file, whatever they hold."""
+        """Variables are not written to the file, whether set at creation or later, whatever they hold."""
         context = await ContextManager(stored).create_context(client=object())
         context["new"] = object()
         context["client"] = object()
@@ -124,7 +124,7 @@ class TestUndeclaredNames:
         assert set() == context.unsaved_keys()
 
     async def test_what_the_file_has_is_read(self, stored):
-        """Its values are live, as ever: what changes in place is saved."""
+        """Values from the file are live: changes in place are saved."""
         context = await ContextManager(stored).create_context()
         context["jobs"].append("b")
         await context.save()
@@ -132,7 +132,7 @@ class TestUndeclaredNames:
         assert (7, ["a", "b"]) == (context["cursor"], read(stored)["jobs"])
 
     async def test_what_the_file_has_is_neither_hidden_nor_saved_by_accident(self, stored):
-        """Setting and deleting it is refused, and so is a variable of its name, from wherever."""
+        """Setting or deleting a key of the file is refused, and so is creating a variable with its name."""
         manager = ContextManager(stored)
         context = await manager.create_context()
         with pytest.raises(ContextUsageError, match=r"persistent=\['cursor'\]"):
@@ -147,7 +147,7 @@ class TestUndeclaredNames:
         assert (7, set()) == (context["cursor"], context.unsaved_keys())
 
     async def test_a_variable_remains_one(self, path):
-        """Another program that adds a key of its name changes nothing about it, in forks neither."""
+        """A variable stays one, in forks too, even if another program adds a key with its name."""
         context = await ContextManager(path).create_context(step=1)
         path.write_text('{"step": "theirs"}', encoding="utf-8")
         await context.load()
@@ -161,7 +161,7 @@ class TestUndeclaredNames:
         assert 2 == child["step"]
 
     async def test_deleting_a_variable(self, path):
-        """It is gone; one that is nowhere is a KeyError."""
+        """A deleted variable is gone; deleting a missing one raises KeyError."""
         context = await ContextManager(path).create_context(a=1)
         del context["a"]
         with pytest.raises(KeyError):
@@ -172,7 +172,7 @@ class TestUndeclaredNames:
 
 class TestThePersistentData:
     async def test_a_name_that_is_known_only_at_run_time(self, path):
-        """It is set on purpose, seen at the top level, and saved."""
+        """set_persistent() sets a key explicitly; it is seen at the top level, and saved."""
         context = await ContextManager(path).create_context()
         context.set_persistent("job-7", "queued")
         seen = context["job-7"], context.unsaved_keys()
@@ -182,7 +182,7 @@ class TestThePersistentData:
         assert {"job-7": "queued"} == read(path)
 
     async def test_the_calls_of_the_persistent_context(self, stored):
-        """Every call does what that of the persistent context does."""
+        """Every call does the same as that of the persistent context."""
         context = await ContextManager(stored, journal=True).create_context()
         results = [
             await context.incr("n", 2, 5),
@@ -243,7 +243,7 @@ class TestThePersistentData:
         ],  # fmt: skip
     )
     async def test_no_call_changes_what_a_variable_hides(self, path, call):
-        """The result could not be seen at the top level: that is refused, in forks as well."""
+        """A call whose result a variable would hide is refused, in forks as well."""
         context = (await ContextManager(path).create_context(a=1)).fork()
         with pytest.raises(ContextUsageError, match="'a' is a runtime variable"):
             await call(context, "a")
@@ -255,7 +255,7 @@ class TestThePersistentData:
 
 class TestForking:
     async def test_a_fork_has_its_own_variables(self, stored):
-        """It sees those of its parent, and what it sets is seen by itself alone."""
+        """A fork sees its parent's variables; those that it sets are its own."""
         parent = await ContextManager(stored).create_context(name="parent", depth=0)
         child = parent.fork(name="child")
         child["depth"] = 1
@@ -267,7 +267,7 @@ class TestForking:
         assert {"persistent_context", "name", "depth", "later", "cursor", "jobs"} == set(child)
 
     async def test_a_fork_has_the_same_persistent_data(self, stored):
-        """Subtasks that run at once share the persistent context."""
+        """Concurrent subtasks share the persistent context."""
         parent = await ContextManager(stored, persistent=["cursor"]).create_context()
 
         async def work(context):
@@ -281,7 +281,7 @@ class TestForking:
         assert {"cursor": 13, "jobs": ["a"], "done": 3} == read(stored)
 
     async def test_a_fork_deletes_nothing_of_its_parent(self, path):
-        """A variable of the parent stays."""
+        """A fork cannot delete a variable of its parent."""
         parent = await ContextManager(path).create_context(a=1)
         with pytest.raises(KeyError, match="forked from"):
             del parent.fork()["a"]
@@ -291,7 +291,7 @@ class TestForking:
 
 class TestMapping:
     async def test_it_is_a_mapping(self, stored):
-        """``in``, ``get`` and ``items`` go over all names."""
+        """``in``, ``get`` and ``items`` cover all names."""
         context: Context = (await ContextManager(stored).create_context(a=1)).fork(b=2)
 
         assert (True, True, True, True, False) == tuple(
@@ -304,7 +304,7 @@ class TestMapping:
 
 class TestTheGuide:
     def test_its_example_runs(self, tmp_path):
-        """What docs/tasks.md shows does what it says."""
+        """The example in docs/tasks.md runs as described."""
         guide = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
         (example,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
         (said,) = re.findall(r"It prints `(.*?)`", guide)

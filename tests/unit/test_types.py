@@ -25,7 +25,7 @@ class TestHolder:
         ],
     )
     def test_a_holder_is_described_in_one_safe_line(self, holder, text):
-        """What a stranger wrote into the lock file is escaped, and marked as its own word."""
+        """Text from the lock file is escaped, and marked as the holder's own claim."""
         assert text == str(holder)
 
     def test_a_holder_comes_back(self):
@@ -41,7 +41,7 @@ class TestHolder:
         assert (None, None, None, None) == (holder.pid, holder.host, holder.since, holder.purpose)
 
     def test_a_holder_is_frozen(self):
-        """A Holder does not change."""
+        """A Holder is immutable."""
         holder = Holder(pid=1, host="here", since=1.5, purpose="save")
         with pytest.raises(AttributeError):
             holder.pid = 2
@@ -62,13 +62,13 @@ class TestStatistics:
         )
 
     def test_it_is_frozen(self, face, path):
-        """Statistics are a picture of a moment."""
+        """Statistics are immutable: they show one moment."""
         statistics = face.open(path).statistics()
         with pytest.raises(dataclasses.FrozenInstanceError):
             statistics.commits = 1
 
     def test_it_counts_commits_and_operations(self, face, path):
-        """Each call is an operation; calls one after the other are a commit each."""
+        """Each call is an operation; calls made one after the other are a commit each."""
         ctx = face.open(path)
         before = ctx.statistics()
         for _ in range(3):
@@ -78,7 +78,7 @@ class TestStatistics:
         assert (3, 3) == (after.commits - before.commits, after.operations - before.operations)
 
     def test_it_counts_bytes(self, face, path):
-        """What was written is counted."""
+        """The bytes written are counted."""
         ctx = face.open(path)
         before = ctx.statistics()
         ctx.set("a", "x" * 1000)
@@ -86,8 +86,8 @@ class TestStatistics:
 
         assert True is (ctx.statistics().bytes_written - before.bytes_written >= 1000)
 
-    def test_a_save_without_changes_is_no_commit(self, face, path):
-        """What wrote nothing committed nothing."""
+    def test_a_save_without_changes_is_not_a_commit(self, face, path):
+        """A save that writes nothing does not count as a commit."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = face.open(path)
         before = ctx.statistics()

@@ -1,4 +1,4 @@
-"""The asyncio interface: its loops, its executor, which nobody who waits occupies, and loads beside other calls."""
+"""The asyncio interface: event loops, the executor, which waiting calls never occupy, and loads beside other calls."""
 
 import asyncio
 import concurrent.futures
@@ -35,14 +35,14 @@ def stored(path):
 
 
 async def turns(count=50):
-    """Let every other task run until it waits for something outside."""
+    """Let every other task run until it waits for something external."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 @pytest.fixture
 def eager_switches():
-    """Let threads take turns as soon as they can."""
+    """Let threads switch as soon as they can."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -50,18 +50,18 @@ def eager_switches():
 
 
 async def contend(ctx):
-    """Let the last call of a context have waited for another process."""
+    """Make the last call of a context one that waited for another process."""
     await ctx.incr("n")
     while not queue_of(str(ctx.filepath)).is_contended:
         with filelock.FileLock(f"{ctx.filepath}.lock"):
             waiting = asyncio.create_task(ctx.incr("n"))
             await asyncio.sleep(0.05)
         await waiting
-        await asyncio.sleep(0.05)  # until its thread is idle, which would carry out the next call, too
+        await asyncio.sleep(0.05)  # until its thread is idle, which would otherwise run the next call, too
 
 
 class _Free:
-    """A lock that everybody gets."""
+    """A lock that is always free."""
 
     async def __aenter__(self):
         return self
@@ -72,7 +72,7 @@ class _Free:
 
 class TestManyWaiters:
     async def test_200_contexts_with_transactions_that_await_all_finish(self, tmp_path, executor):
-        """Transactions that await inside finish on six threads, beside others who use run_in_executor."""
+        """Transactions that await in their blocks finish on six threads, alongside users of run_in_executor."""
         path = tmp_path / "state.json"
         loop = asyncio.get_running_loop()
 
@@ -99,7 +99,7 @@ class TestManyWaiters:
         assert ({"n": 200, "m": 200}, list(range(100))) == (stored(path), beside.result())
 
     async def test_a_held_lock_leaves_the_executor_free(self, tmp_path, executor):
-        """While many calls wait for another program's lock, all six threads are there for others."""
+        """While many calls wait for another program's lock, all six threads are free for other work."""
         path = tmp_path / "state.json"
         loop = asyncio.get_running_loop()
         barrier = threading.Barrier(THREADS + 1)
@@ -107,7 +107,7 @@ class TestManyWaiters:
             contexts = [PersistentContext(path) for _ in range(50)]
             waiting = [asyncio.create_task(ctx.incr("n")) for ctx in contexts]
             waiting += [asyncio.create_task(ctx.save()) for ctx in contexts]
-            for _ in range(3):  # all of them must run at the same time to get through
+            for _ in range(3):  # all of them must run at the same time to pass the barrier
                 jobs = [loop.run_in_executor(None, barrier.wait, 60) for _ in range(THREADS)]
                 with ThreadPoolExecutor(1) as own:
                     await loop.run_in_executor(own, barrier.wait, 60)
@@ -117,8 +117,8 @@ class TestManyWaiters:
 
         assert (not any(done), {"n": 50}) == (True, stored(path))
 
-    async def test_a_transaction_ends_though_the_executor_is_full_of_those_who_wait_for_it(self, tmp_path, executor):
-        """Blocking calls that fill the default executor wait for a transaction, which commits all the same."""
+    async def test_a_transaction_ends_though_calls_that_wait_for_it_fill_the_executor(self, tmp_path, executor):
+        """A transaction commits even if blocking calls that wait for it fill the default executor."""
         path = tmp_path / "state.json"
         ctx = PersistentContext(path)
         begun = threading.Barrier(THREADS + 1)
@@ -137,8 +137,8 @@ class TestManyWaiters:
 
         assert {"n": 1 + THREADS} == stored(path)
 
-    async def test_a_loop_that_stands_still_does_not_keep_others_waiting(self, tmp_path):
-        """A call whose own loop is blocked neither holds the lock nor the queue of its process."""
+    async def test_a_blocked_loop_does_not_keep_others_waiting(self, tmp_path):
+        """A call whose event loop is blocked holds neither the lock nor the queue of its process."""
         path = tmp_path / "standing-still.json"
         other = SyncPersistentContext(path, lock_timeout=100)
         with filelock.FileLock(f"{path}.lock"):
@@ -146,14 +146,14 @@ class TestManyWaiters:
             call = asyncio.create_task(ctx.incr("n"))
             while not threads_of(path):
                 await asyncio.sleep(0.001)
-        # From here on this loop stands still, in a blocking call; the other's call waits behind the first one's.
+        # From here on, a blocking call stops this loop; the other context's call waits behind the first.
         with ThreadPoolExecutor(1) as own:
             number = own.submit(other.incr, "n").result(60)
 
         assert (2, 1) == (number, await call)
 
-    async def test_an_executor_that_was_shut_down_fails_nobody(self, tmp_path):
-        """Calls queued when the executor is gone fail loudly and at once, and those of other contexts go on."""
+    async def test_an_executor_that_was_shut_down_fails_no_other_context(self, tmp_path):
+        """Calls queued when the executor is shut down fail loudly and at once, and those of other contexts go on."""
         path = tmp_path / "state.json"
         ctx = await PersistentContext.create(path)
         pool = ThreadPoolExecutor(1)
@@ -166,8 +166,8 @@ class TestManyWaiters:
             ThreadPoolExecutor(1), SyncPersistentContext(path).incr, "n"
         )
 
-    async def test_who_waits_holds_no_thread_of_the_executor(self, path, hold):
-        """While a save waits for the lock, the loop's executor of one thread still serves others."""
+    async def test_a_waiting_call_holds_no_thread_of_the_executor(self, path, hold):
+        """While a save waits for the lock, the loop's only executor thread can still run other work."""
         asyncio.get_running_loop().set_default_executor(concurrent.futures.ThreadPoolExecutor(1))
         ctx = await PersistentContext.create(path)
         ctx.set("a", 1)
@@ -182,14 +182,14 @@ class TestManyWaiters:
 
 class TestTheOriginalSpecification:
     async def test_the_lock_is_an_asyncio_lock(self, path):
-        """`_lock` is what the original specification said."""
+        """`_lock` is an asyncio.Lock, as in the original specification."""
         ctx = await PersistentContext.create(path)
 
         assert isinstance(ctx._lock, asyncio.Lock)
 
     @pytest.mark.parametrize("name", ["load", "save"])
     async def test_load_and_save_wait_for_the_lock(self, path, name):
-        """Who holds `_lock` holds up load and save."""
+        """While a task holds `_lock`, load and save wait."""
         ctx = await PersistentContext.create(path)
         ctx.set("a", 1)
         async with ctx._lock:
@@ -204,7 +204,7 @@ class TestTheOriginalSpecification:
 
     @pytest.mark.parametrize("name", ["load", "save"])
     async def test_load_and_save_run_in_the_default_executor(self, path, name):
-        """The file is read and written in a thread of the loop's default executor, off the loop."""
+        """The file is read and written in a thread of the loop's default executor."""
         asyncio.get_running_loop().set_default_executor(
             concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="the-default-executor"),
         )
@@ -227,7 +227,7 @@ class TestTheOriginalSpecification:
 
     @pytest.mark.parametrize(("name", "tries"), [("save", True), ("incr", False)])
     async def test_a_contended_call_waits_in_the_pool_at_once(self, path, name, tries):
-        """After a wait for another process, only a save, as specified, tries in the default executor first."""
+        """After a wait for another process, only a save, as specified, first tries in the default executor."""
         tried = []
 
         class Watched(PersistentContext):
@@ -244,7 +244,7 @@ class TestTheOriginalSpecification:
         assert (tries, 1 if name == "save" else 2) == (bool(tried), stored(path)["a"])
 
     async def test_contended_calls_share_a_cycle(self, path, eager_switches):
-        """The pool gets to work when all tasks that are ready have made their calls."""
+        """A worker thread starts once all tasks that are ready have made their calls."""
         ctx = PersistentContext(path)
         await contend(ctx)
         before = ctx.statistics().cycles
@@ -253,7 +253,7 @@ class TestTheOriginalSpecification:
         assert 1 == ctx.statistics().cycles - before
 
     async def test_the_snapshot_of_a_save_is_the_calls(self, path):
-        """A save that waits for `_lock` writes what memory held when it was called."""
+        """A save that waits for `_lock` writes what memory held at the call."""
         ctx = await PersistentContext.create(path)
         ctx.set("a", 1)
         async with ctx._lock:
@@ -267,7 +267,7 @@ class TestTheOriginalSpecification:
 
 class TestEventLoops:
     def test_a_context_needs_no_loop_to_be_made(self, path):
-        """A context may be made before any loop runs."""
+        """A context may be created before any loop runs."""
         ctx = PersistentContext(path)
         ctx.set("a", 1)
         asyncio.run(ctx.save())
@@ -275,7 +275,7 @@ class TestEventLoops:
         assert {"a": 1} == stored(path)
 
     def test_a_later_loop_may_use_it(self, path):
-        """After a loop was closed, the next may go on with the context."""
+        """After a loop is closed, another one may use the context."""
         ctx = PersistentContext(path)
 
         numbers = [asyncio.run(ctx.incr("n")) for _ in range(3)]
@@ -284,7 +284,7 @@ class TestEventLoops:
 
     @pytest.mark.parametrize("call", [PersistentContext.load, PersistentContext.save, lambda ctx: ctx.incr("n")])
     def test_a_second_loop_beside_the_first_is_refused(self, path, call):
-        """Two open loops do not share one context."""
+        """Two open loops cannot share one context."""
         ctx = PersistentContext(path)
         with asyncio.Runner() as first, asyncio.Runner() as second:
             first.run(ctx.save())
@@ -298,7 +298,7 @@ class TestEventLoops:
             assert 1 == first.run(ctx.incr("n"))
 
     def test_two_loops_in_two_threads_share_the_file(self, path):
-        """Each thread's loop has a context of its own, and they lose nothing to each other."""
+        """Each thread's loop has its own context, and no increment is lost."""
 
         async def count():
             ctx = await PersistentContext.create(path)
@@ -310,7 +310,7 @@ class TestEventLoops:
         assert list(range(1, 51)) == sorted(numbers)
 
     def test_a_transaction_whose_loop_is_closed_before_its_turn_holds_no_lock(self, tmp_path):
-        """A turn that comes to a loop which is gone is given back."""
+        """A turn whose event loop is closed is given back."""
         path = tmp_path / "state.json"
         loop = asyncio.new_event_loop()
         ctx = PersistentContext(path)
@@ -324,7 +324,7 @@ class TestEventLoops:
         assert 2 == SyncPersistentContext(path, lock_timeout=60).incr("n")
 
     async def test_an_executor_that_is_shut_down_fails_no_call_that_has_begun(self, tmp_path):
-        """A call that a cycle has taken ends as its cycle does, whatever becomes of the executor."""
+        """A call that is part of a cycle ends with the cycle, whatever happens to the executor."""
         ctx = await PersistentContext.create(tmp_path / "state.json")
         taken = []
 
@@ -338,7 +338,7 @@ class TestEventLoops:
 class TestLoading:
     @pytest.mark.parametrize("call", ["save", "incr"])
     async def test_a_load_that_a_call_overtakes_is_not_taken_for_newer(self, tmp_path, monkeypatch, call):
-        """A reading from before a call does not undo in memory what the call made of it."""
+        """A reading from before a call does not undo the call's result in memory."""
         path = tmp_path / "state.json"
         ctx = await PersistentContext.create(path)
         load, loop = ctx._sync_load_internal, asyncio.get_running_loop()
@@ -357,7 +357,7 @@ class TestLoading:
         assert ({"a": 1}, {"a": 1}) == (dict(ctx), json.loads(path.read_text(encoding="utf-8")))
 
     async def test_a_failure_on_the_way_into_memory_is_the_calls_error(self, tmp_path, monkeypatch):
-        """A call whose result cannot be worked out fails loudly, and the next one works."""
+        """A call whose result cannot be computed fails loudly, and the next one works."""
         ctx = await PersistentContext.create(tmp_path / "state.json")
 
         def fail(requests):

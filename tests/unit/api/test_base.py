@@ -1,4 +1,4 @@
-"""What both public classes share: options, the life of a context, and its mapping of live values."""
+"""What both public classes share: options, the life cycle of a context, and the mapping of live values."""
 
 import asyncio
 import copy
@@ -21,76 +21,76 @@ def ctx(face, path):
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def identity(path):
-    """What tells one writing of a file from another."""
+    """Return what distinguishes one write of a file from another."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns, path.read_bytes()
 
 
 class TestGetAndSet:
     def test_get_returns_what_the_file_held(self, ctx):
-        """A loaded value is there at once."""
+        """A loaded value is available at once."""
 
         assert 1 == ctx.get("a")
 
     def test_get_of_an_absent_key_is_none(self, ctx):
-        """Absence reads as None."""
+        """An absent key reads as None."""
 
         assert ctx.get("nope") is None
 
     def test_get_of_an_absent_key_with_a_default(self, ctx):
-        """Absence reads as the caller's default."""
+        """An absent key reads as the caller's default."""
 
         assert 7 == ctx.get("nope", 7)
 
     def test_get_prefers_a_stored_none_to_the_default(self, ctx):
-        """A stored null is a value, no absence."""
+        """A stored null is a value, so the default is not used."""
         ctx.set("nothing", None)
 
         assert ctx.get("nothing", 7) is None
 
     def test_set_is_seen_by_get_at_once(self, ctx):
-        """Setting needs no saving to be seen."""
+        """A value need not be saved to be seen by get()."""
         ctx.set("cursor", 42)
 
         assert 42 == ctx.get("cursor")
 
-    def test_set_keeps_the_very_object(self, ctx):
-        """A value that was set is the live value, no copy."""
+    def test_set_keeps_the_object_itself(self, ctx):
+        """A value that was set is itself the live value, not a copy."""
         value = {"x": [1]}
         ctx.set("value", value)
 
         assert value is ctx.get("value")
 
     def test_get_returns_the_live_value(self, ctx):
-        """What get returned may be changed in place and reads changed."""
+        """A value that get() returned may be changed in place, and reads changed."""
         ctx.get("jobs").append(3)
 
         assert [1, 2, 3] == ctx.get("jobs")
 
     def test_get_returns_the_same_object_each_time(self, ctx):
-        """Two gets of a key give one object."""
+        """Two calls of get() return the same object."""
 
         assert ctx.get("deep") is ctx.get("deep")
 
     def test_subscript_get_and_method_get_agree(self, ctx):
-        """[] and get() give one object."""
+        """[] and get() return the same object."""
 
         assert ctx["deep"] is ctx.get("deep")
 
     def test_set_touches_no_file(self, ctx, path):
-        """Memory is memory until it is saved."""
+        """Setting a value does not touch the file before a save."""
         before = path.read_bytes()
         ctx.set("a", 2)
 
         assert before == path.read_bytes()
 
     def test_set_does_not_check_values(self, ctx):
-        """A value that JSON cannot hold may stand in memory until it is saved."""
+        """A value that JSON cannot hold may be in memory until the save."""
         value = object()
         ctx.set("odd", value)
 
@@ -99,47 +99,47 @@ class TestGetAndSet:
 
 class TestKeys:
     @pytest.mark.parametrize("key", [1, None, 1.5, True, b"bytes", ("a",)])
-    def test_set_refuses_a_key_that_is_no_str(self, ctx, key):
+    def test_set_refuses_a_key_that_is_not_a_str(self, ctx, key):
         """A key that JSON cannot hold is refused at once."""
         with pytest.raises(UnserializableValueError):
             ctx.set(key, 1)
 
     @pytest.mark.parametrize("key", [1, None, b"bytes"])
     def test_refused_keys_are_type_errors(self, ctx, key):
-        """Callers who expect a TypeError for a wrong key get one."""
+        """A refused key raises an error that is also a TypeError."""
         with pytest.raises(TypeError):
             ctx[key] = 1
 
     def test_a_refused_key_leaves_memory_as_it_was(self, ctx):
-        """A refused key is not there afterwards."""
+        """A refused key is not in memory afterwards."""
         with pytest.raises(UnserializableValueError):
             ctx.set(1, "one")
 
         assert ["a", "jobs", "deep"] == list(ctx)
 
-    def test_update_refuses_a_key_that_is_no_str(self, ctx):
-        """No way of setting lets a bad key in."""
+    def test_update_refuses_a_key_that_is_not_a_str(self, ctx):
+        """update() refuses such a key too."""
         with pytest.raises(UnserializableValueError):
             ctx.update({1: 2})
 
-    def test_setdefault_refuses_a_key_that_is_no_str(self, ctx):
-        """No way of setting lets a bad key in."""
+    def test_setdefault_refuses_a_key_that_is_not_a_str(self, ctx):
+        """setdefault() refuses such a key too."""
         with pytest.raises(UnserializableValueError):
             ctx.setdefault(1, 2)
 
-    def test_get_of_a_key_that_is_no_str_is_absence(self, ctx):
-        """Asking for a key that cannot be there is no error."""
+    def test_get_of_a_key_that_is_not_a_str_finds_nothing(self, ctx):
+        """Asking for a key that cannot exist is not an error."""
 
         assert ctx.get(1) is None
 
-    def test_a_key_that_is_no_str_is_not_in_it(self, ctx):
-        """Membership of a key that cannot be there is False."""
+    def test_a_key_that_is_not_a_str_is_not_in_it(self, ctx):
+        """A key that cannot exist is not in the context."""
 
         assert 1 not in ctx
 
     @pytest.mark.parametrize("key", ["", " ", "a\nb", 'quo"te', "back\\slash", "snow☃", "\x00", "😀", "\u2028"])
     def test_any_text_is_a_key(self, face, ctx, path, key):
-        """Every string that UTF-8 can hold comes back as a key."""
+        """Every string that can be encoded as UTF-8 comes back as a key."""
         ctx.set(key, "here")
         face.do(ctx.save)
 
@@ -148,7 +148,7 @@ class TestKeys:
 
 class TestMapping:
     def test_it_is_a_mutable_mapping(self, ctx):
-        """Whoever takes any MutableMapping takes a context."""
+        """A context is accepted wherever a MutableMapping is."""
 
         assert isinstance(ctx, MutableMapping)
 
@@ -160,35 +160,35 @@ class TestMapping:
         assert ("nope",) == caught.value.args
 
     def test_deleting_a_missing_key_raises_key_error(self, ctx):
-        """Del of an absent key raises KeyError."""
+        """`del` of an absent key raises KeyError."""
         with pytest.raises(KeyError):
             del ctx["nope"]
 
     def test_setting_and_deleting_by_subscript(self, ctx):
-        """[]= and del work as in a dict."""
+        """[]= and `del` work as in a dict."""
         ctx["b"] = 2
         del ctx["a"]
 
         assert ["jobs", "deep", "b"] == list(ctx)
 
     def test_membership(self, ctx):
-        """In tells present from absent keys."""
+        """`in` distinguishes present from absent keys."""
 
         assert (True, False) == ("a" in ctx, "nope" in ctx)
 
     def test_len_counts_keys(self, ctx):
-        """Len is the number of keys."""
+        """len() is the number of keys."""
         ctx["b"] = 2
 
         assert 4 == len(ctx)
 
     def test_iteration_is_in_the_order_of_the_file(self, ctx):
-        """Keys come in insertion order."""
+        """Keys come in the order of the file."""
 
         assert ["a", "jobs", "deep"] == list(ctx)
 
     def test_new_keys_come_last(self, ctx):
-        """A new key goes behind the ones there are."""
+        """A new key comes after the existing ones."""
         ctx["0"] = 0
 
         assert ["a", "jobs", "deep", "0"] == list(ctx.keys())
@@ -200,57 +200,57 @@ class TestMapping:
         assert ["a", "jobs", "deep"] == list(ctx)
 
     def test_items_and_values_are_real_values(self, ctx):
-        """Items and values hold decoded values, whatever is kept inside."""
+        """items() and values() yield decoded values, whatever the internal representation."""
         expected = [("a", 1), ("jobs", [1, 2]), ("deep", {"list": [{"x": 1}]})]
 
         assert (expected, [value for _, value in expected]) == (list(ctx.items()), list(ctx.values()))
 
     def test_items_are_live(self, ctx):
-        """A value that came out of iteration is the live one."""
+        """A value obtained by iteration is the live one."""
         dict(ctx.items())["jobs"].append(9)
 
         assert [1, 2, 9] == ctx["jobs"]
 
     def test_pop_returns_and_removes(self, ctx):
-        """Pop gives the value and forgets the key."""
+        """pop() returns the value and removes the key."""
         popped = ctx.pop("jobs")
 
         assert ([1, 2], False) == (popped, "jobs" in ctx)
 
     def test_pop_of_an_absent_key(self, ctx):
-        """Pop with a default gives the default; without, KeyError."""
+        """pop() of an absent key returns the default, or raises KeyError if there is none."""
         with pytest.raises(KeyError):
             ctx.pop("nope")
 
         assert 3 == ctx.pop("nope", 3)
 
     def test_popitem_removes_one_item(self, ctx):
-        """Popitem gives an item that was there, and it is gone."""
+        """popitem() returns an item and removes it."""
         before = ctx.get_all_data()
         key, value = ctx.popitem()
 
         assert (before[key], False) == (value, key in ctx)
 
     def test_setdefault_of_a_present_key(self, ctx):
-        """Setdefault keeps what is there."""
+        """setdefault() keeps an existing value."""
 
         assert 1 == ctx.setdefault("a", 9)
 
     def test_setdefault_of_an_absent_key_gives_the_live_default(self, ctx):
-        """Setdefault's new value is live."""
+        """The value that setdefault() sets is live."""
         ctx.setdefault("found", []).append(1)
 
         assert [1] == ctx["found"]
 
     def test_update_takes_mappings_pairs_and_keywords(self, ctx):
-        """Update works as in a dict."""
+        """update() works as in a dict."""
         ctx.update({"x": 1})
         ctx.update([("y", 2)], z=3)
 
         assert (1, 2, 3) == (ctx["x"], ctx["y"], ctx["z"])
 
     def test_clear_removes_everything(self, ctx):
-        """Clear leaves nothing."""
+        """clear() leaves nothing."""
         ctx.clear()
 
         assert ([], 0) == (list(ctx), len(ctx))
@@ -261,7 +261,7 @@ class TestMapping:
         assert {"a": 1, "jobs": [1, 2], "deep": {"list": [{"x": 1}]}} == dict(ctx)
 
     def test_unpacking_a_context(self, ctx):
-        """** of a context works as of a dict."""
+        """** works as with a dict."""
 
         assert {"a": 1, "jobs": [1, 2], "deep": {"list": [{"x": 1}]}, "b": 2} == {**ctx, "b": 2}
 
@@ -274,7 +274,7 @@ class TestGetAllData:
         assert {"a": 1, "jobs": [1, 2], "deep": {"list": [{"x": 1}]}, "b": 2} == ctx.get_all_data()
 
     def test_it_is_made_of_plain_types(self, ctx):
-        """The copy is a plain dict of plain values, all the way down."""
+        """The copy is a plain dict of plain values, at every level."""
         data = ctx.get_all_data()
 
         assert (dict, list, dict) == (type(data), type(data["jobs"]), type(data["deep"]["list"][0]))
@@ -289,14 +289,14 @@ class TestGetAllData:
         assert (1, [1, 2], {"list": [{"x": 1}]}, set()) == (ctx["a"], ctx["jobs"], ctx["deep"], ctx.unsaved_keys())
 
     def test_changing_the_context_leaves_the_copy(self, ctx):
-        """The copy stays what it was."""
+        """Changing the context does not change the copy."""
         data = ctx.get_all_data()
         ctx["jobs"].append(99)
 
         assert [1, 2] == data["jobs"]
 
     def test_it_shares_nothing_with_a_value_that_was_set(self, ctx):
-        """A freshly set value is copied too."""
+        """A value that was just set is copied too."""
         value = [[1]]
         ctx.set("value", value)
         ctx.get_all_data()["value"][0].append(2)
@@ -304,7 +304,7 @@ class TestGetAllData:
         assert [[1]] == value
 
     def test_it_can_be_dumped(self, ctx):
-        """json.dumps takes the copy as it is."""
+        """json.dumps() accepts the copy."""
 
         assert '{"a": 1, "jobs": [1, 2], "deep": {"list": [{"x": 1}]}}' == json.dumps(ctx.get_all_data())
 
@@ -317,12 +317,12 @@ class TestGetAllData:
 
 class TestCreating:
     def test_a_missing_file_loads_as_nothing(self, face, path):
-        """There need be no file to begin with."""
+        """The file need not exist."""
 
         assert {} == dict(face.open(path))
 
     def test_loading_a_missing_file_makes_nothing(self, face, path):
-        """Reading leaves no trace."""
+        """Loading a missing file does not create it."""
         face.open(path)
 
         assert [] == os.listdir(path.parent)
@@ -342,14 +342,14 @@ class TestCreating:
         assert {"a": 1} == stored(path)
 
     def test_saving_nothing_makes_the_file(self, face, path):
-        """A save with nothing to write still creates a missing file."""
+        """A save without changes still creates a missing file."""
         ctx = face.open(path)
         face.do(ctx.save)
 
         assert b"{}\n" == path.read_bytes()
 
     def test_a_save_without_a_load(self, face, path):
-        """A context that never loaded merges what it has into the file."""
+        """A context that was never loaded merges its changes into the file."""
         path.write_text('{"a": 1, "b": 2}', encoding="utf-8")
         ctx = face.cls(path)
         ctx.set("b", 3)
@@ -358,7 +358,7 @@ class TestCreating:
         assert ({"a": 1, "b": 3}, {"a": 1, "b": 3}) == (stored(path), dict(ctx))
 
     def test_only_the_file_and_its_lock_are_left(self, face, path):
-        """No temporary stays behind."""
+        """No temporary file is left behind."""
         ctx = face.open(path)
         for number in range(5):
             ctx.set("a", number)
@@ -367,7 +367,7 @@ class TestCreating:
         assert ["state.json", "state.json.lock"] == sorted(os.listdir(path.parent))
 
     def test_not_durable_writes_the_same(self, face, path):
-        """durable=False spares the sync, not the writing."""
+        """With durable=False the same bytes are written, only without the sync."""
         ctx = face.open(path, durable=False)
         ctx.set("a", 1)
         face.do(ctx.save)
@@ -377,32 +377,32 @@ class TestCreating:
 
 class TestTheContextManager:
     def test_it_loads(self, face, path):
-        """Entering loads."""
+        """Entering loads the file."""
         path.write_text('{"a": 1}', encoding="utf-8")
 
         assert 1 == face.inside(lambda: face.cls(path), lambda ctx: ctx["a"])
 
     def test_it_gives_the_context_itself(self, face, path):
-        """What `as` names is the context."""
+        """`as` binds the context itself."""
         ctx = face.cls(path)
 
         assert ctx is face.inside(lambda: ctx, lambda entered: entered)
 
     def test_it_saves_on_a_clean_exit(self, face, path):
-        """Leaving saves."""
+        """Leaving saves the changes."""
         face.inside(lambda: face.cls(path), lambda ctx: ctx.set("a", 1))
 
         assert {"a": 1} == stored(path)
 
     def test_it_saves_changes_in_place(self, face, path):
-        """Leaving saves what was changed in place."""
+        """Leaving saves changes in place, too."""
         path.write_text('{"jobs": [1]}', encoding="utf-8")
         face.inside(lambda: face.cls(path), lambda ctx: ctx["jobs"].append(2))
 
         assert {"jobs": [1, 2]} == stored(path)
 
     def test_it_does_not_save_after_an_exception(self, face, path):
-        """A body that failed has saved nothing, and its exception goes on."""
+        """After an exception in the body nothing is saved, and the exception propagates."""
         path.write_text('{"a": 1}', encoding="utf-8")
         before = identity(path)
 
@@ -416,14 +416,14 @@ class TestTheContextManager:
         assert before == identity(path)
 
     def test_it_raises_when_it_cannot_save(self, face, path):
-        """A clean exit that could not save is no clean exit."""
+        """A failed save at the end of the block raises."""
         with pytest.raises(UnserializableValueError):
             face.inside(lambda: face.cls(path), lambda ctx: ctx.set("a", object()))
 
         assert False is path.exists()
 
     async def test_a_cancelled_body_is_not_saved(self, path):
-        """Being cancelled is an exception."""
+        """Cancellation counts as an exception."""
         entered = asyncio.Event()
 
         async def body():
@@ -444,23 +444,23 @@ class TestTheContextManager:
 class TestOptions:
     @pytest.mark.parametrize("on_conflict", ["ours", "", "MINE", None, 1, b"mine"])
     def test_an_unknown_on_conflict(self, face, path, on_conflict):
-        """What is neither a known word nor callable is a ValueError."""
+        """A value that is neither a known string nor callable raises ValueError."""
         with pytest.raises(ValueError, match="on_conflict"):
             face.cls(path, on_conflict=on_conflict)
 
     @pytest.mark.parametrize("on_conflict", ["mine", "theirs", "raise", lambda key, base, mine, theirs: mine])
     def test_a_known_on_conflict(self, face, path, on_conflict):
-        """The three words and a callable are taken."""
+        """The three strings and a callable are accepted."""
 
         assert {} == dict(face.open(path, on_conflict=on_conflict))
 
     def test_options_are_keywords(self, face, path):
-        """Nothing but the path is positional."""
+        """Only the path is positional."""
         with pytest.raises(TypeError):
             face.cls(path, True)
 
     def test_create_hands_options_on(self, face, path):
-        """create takes what the constructor takes."""
+        """create() accepts what the constructor accepts."""
         with pytest.raises(ValueError, match="on_conflict"):
             face.open(path, on_conflict="ours")
 
@@ -469,14 +469,14 @@ class TestCopies:
     @pytest.mark.parametrize("face", [PersistentContext, SyncPersistentContext])
     @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
     def test_a_context_is_not_copied(self, path, face, copied):
-        """Two contexts that share one memory in silence would overwrite each other's changes."""
+        """Copying is refused: two contexts with one memory would silently overwrite each other's changes."""
         with pytest.raises(TypeError, match="get_all_data"):
             copied(face(path))
 
 
 class TestHome:
     def test_a_tilde_is_the_home_directory(self, tmp_path, monkeypatch):
-        """A path that begins with ``~`` makes no directory of that name."""
+        """A path that begins with ``~`` does not create a directory of that name."""
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("USERPROFILE", str(tmp_path))
         monkeypatch.chdir(tmp_path)
@@ -487,7 +487,7 @@ class TestHome:
 
 class TestACallThatIsNotQueued:
     def test_it_is_not_kept(self, face, path, monkeypatch):
-        """A call whose file could not even be looked for leaves nothing in its context."""
+        """A call that fails before it is queued leaves nothing in its context."""
         ctx = face.cls(path)
         ctx["n"] = 1
 

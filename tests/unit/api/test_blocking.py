@@ -1,4 +1,4 @@
-"""One blocking context shared by threads: each method is atomic, and a look at it is a look at one moment."""
+"""One blocking context shared by threads: each method is atomic, and each view shows one moment."""
 
 import json
 import sys
@@ -11,12 +11,12 @@ from persistent_context._model import values as _values
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def in_threads(number, function):
-    """Run a function in several threads at once, and raise what one of them raised."""
+    """Run a function in several threads at once, and raise an exception of one of them."""
     failures = []
 
     def run(index):
@@ -53,7 +53,7 @@ class TestThreads:
         assert [4] * 300 == [len(ctx[str(number)]) for number in range(300)]
 
     def test_a_key_is_popped_once(self, path):
-        """``pop`` with a default never raises, and gives every value to one thread."""
+        """``pop`` with a default never raises, and returns each value to only one thread."""
         ctx = SyncPersistentContext(path, durable=False)
         ctx.update({str(number): number for number in range(2000)})
         popped = [[], [], [], []]
@@ -68,8 +68,8 @@ class TestThreads:
 
         assert [*range(2000)] == sorted(sum(popped, []))
 
-    def test_iterating_bears_what_other_threads_do(self, path):
-        """Keys, values and items are those of a moment, whatever is set, deleted or taken over meanwhile."""
+    def test_iteration_survives_changes_by_other_threads(self, path):
+        """Keys, values and items are those of one moment, whatever is set, deleted or taken over during iteration."""
         ctx = SyncPersistentContext.create(path, durable=False)
         ctx.update({str(number): number for number in range(200)})
         looks = []
@@ -89,7 +89,7 @@ class TestThreads:
 
     @pytest.mark.parametrize("value", [list, dict])
     def test_a_value_that_another_thread_changes_is_saved_as_it_was_at_some_moment(self, path, value):
-        """A list that grows while it is saved, or copied, is no value that JSON cannot hold."""
+        """A list that grows while it is saved or copied is not refused as a value that JSON cannot hold."""
         ctx = SyncPersistentContext.create(path, durable=False)
         ctx["grows"] = value()
         done = threading.Event()
@@ -119,7 +119,7 @@ class TestThreads:
         assert ctx.get_all_data() == stored(path)
 
     def test_a_list_that_grows_between_two_looks_at_it_is_saved(self, path, monkeypatch):
-        """The value is written, and then compared; what another thread does in between is no fault of the value."""
+        """A value that another thread changes between encoding and comparison is not refused."""
         ctx = SyncPersistentContext(path, durable=False)
         ctx["grows"], decode = [1], _values.decode
 
@@ -134,7 +134,7 @@ class TestThreads:
         assert {"grows": [1, 2]} == stored(path)
 
     def test_saves_of_many_threads_leave_memory_and_file_the_same(self, path):
-        """When all threads are done, memory is what the file holds, and nothing is unsaved."""
+        """When all threads are done, memory and file are equal, and nothing is unsaved."""
         ctx, other = SyncPersistentContext(path, durable=False), SyncPersistentContext(path, durable=False)
 
         def use(index):
@@ -165,7 +165,7 @@ class TestViews:
         assert seen == ([*reversed(ctx)], [*reversed(ctx.items())], [*reversed(ctx.values())])
 
     def test_a_key_whose_deletion_is_taken_along_is_not_popped(self, path):
-        """``popitem`` of a transaction looks at keys, and leaves out those that the context has deleted."""
+        """``popitem`` of a transaction leaves out keys whose deletion in the context is unsaved."""
         ctx = SyncPersistentContext(path)
         ctx.update(a=1, b=2)
         ctx.save()
@@ -178,7 +178,7 @@ class TestViews:
         assert (2, ("a", 1), {}) == (length, item, stored(path))
 
     def test_a_load_drops_what_another_call_is_about_to_write(self, path, hold):
-        """After the call, memory has what it has written."""
+        """Memory is empty after the load, and has the saved value after the save."""
         ctx = SyncPersistentContext.create(path)
         ctx["k"] = "mine"
         with hold(path):
@@ -193,18 +193,18 @@ class TestViews:
         assert ({}, {"k": "mine"}, {"k": "mine"}) == (loaded, dict(ctx), stored(path))
 
     def test_a_value_that_nests_too_deep_is_not_copied(self, path):
-        """What cannot be copied raises what Python says."""
+        """get_all_data() raises RecursionError for a value that is nested too deep to copy."""
         ctx, deep = SyncPersistentContext.create(path), []
         for _ in range(100_000):
             deep = [deep]
         ctx["deep"] = deep
         with pytest.raises(RecursionError):
             ctx.get_all_data()
-        while deep:  # or else freeing it would recurse as deep
+        while deep:  # otherwise freeing it would recurse as deep
             deep = deep.pop()
 
     def test_a_value_that_changes_all_the_time_is_not_copied(self, path):
-        """After many attempts, the error is the one of Python."""
+        """After many attempts to copy a changing value, Python's own error is raised."""
 
         class Restless(dict):
             def __deepcopy__(self, memo):
@@ -216,7 +216,7 @@ class TestViews:
             ctx.get_all_data()
 
     def test_a_value_that_never_comes_back_equal_is_refused(self, path):
-        """A value that is another one at each look is no value that JSON can hold."""
+        """A value that changes at each comparison is not one that JSON can hold."""
 
         class Restless(list):
             def __eq__(self, other):

@@ -1,4 +1,4 @@
-"""Calls that block their thread: one that an exception out of nowhere ends leaves nothing behind."""
+"""Calls that block their thread: a call interrupted by an asynchronous exception leaves nothing behind."""
 
 import ctypes
 import threading
@@ -10,12 +10,12 @@ from persistent_context._api.blocking_calls import BlockingCalls
 
 
 class StoppedError(Exception):
-    """What another thread raises in a call."""
+    """An exception raised in the midst of a call."""
 
 
 class TestAnExceptionThatComesWithTheTurn:
     def test_a_transaction_that_has_just_been_granted_is_given_up(self, path, monkeypatch):
-        """It never begins, and the lock is free at once, though the error's traceback keeps the transaction alive."""
+        """The transaction never begins, and the lock is free at once, though the error's traceback keeps it alive."""
         ctx, caller, deliver = SyncPersistentContext(path), threading.get_ident(), BlockingCalls._deliver
 
         def stop(calls, requests):

@@ -1,4 +1,4 @@
-"""A transaction that is cancelled in its body, at its ends or while it waits is whole or nothing."""
+"""A transaction cancelled in its body, at its ends or while it waits takes effect completely or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 class TestTransactions:
     def test_a_cancelled_body_discards(self, tmp_path: Path) -> None:
-        """A transaction whose body is cancelled writes nothing, and gives the lock to the next one."""
+        """A transaction whose body is cancelled writes nothing, and passes the lock on."""
 
         async def story() -> None:
             path = fresh(tmp_path, "0")
@@ -72,7 +72,7 @@ class TestTransactions:
         asyncio.run(story())
 
     def test_a_cancel_that_the_body_catches(self, tmp_path: Path) -> None:
-        """A body that handles its own cancelling may still commit, whole."""
+        """A body that catches its cancellation may still commit everything."""
 
         async def story() -> None:
             path = fresh(tmp_path, "0")
@@ -101,7 +101,7 @@ class TestTransactions:
         asyncio.run(story())
 
     def test_the_same_task_can_begin_another(self, tmp_path: Path) -> None:
-        """A task whose transaction was cancelled is not taken to be inside it still."""
+        """A task whose transaction was cancelled is not considered inside it any more."""
 
         async def story() -> None:
             path = fresh(tmp_path, "0")
@@ -124,7 +124,7 @@ class TestTransactions:
         asyncio.run(story())
 
     async def test_a_timeout_around_the_body_discards_and_releases(self, path):
-        """asyncio.timeout is a cancel like any."""
+        """asyncio.timeout around the body is a cancellation like any other."""
         ctx = await PersistentContext.create(path)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05), ctx.transaction() as tx:
@@ -134,7 +134,7 @@ class TestTransactions:
         assert (1, {"n": 1}) == (await ctx.incr("n"), read(path))
 
     async def test_a_cancel_at_any_turn_leaves_all_or_nothing(self, path):
-        """However far a transaction has come when it is cancelled, all of it is in the file or nothing."""
+        """Whenever a transaction is cancelled, the file has all of its changes or none."""
         path.write_text('{"a": 0, "b": 0}', encoding="utf-8")
         ctx = await PersistentContext.create(path)
 
@@ -160,7 +160,7 @@ class TestTransactions:
         assert (True, True) == (data["a"] == data["b"], finished <= data["a"] <= 60)
 
     async def test_cancelling_a_task_that_waits_behind_leaves_the_others(self, path):
-        """Of many that wait for a transaction to end, only the cancelled ones are withdrawn."""
+        """When many calls wait for a transaction, only the cancelled ones are withdrawn."""
         ctx = await PersistentContext.create(path)
         async with ctx.transaction():
             waiting = [asyncio.create_task(ctx.incr("n")) for _ in range(10)]

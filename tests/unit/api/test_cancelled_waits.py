@@ -1,4 +1,4 @@
-"""A cancelled call that waits for the lock is withdrawn at once, and keeps no program from ending."""
+"""A call cancelled while it waits for the lock is withdrawn at once, and does not keep a program from ending."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class TestBehindAHeldLock:
     @every_locking_write
     def test_it_is_withdrawn_at_once(self, tmp_path: Path, call: str) -> None:
-        """A call that waits behind another program is withdrawn while that one still holds the lock, for good."""
+        """A call that waits for another program's lock is withdrawn while the lock is still held, and never runs."""
 
         async def after(number: int | None) -> None:
             path = fresh(tmp_path, number)
@@ -60,7 +60,7 @@ class TestBehindAHeldLock:
 
     @every_locking_write
     def test_behind_another_process(self, tmp_path: Path, call: str, hold: Any) -> None:
-        """The same when the holder is a process of its own."""
+        """The same holds when the holder is another process."""
         path = fresh(tmp_path, "0")
         holder = hold(path)
 
@@ -79,8 +79,8 @@ class TestBehindAHeldLock:
 
     @every_locking_write
     @pytest.mark.parametrize("first", ["the release", "the cancel"])
-    def test_the_lock_comes_free_at_that_very_moment(self, tmp_path: Path, call: str, first: str) -> None:
-        """Cancelled while the lock changes hands, a call did nothing or all, and the lock does not stay with it."""
+    def test_the_lock_comes_free_at_that_moment(self, tmp_path: Path, call: str, first: str) -> None:
+        """A call that is cancelled as the lock changes hands does nothing or everything, and does not keep the lock."""
 
         async def apart(number: int) -> bool:
             path = fresh(tmp_path, number)
@@ -105,7 +105,7 @@ class TestBehindAHeldLock:
             hits: list[bool] = []
             for number in spins(3_000 if first == "the release" else 100):
                 hits.append(await apart(number))
-                if hits[-4:] == [False] * 4:  # the call is over by then: a later cancel comes too late as well
+                if hits[-4:] == [False] * 4:  # the call is over by then: a later cancellation is too late as well
                     break
             return hits
 
@@ -113,7 +113,7 @@ class TestBehindAHeldLock:
 
     @every_locking_write
     def test_by_timeouts(self, tmp_path: Path, call: str) -> None:
-        """`asyncio.timeout` and anyio's scopes end the wait for a held lock, and nothing of it comes later."""
+        """`asyncio.timeout` and anyio's scopes end the wait for a held lock, and the call has no effect later."""
 
         async def story() -> None:
             path = fresh(tmp_path, "asyncio")
@@ -145,7 +145,7 @@ class TestBehindAHeldLock:
         asyncio.run(story())
 
     def test_only_the_cancelled_ones_are_withdrawn(self, tmp_path: Path) -> None:
-        """Of many that wait, those that are cancelled never count, and all the others do, each once."""
+        """Of many waiting calls, the cancelled ones never count, and each of the others counts once."""
 
         async def story() -> None:
             path = fresh(tmp_path, "0")
@@ -167,7 +167,7 @@ class TestBehindAHeldLock:
         asyncio.run(story())
 
     def test_the_first_in_the_queue(self, tmp_path: Path) -> None:
-        """When the one at the head of the queue goes, those behind it move up."""
+        """When the first call in the queue is cancelled, those behind it move up."""
 
         async def story() -> None:
             path = fresh(tmp_path, "0")
@@ -186,7 +186,7 @@ class TestBehindAHeldLock:
         asyncio.run(story())
 
     def test_a_bad_document_stays_where_it_is(self, tmp_path: Path) -> None:
-        """A load that waits to move a bad document aside is withdrawn too, and the document stays."""
+        """A load that waits to move a bad document aside is withdrawn too, and the document stays in its place."""
 
         async def story() -> None:
             path = fresh(tmp_path, "0")
@@ -238,7 +238,7 @@ INTERRUPTED = """
 import asyncio, os, signal, sys
 from persistent_context import PersistentContext, SyncPersistentContext
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born ignoring it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it by default
 
 async def wait_on_a_loop():
     ctx = PersistentContext(sys.argv[1])
@@ -262,7 +262,7 @@ print(SyncPersistentContext(sys.argv[1]).incr("n"), flush=True)
 class TestTheEndOfTheProgram:
     @pytest.mark.parametrize("how", ["cancelled", "left alone"])
     def test_waiting_calls_do_not_keep_it(self, tmp_path: Path, hold: Any, spawn: Any, how: str) -> None:
-        """A program that ends while its calls wait for a lock somebody keeps for ever ends at once, and quietly."""
+        """A program that ends while its calls wait for a lock that is never released exits at once, and quietly."""
         path = fresh(tmp_path, "0")
         with hold(path):
             child = spawn(ENDING, path, how)
@@ -276,7 +276,7 @@ class TestTheEndOfTheProgram:
 
     @pytest.mark.parametrize("face", ["async", "sync"])
     def test_an_interrupt_ends_a_wait(self, tmp_path: Path, hold: Any, spawn: Any, face: str) -> None:
-        """Control-C ends a call that waits for a held lock; it has no effect, and the program can go on."""
+        """Control-C ends a call that waits for a held lock; the call has no effect, and the program can go on."""
         path = fresh(tmp_path, "0")
         with hold(path):
             child = spawn(INTERRUPTED, path, face)

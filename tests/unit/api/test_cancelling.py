@@ -1,4 +1,4 @@
-"""A cancelled call has no effect or its whole effect, whenever the cancel comes, and no lock outlives it."""
+"""A cancelled call has no effect or its full effect, whenever it is cancelled, and leaves no lock behind."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class TestAtEveryAwait:
     @every_write
     def test_a_write_has_no_effect_or_its_whole(self, tmp_path: Path, call: str, how: str) -> None:
-        """Cancelled at any of its awaits, a write did nothing or all, ends cancelled, and frees the lock."""
+        """Cancelled at any of its awaits, a write does nothing or everything, ends cancelled, and releases the lock."""
 
         async def at(number: int) -> bool:
             path = fresh(tmp_path, number)
@@ -61,7 +61,7 @@ class TestAtEveryAwait:
 
     @every_write
     def test_cancelled_over_and_over(self, tmp_path: Path, call: str, how: str) -> None:
-        """Cancelled again at each of its awaits, a write still does nothing or all, and still ends cancelled."""
+        """Cancelled again at each of its awaits, a write still does nothing or everything, and still ends cancelled."""
 
         async def story() -> None:
             for number in range(5):
@@ -78,7 +78,7 @@ class TestAtEveryAwait:
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="needs eager tasks: run on Python 3.12 or later")
     @every_write
     def test_in_an_eager_task(self, tmp_path: Path, call: str, how: str) -> None:
-        """A task that begins before its maker goes on can be cancelled like any other."""
+        """An eager task can be cancelled like any other."""
 
         async def at(number: int) -> bool:
             path = fresh(tmp_path, number)
@@ -99,7 +99,7 @@ class TestAtEveryAwait:
         asyncio.run(story())
 
     def test_load_leaves_memory_old_or_new(self, tmp_path: Path, how: str) -> None:
-        """A cancelled load left memory as it was, unsaved changes and all, or made it what the file holds."""
+        """A cancelled load leaves memory unchanged, with its unsaved changes, or loads the whole file."""
 
         async def at(number: int) -> bool:
             path = fresh(tmp_path, number)
@@ -129,7 +129,7 @@ class TestAtEveryAwait:
         assert asyncio.run(story()) > 1
 
     def test_create_and_lock_holder_change_nothing(self, tmp_path: Path, how: str) -> None:
-        """Cancelled reading leaves nothing behind."""
+        """A cancelled read leaves nothing behind."""
 
         async def at(number: int) -> bool:
             path = fresh(tmp_path, number)
@@ -155,7 +155,7 @@ class TestAtEveryAwait:
 
     @pytest.mark.parametrize("name", ["load", "incr", "save"])
     def test_a_bad_document_is_never_lost(self, tmp_path: Path, name: str, how: str) -> None:
-        """Cancelled while it moves a bad document aside, a call leaves it in its place or aside, whole and once."""
+        """A call cancelled while it moves a bad document aside leaves it in its place or aside, complete and once."""
 
         async def at(number: int) -> bool:
             path = fresh(tmp_path, number)
@@ -196,7 +196,7 @@ async def _await(awaitable: Awaitable[Any]) -> Any:
 class TestAfterAnyTime:
     @every_write
     def test_cancelled_after_some_rounds_of_the_loop(self, tmp_path: Path, call: str) -> None:
-        """However long a write has been going on, a cancel lets it do nothing or all, and it ends cancelled."""
+        """However long a write has been running when cancelled, it does nothing or everything, and ends cancelled."""
 
         async def after(number: int) -> bool:
             path = fresh(tmp_path, number)
@@ -218,7 +218,7 @@ class TestAfterAnyTime:
 
     @every_write
     def test_before_it_began(self, tmp_path: Path, call: str) -> None:
-        """A task that was cancelled before it ran at all did nothing."""
+        """A task that is cancelled before it runs does nothing."""
 
         async def story() -> None:
             path = fresh(tmp_path, "0")
@@ -236,7 +236,7 @@ class TestAfterAnyTime:
 
     @every_write
     def test_by_a_timeout_of_asyncio(self, tmp_path: Path, call: str) -> None:
-        """A call in `asyncio.timeout` did nothing or all when the time was up, and its task goes on uncancelled."""
+        """When `asyncio.timeout` expires, the call has done nothing or everything, and its task goes on uncancelled."""
 
         async def within(number: int) -> bool:
             path = fresh(tmp_path, number)
@@ -262,7 +262,7 @@ class TestAfterAnyTime:
 
     @every_write
     def test_by_a_scope_of_anyio(self, tmp_path: Path, call: str) -> None:
-        """A call in `anyio.move_on_after` did nothing or all when the time was up, and the scope knows."""
+        """When `anyio.move_on_after` expires, the call has done nothing or everything, and the scope knows."""
 
         async def within(number: int) -> bool:
             path = fresh(tmp_path, number)
@@ -314,7 +314,7 @@ class TestAfterAnyTime:
 
     @every_write
     def test_by_a_sibling_that_fails(self, tmp_path: Path, call: str) -> None:
-        """When a sibling in the same `TaskGroup` fails, the call is ended cleanly, and the failure comes through."""
+        """When a sibling in the same `TaskGroup` fails, the call ends cleanly, and the failure propagates."""
 
         async def after(number: int) -> bool:
             path = fresh(tmp_path, number)
@@ -338,7 +338,7 @@ class TestAfterAnyTime:
         asyncio.run(story())
 
     def test_only_the_cancelled_one_of_a_group(self, tmp_path: Path) -> None:
-        """Of calls that share a write, the cancelled one takes none of the others along, and each counts once."""
+        """Of calls that share a write, only the cancelled one is withdrawn, and each of the others counts once."""
 
         async def after(number: int) -> bool:
             path = fresh(tmp_path, number)
@@ -365,7 +365,7 @@ class TestAfterAnyTime:
         asyncio.run(story())
 
     def test_a_scope_that_cancels_again_and_again_does_not_keep_the_loop_busy(self, path):
-        """While a cancelled call's write comes to its end, the event loop sleeps."""
+        """While a cancelled call's write finishes, the event loop sleeps."""
         turns = 0
 
         class Counting(selectors.DefaultSelector):
@@ -433,6 +433,6 @@ asyncio.run(main())
 """
 
 
-def test_where_nobody_has_imported_anyio(tmp_path, run):
-    """A call that has begun is finished before it is cancelled also in a program that does not use anyio."""
+def test_in_a_program_that_does_not_use_anyio(tmp_path, run):
+    """A program that does not use anyio, too, finishes a call that has begun before cancelling it."""
     assert ["False True 1"] == run(WITHOUT_ANYIO, tmp_path / "state.json")

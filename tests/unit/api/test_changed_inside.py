@@ -1,4 +1,4 @@
-"""Changes of a context inside a transaction of the same task or thread, which does not commit them: a warning."""
+"""Changing a context inside a transaction of the same task or thread, which does not commit the change, warns."""
 
 import asyncio
 import json
@@ -85,14 +85,14 @@ class TestInside:
 
     @pytest.mark.parametrize("call", NO_CHANGES.values(), ids=NO_CHANGES)
     def test_what_changes_nothing_is_fine(self, face, path, call):
-        """A method that could change the context, but does not, leads to no warning."""
+        """A method that could change the context, but does not, causes no warning."""
         ctx = face.open(path)
         face.inside(ctx.transaction, lambda _: call(ctx))
 
         assert set() == ctx.unsaved_keys()
 
     def test_a_warning_that_is_an_error_changes_nothing(self, face, path):
-        """With ``-W error`` the change is refused as a whole."""
+        """With ``-W error`` the whole change is refused."""
         ctx = face.open(path)
         with warnings.catch_warnings(), pytest.raises(UnsavedInTransactionWarning):
             warnings.simplefilter("error")
@@ -101,7 +101,7 @@ class TestInside:
         assert ({"a": 1}, set()) == (dict(ctx), ctx.unsaved_keys())
 
     def test_through_whichever_context(self, face, path, link):
-        """The contexts need not be the same, nor of one kind, nor have the same path, nor be loaded."""
+        """It does not matter whether it is the same context, its class, its path, or whether it is loaded."""
         ctx, other = face.open(path), face.open(link)
         contexts = [ctx, other, SyncPersistentContext(path), PersistentContext(path)]
         for holder in (ctx, other):
@@ -110,13 +110,13 @@ class TestInside:
                     face.inside(holder.transaction, lambda _, changed=changed: changed.set("b", 1))
 
     async def test_a_blocking_transaction_in_a_task(self, path):
-        """A task is inside a blocking transaction, too."""
+        """A task inside a blocking transaction gets the warning, too."""
         ctx = SyncPersistentContext.create(path)
         with ctx.transaction(), pytest.warns(UnsavedInTransactionWarning):
             ctx.set("b", 1)
 
     async def test_a_context_for_tasks_names_the_line_of_the_program(self, path):
-        """What passes the change on is skipped, whichever layers there are."""
+        """The warning skips all layers between the change and the program."""
         context = await ContextManager(path, persistent=["a", "b"]).create_context()
         async with context.transaction():
             with pytest.warns(UnsavedInTransactionWarning) as caught:
@@ -127,7 +127,7 @@ class TestInside:
         assert [Path(__file__).name] * 2 == [Path(one.filename).name for one in caught]
 
     def test_python_shows_it_once_a_place(self, path, spawn, tmp_path):
-        """By default, a program that does so in a loop says it once, with its own line."""
+        """By default, a program that does so in a loop gets one warning, with its own line."""
         script = tmp_path / "loop.py"
         script.write_text(A_LOOP, encoding="utf-8")
         child = spawn(f"import runpy, sys\nsys.argv = ['', {str(path)!r}]\nrunpy.run_path({str(script)!r})")
@@ -138,10 +138,10 @@ class TestInside:
 
 
 class TestElsewhere:
-    """All warnings are errors here, so each of these changes would fail."""
+    """All warnings are errors here, so a warning would make the change fail."""
 
     async def test_other_tasks(self, path):
-        """A task that was started inside is another one, and so is one that was there before."""
+        """A task that was started inside the block is not inside, and neither is one that was started before."""
         ctx = await PersistentContext.create(path)
         begin = asyncio.Event()
 
@@ -160,7 +160,7 @@ class TestElsewhere:
         assert {"b", "c", "d", "e"} == ctx.unsaved_keys()
 
     def test_other_threads(self, path):
-        """A thread that runs meanwhile is not inside."""
+        """A thread that runs at the same time is not inside."""
         ctx = SyncPersistentContext.create(path)
         with ctx.transaction():
             thread = threading.Thread(target=ctx.set, args=("b", 1))
@@ -170,7 +170,7 @@ class TestElsewhere:
         assert {"b"} == ctx.unsaved_keys()
 
     def test_before_and_after(self, face, path):
-        """Outside of the block all is as ever, also after one that failed."""
+        """Outside of the block there is no warning, even after a block that failed."""
         ctx = face.open(path)
         ctx["b"] = 1
         face.inside(ctx.transaction, lambda tx: tx.update(a=2))
@@ -182,14 +182,14 @@ class TestElsewhere:
         assert {"b"} == ctx.unsaved_keys()
 
     def test_other_files(self, face, path):
-        """A transaction on one file says nothing about another."""
+        """A transaction on one file does not affect another."""
         ctx, other = face.open(path), face.open(path.with_name("other.json"))
         face.inside(ctx.transaction, lambda _: other.set("b", 1))
 
         assert {"b"} == other.unsaved_keys()
 
     async def test_what_is_loaded_inside(self, path):
-        """What the library takes over is no change of the program."""
+        """What the library takes over is not a change made by the program."""
         ctx = await PersistentContext.create(path)
         path.write_text('{"a": 2, "b": 3}', encoding="utf-8")
         async with ctx.transaction() as tx:
@@ -199,7 +199,7 @@ class TestElsewhere:
         assert {"a": 3, "b": 3} == dict(ctx)
 
     def test_a_forked_child(self, path, run):
-        """A process that was forked inside has no transaction."""
+        """A process that was forked inside a transaction is not inside it."""
         run(A_FORK, path)
 
         assert {"a": 1} == json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Who is inside a transaction: it excludes all other tasks, threads, contexts and processes, and never itself."""
+"""A transaction excludes all other tasks, threads, contexts and processes, and a nested call fails at once."""
 
 import asyncio
 import concurrent.futures
@@ -51,12 +51,12 @@ else:
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 async def turns(count=50):
-    """Let every other task run until it waits for something outside."""
+    """Let every other task run until it waits for something external."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -74,7 +74,7 @@ class TestReentrancyOfTheAsyncFace:
     @pytest.mark.parametrize("which", ["same", "other", "linked", "sync"])
     @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
     async def test_a_call_inside_raises_at_once(self, path, call, which):
-        """A call on the same file by the same task, through whichever context, is an error and no deadlock."""
+        """A call on the same file by the same task, through any context, raises at once instead of deadlocking."""
         path.write_text('{"n": 1}', encoding="utf-8")
         link = path.with_name("link.json")
         link.symlink_to(path)
@@ -110,7 +110,7 @@ class TestReentrancyOfTheAsyncFace:
         assert {"a": 1, "b": 1} == stored(path)
 
     async def test_a_sync_transaction_inside_raises_at_once(self, path):
-        """The other face does not lead around it."""
+        """A transaction of the other face raises, too."""
         ctx = await PersistentContext.create(path)
         async with ctx.transaction() as tx:
             with pytest.raises(ReentrantTransactionError):
@@ -121,7 +121,7 @@ class TestReentrancyOfTheAsyncFace:
         assert {"a": 1} == stored(path)
 
     async def test_a_group_around_the_call_does_not_hide_it(self, path):
-        """A plain await through other coroutines is still the same task."""
+        """A call awaited through other coroutines is still in the same task."""
         ctx = await PersistentContext.create(path)
 
         async def far_away():
@@ -133,7 +133,7 @@ class TestReentrancyOfTheAsyncFace:
                 await far_away()
 
     async def test_load_inside_works(self, path):
-        """Reading needs no lock: load inside sees the committed state."""
+        """Reading needs no lock: load() inside a transaction sees the committed state."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = await PersistentContext.create(path)
         async with ctx.transaction() as tx:
@@ -144,7 +144,7 @@ class TestReentrancyOfTheAsyncFace:
         assert (1, 2, 2) == (inside, stored(path)["a"], ctx["a"])
 
     async def test_loading_another_context_inside_works(self, path):
-        """Another context can be made and loaded inside."""
+        """Another context can be created and loaded inside a transaction."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = await PersistentContext.create(path)
         async with ctx.transaction() as tx:
@@ -154,7 +154,7 @@ class TestReentrancyOfTheAsyncFace:
         assert 1 == other["a"]
 
     async def test_another_file_inside_works(self, path):
-        """Only the same file is forbidden."""
+        """Only the same file is excluded."""
         ctx = await PersistentContext.create(path)
         other = await PersistentContext.create(path.with_name("other.json"))
         async with ctx.transaction() as tx:
@@ -176,7 +176,7 @@ class TestReentrancyOfTheAsyncFace:
         assert 2 == await ctx.incr("n")
 
     async def test_it_is_a_usage_error(self, path):
-        """Who catches RuntimeError or ContextUsageError catches it."""
+        """The error is a ContextUsageError and a RuntimeError."""
         ctx = await PersistentContext.create(path)
         async with ctx.transaction():
             with pytest.raises(ContextUsageError) as caught:
@@ -189,7 +189,7 @@ class TestTasks:
     @pytest.mark.parametrize("which", ["same", "other"])
     @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
     async def test_a_task_started_inside_waits(self, path, call, which):
-        """A task that was started inside is another task: its timeout names this process."""
+        """A task that was started inside is another task: its timeout error names this process."""
         ctx = await PersistentContext.create(path, lock_timeout=0.05)
         used = ctx if which == "same" else await PersistentContext.create(path, lock_timeout=0.05)
         used.set("x", 1)
@@ -201,7 +201,7 @@ class TestTasks:
         assert (os.getpid(), {"a": 1}) == (caught.value.holder.pid, stored(path))
 
     async def test_a_transaction_of_a_task_started_inside_waits(self, path):
-        """The same holds for a transaction."""
+        """A transaction in a task that was started inside waits as well."""
         ctx = await PersistentContext.create(path)
 
         async def inner():
@@ -216,7 +216,7 @@ class TestTasks:
         assert (os.getpid(), {"a": 1}) == (caught.value.holder.pid, stored(path))
 
     async def test_a_thread_started_inside_waits(self, path):
-        """A thread that was started inside is no part of the task: its timeout names this process."""
+        """A thread that was started inside is not part of the task: its timeout error names this process."""
         ctx = await PersistentContext.create(path)
         worker = SyncPersistentContext.create(path, lock_timeout=0.05)
         async with ctx.transaction() as tx:
@@ -227,7 +227,7 @@ class TestTasks:
         assert os.getpid() == caught.value.holder.pid
 
     async def test_a_task_that_waited_goes_on_afterwards(self, path):
-        """Who waits for a transaction of the same process gets its turn."""
+        """A call that waits for a transaction of the same process gets its turn."""
         ctx = await PersistentContext.create(path)
         async with ctx.transaction() as tx:
             waiting = asyncio.create_task(ctx.incr("n"))
@@ -238,7 +238,7 @@ class TestTasks:
         assert (True, 11) == (waited, await waiting)
 
     async def test_a_task_started_inside_may_outlive_it(self, path):
-        """What a task started inside does after the end, it does like any other task."""
+        """After the transaction, a task that was started inside it runs like any other task."""
         ctx = await PersistentContext.create(path)
         ended = asyncio.Event()
 
@@ -256,7 +256,7 @@ class TestTasks:
         assert 3 == await task
 
     async def test_the_holder_can_always_finish(self, path):
-        """However many wait, and with one executor thread, the task that holds the transaction commits."""
+        """However many calls wait, and with one executor thread, the task that holds the transaction commits."""
         asyncio.get_running_loop().set_default_executor(concurrent.futures.ThreadPoolExecutor(1))
         contexts = [await PersistentContext.create(path) for _ in range(5)]
         async with contexts[0].transaction() as tx:
@@ -273,7 +273,7 @@ class TestTasks:
         assert 150 == stored(path)["n"]
 
     async def test_transactions_of_tasks_exclude_each_other(self, path):
-        """Between a read and a write in one task's transaction, no other task's comes."""
+        """No other task's transaction comes between a read and a write of one task's transaction."""
         path.write_text('{"n": 0}', encoding="utf-8")
         contexts = [await PersistentContext.create(path) for _ in range(3)]
 
@@ -311,7 +311,7 @@ class TestTasks:
         assert {"n": 50, "key-0": 9, "key-1": 9, "key-2": 9} == stored(path)
 
     async def test_only_one_is_open_at_a_time(self, path):
-        """At no moment two transactions on a file are open in one process."""
+        """At most one transaction on a file is open in a process at any time."""
         contexts = [await PersistentContext.create(path) for _ in range(3)]
         open_now, most = 0, 0
 
@@ -332,7 +332,7 @@ class TestTheSyncFace:
     @pytest.mark.parametrize("which", ["same", "other", "linked"])
     @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
     def test_a_call_inside_raises_at_once(self, path, call, which):
-        """A call on the same file by the same thread, through whichever context, is an error and no deadlock."""
+        """A call on the same file by the same thread, through any context, raises at once instead of deadlocking."""
         path.write_text('{"n": 1}', encoding="utf-8")
         link = path.with_name("link.json")
         link.symlink_to(path)
@@ -359,7 +359,7 @@ class TestTheSyncFace:
         assert {"a": 1, "b": 1} == stored(path)
 
     def test_load_inside_works(self, path):
-        """Reading needs no lock: load inside sees the committed state."""
+        """Reading needs no lock: load() inside a transaction sees the committed state."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = SyncPersistentContext.create(path)
         with ctx.transaction() as tx:
@@ -370,7 +370,7 @@ class TestTheSyncFace:
         assert (1, 2, 2) == (inside, stored(path)["a"], ctx["a"])
 
     def test_another_file_inside_works(self, path):
-        """Only the same file is forbidden."""
+        """Only the same file is excluded."""
         ctx = SyncPersistentContext.create(path)
         other = SyncPersistentContext.create(path.with_name("other.json"))
         with ctx.transaction() as tx:
@@ -382,7 +382,7 @@ class TestTheSyncFace:
 
     @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
     def test_another_thread_waits(self, path, call):
-        """Another thread waits, and its timeout names this process."""
+        """Another thread waits, and its timeout error names this process."""
         ctx = SyncPersistentContext.create(path, lock_timeout=0.05)
         ctx.set("x", 1)
         with ctx.transaction(timeout=30) as tx, concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -409,7 +409,7 @@ class TestTheSyncFace:
             assert 11 == waiting.result()
 
     def test_a_loop_in_another_thread_waits(self, path):
-        """A task of a loop waits for a thread's transaction, and its timeout names this process."""
+        """A task waits for a thread's transaction, and its timeout error names this process."""
         ctx = SyncPersistentContext.create(path)
 
         async def count():
@@ -421,7 +421,7 @@ class TestTheSyncFace:
         assert (True, os.getpid()) == (isinstance(error, LockTimeoutError), error.holder.pid)
 
     def test_transactions_of_threads_exclude_each_other(self, path):
-        """Between a read and a write in one thread's transaction, no other thread's comes."""
+        """No other thread's transaction comes between a read and a write of one thread's transaction."""
         path.write_text('{"n": 0}', encoding="utf-8")
         shared = SyncPersistentContext.create(path)
 
@@ -442,7 +442,7 @@ class TestTheSyncFace:
 class TestProcesses:
     @pytest.mark.parametrize("faces", [("sync", "sync"), ("async", "async"), ("sync", "async")], ids="-".join)
     def test_transactions_of_processes_exclude_each_other(self, path, spawn, faces):
-        """What several processes move between two keys is all moved, and nothing appears or vanishes."""
+        """When several processes move amounts between two keys, the total stays the same."""
         path.write_text('{"a": 1000, "b": 0}', encoding="utf-8")
         children = [spawn(TRANSFER, path, face, 40) for face in (*faces, faces[0])]
         for child in children:
@@ -454,8 +454,8 @@ class TestProcesses:
 
         assert {"a": 880, "b": 120} == stored(path)
 
-    def test_who_waits_behind_a_process_gets_its_turn(self, face, path, hold_transaction, spawn):
-        """A transaction of another process is waited for, and its result is seen."""
+    def test_a_call_that_waits_behind_a_process_gets_its_turn(self, face, path, hold_transaction, spawn):
+        """A call waits for a transaction of another process, and sees its result."""
         ctx = face.open(path)
         waiter = (
             "import sys\n"
@@ -475,7 +475,7 @@ class TestProcesses:
         assert (["child"], {"holder": "child", "waiter": "was here"}) == (heard, seen)
 
     def test_a_transaction_of_ours_excludes_another_process(self, face, path, spawn):
-        """While a transaction of this process is open, another process gets a timeout that names this process."""
+        """While a transaction of this process is open, another process gets a timeout error that names this process."""
         code = (
             "import sys\n"
             "from persistent_context import LockTimeoutError, SyncPersistentContext\n"

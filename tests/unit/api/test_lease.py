@@ -36,7 +36,7 @@ def lease_files(path):
 
 @pytest.fixture
 def holder(path):
-    """A thread that holds the lease "a" until the event is set that the fixture gives."""
+    """A thread that holds the lease "a" until the returned event is set."""
     held, let_go = threading.Event(), threading.Event()
 
     def hold():
@@ -54,21 +54,21 @@ def holder(path):
 
 class TestBothFaces:
     def test_a_lease_has_a_name_and_a_token_that_grows(self, face, path):
-        """Each holder has a greater token than all before it, whichever context it has asked."""
+        """Each token is greater than all earlier ones, whichever context acquires the lease."""
         leases = [face.inside(face.open(path).lease, lambda lease: lease, name="job 7") for _ in range(3)]
 
         assert [Lease("job 7", lease.token) for lease in leases] == leases
         assert sorted({lease.token for lease in leases}) == [lease.token for lease in leases]
 
     def test_nothing_is_written_to_the_file(self, face, path):
-        """A lease belongs to the processes: the data does not have it, and is not locked by it."""
+        """A lease is not stored in the data file, and does not lock it."""
         ctx = face.open(path)
         found = face.inside(ctx.lease, lambda _: (path.exists(), SyncPersistentContext(path).incr("n")), name="a")
 
         assert ((False, 1), {"n": 1}) == (found, face.open(path).get_all_data())
 
     def test_one_that_is_held_is_refused(self, face, path, holder):
-        """With ``wait=False`` the error says at once which lease it is, and who holds it."""
+        """With ``wait=False`` the error names the lease and its holder at once."""
         ctx = face.open(path)
         with pytest.raises(LeaseHeldError, match=r"lease 'a' \(held by this process, in t") as caught:
             face.inside(ctx.lease, pytest.fail, name="a", wait=False)
@@ -79,7 +79,7 @@ class TestBothFaces:
         assert (str(error), vars(error)) == (str(copy := pickle.loads(pickle.dumps(error))), vars(copy))  # noqa: S301
 
     def test_a_timeout(self, face, path, holder):
-        """So does the one after ``timeout`` seconds; another lease, and this one later, are free."""
+        """After ``timeout`` seconds the error names both as well; another lease is free, and this one is free later."""
         ctx = face.open(path)
         with pytest.raises(LeaseHeldError, match=r"lease 'a' within 0\.05 s \(held by this process, in t") as caught:
             face.inside(ctx.lease, pytest.fail, name="a", timeout=0.05)
@@ -90,14 +90,14 @@ class TestBothFaces:
         assert caught.value.waited >= 0.05
 
     def test_lock_timeout_does_not_limit_it(self, face, path, holder):
-        """A lease may be held for long: by default it is waited for without a limit."""
+        """A lease may be held for long: by default the wait is unlimited."""
         ctx = face.open(path, lock_timeout=0)
         threading.Timer(0.3, holder.set).start()
 
         assert "a" == face.inside(ctx.lease, lambda lease: lease.name, name="a")
 
     def test_asking_for_ones_own_is_refused(self, face, path):
-        """The same task or thread gets an error rather than wait for itself, through another context as well."""
+        """The same task or thread gets an error instead of waiting for itself, even through another context."""
         ctx = face.open(path)
 
         async def in_tasks():
@@ -115,7 +115,7 @@ class TestBothFaces:
         assert "a" == face.inside(ctx.lease, lambda lease: lease.name, name="a", wait=False)
 
     def test_an_error_of_the_block_releases_it(self, face, path):
-        """The block's own error is raised, and the lease is free."""
+        """The error of the block is raised, and the lease is free."""
         ctx = face.open(path)
         manager = ctx.lease("a")
         with pytest.raises(ZeroDivisionError):
@@ -124,7 +124,7 @@ class TestBothFaces:
         assert "a" == face.inside(ctx.lease, lambda lease: lease.name, name="a", wait=False)
 
     def test_a_deleted_file_is_noticed(self, face, path, run):
-        """If the lease's file is deleted, the holder learns at the end that another may have had the lease too."""
+        """If the lease's file is deleted, the holder learns at the end that another may have held the lease too."""
         ctx = face.open(path)
 
         tokens = []
@@ -139,7 +139,7 @@ class TestBothFaces:
         assert (str(path), True) == (caught.value.filepath, tokens[0] < tokens[1])
 
     def test_losing_it_does_not_hide_an_error(self, face, path):
-        """An error of the block is raised as it is, with a note."""
+        """An error of the block is raised unchanged, with a note."""
         ctx = face.open(path)
 
         def fail(_):
@@ -152,7 +152,7 @@ class TestBothFaces:
         assert ["another may have held it too"] == [note.rpartition(": ")[2] for note in caught.value.__notes__]
 
     def test_impossible_arguments(self, face, path):
-        """They are refused when the lease is asked for."""
+        """Invalid arguments are refused when the lease is requested."""
         ctx = face.open(path)
         with pytest.raises(TypeError, match="name of a lease must be a str, not int"):
             ctx.lease(7)
@@ -164,7 +164,7 @@ class TestBothFaces:
 
 class TestMetrics:
     def test_leases_are_not_reported(self, face, path):
-        """Neither listeners nor statistics take the time of a lease for time under the lock of the file."""
+        """Neither listeners nor statistics count the time of a lease as time under the lock of the file."""
         ctx, heard = face.open(path), []
         stop = metrics.listen(heard.append)
         face.inside(ctx.lease, lambda _: None, name="a")
@@ -176,7 +176,7 @@ class TestMetrics:
 
 class TestTasks:
     async def test_one_task_at_a_time(self, path):
-        """Tasks of one context and of several take turns in the order in which they ask."""
+        """Tasks of one context and of several take turns in the order of their requests."""
         contexts = [await PersistentContext.create(path) for _ in range(2)]
         inside, order, tokens = 0, [], []
 
@@ -202,7 +202,7 @@ class TestTasks:
         assert (list(range(10)), sorted(set(tokens))) == (order, tokens)
 
     async def test_a_cancelled_wait_ends_at_once(self, path, holder):
-        """It takes no effect, leaves nothing behind, and those behind it get the lease."""
+        """A cancelled wait leaves nothing behind, and the calls behind it get the lease."""
         ctx = await PersistentContext.create(path)
 
         async def wait():
@@ -220,7 +220,7 @@ class TestTasks:
         assert "a" == await second
 
     async def test_cancelling_the_holder_releases_it(self, path):
-        """The lease is free once the task has ended."""
+        """The lease is free once its task has ended."""
         ctx, entered = await PersistentContext.create(path), asyncio.Event()
 
         async def hold():
@@ -237,7 +237,7 @@ class TestTasks:
             assert "a" == lease.name
 
     async def test_waiting_takes_no_thread_of_the_executor(self, path, holder):
-        """However many wait, the default executor is free, and one thread waits for the lease."""
+        """However many tasks wait, the default executor is free, and one thread waits for the lease."""
         ctx = await PersistentContext.create(path)
 
         async def wait():
@@ -253,7 +253,7 @@ class TestTasks:
         await asyncio.gather(*tasks)
 
     async def test_a_lease_whose_task_was_discarded_is_released(self, path):
-        """If nothing can leave the block any more, the lease goes with what held it."""
+        """A lease is released when the task that held it is garbage-collected."""
         ctx = await PersistentContext.create(path)
 
         async def leases():
@@ -268,7 +268,7 @@ class TestTasks:
             assert "a" == lease.name
 
     async def test_a_context_of_another_loop(self, path):
-        """It is refused, as for all other calls."""
+        """A context of another event loop is refused, as for all other calls."""
         ctx = await PersistentContext.create(path)
 
         async def elsewhere():
@@ -301,7 +301,7 @@ class TestThreads:
         assert (40, sorted(set(tokens))) == (len(tokens), tokens)
 
     async def test_a_thread_that_would_block_the_holder_s_loop(self, path):
-        """A blocking call in a loop's thread, for a lease that a task of the loop has, is refused."""
+        """A blocking call for a lease that a task of the same event loop holds is refused."""
         ctx = await PersistentContext.create(path)
         async with ctx.lease("a"):
             with pytest.raises(ReentrantTransactionError, match="or to one that it blocks"):

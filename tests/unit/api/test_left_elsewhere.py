@@ -1,4 +1,4 @@
-"""A transaction that is left in another place than it was entered in: another thread, another task, or none."""
+"""A transaction that is not left where it was entered, but in another thread or task, or never."""
 
 import asyncio
 import gc
@@ -13,15 +13,15 @@ from persistent_context import PersistentContext, SyncPersistentContext
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.timeout(15)  # a hang is what these tests are about
+@pytest.mark.timeout(15)  # these tests are about hangs
 class TestEnteredHereLeftThere:
     @pytest.mark.parametrize("how", ["clean", "error"])
     def test_a_transaction_that_another_thread_leaves(self, path, how):
-        """A transaction may be entered in one thread of a pool and left in another; neither is taken to be inside."""
+        """A transaction may be entered in one thread of a pool and left in another; neither counts as inside it."""
         with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
             manager = SyncPersistentContext(path, lock_timeout=5).transaction()
             tx = first.submit(manager.__enter__).result(5)
@@ -35,7 +35,7 @@ class TestEnteredHereLeftThere:
         assert ({"n": 1, "probe": 2} if how == "clean" else {"probe": 2}) == stored(path)
 
     def test_the_thread_that_entered_calls_meanwhile(self, path):
-        """While a transaction is passed to another thread and left there, the first one's call waits for its end."""
+        """After a transaction is passed to another thread, a call of the first thread waits until it ends there."""
         with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
             for number in range(20):
                 manager = SyncPersistentContext(path, lock_timeout=5, durable=False).transaction()
@@ -45,7 +45,7 @@ class TestEnteredHereLeftThere:
                 assert number + 1 == first.submit(SyncPersistentContext(path, lock_timeout=5).incr, "p").result(6)
 
     async def test_a_transaction_that_another_task_leaves(self, path):
-        """The same for tasks."""
+        """The same holds for tasks."""
         ctx = PersistentContext(path, lock_timeout=5)
         manager = ctx.transaction()
         tx = await manager.__aenter__()
@@ -57,7 +57,7 @@ class TestEnteredHereLeftThere:
 
     @pytest.mark.parametrize("where", ["same thread", "other thread"])
     def test_an_abandoned_generator(self, path, where):
-        """A transaction in a generator that is thrown away is discarded, and its thread can call again."""
+        """A transaction in an abandoned generator is discarded, and its thread can call again."""
         ctx = SyncPersistentContext(path, lock_timeout=5)
 
         def generate():
@@ -83,7 +83,7 @@ class TestEnteredHereLeftThere:
 
     @pytest.mark.parametrize("how", ["dropped", "closed by another task"])
     async def test_an_abandoned_asynchronous_generator(self, path, how):
-        """The same for an asynchronous generator, which another task closes, that of the loop if nobody else."""
+        """The same holds for an asynchronous generator, closed by another task or by the event loop."""
         ctx = PersistentContext(path, lock_timeout=5)
 
         async def generate():
@@ -104,7 +104,7 @@ class TestEnteredHereLeftThere:
         assert {"probe": 2} == stored(path)
 
     async def test_a_thread_of_fastapis_kind(self, path):
-        """A dependency that is entered and left by whichever thread of a pool is free refuses nobody's later call."""
+        """A dependency that different threads of a pool enter and leave does not make later calls fail."""
 
         @contextmanager
         def dependency():

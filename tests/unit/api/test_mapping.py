@@ -1,4 +1,4 @@
-"""Contexts, live dictionaries and transactions are mappings as Python knows them: CPython's own tests run on them."""
+"""Contexts, live dictionaries and transactions are mappings: CPython's own tests for mappings run on them."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from persistent_context import PersistentContext, SyncPersistentContext
 try:
     from test import mapping_tests
 except ImportError:
-    pytest.skip("this build of Python comes without its own tests", allow_module_level=True)
+    pytest.skip("this build of Python does not include its own tests", allow_module_level=True)
 
 
 def async_context(path):
@@ -26,12 +26,12 @@ def sync_context(path):
 
 
 class Protocol(mapping_tests.BasicTestMappingProtocol):
-    """CPython's own tests of what a mapping does, with values that JSON can hold."""
+    """CPython's own tests for mappings, with values that JSON can hold."""
 
     __test__ = False
 
     def setUp(self):
-        """Have a place for the files, and keep transactions open until the end."""
+        """Create a directory for the files, and keep transactions open until the end."""
         self._directory = self.enterContext(tempfile.TemporaryDirectory())
         self._opened = self.enterContext(contextlib.ExitStack())
         self._numbers = itertools.count()
@@ -44,7 +44,7 @@ class Protocol(mapping_tests.BasicTestMappingProtocol):
 
 
 class TestAsyncContext(Protocol):
-    """A loaded context with asyncio."""
+    """A loaded asyncio context."""
 
     __test__ = True
 
@@ -53,7 +53,7 @@ class TestAsyncContext(Protocol):
 
 
 class TestSyncContext(Protocol):
-    """A loaded context without a loop."""
+    """A loaded synchronous context."""
 
     __test__ = True
 
@@ -71,7 +71,7 @@ class TestLiveDictionary(Protocol):
 
 
 class TestLoadedLiveDictionary(Protocol):
-    """The live dictionary of a context that has just read what it holds."""
+    """The live dictionary of a context that has just loaded it."""
 
     __test__ = True
 
@@ -85,7 +85,7 @@ class TestLoadedLiveDictionary(Protocol):
 
 
 class TestTransaction(Protocol):
-    """An open transaction, on a file that holds what is needed."""
+    """An open transaction on a file that contains the data."""
 
     __test__ = True
 
@@ -99,27 +99,27 @@ class TestTransaction(Protocol):
 
 
 class TestLikeADict:
-    """What a dictionary can do beyond a mapping, the live one can, too."""
+    """The live dictionary also has what dictionaries offer beyond mappings."""
 
     @pytest.fixture
     def data(self, tmp_path):
-        """A live dictionary of three keys."""
+        """A live dictionary with three keys."""
         path = tmp_path / "state.json"
         path.write_text('{"a": 1, "b": [2], "c": 3}', encoding="utf-8")
         return sync_context(path)._data
 
     def test_popitem_takes_the_last_key(self, data):
-        """The key that came last goes first."""
+        """popitem() removes the last key first."""
         assert (("c", 3), ["a", "b"]) == (data.popitem(), list(data))
 
     def test_it_can_be_walked_backwards(self, data):
-        """Keys, items and values come in the reverse order."""
+        """Keys, items and values can be reversed."""
         backwards = list(reversed(data)), list(reversed(data.items())), list(reversed(data.values()))
 
         assert (["c", "b", "a"], [("c", 3), ("b", [2]), ("a", 1)], [3, [2], 1]) == backwards
 
     def test_pop_of_a_missing_key(self, data):
-        """Without a default it is a KeyError, with one it is the default, whatever that is."""
+        """Without a default, pop() raises KeyError; otherwise it returns the default, whatever that is."""
         with pytest.raises(KeyError):
             data.pop("none")
 

@@ -1,4 +1,4 @@
-"""What is done with all keys of a mapping costs twice as much for twice as many: counted, not timed."""
+"""The work for all keys of a mapping doubles with their number: counted, not timed."""
 
 import asyncio
 import contextlib
@@ -68,13 +68,13 @@ FORMS = {
 
 @pytest.fixture
 def small_pages(monkeypatch):
-    """A document of a few kilobytes has many pages."""
+    """Small pages, so that a document of a few kilobytes has many."""
     for module in (_document, _parse):
         monkeypatch.setattr(module, "PAGE_BYTES", 256)
 
 
 def work_of(function):
-    """Call a function, and count the instructions that Python executes for it."""
+    """Call a function, and count the bytecode instructions that Python executes for it."""
     count = 0
 
     def trace(frame, event, _argument):
@@ -84,7 +84,7 @@ def work_of(function):
         return trace
 
     before = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for it when tracing begins
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 checks this when tracing begins
     sys.settrace(trace)
     try:
         function()

@@ -1,4 +1,4 @@
-"""What a watch finds when it looks: what others have changed since, and nothing of its own context."""
+"""What a watch finds when it looks at the file: others' changes, and none of its own context's."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def other(path):
-    """Somebody else who writes to the file."""
+    """Another context that writes to the file."""
     return SyncPersistentContext(path)
 
 
@@ -33,10 +33,10 @@ def look(observer):
 
 
 class TestLooks:
-    """What is found out at a look, when nobody takes it before the next one: as after a wait that was cancelled."""
+    """Findings that are not taken before the next look, as after a cancelled wait."""
 
-    def test_news_that_nobody_took_is_kept_with_the_oldest_value(self, path, other):
-        """Two changes that are told at once are told as one."""
+    def test_a_change_that_was_not_taken_is_kept_with_the_oldest_value(self, path, other):
+        """Two changes that are taken together are one change."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer(["a"])
         for _ in range(2):
@@ -46,8 +46,8 @@ class TestLooks:
         assert {"a": Change(1, 3)} == observer.take_changes()
         assert {} == observer.take_changes()
 
-    def test_own_writes_at_two_looks_are_no_news(self, path):
-        """What was found to be our own is forgotten, and not compared with what we write next."""
+    def test_own_writes_at_two_looks_are_not_reported(self, path):
+        """Own writes are forgotten once found, and not compared with later own writes."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer(["a"])
         for _ in range(2):
@@ -56,8 +56,8 @@ class TestLooks:
 
         assert {} == observer.take_changes()
 
-    def test_a_change_that_was_taken_back_before_anybody_heard_of_it_is_none(self, path, other):
-        """What stands there as it stood before has not changed."""
+    def test_a_change_that_was_undone_before_it_was_taken_is_not_reported(self, path, other):
+        """A value that is back at its original is not a change."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer(["a"])
         for delta in (1, -1):
@@ -67,7 +67,7 @@ class TestLooks:
         assert {} == observer.take_changes()
 
     def test_taking_what_was_found_does_not_wait_for_a_look(self, path, other):
-        """The event loop's thread is not held up by a look that a cancelled wait has left behind."""
+        """A look that a cancelled wait has left running does not hold up the event loop's thread."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer(["a"])
         other.incr("a")
@@ -77,8 +77,8 @@ class TestLooks:
         assert {"a": Change(1, 2)} == observer.take_changes()
 
     @pytest.mark.parametrize("step", ["replace", "fsync"])
-    def test_an_own_write_that_is_under_way_is_not_told_and_not_waited_for(self, path, monkeypatch, step):
-        """Until it is acknowledged, a replaced file is no news to the context that writes it, and holds up nobody."""
+    def test_an_own_write_in_flight_is_neither_reported_nor_waited_for(self, path, monkeypatch, step):
+        """A replaced file whose write is not acknowledged yet is not news to its writer, and holds nothing up."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer([])
         before = path.stat()
@@ -87,7 +87,7 @@ class TestLooks:
 
         def hold_on(*arguments):
             real(*arguments)
-            if not os.path.samestat(before, path.stat()):  # not just the sync of the temporary
+            if not os.path.samestat(before, path.stat()):  # not just the sync of the temporary file
                 replaced.set()
                 go_on.wait(60)
 
@@ -104,7 +104,7 @@ class TestLooks:
         assert ({}, {}, 2) == (early, observer.take_changes(), json.loads(path.read_text(encoding="utf-8"))["a"])
 
     def test_a_commit_does_not_wait_for_a_slow_look(self, path, other, monkeypatch):
-        """While a watch reads a file, however long that takes, calls go on, and none of them is told as another's."""
+        """While a watch reads a file, however slowly, calls go on, and their writes are not reported as others'."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer([])
         reading, go_on = threading.Event(), threading.Event()
@@ -128,8 +128,8 @@ class TestLooks:
 
         assert ([2, 1, 3], {"n": Change(MISSING, 1)}) == (numbers, observer.take_changes())
 
-    def test_a_commit_just_before_the_reading_is_no_news(self, path, monkeypatch):
-        """What the context writes between the beginning of a look and its reading is known to be its own."""
+    def test_a_commit_just_before_the_reading_is_not_reported(self, path, monkeypatch):
+        """What the context writes between the start of a look and its reading is known to be its own."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer([])
         read, committed = _store.JsonFileStore.snapshot, []
@@ -147,8 +147,8 @@ class TestLooks:
 
         assert ([True], {}) == (committed, observer.take_changes())
 
-    def test_a_failed_add_makes_nobody_elses_value_ones_own(self, path, other):
-        """What a call found in the file, and left there, is told as what another writer wrote."""
+    def test_the_value_that_a_failed_add_found_is_reported(self, path, other):
+        """A value that a failed add() found in the file is reported as another writer's."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer([])
         other.add("leader", "other")
@@ -158,7 +158,7 @@ class TestLooks:
         assert (False, {"leader": Change(MISSING, "other")}) == (added, observer.take_changes())
 
     def test_news_that_the_context_has_overwritten_is_dropped(self, path, other):
-        """After a look that nobody took from, what the context wrote over the news is not told from an old value."""
+        """News that the context has overwritten before it was taken is not reported."""
         ctx = SyncPersistentContext.create(path)
         observer = ctx._observer(["a"])
         other.incr("a")
@@ -171,8 +171,8 @@ class TestLooks:
 
         assert ({}, {"a": Change(3, 4)}) == (dropped, observer.take_changes())
 
-    async def test_an_own_write_whose_outcome_has_not_arrived_is_no_news(self, path, monkeypatch):
-        """A watch that begins between a commit and its arrival in memory knows that the commit was our own."""
+    async def test_an_own_write_whose_outcome_has_not_arrived_is_not_reported(self, path, monkeypatch):
+        """A watch that begins between a commit and its arrival in memory knows the commit as the context's own."""
         written, go_on, deliver = threading.Event(), threading.Event(), LoopCalls._deliver
 
         def slow(calls, requests):
@@ -191,8 +191,8 @@ class TestLooks:
 
         assert {} == observer.take_changes()
 
-    def test_own_writes_that_nobody_looks_at_take_no_room(self, path):
-        """A watch that is left alone remembers what stands in the file, and not every key that came and went."""
+    def test_own_writes_that_are_never_looked_at_take_no_space(self, path):
+        """A watch that is never read remembers what is in the file, and not every key that came and went."""
         ctx = SyncPersistentContext.create(path, durable=False)
         observer = ctx._observer([])
         for number in range(1500):

@@ -1,4 +1,4 @@
-"""compute_once on both faces: one computation for all, kept as a plain value."""
+"""compute_once on both faces: one computation for all callers, stored as a plain value."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from persistent_context import (
 
 
 class Factory:
-    """Counts how often it is called; each call returns another number."""
+    """Counts its calls; each call returns another number."""
 
     def __init__(self):
         self.calls = 0
@@ -47,7 +47,7 @@ def stored(path):
 
 class TestBothFaces:
     def test_it_is_computed_once(self, face, path, factory):
-        """Every call returns the value of the first one, through whichever context; it is a plain value of the file."""
+        """Every call returns the value of the first one, through any context, and the file has it as a plain value."""
         contexts = [face.open(path) for _ in range(3)]
         values = [face.do(ctx.compute_once, "key", factory) for ctx in (*contexts, contexts[0])]
 
@@ -59,7 +59,7 @@ class TestBothFaces:
         )
 
     def test_values_are_copies(self, face, path):
-        """What is done to a returned value changes neither memory nor the next one."""
+        """Changing a returned value affects neither memory nor the next result."""
         ctx = face.open(path)
         for _ in range(3):
             face.do(ctx.compute_once, "key", lambda: [1]).append(2)
@@ -67,7 +67,7 @@ class TestBothFaces:
             assert ([1], set()) == (ctx.get("key"), ctx.unsaved_keys())
 
     def test_a_value_that_is_there_is_not_computed(self, face, path, factory):
-        """Whoever has set the key, saved or not; unsaved, it is saved."""
+        """A key that is set already, saved or not, is not computed; an unsaved value is saved."""
         face.do(face.open(path).add, "saved", None)
         ctx = face.open(path)
         ctx.set("unsaved", 2)
@@ -76,7 +76,7 @@ class TestBothFaces:
         assert (0, {"saved": None, "unsaved": 2}, set()) == (factory.calls, stored(path), ctx.unsaved_keys())
 
     def test_a_deleted_value_is_computed_again(self, face, path, factory):
-        """Even if memory still has it: the file decides."""
+        """A value deleted from the file is computed again, even if memory still has it."""
         ctx, other = face.open(path), face.open(path)
         face.do(ctx.compute_once, "key", factory)
         face.do(other.compare_and_set, "key", {"number": 1}, MISSING)
@@ -84,14 +84,14 @@ class TestBothFaces:
         assert {"number": 2} == face.do(ctx.compute_once, "key", factory)
 
     def test_a_corrupt_file_is_moved_aside(self, face, path, factory):
-        """It holds no value."""
+        """A corrupt file has no value, so the value is computed."""
         ctx = face.open(path)
         path.write_text("{", encoding="utf-8")
 
         assert ({"number": 1}, {"key": {"number": 1}}) == (face.do(ctx.compute_once, "key", factory), stored(path))
 
     def test_a_factory_that_raises(self, face, path, factory):
-        """Its error reaches the caller as it is; nothing is stored, and the next call tries again."""
+        """The factory's error reaches the caller unchanged; nothing is stored, and the next call tries again."""
         ctx = face.open(path)
         error = ValueError("not yet")
 
@@ -105,7 +105,7 @@ class TestBothFaces:
         assert {"number": 1} == face.do(ctx.compute_once, "key", factory)
 
     def test_a_value_that_json_cannot_hold(self, face, path, factory):
-        """The error names the key, the place, and what the factory returned; the next call computes."""
+        """The error names the key, the place, and the type returned by the factory; the next call computes."""
         ctx = face.open(path)
         with pytest.raises(UnserializableValueError) as caught:
             face.do(ctx.compute_once, "the key", lambda: {"when": {1}})
@@ -118,14 +118,14 @@ class TestBothFaces:
         assert {"number": 1} == face.do(ctx.compute_once, "the key", factory)
 
     def test_a_key_that_is_not_a_string(self, face, path, factory):
-        """It is refused before anything is computed."""
+        """A key that is not a string is refused before anything is computed."""
         with pytest.raises(UnserializableValueError, match="a key must be a str, not int"):
             face.do(face.open(path).compute_once, 7, factory)
 
         assert 0 == factory.calls
 
     def test_the_lock_is_free_meanwhile(self, face, path):
-        """The factory may use the file, in transactions too, and so may everybody else."""
+        """The factory may use the file, even in transactions, and so may all others."""
         ctx = face.open(path)
 
         def factory():
@@ -138,7 +138,7 @@ class TestBothFaces:
         assert {"in": True, "n": 1, "key": 1} == stored(path)
 
     def test_a_factory_may_ask_for_other_keys(self, face, path):
-        """Computations nest."""
+        """Computations may be nested."""
 
         def outer():
             return SyncPersistentContext(path).compute_once("inner", lambda: 1) + 1
@@ -146,7 +146,7 @@ class TestBothFaces:
         assert 2 == face.do(face.open(path).compute_once, "outer", outer)
 
     def test_a_factory_that_asks_for_its_own_key(self, face, path):
-        """It is refused rather than wait for itself, from another thread, context or face as well."""
+        """The call is refused instead of waiting for itself, even from another thread, context or face."""
         ctx = face.open(path)
 
         def sync_own():
@@ -161,7 +161,7 @@ class TestBothFaces:
         assert 0 == face.do(ctx.compute_once, "key", int)
 
     def test_inside_a_transaction_it_is_refused(self, face, path, factory):
-        """It could not store the value: the factory does not even run."""
+        """Inside a transaction the value could not be stored, so the factory does not even run."""
         ctx = face.open(path)
 
         async def in_a_task():
@@ -187,7 +187,7 @@ class TestExpiry:
         path.write_text(json.dumps(data), encoding="utf-8")
 
     def test_nothing_expires_unless_asked(self, face, path, factory):
-        """A value of whatever age is good enough for who does not say how old it may be."""
+        """Without an age limit, a value of any age is returned."""
         ctx = face.open(path)
         face.do(ctx.compute_once, "key", factory, expires=1)
         self.age(path, 10**9)
@@ -208,7 +208,7 @@ class TestExpiry:
 
     @pytest.mark.parametrize("record", [None, [], {}, {"at": None}, {"at": "soon"}, {"at": 5}, "future"])
     def test_a_record_that_says_nothing(self, face, path, factory, record):
-        """A value of unknown age, or of the future, is computed again if the caller asks for its age."""
+        """A value of unknown age, or from the future, is computed again if the caller limits the age."""
         future = {"at": (datetime.now(UTC) + timedelta(days=1)).isoformat()}
         content = {"key": 0} if record is None else {"key": 0, "key:computed": future if record == "future" else record}
         path.write_text(json.dumps(content), encoding="utf-8")
@@ -218,7 +218,7 @@ class TestExpiry:
         assert [{"number": 1}] * 2 == [face.do(ctx.compute_once, "key", factory, expires=60) for _ in range(2)]
 
     def test_a_value_without_record_has_none_left_of_an_older_one(self, face, path, factory):
-        """A new value that nobody asked the age of does not keep the old value's record."""
+        """A new value stored without an age does not keep the record of the old one."""
         ctx = face.open(path)
         face.do(ctx.compute_once, "key", factory, expires=60, version=1)
         face.do(ctx.compare_and_set, "key", {"number": 1}, MISSING)
@@ -227,7 +227,7 @@ class TestExpiry:
         assert {"key": {"number": 2}} == stored(path)
 
     def test_another_version_is_computed_again(self, face, path, factory):
-        """Versions are compared as JSON; a caller without one takes any."""
+        """Versions are compared as JSON; a caller without a version accepts any."""
         ctx = face.open(path)
         versions = [[1, {"a": 2, "b": 3}], [1, {"b": 3, "a": 2}], None, [1], [1.0], [1.0]]
         values = [face.do(ctx.compute_once, "key", factory, version=version) for version in versions]
@@ -239,7 +239,7 @@ class TestExpiry:
         ("expires", "error"), [("1", TypeError), (True, TypeError), (0, ValueError), (float("nan"), ValueError)]
     )
     def test_impossible_arguments(self, face, path, factory, expires, error):
-        """They are refused before anything is computed."""
+        """Invalid arguments are refused before anything is computed."""
         with pytest.raises(error, match="expires must be"):
             face.do(face.open(path).compute_once, "key", factory, expires=expires)
         with pytest.raises(UnserializableValueError, match="version"):
@@ -250,21 +250,21 @@ class TestExpiry:
 
 class TestTasks:
     async def test_tasks_share_one_computation(self, path, factory):
-        """However many tasks and contexts ask, one computes."""
+        """However many tasks and contexts ask, one of them computes."""
         contexts = [await PersistentContext.create(path) for _ in range(3)]
         values = await asyncio.gather(*(contexts[number % 3].compute_once("key", factory) for number in range(30)))
 
         assert ([{"number": 1}] * 30, 1) == (values, factory.calls)
 
     async def test_a_factory_that_blocks_does_not_block_the_loop(self, path):
-        """One that is not ``async`` runs in another thread, with the context variables of the call."""
+        """A factory that is not ``async`` runs in another thread, with the context variables of the call."""
         ctx, ticked = await PersistentContext.create(path), threading.Event()
         asyncio.get_running_loop().call_later(0.05, ticked.set)
 
         assert await ctx.compute_once("key", lambda: ticked.wait(60))
 
     async def test_keys_are_computed_side_by_side(self, path):
-        """A computation holds up no other."""
+        """One computation does not delay another."""
         ctx, met = await PersistentContext.create(path), asyncio.Barrier(3)
 
         async def factory():
@@ -274,7 +274,7 @@ class TestTasks:
         assert [1, 1, 1] == await asyncio.gather(*(ctx.compute_once(key, factory) for key in "abc"))
 
     async def test_the_computing_call_is_cancelled(self, path, factory):
-        """Its factory is cancelled, and one that waits takes over."""
+        """The factory is cancelled, and a waiting call takes over."""
         ctx, started = await PersistentContext.create(path), asyncio.Event()
 
         async def slow():
@@ -292,7 +292,7 @@ class TestTasks:
         assert {"number": 1} == await waiting
 
     async def test_a_waiting_call_is_cancelled(self, path, factory):
-        """It is gone at once, and its factory never runs."""
+        """The call ends at once, and its factory never runs."""
         ctx, started, go_on = await PersistentContext.create(path), asyncio.Event(), asyncio.Event()
 
         async def slow():
@@ -313,7 +313,7 @@ class TestTasks:
         assert (1, 0) == (await computing, factory.calls)
 
     async def test_a_thread_outlives_the_cancelled_call(self, path, factory):
-        """A factory in a thread cannot be cancelled: the call ends at once, others compute when it has ended."""
+        """A thread cannot be cancelled: the call ends at once, and others compute when the factory has ended."""
         ctx, started, go_on, ended = await PersistentContext.create(path), *(threading.Event() for _ in range(3))
 
         def slow():
@@ -339,7 +339,7 @@ class TestTasks:
         assert await waiting is True
 
     async def test_a_factory_that_raises_stop_iteration(self, path):
-        """What no future can hold becomes a RuntimeError, as in a coroutine, and not a call without an end."""
+        """StopIteration, which a future cannot hold, becomes a RuntimeError, as in a coroutine, and the call ends."""
 
         def factory():
             return next(iter(()))
@@ -348,7 +348,7 @@ class TestTasks:
             await (await PersistentContext.create(path)).compute_once("key", factory)
 
     async def test_a_factory_that_returns_an_awaitable(self, path):
-        """Any callable may be asynchronous: what it returns is awaited here."""
+        """If any callable returns an awaitable, it is awaited in the event loop."""
 
         async def value():
             return asyncio.get_running_loop() is loop
@@ -358,7 +358,7 @@ class TestTasks:
         assert await (await PersistentContext.create(path)).compute_once("key", lambda: value()) is True
 
     async def test_the_first_value_stored_is_everybody_s(self, path):
-        """A value that somebody else has set while the factory ran is kept: all callers have the same one."""
+        """A value that another caller sets while the factory runs is kept: all callers get the same one."""
         ctx, other = await PersistentContext.create(path), await PersistentContext.create(path)
 
         async def factory():

@@ -1,4 +1,4 @@
-"""Contexts that cross to other processes: by class, path and options, and not loaded."""
+"""Contexts sent to other processes: the class, the path and the options arrive, and the context is not loaded."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ def larger(key, base, mine, theirs):
 
 
 class Named(SyncPersistentContext):
-    """A class of a program."""
+    """A subclass defined by a program."""
 
 
 def count(ctx):
@@ -31,14 +31,14 @@ def count(ctx):
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 class TestPickling:
     def test_class_path_and_options_arrive(self, face, path, protocol):
-        """What arrives is a context of the same class on the same file with the same options."""
+        """The result is a context of the same class on the same file with the same options."""
         ctx = face.open(path, **OPTIONS)
         back = pickle.loads(pickle.dumps(ctx, protocol))
 
         assert (face.cls, path, OPTIONS) == (type(back), back.filepath, back._options)
 
     def test_it_arrives_unloaded(self, face, path, protocol):
-        """Neither what is in memory nor what is unsaved travels."""
+        """Neither memory nor unsaved changes are sent."""
         ctx = face.open(path)
         ctx["saved"] = 1
         face.do(ctx.save)
@@ -51,7 +51,7 @@ class TestPickling:
         assert ({"saved": 1}, set(), {"unsaved"}) == (dict(back), back.unsaved_keys(), ctx.unsaved_keys())
 
     def test_a_relative_path_leads_to_the_same_file(self, face, path, protocol, monkeypatch):
-        """A relative path arrives as an absolute one, wherever the other process is."""
+        """A relative path arrives as an absolute one, whatever the other process's working directory."""
         monkeypatch.chdir(path.parent)
         text = pickle.dumps(face.cls(path.name), protocol)
         monkeypatch.chdir("/")
@@ -59,18 +59,18 @@ class TestPickling:
         assert path == pickle.loads(text).filepath
 
     def test_a_subclass_stays_one(self, path, protocol):
-        """The class of a program arrives as itself."""
+        """A subclass arrives as itself."""
 
         assert Named is type(pickle.loads(pickle.dumps(Named(path), protocol)))
 
     def test_a_resolver_travels_by_name(self, face, path, protocol):
-        """A resolver is pickled as functions are."""
+        """A resolver is pickled by name, like any function."""
         back = pickle.loads(pickle.dumps(face.cls(path, on_conflict=larger), protocol))
 
         assert larger is back._options["on_conflict"]
 
     def test_a_resolver_without_a_name_does_not(self, face, path, protocol):
-        """One that cannot be pickled is an error when it is, not a missing option."""
+        """Pickling a resolver without a name raises instead of dropping the option."""
         with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
             pickle.dumps(face.cls(path, on_conflict=lambda key, base, mine, theirs: mine), protocol)
 
@@ -78,9 +78,9 @@ class TestPickling:
 class TestPools:
     @pytest.mark.parametrize("method", ["fork", "spawn"])
     def test_mapping_over_contexts(self, path, method):
-        """The processes of a pool get contexts as arguments, and lose no count."""
+        """The processes of a pool get contexts as arguments, and no count is lost."""
         if method not in multiprocessing.get_all_start_methods():
-            pytest.skip(f"needs a system that can {method}")
+            pytest.skip(f"this system has no start method {method}")
         with multiprocessing.get_context(method).Pool(2) as pool:
             numbers = pool.map(count, [SyncPersistentContext(path, durable=False) for _ in range(20)], chunksize=1)
 
@@ -90,7 +90,7 @@ class TestPools:
 class TestCopies:
     @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy])
     def test_are_refused_as_ever(self, face, path, how):
-        """A copy in the same process would be mistaken for one of the values."""
+        """A copy in the same process would be taken for a copy of the values."""
         with pytest.raises(TypeError, match=r"cannot be copied; get_all_data\(\) copies its values"):
             how(face.open(path))
 

@@ -1,4 +1,4 @@
-"""Transactions: all or nothing, a mapping, and with them the unsaved changes of the keys that they touch."""
+"""Transactions: all or nothing, usable as mappings, and including the unsaved changes of the keys that they touch."""
 
 import json
 import logging
@@ -18,12 +18,12 @@ from persistent_context import (
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def identity(path):
-    """What tells one writing of a file from another."""
+    """Return what distinguishes one write of a file from another."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns, path.read_bytes()
 
@@ -37,7 +37,7 @@ def ctx(face, path):
 
 class TestCommit:
     def test_a_clean_exit_commits(self, face, ctx, path):
-        """What the body changed is in the file and in memory, saved."""
+        """The changes of the body are in the file and in memory, saved."""
 
         def body(tx):
             tx["a"] -= 10
@@ -49,7 +49,7 @@ class TestCommit:
         assert (expected, expected, set()) == (stored(path), dict(ctx), ctx.unsaved_keys())
 
     def test_new_and_deleted_keys(self, face, ctx, path):
-        """Keys come and go in a transaction as well."""
+        """A transaction can add and delete keys."""
 
         def body(tx):
             tx["new"] = {"x": 1}
@@ -61,19 +61,19 @@ class TestCommit:
         assert (expected, expected) == (stored(path), dict(ctx))
 
     def test_a_change_in_place_commits(self, face, ctx, path):
-        """What the body changed in place needs no assignment."""
+        """A change in place needs no assignment."""
         face.inside(ctx.transaction, lambda tx: tx["jobs"].append(2))
 
         assert ([1, 2], [1, 2], set()) == (stored(path)["jobs"], ctx["jobs"], ctx.unsaved_keys())
 
     def test_a_change_in_place_of_what_get_returned(self, face, ctx, path):
-        """Whatever way a value was reached, its change counts."""
+        """A change in place counts, however the value was obtained."""
         face.inside(ctx.transaction, lambda tx: dict(tx.items())["jobs"].append(2))
 
         assert [1, 2] == stored(path)["jobs"]
 
     def test_a_change_in_place_of_what_was_set(self, face, ctx, path):
-        """A value set by the body may be changed afterwards."""
+        """A value that the body has set may be changed afterwards."""
 
         def body(tx):
             value = []
@@ -85,14 +85,14 @@ class TestCommit:
         assert [1] == stored(path)["list"]
 
     def test_it_makes_a_missing_file(self, face, path):
-        """A transaction may be the first to write."""
+        """A transaction can create the file."""
         ctx = face.open(path)
         face.inside(ctx.transaction, lambda tx: tx.update(a=1))
 
         assert b'{\n"a": 1\n}\n' == path.read_bytes()
 
     def test_the_body_reads_its_own_writes(self, face, ctx):
-        """Inside, what was set is there."""
+        """The body reads the values that it has set."""
 
         def body(tx):
             tx["a"] = 5
@@ -102,7 +102,7 @@ class TestCommit:
         assert (5, None, False, ["a", "jobs"]) == face.inside(ctx.transaction, body)
 
     def test_the_body_sees_what_others_committed(self, face, ctx, path):
-        """Inside, the file counts, not this context's memory of it."""
+        """The body sees the values in the file, not those in this context's memory."""
         other = face.open(path)
         other.update(a=7, new=1)
         del other["b"]
@@ -111,7 +111,7 @@ class TestCommit:
         assert {"a": 7, "jobs": [1], "new": 1} == face.inside(ctx.transaction, dict)
 
     def test_what_others_committed_is_kept(self, face, ctx, path):
-        """A commit touches only what the body changed."""
+        """A commit writes only what the body changed."""
         other = face.open(path)
         other.set("new", 1)
         face.do(other.save)
@@ -120,14 +120,14 @@ class TestCommit:
         assert {"a": 1, "b": 0, "jobs": [1], "new": 1} == stored(path)
 
     def test_one_after_the_other(self, face, ctx, path):
-        """A context may have any number of transactions, one after the other."""
+        """A context may run any number of transactions, one after the other."""
         for _ in range(5):
             face.inside(ctx.transaction, lambda tx: tx.update(a=tx["a"] - 1))
 
         assert 95 == stored(path)["a"]
 
     def test_the_corrupt_file_is_moved_aside(self, face, ctx, path, caplog):
-        """A transaction on a corrupt file starts from nothing, and the corrupt one is kept."""
+        """A transaction on a corrupt file starts from an empty document, and the corrupt file is kept."""
         path.write_bytes(b'{"a": ')
         seen = face.inside(ctx.transaction, lambda tx: (dict(tx), tx.update(new=1))[0])
         aside = [one.read_bytes() for one in path.parent.glob("state.json.corrupt-*")]
@@ -142,7 +142,7 @@ class TestCommit:
 
 class TestDiscard:
     def test_an_exception_discards(self, face, ctx, path):
-        """After an exception the file and memory are as before, and the exception goes on."""
+        """After an exception, file and memory are unchanged, and the exception propagates."""
         before = identity(path)
 
         def body(tx):
@@ -158,7 +158,7 @@ class TestDiscard:
         assert (before, {"a": 100, "b": 0, "jobs": [1]}, set()) == (identity(path), dict(ctx), ctx.unsaved_keys())
 
     def test_the_lock_is_free_afterwards(self, face, ctx, path):
-        """After a discard others can go on, and so can this context."""
+        """After a discarded transaction, others can go on, and so can this context."""
         with pytest.raises(ZeroDivisionError):
             face.inside(ctx.transaction, lambda tx: 1 / 0)
         numbers = [face.do(face.open(path, lock_timeout=10).incr, "n"), face.do(ctx.incr, "n")]
@@ -166,7 +166,7 @@ class TestDiscard:
         assert [1, 2] == numbers
 
     def test_a_value_that_json_cannot_hold_discards(self, face, ctx, path):
-        """What cannot be written is refused at the commit, and nothing of the transaction is written."""
+        """A value that cannot be written is refused at the commit, and nothing of the transaction is written."""
         before = identity(path)
 
         def body(tx):
@@ -184,14 +184,14 @@ class TestDiscard:
         )
 
     def test_the_lock_is_free_after_a_refused_commit(self, face, ctx, path):
-        """After a refused commit others can go on."""
+        """After a refused commit, others can go on."""
         with pytest.raises(UnserializableValueError):
             face.inside(ctx.transaction, lambda tx: tx.update(bad=object()))
 
         assert 1 == face.do(face.open(path, lock_timeout=10).incr, "n")
 
-    def test_a_key_that_is_no_str_is_refused_at_once(self, face, ctx, path):
-        """A bad key is refused where it is set; the transaction goes on."""
+    def test_a_key_that_is_not_a_str_is_refused_at_once(self, face, ctx, path):
+        """A bad key is refused when it is set; the transaction goes on."""
 
         def body(tx):
             with pytest.raises(UnserializableValueError):
@@ -212,27 +212,27 @@ class TestNothingChanged:
         lambda tx: (tx["jobs"].append(2), tx["jobs"].pop()),
     ], ids=["nothing", "reading", "the-same", "get", "there-and-back"])  # fmt: skip
     def test_it_writes_nothing(self, face, ctx, path, body):
-        """A transaction that changed nothing leaves the file the same file."""
+        """A transaction without changes leaves the file untouched."""
         before = identity(path)
         face.inside(ctx.transaction, body)
 
         assert before == identity(path)
 
     def test_it_makes_no_file(self, face, path):
-        """A transaction that changed nothing makes no file."""
+        """A transaction without changes does not create a file."""
         ctx = face.open(path)
         face.inside(ctx.transaction, dict)
 
         assert False is path.exists()
 
     def test_true_in_place_of_one_is_a_change(self, face, ctx, path):
-        """True, 1 and 1.0 are three values here too."""
+        """True, 1 and 1.0 are three values in transactions, too."""
         face.inside(ctx.transaction, lambda tx: tx.update(b=False))
 
         assert "False" == repr(stored(path)["b"])
 
     def test_a_key_that_a_transaction_only_asked_for_is_left_as_it_is(self, tmp_path):
-        """Asking whether a key is there changes nothing, and writes nothing."""
+        """Asking whether a key exists changes nothing, and writes nothing."""
         path = tmp_path / "state.json"
         path.write_text('{"a": [1]}', encoding="utf-8")
         ctx = SyncPersistentContext.create(path)
@@ -246,7 +246,7 @@ class TestNothingChanged:
 
 class TestUnsavedChanges:
     def test_a_touched_key_is_taken_along(self, face, ctx, path):
-        """What this context did first comes first: the body sees it, and it is committed with the body's change."""
+        """The body sees an unsaved change, which is committed with its own."""
         ctx.set("a", 50)
 
         def body(tx):
@@ -265,20 +265,20 @@ class TestUnsavedChanges:
         lambda tx: dict(tx)["a"],
     ], ids=["subscript", "get", "pop", "setdefault", "items", "dict"])  # fmt: skip
     def test_every_way_of_reading_a_key_sees_it(self, face, ctx, look):
-        """However the body looks at a key, it sees what this context set before."""
+        """However the body reads a key, it sees the unsaved change."""
         ctx.set("a", 50)
 
         assert 50 == face.inside(ctx.transaction, look)
 
     def test_a_change_in_place_is_taken_along(self, face, ctx, path):
-        """A change in place before the transaction is there inside."""
+        """An unsaved change in place is seen inside."""
         ctx["jobs"].append(2)
         face.inside(ctx.transaction, lambda tx: tx["jobs"].append(3))
 
         assert ([1, 2, 3], [1, 2, 3], set()) == (stored(path)["jobs"], ctx["jobs"], ctx.unsaved_keys())
 
     def test_a_deletion_is_taken_along(self, face, ctx, path):
-        """What this context deleted before is absent inside."""
+        """A key whose deletion is unsaved is absent inside."""
         del ctx["b"]
 
         def body(tx):
@@ -289,7 +289,7 @@ class TestUnsavedChanges:
         assert (False, 7) == (face.inside(ctx.transaction, body), stored(path)["b"])
 
     def test_a_new_key_is_taken_along(self, face, ctx, path):
-        """What this context added before is there inside."""
+        """An unsaved new key is present inside."""
         ctx.set("new", 1)
 
         def body(tx):
@@ -300,7 +300,7 @@ class TestUnsavedChanges:
         assert (2, set()) == (stored(path)["new"], ctx.unsaved_keys())
 
     def test_others_stay_unsaved(self, face, ctx, path):
-        """What the body did not touch is neither written nor lost."""
+        """Unsaved changes of keys that the body did not touch are neither written nor lost."""
         ctx.set("a", 50)
         ctx["jobs"].append(2)
         ctx.set("new", 1)
@@ -317,7 +317,7 @@ class TestUnsavedChanges:
         ) == (stored(path), ctx.unsaved_keys(), dict(ctx))
 
     def test_those_are_saved_by_the_next_save(self, face, ctx, path):
-        """What stayed unsaved is saved later, and undoes nothing of the transaction."""
+        """Changes that stayed unsaved are saved later, and undo nothing of the transaction."""
         ctx.set("a", 50)
 
         def body(tx):
@@ -329,7 +329,7 @@ class TestUnsavedChanges:
         assert {"a": 50, "b": 1, "jobs": [1]} == stored(path)
 
     def test_a_discard_leaves_them_unsaved(self, face, ctx, path):
-        """A change that was taken along into a discarded transaction is as unsaved as before."""
+        """A change that a discarded transaction has included is still unsaved."""
         ctx.set("a", 50)
         ctx["jobs"].append(2)
 
@@ -349,7 +349,7 @@ class TestUnsavedChanges:
         )
 
     def test_a_bad_value_in_an_untouched_key_does_no_harm(self, face, ctx, path):
-        """Only what is written must be writable."""
+        """Only the values to be written must be valid."""
         ctx.set("bad", object())
 
         def body(tx):
@@ -360,7 +360,7 @@ class TestUnsavedChanges:
         assert (1, {"bad"}) == (stored(path)["b"], ctx.unsaved_keys())
 
     def test_a_set_inside_the_body_but_on_the_context_stays_unsaved(self, face, ctx, path):
-        """Memory is memory, also while a transaction is open."""
+        """Changing the context while a transaction is open changes only memory."""
 
         def body(tx):
             tx["b"] = 1
@@ -374,12 +374,12 @@ class TestUnsavedChanges:
 
 class TestMapping:
     def test_it_is_a_mutable_mapping(self, face, ctx):
-        """Whoever takes any MutableMapping takes a transaction."""
+        """A transaction is accepted wherever a MutableMapping is."""
 
         assert True is face.inside(ctx.transaction, lambda tx: isinstance(tx, MutableMapping))
 
     def test_reading(self, face, ctx):
-        """All ways of reading work as in a dict."""
+        """All ways of reading a dict work."""
 
         def body(tx):
             return (
@@ -392,7 +392,7 @@ class TestMapping:
         assert body(plain) == face.inside(ctx.transaction, body)
 
     def test_writing(self, face, ctx, path):
-        """All ways of writing work as in a dict."""
+        """All ways of writing a dict work."""
 
         def body(tx):
             results = [tx.pop("b"), tx.pop("z", 4), tx.setdefault("a", 5), tx.setdefault("c", 6)]
@@ -424,13 +424,13 @@ class TestMapping:
         assert True is face.inside(ctx.transaction, body)
 
     def test_clear(self, face, ctx, path):
-        """clear empties the file."""
+        """clear() empties the file."""
         face.inside(ctx.transaction, lambda tx: tx.clear())
 
         assert (b"{}\n", {}) == (path.read_bytes(), dict(ctx))
 
     def test_a_value_read_twice_is_one_object(self, face, ctx):
-        """Inside, a value is live."""
+        """A value read twice is the same live object."""
 
         assert True is face.inside(ctx.transaction, lambda tx: tx["jobs"] is tx["jobs"])
 
@@ -448,7 +448,7 @@ class TestTheEnd:
     ], ids=["read", "get", "write", "pop", "delete", "in", "iterate", "len"])  # fmt: skip
     @pytest.mark.parametrize("how", ["committed", "discarded"])
     def test_a_finished_transaction_cannot_be_used(self, face, ctx, use, how):
-        """A transaction that was carried out of its block is of no use, and says so."""
+        """A transaction cannot be used after its block, and the error says so."""
         kept = []
 
         def body(tx):
@@ -467,7 +467,7 @@ class TestTheEnd:
         assert (1 if how == "committed" else 0) == ctx["b"]
 
     def test_a_value_kept_from_it_does_not_reach_the_file(self, face, ctx, path):
-        """What the body kept and changes later is at most unsaved."""
+        """Changing a value of the transaction after its end is at most an unsaved change."""
         jobs = face.inside(ctx.transaction, lambda tx: tx.setdefault("list", []))
         jobs.append("late")
         face.do(ctx.incr, "n")
@@ -477,7 +477,7 @@ class TestTheEnd:
 
 class TestTimeout:
     def test_it_names_the_holder(self, face, ctx, path, hold_transaction):
-        """A wait that ends in a timeout says who held the lock: pid, host, since when, what for."""
+        """The timeout error names the holder of the lock: pid, host, since when, and for what."""
         with hold_transaction(path) as held:
             with pytest.raises(LockTimeoutError) as caught:
                 face.inside(ctx.transaction, dict, timeout=0.05)
@@ -492,7 +492,7 @@ class TestTimeout:
         )
 
     def test_it_carries_its_data(self, face, ctx, path, hold_transaction):
-        """The error says which file and how long, and is a TimeoutError."""
+        """The error has the path and the timeout, and is a TimeoutError."""
         with hold_transaction(path) as held:
             with pytest.raises(LockTimeoutError) as caught:
                 face.inside(ctx.transaction, dict, timeout=0.05)
@@ -507,20 +507,20 @@ class TestTimeout:
         )
 
     def test_a_plain_foreign_lock(self, face, ctx, path, hold):
-        """Behind a program that leaves no stamp the wait ends as well, naming nobody else."""
+        """The wait for a program that leaves no stamp also times out, without naming a holder."""
         with hold(path), pytest.raises(LockTimeoutError) as caught:
             face.inside(ctx.transaction, dict, timeout=0)
 
         assert caught.value.holder is None or caught.value.holder.pid is None
 
     def test_the_contexts_lock_timeout_is_the_default(self, face, ctx, path, hold):
-        """Without a timeout of its own a transaction waits as long as the context says."""
+        """A transaction without a timeout of its own waits as long as the context's lock_timeout."""
         impatient = face.open(path, lock_timeout=0)
         with hold(path), pytest.raises(LockTimeoutError):
             face.inside(impatient.transaction, dict)
 
     def test_after_a_timeout_the_context_works(self, face, ctx, path, hold):
-        """A wait that was given up leaves nothing behind."""
+        """A wait that timed out leaves nothing behind."""
         with hold(path), pytest.raises(LockTimeoutError):
             face.inside(ctx.transaction, dict, timeout=0.05)
         face.inside(ctx.transaction, lambda tx: tx.update(a=1))

@@ -1,4 +1,4 @@
-"""A context that was never loaded or saved answers only for what it knows."""
+"""A context that was never loaded or saved answers only for the keys that it knows."""
 
 import re
 
@@ -29,7 +29,7 @@ READING = {
     "==": lambda ctx: ctx == {},
     "dict": dict,
 }
-"""What reads keys that the context has not set, by name."""
+"""Ways of reading keys that the context has not set."""
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def ctx(face, theirs):
 class TestRefusing:
     @pytest.mark.parametrize("read", READING.values(), ids=READING)
     def test_what_it_would_have_to_guess(self, ctx, read):
-        """Reading what it did not set raises an error, and changes nothing."""
+        """Reading a key that was not set here raises an error, and changes nothing."""
         ctx["mine"] = 1
         with pytest.raises(ContextUsageError, match=r"not loaded: use create\(\) or load\(\)"):
             read(ctx)
@@ -58,12 +58,12 @@ class TestRefusing:
         assert ({"mine": 1}, {"mine"}) == (dict(ctx._data), ctx.unsaved_keys())
 
     def test_the_error_names_file_and_key(self, ctx, theirs):
-        """The message says which file and key it is about."""
+        """The message names the file and the key."""
         with pytest.raises(ContextUsageError, match=re.escape(str(theirs)) + ".*'theirs'"):
             ctx.get("theirs")
 
     def test_it_says_how_this_face_is_loaded(self, face, ctx):
-        """The message has what fits the class: await and async with, or neither."""
+        """The message shows how to load a context of this class: with or without await."""
         with pytest.raises(ContextUsageError) as caught:
             ctx.get("theirs")
 
@@ -72,7 +72,7 @@ class TestRefusing:
 
     @pytest.mark.parametrize("read", READING.values(), ids=READING)
     def test_a_failed_load_is_none(self, face, path, read):
-        """After a load that failed, nothing is known."""
+        """After a failed load, the context counts as not loaded."""
         path.mkdir()
         ctx = face.cls(path)
         with pytest.raises(OSError, match="directory"):
@@ -83,7 +83,7 @@ class TestRefusing:
 
 class TestAllowed:
     def test_setting_and_saving(self, face, ctx, theirs):
-        """What sets and saves needs no load, and undoes nothing."""
+        """Setting and saving needs no load, and undoes nothing."""
         ctx.set("a", 1)
         ctx["b"] = 2
         ctx.update(c=3)
@@ -93,7 +93,7 @@ class TestAllowed:
         assert ({"a", "b", "c"}, {"theirs": 1, "a": 1, "b": 2, "c": 3}) == (unsaved, dict(face.open(theirs)))
 
     def test_the_live_dictionary(self, ctx):
-        """The dictionary of the original specification is there, with what was set."""
+        """The dictionary of the original specification exists, with the values that were set."""
         ctx["a"] = 1
 
         assert {"a": 1} == ctx._data
@@ -107,7 +107,7 @@ class TestAllowed:
         assert {"theirs": 1} == face.inside(ctx.transaction, body)
 
     def test_its_representation_says_so(self, face, ctx):
-        """The representation never raises, and says that the context is not loaded, as long as it is not."""
+        """repr() never raises, and says so as long as the context is not loaded."""
         ctx["mine"] = 1
         before = repr(ctx)
         face.do(ctx.load)
@@ -117,7 +117,7 @@ class TestAllowed:
 
 class TestKnown:
     def test_what_it_has_set(self, ctx):
-        """A key that was set here can be read in every way, and one that was deleted since as well."""
+        """A key that was set here can be read in every way, even after it was deleted."""
         ctx["a"] = [1]
         ctx["b"] = 2
         del ctx["b"]
@@ -127,7 +127,7 @@ class TestKnown:
         assert ([1], False) == (ctx.pop("a"), "a" in ctx)
 
     def test_what_calls_returned(self, face, ctx):
-        """What an atomic operation has written, or found in the file, is known for its key."""
+        """After an atomic operation, the value of its key is known."""
         face.do(ctx.incr, "n")
         added = face.do(ctx.add, "theirs", 2)
 
@@ -145,7 +145,7 @@ class TestKnown:
         assert (False, "default", None) == ("theirs" in ctx, ctx.get("never", "default"), ctx.pop("never", None))
 
     def test_what_a_transaction_touched(self, face, ctx):
-        """What a transaction has read or set is known once it is committed."""
+        """The keys that a transaction has read or set are known once it is committed."""
 
         def body(tx):
             tx["mine"] = tx["theirs"] + 1
@@ -156,7 +156,7 @@ class TestKnown:
 
     @pytest.mark.parametrize("name", ["load", "save"])
     def test_everything_after_a_load_or_a_save(self, face, ctx, name):
-        """After one load or save, it answers for every key."""
+        """After one load or save, every key is known."""
         face.do(getattr(ctx, name))
 
         assert ({"theirs": 1}, None, 1) == (dict(ctx), ctx.get("absent"), len(ctx))
@@ -173,7 +173,7 @@ class TestKnown:
 
     @pytest.mark.parametrize("name", ["load", "save"])
     def test_that_a_missing_file_is_empty(self, face, path, name):
-        """A missing file has no keys, which is an answer."""
+        """A missing file is known to be empty."""
         ctx = face.cls(path)
         face.do(getattr(ctx, name))
 

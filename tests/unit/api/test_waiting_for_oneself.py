@@ -1,4 +1,4 @@
-"""Timeouts of calls that wait for a transaction of their own process: the error says so, and what to do."""
+"""Timeouts of calls that wait for a transaction of their own process: the error says so, and how to fix it."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ with open(sys.argv[1] + ".lock", "w") as file:
 
 class TestATransactionOfThisProcess:
     async def test_a_call_that_the_block_waits_for(self, path):
-        """A call in a task that was started inside names the task that waits for it."""
+        """A call in a task that was started inside the block names the task that waits for it."""
         ctx = await PersistentContext.create(path, lock_timeout=0.05)
         asyncio.current_task().set_name("the holder")
         async with ctx.transaction():
@@ -49,7 +49,7 @@ class TestATransactionOfThisProcess:
         assert (os.getpid(), "transaction") == (error.holder.pid, error.holder.purpose)
 
     def test_a_call_in_another_thread(self, path):
-        """The error names the thread inside the blocking transaction."""
+        """The error names the thread that is inside the blocking transaction."""
         ctx = SyncPersistentContext.create(path, lock_timeout=0.05)
         errors = []
 
@@ -66,14 +66,14 @@ class TestATransactionOfThisProcess:
         assert [f"thread {threading.current_thread().name!r}"] == [error.transaction.owner for error in errors]
 
     async def test_a_blocking_call_that_a_task_waits_for(self, path):
-        """One face waits for the other: the task inside hands a blocking call to a thread."""
+        """A blocking call that the task inside hands to a thread gets an error that names the task."""
         ctx, other = await PersistentContext.create(path), SyncPersistentContext(path, lock_timeout=0)
         async with ctx.transaction():
             with pytest.raises(LockTimeoutError, match=r"lock at once \(held by this process, in a transaction of ta"):
                 await asyncio.to_thread(other.incr, "n")
 
     def test_a_thread_that_has_ended(self, path):
-        """A transaction that outlives the thread in which it was entered is known by its name."""
+        """A transaction that outlives the thread in which it was entered is shown with that thread's name."""
         ctx = SyncPersistentContext.create(path, lock_timeout=0)
         transaction = ctx.transaction()
         thread = threading.Thread(target=transaction.__enter__, name="the former")
@@ -86,7 +86,7 @@ class TestATransactionOfThisProcess:
         assert "thread 'the former'" == caught.value.transaction.owner
 
     async def test_it_pickles(self, path):
-        """The error arrives in another process as it was raised."""
+        """The error arrives in another process unchanged."""
         ctx = await PersistentContext.create(path, lock_timeout=0.02)
         async with ctx.transaction():
             with pytest.raises(LockTimeoutError) as caught:
@@ -99,13 +99,13 @@ class TestATransactionOfThisProcess:
         )  # fmt: skip
 
     async def test_its_description_is_safe_to_print(self):
-        """A task may have any name."""
+        """The description escapes control characters in the name of a task."""
         assert r"a transaction of task '\x1b' open for 1.5 s" == str(OpenTransaction("task '\x1b'", 1.54))
 
 
 class TestOthers:
     def test_a_transaction_of_another_process(self, face, path, hold_transaction):
-        """It is described as ever, and is none of this process."""
+        """Another process's transaction is described as usual, and not as one of this process."""
         ctx = face.open(path, lock_timeout=0.05)
         with hold_transaction(path) as held, pytest.raises(LockTimeoutError) as caught:
             face.do(ctx.incr, "n")
@@ -114,7 +114,7 @@ class TestOthers:
         assert (None, held.pid, False) == (error.transaction, error.holder.pid, "this process" in str(error))
 
     def test_the_timeout_is_that_of_the_call(self, face, path, hold):
-        """The message has the timeout, not the moment when the wait ended, which is data."""
+        """The message has the timeout; how long the call waited is in an attribute."""
         ctx = face.open(path, lock_timeout=0.25)
         with hold(path):
             with pytest.raises(LockTimeoutError, match=r"could not get the lock within 0\.25 s \(") as long:
@@ -126,9 +126,9 @@ class TestOthers:
         assert long.value.waited >= 0.25
         assert short.value.waited >= 0.125
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell who has locked a file")
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux to see which process has locked a file")
     def test_a_lock_that_this_process_took_otherwise(self, face, path, hold):
-        """A lock taken with filelock in this very process is known to be so; one of another process is not."""
+        """A lock taken with filelock in this process is recognized as such; a lock of another process is not."""
         ctx = face.open(path, lock_timeout=0.05)
         with filelock.FileLock(f"{path}.lock"):
             with pytest.raises(LockTimeoutError, match="which is this process: it locked the lock file without") as own:
@@ -141,7 +141,7 @@ class TestOthers:
         assert holder == own.value.holder
 
     def test_a_lock_that_the_parent_took(self, path, run):
-        """An open file that was inherited, as by a program under flock(1), is not this process's to release."""
+        """An inherited open lock file, as under flock(1), does not count as held by this process."""
         assert ["an unidentified program"] == run(A_LOCK_OF_THE_PARENT, path)
 
     @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ class TestOthers:
         [("", r"for mutate since [^,]*, which is this process\)"), ("foreign", r"\(held by an unidentified program\)")],
     )
     def test_a_long_call_of_this_process(self, path, content, message):
-        """A function that runs under the lock keeps other calls waiting; without a stamp, nothing else is blamed."""
+        """A function that runs under the lock keeps other calls waiting; without a stamp, no other holder is named."""
         ctx = SyncPersistentContext.create(path)
         begun, go_on = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Watching: what other writers change is seen soon, and the last change always."""
+"""Watching: other writers' changes are reported soon, and the last change always."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ print("done", flush=True)
 
 @pytest.fixture(params=["events", "polling"])
 def how(request, monkeypatch):
-    """Watch with watchfiles, and as if it were not installed."""
+    """Run with watchfiles, and as if it were not installed."""
     if request.param == "polling":
         monkeypatch.setitem(sys.modules, "watchfiles", None)
     return request.param
@@ -43,7 +43,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def other(path):
-    """Somebody else who writes to the file."""
+    """Another context that writes to the file."""
     return SyncPersistentContext(path)
 
 
@@ -62,14 +62,14 @@ async def next_of(watch):
 
 
 async def quiet_until_closed(watch):
-    """Return what a watch yields while others have the loop's time, and until it is closed."""
+    """Return what a watch yields until it is closed, while other tasks run."""
     return [changes async for changes in watch]
 
 
 @pytest.mark.usefixtures("how")
 class TestChanges:
     async def test_a_change_of_another_context_is_yielded(self, path, other):
-        """Each changed key comes with its value before and now, and memory is left alone."""
+        """Each changed key comes with its old and new value, and memory is not changed."""
         ctx = await PersistentContext.create(path)
         async with ctx.watch() as watch:
             await asyncio.to_thread(other.incr, "a")
@@ -78,7 +78,7 @@ class TestChanges:
         assert (1, set()) == (ctx["a"], ctx.unsaved_keys())
 
     def test_the_sync_face_yields_the_same(self, path, other):
-        """A thread that waits for a change gets it."""
+        """A waiting thread gets the change."""
         ctx = SyncPersistentContext.create(path)
         with ctx.watch("a") as watch:
             caller = threading.Thread(target=other.incr, args=["a"])
@@ -87,15 +87,15 @@ class TestChanges:
             assert {"a": Change(1, 2)} == next(watch)
         caller.join()
 
-    async def test_a_change_from_before_the_watch_and_after_the_load_is_no_secret(self, path, other):
-        """The first changes are those that this context does not know yet."""
+    async def test_a_change_between_the_load_and_the_watch_is_yielded(self, path, other):
+        """The first changes include those that this context does not know yet."""
         ctx = await PersistentContext.create(path)
         await asyncio.to_thread(other.incr, "a")
         async with ctx.watch() as watch:
             assert {"a": Change(1, 2)} == await anext(watch)
 
     async def test_new_and_deleted_keys_are_changes_from_and_to_missing(self, path, other):
-        """MISSING stands for absence on both sides."""
+        """MISSING means an absent key, on both sides."""
         ctx = await PersistentContext.create(path)
         await asyncio.to_thread(other.load)
         del other["a"]
@@ -106,7 +106,7 @@ class TestChanges:
             assert {"a": Change(1, MISSING), "ü": Change(MISSING, [None])} == await anext(watch)
 
     async def test_a_file_that_is_gone_has_no_keys(self, path):
-        """Deleting the file deletes what was in it."""
+        """Deleting the file deletes all of its keys."""
         ctx = await PersistentContext.create(path)
         async with ctx.watch("a") as watch:
             path.unlink()
@@ -114,7 +114,7 @@ class TestChanges:
             assert {"a": Change(1, MISSING)} == await anext(watch)
 
     async def test_other_keys_are_passed_over(self, path, other):
-        """Who watches one key is not told of another."""
+        """A watch of one key does not report others."""
         ctx = await PersistentContext.create(path)
         async with ctx.watch("a") as watch:
             await asyncio.to_thread(other.incr, "n")
@@ -122,8 +122,8 @@ class TestChanges:
 
             assert {"a": Change(1, 2)} == await anext(watch)
 
-    async def test_the_same_value_in_another_layout_is_no_change(self, path):
-        """White space and the order of inner keys say nothing."""
+    async def test_the_same_value_in_another_layout_is_not_a_change(self, path):
+        """White space and the order of inner keys do not count as changes."""
         ctx = await PersistentContext.create(path)
         async with ctx.watch() as watch:
             path.write_text('{"b":{"c":2},"a":1,"n":0}', encoding="utf-8")
@@ -131,7 +131,7 @@ class TestChanges:
             assert {"n": Change(MISSING, 0)} == await anext(watch)
 
     async def test_a_half_written_file_is_waited_for(self, path):
-        """A writer who takes no lock and replaces nothing is not seen half-way."""
+        """A half-written file is not reported, even if its writer takes no lock and writes in place."""
         ctx = await PersistentContext.create(path)
         async with ctx.watch() as watch:
             path.write_text('{"a": 5', encoding="utf-8")
@@ -142,7 +142,7 @@ class TestChanges:
             assert {"a": Change(1, 5)} == await waiting
 
     async def test_the_last_change_of_many_processes_is_never_missed(self, path, spawn):
-        """Values in between may be skipped; what stands in the file at the end has been yielded."""
+        """Values in between may be skipped; the final contents of the file are always yielded."""
         ctx = await PersistentContext.create(path)
         children = [spawn(HAMMER, path, 200) for _ in range(3)]
         seen = []
@@ -157,7 +157,7 @@ class TestChanges:
         assert [MISSING, *(new for _, new in seen)][:-1] == [old for old, _ in seen]
 
     async def test_a_symlink_that_is_turned_elsewhere_is_followed(self, path, tmp_path):
-        """What the path leads to is watched, and not what it led to once."""
+        """The file to which the path leads now is watched, not the one to which it led before."""
         link, second = tmp_path / "link.json", tmp_path / "sub" / "second.json"
         second.parent.mkdir()
         second.write_text('{"a": 7, "b": {"c": 2}}', encoding="utf-8")
@@ -171,8 +171,8 @@ class TestChanges:
             await asyncio.to_thread(SyncPersistentContext(second).incr, "a")
             assert {"a": Change(7, 8)} == await anext(watch)
 
-    async def test_a_directory_that_is_made_later_is_no_hindrance(self, tmp_path):
-        """A file may be watched before there is a place for it."""
+    async def test_a_directory_may_be_created_later(self, tmp_path):
+        """A file may be watched before its directory exists."""
         path = tmp_path / "new" / "state.json"
         async with PersistentContext(path).watch() as watch:
             waiting = asyncio.ensure_future(anext(watch))
@@ -183,7 +183,7 @@ class TestChanges:
 
 
 class TestOwnChanges:
-    async def test_what_the_context_writes_itself_is_no_news(self, path, other):
+    async def test_what_the_context_writes_itself_is_not_yielded(self, path, other):
         """Saves, atomic calls and transactions of the watching context are not yielded."""
         ctx = await PersistentContext.create(path)
         async with ctx.watch() as watch:
@@ -198,8 +198,8 @@ class TestOwnChanges:
 
             assert {"theirs": Change(MISSING, 1)} == await waiting
 
-    async def test_a_change_over_an_own_one_is_told_from_it(self, path, other):
-        """The value before is the one that this context wrote, even where the new one stood there before that."""
+    async def test_a_change_over_an_own_one_starts_from_it(self, path, other):
+        """The old value is the one that this context wrote, even if the new value is the one from before that."""
         ctx = await PersistentContext.create(path)
         async with ctx.watch("a") as watch:
             await ctx.incr("a")
@@ -208,7 +208,7 @@ class TestOwnChanges:
             assert {"a": Change(2, 1)} == await anext(watch)
 
     async def test_an_own_write_between_two_looks_does_not_hide_or_double_anything(self, path, other):
-        """Own writes are left out one by one, however many there are before the next look."""
+        """Own writes are left out one by one, however many come before the next look."""
         ctx = await PersistentContext.create(path)
         async with ctx.watch() as watch:
             await ctx.incr("a")
@@ -221,7 +221,7 @@ class TestOwnChanges:
             assert {"n": Change(MISSING, 1)} == await waiting
 
     async def test_what_a_save_has_taken_over_is_still_yielded(self, path, other):
-        """A change that came into memory by the way is a change all the same."""
+        """A change that a save has already taken over into memory is still yielded."""
         ctx = await PersistentContext.create(path)
         async with ctx.watch() as watch:
             await asyncio.to_thread(other.incr, "a")
@@ -233,7 +233,7 @@ class TestOwnChanges:
 
 class TestTheEnd:
     async def test_closing_ends_a_wait(self, path):
-        """A task that waits for changes goes on when the watch is closed, and no thread is left."""
+        """Closing the watch ends the wait of a task, and leaves no thread."""
         ctx = await PersistentContext.create(path)
         watch = ctx.watch()
         waiting = asyncio.ensure_future(quiet_until_closed(watch))
@@ -247,7 +247,7 @@ class TestTheEnd:
             await asyncio.sleep(0.01)
 
     def test_closing_ends_a_wait_of_a_thread(self, path):
-        """The same for the synchronous face."""
+        """The same holds for the synchronous face."""
         ctx = SyncPersistentContext.create(path)
         watch, seen = ctx.watch(), []
         caller = threading.Thread(target=seen.extend, args=[watch])
@@ -260,7 +260,7 @@ class TestTheEnd:
         assert ([], []) == (seen, list(watch))
 
     def test_closing_before_the_first_step_is_the_end(self, path):
-        """A watch that was closed before anybody waited yields nothing, and leaves no thread."""
+        """A watch closed before the first wait yields nothing, and leaves no thread."""
         watch = SyncPersistentContext.create(path).watch()
         watch.close()
 
@@ -269,7 +269,7 @@ class TestTheEnd:
             pass
 
     async def test_a_watch_that_is_forgotten_closes_itself(self, path):
-        """A loop over changes may be left by ``break``."""
+        """A loop over changes may be left with ``break``."""
         ctx = await PersistentContext.create(path)
         await asyncio.to_thread(SyncPersistentContext(path).incr, "a")
         async for _ in ctx.watch():
@@ -278,7 +278,7 @@ class TestTheEnd:
             await asyncio.sleep(0.01)
 
     def test_a_loop_that_is_closed_ends_its_alarm(self, path):
-        """A watch that was not closed does not outlive its event loop."""
+        """A watch that is not closed does not outlive its event loop."""
         kept = []
 
         async def look_once():
@@ -292,7 +292,7 @@ class TestTheEnd:
             pass
 
     async def test_a_cancelled_wait_loses_nothing(self, path, other):
-        """A change that was seen by a wait that was cancelled is yielded by the next."""
+        """A change that a cancelled wait has seen is yielded by the next wait."""
         ctx = await PersistentContext.create(path)
         async with ctx.watch("n") as watch:
             total = 0
@@ -306,10 +306,10 @@ class TestTheEnd:
 
         assert 39 == total
 
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: run on a POSIX system")
     @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-    def test_a_forked_child_is_told_that_the_watch_is_not_its_own(self, path):
-        """A child has no thread that would ring: it gets an error instead of a wait without an end."""
+    def test_a_forked_child_cannot_use_the_watch(self, path):
+        """A child has no thread to wake it up: it gets an error instead of waiting forever."""
         watch = SyncPersistentContext.create(path).watch()
         child = os.fork()
         if not child:
@@ -322,16 +322,16 @@ class TestTheEnd:
 
         assert 7 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root reads everything: run it as a user")
+    @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root can read any file: run as a user")
     async def test_a_file_that_cannot_be_read_is_an_error(self, path):
-        """Watching does not go on in silence."""
+        """An unreadable file raises instead of being watched silently."""
         ctx = await PersistentContext.create(path)
         path.chmod(0)
         with pytest.raises(PermissionError):
             await anext(ctx.watch())
 
     async def test_a_directory_in_the_place_of_the_file_is_an_error(self, path):
-        """Watching does not go on in silence."""
+        """A directory raises instead of being watched silently."""
         ctx = await PersistentContext.create(path)
         path.unlink()
         path.mkdir()
@@ -339,7 +339,7 @@ class TestTheEnd:
             await anext(ctx.watch())
 
     def test_an_alarm_that_fails_ends_the_wait_with_its_error(self, path, monkeypatch):
-        """Whoever waits for changes is told when nothing will ever wake it up again."""
+        """A waiting call gets the error when nothing can wake it up any more."""
 
         def broken(*_):
             raise MemoryError
@@ -350,7 +350,7 @@ class TestTheEnd:
             next(watch)
 
     def test_one_loop_at_a_time(self, path, other):
-        """A watch is refused to a second loop while the first is open, and goes on there when that one is closed."""
+        """A second loop is refused while the first is open, and may go on when that one is closed."""
 
         async def begin():
             context = await PersistentContext.create(path)
@@ -370,7 +370,7 @@ class TestTheEnd:
 
 class TestCallsThatAreGivenUp:
     async def test_a_slow_reading_serves_the_next_call(self, path, monkeypatch):
-        """A call that times out leaves its reading to the next one, so that changes are seen however long one takes."""
+        """A call that times out leaves its reading to the next one, so changes are seen even if readings are slow."""
         ctx = await PersistentContext.create(path)
         watch = ctx.watch()
         await asyncio.to_thread(SyncPersistentContext(path).incr, "n")
@@ -390,8 +390,8 @@ class TestCallsThatAreGivenUp:
 
         assert (1, {"n": Change(MISSING, 1)}) == (given_up, await anext(watch))
 
-    async def test_a_reading_that_failed_meanwhile_is_told_to_the_next_call(self, path, monkeypatch):
-        """No error is lost with the call that was given up."""
+    async def test_the_error_of_an_abandoned_reading_is_raised_by_the_next_call(self, path, monkeypatch):
+        """The error of a reading whose call has timed out is raised by the next call."""
         watch = (await PersistentContext.create(path)).watch()
         go_on = threading.Event()
 
@@ -409,7 +409,7 @@ class TestCallsThatAreGivenUp:
 
 class TestAnInterrupt:
     def test_a_look_in_the_midst_of_a_look_is_refused(self, path, monkeypatch):
-        """A signal handler that uses the watch with which its thread is looking is told so, and waits for nothing."""
+        """A signal handler that uses the watch in which its thread is looking gets an error instead of waiting."""
         watch = SyncPersistentContext.create(path).watch()
         found = []
         read = _store.JsonFileStore.snapshot
@@ -428,7 +428,7 @@ class TestAnInterrupt:
             assert [None] == found
 
     def test_a_wait_of_many_naps(self, path, monkeypatch):
-        """A wait goes on, nap after nap, until there is something."""
+        """A wait goes on, nap after nap, until there is a change."""
         monkeypatch.setattr("persistent_context._api.blocking_watch.NAP_SECONDS", 0.001)
         with SyncPersistentContext.create(path).watch() as watch:
             writer = threading.Timer(0.2, SyncPersistentContext(path).incr, ["n"])

@@ -1,4 +1,4 @@
-"""The engine, on a store in memory that fails, waits and loses sessions as a test wants it to, and on files."""
+"""The engine, on a store in memory that can fail, wait and lose sessions, and on files."""
 
 import asyncio
 import errno
@@ -26,7 +26,7 @@ from persistent_context._stores.jsonfile import lock
 
 @pytest.fixture
 def store(monkeypatch):
-    """The store that every context of the test is on, wherever its file would be."""
+    """The store of every context of the test, wherever its file would be."""
     store = MemoryStore()
     monkeypatch.setattr(registry, "open_store", lambda identity: store)
     return store
@@ -46,35 +46,35 @@ def ctx(store, tmp_path):
 
 @pytest.fixture
 def threads():
-    """Threads that make blocking calls."""
+    """A pool of threads for blocking calls."""
     with ThreadPoolExecutor(8) as threads:
         yield threads
 
 
 def stored(place):
-    """The texts at a place."""
+    """Return the texts at a place."""
     return {key: text.decode() for key, text in place.state.texts.items()}
 
 
 def in_file(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def broken():
-    """An error of a disk."""
+    """Return the error of a broken disk."""
     return OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def unknown():
-    """The error of a store that has written, and does not know whether that survives."""
+    """Return the error of a store that has written, and cannot know whether that survives."""
     return DurabilityUnknownError(errno.EIO, "written, but it may not survive")
 
 
 class TestALostSession:
     @pytest.mark.parametrize("times", [1, 3])
     def test_a_call_runs_again_until_it_is_committed(self, ctx, place, times):
-        """An increment whose session is lost takes effect in another one, once."""
+        """An increment whose session is lost takes effect in another session, once."""
         ctx.incr("n")
         place.plan("commit", *times * [place.lose_sessions])
 
@@ -82,7 +82,7 @@ class TestALostSession:
         assert {"n": "2"} == stored(place)
 
     def test_it_runs_again_on_the_state_of_the_new_session(self, ctx, place, tmp_path):
-        """What another writer commits between the two sessions is seen."""
+        """The repeated call sees what another writer committed between the two sessions."""
         other = MemoryStore(place)
 
         def lose_to_another():
@@ -95,8 +95,8 @@ class TestALostSession:
 
         assert 11 == ctx.incr("n")
 
-    def test_a_transaction_is_told_and_has_written_nothing(self, ctx, place):
-        """The body of a transaction cannot be run again."""
+    def test_a_transaction_raises_and_has_written_nothing(self, ctx, place):
+        """A transaction whose session is lost raises, because its body cannot be run again."""
         place.plan("commit", place.lose_sessions)
         with pytest.raises(LockLostError), ctx.transaction() as tx:
             tx["n"] = 1
@@ -105,7 +105,7 @@ class TestALostSession:
         assert [] == place.turns
 
     def test_a_save_keeps_its_changes_until_they_are_committed(self, ctx, place):
-        """A save whose session is lost, and whose next one fails, leaves its changes unsaved."""
+        """A save whose session is lost, and whose second attempt fails, leaves its changes unsaved."""
         place.plan("commit", place.lose_sessions, broken())
         ctx["a"] = 1
         with pytest.raises(OSError, match="state.json"):
@@ -115,7 +115,7 @@ class TestALostSession:
         assert not place.state.exists
 
     def test_a_call_that_failed_by_itself_does_not_run_again(self, ctx, place, threads):
-        """Of a group whose session is lost, only what was applied is repeated."""
+        """When the session of a group is lost, only the calls that were applied are repeated."""
         gate, runs = Gate(), []
         ctx.add("word", "x")
         place.plan("begin", gate)
@@ -139,8 +139,8 @@ class TestALostSession:
 
 class TestAnUnknownOutcome:
     @pytest.mark.parametrize("point", ["committed", "closed"])
-    def test_every_call_of_the_cycle_is_told(self, ctx, place, threads, point):
-        """Whoever is in the cycle learns that its change is visible, and may not survive."""
+    def test_every_call_of_the_cycle_gets_the_error(self, ctx, place, threads, point):
+        """Every call of the cycle gets the error that its change is visible but may not survive."""
         gate = Gate()
         place.plan("begin", gate)
         place.plan(point, unknown())
@@ -156,7 +156,7 @@ class TestAnUnknownOutcome:
 
     @pytest.mark.parametrize("point", ["committed", "closed"])
     def test_memory_takes_over_what_was_written(self, ctx, place, point):
-        """A save that may not survive has saved nevertheless: nothing is unsaved."""
+        """After a save that may not survive, nothing is unsaved."""
         place.plan(point, unknown())
         ctx["a"] = 1
         with pytest.raises(DurabilityUnknownError):
@@ -166,8 +166,8 @@ class TestAnUnknownOutcome:
         assert {"a": "1"} == stored(place)
 
     @pytest.mark.parametrize("point", ["committed", "closed"])
-    def test_a_transaction_is_told_and_over(self, ctx, place, point):
-        """The next call finds the session closed, and the change."""
+    def test_a_transaction_raises_and_is_over(self, ctx, place, point):
+        """The transaction raises and its session is closed; the next call sees the change."""
         place.plan(point, unknown())
         with pytest.raises(DurabilityUnknownError), ctx.transaction() as tx:
             tx["n"] = 1
@@ -178,7 +178,7 @@ class TestAnUnknownOutcome:
 class TestAFailure:
     @pytest.mark.parametrize("point", ["begin", "read", "commit"])
     def test_of_each_step_changes_nothing_and_ends_the_session(self, ctx, place, point):
-        """The call is told, its change is still unsaved, and the next call works."""
+        """The call raises, its change is still unsaved, and the next call works."""
         place.plan(point, broken())
         ctx["a"] = 1
         with pytest.raises(OSError, match="state.json"):
@@ -191,7 +191,7 @@ class TestAFailure:
         assert {"a": "1"} == stored(place)
 
     def test_at_the_end_of_a_session_is_logged(self, ctx, place, caplog):
-        """Out of memory after the commit: the calls have taken effect, and say so."""
+        """If memory runs out after the commit, the calls have taken effect and succeed."""
         place.plan("closed", MemoryError())
 
         assert 1 == ctx.incr("n")
@@ -199,7 +199,7 @@ class TestAFailure:
         assert 2 == ctx.incr("n")
 
     def test_while_a_transaction_begins_leaves_no_session(self, ctx, place):
-        """A transaction that cannot read the state does not begin, and is in nobody's way."""
+        """A transaction that cannot read the state does not begin, and blocks no other call."""
         place.plan("read", broken())
         with pytest.raises(OSError, match="state.json"), ctx.transaction():
             pytest.fail("it has begun")
@@ -223,8 +223,8 @@ class TestALateAnswer:
 
         assert 1 == call.result(60)
 
-    def test_calls_made_meanwhile_share_the_next_session(self, ctx, place, threads):
-        """However many calls wait for one cycle, they are one commit."""
+    def test_calls_made_during_a_session_share_the_next(self, ctx, place, threads):
+        """However many calls wait for one cycle, they are a single commit."""
         gate = Gate()
         place.plan("commit", gate)
         calls = [threads.submit(ctx.incr, "n")]
@@ -238,7 +238,7 @@ class TestALateAnswer:
         assert (2, 2, 7) == (ctx.statistics().commits, ctx.statistics().cycles, ctx.statistics().operations)
 
     def test_others_may_begin_while_a_commit_is_made_durable(self, ctx, place, threads):
-        """The session is over for others before the call returns."""
+        """Others may begin a session before the call returns."""
         gate, other = Gate(), MemoryStore(place)
         place.plan("closed", gate)
         call = threads.submit(ctx.incr, "n")
@@ -253,7 +253,7 @@ class TestALateAnswer:
         assert 1 == call.result(60)
 
     def test_a_call_that_has_not_begun_can_be_cancelled(self, store, place, tmp_path):
-        """Cancelled while the session is begun, it never takes effect."""
+        """A call cancelled while its session begins never takes effect."""
 
         async def main():
             ctx = await PersistentContext.create(tmp_path / "state.json")
@@ -270,7 +270,7 @@ class TestALateAnswer:
         assert 1 == asyncio.run(main())
 
     def test_a_call_that_has_begun_is_cancelled_after_it(self, store, place, tmp_path):
-        """Cancelled while it is committed, it has its whole effect before the cancellation goes on."""
+        """A call cancelled during its commit takes full effect before the cancellation propagates."""
 
         async def main():
             ctx = await PersistentContext.create(tmp_path / "state.json")
@@ -292,7 +292,7 @@ class TestALateAnswer:
         assert {"n": "1"} == stored(place)
 
     def test_a_call_times_out_behind_another_session(self, place, store, tmp_path):
-        """The error names who has the session."""
+        """The timeout error names the holder of the session."""
         ctx = SyncPersistentContext.create(tmp_path / "state.json", lock_timeout=0.05)
         session = MemoryStore(place).begin("migration", wait=True)
         with pytest.raises(LockTimeoutError, match=f"process {os.getpid()} .*for migration"):
@@ -304,7 +304,7 @@ class TestALateAnswer:
 
 class TestReading:
     def test_what_is_corrupt_is_set_aside_in_a_session(self, ctx, place, caplog):
-        """A load of what cannot be read begins a session, which sets it aside."""
+        """Loading something unreadable begins a session, which sets it aside."""
         ctx.incr("n")
         place.is_corrupt = True
         ctx.load()
@@ -313,7 +313,7 @@ class TestReading:
         assert "set aside" in caplog.text
 
     def test_a_load_waits_for_no_session(self, ctx, place):
-        """The last committed state can be read while somebody else has a session."""
+        """The last committed state can be read while another session is open."""
         ctx.incr("n")
         session = MemoryStore(place).begin("other", wait=True)
         ctx.load()
@@ -321,8 +321,8 @@ class TestReading:
 
         assert {"n": 1} == ctx.get_all_data()
 
-    def test_a_watch_is_told_of_a_commit_by_another_store(self, ctx, place):
-        """A watch follows whatever store the context is on."""
+    def test_a_watch_notices_a_commit_by_another_store(self, ctx, place):
+        """A watch follows whichever store the context uses."""
         session = MemoryStore(place).begin("other", wait=True)
         with ctx.watch() as watch:
             session.commit(_changes(a=b"1"), durable=False)
@@ -333,7 +333,7 @@ class TestReading:
 
 class TestAcknowledging:
     async def test_no_call_is_acknowledged_before_the_directory_is_synced(self, path, monkeypatch):
-        """Others may lock the file while the directory is being synced, but the call is not over yet."""
+        """Others may lock the file while the directory is being synced, but the call has not returned yet."""
         ctx = await PersistentContext.create(path)
         syncing, go_on, real = threading.Event(), threading.Event(), os.fsync
 
@@ -356,7 +356,7 @@ class TestAcknowledging:
         assert (True, {"n": 1}, set(), 1) == (began, found, over, await call)
 
     def test_an_error_while_the_lock_is_released_does_not_prevent_the_sync(self, face, path, monkeypatch):
-        """The call is acknowledged nevertheless, so what it has written has to survive."""
+        """The call is still acknowledged, so what it has written has to survive."""
         synced, real = [], os.fsync
 
         def sync(fd):
@@ -375,8 +375,8 @@ class TestAcknowledging:
 
 
 class TestAFailedCommit:
-    def test_it_is_nobodys_change(self, face, path, monkeypatch):
-        """What could not be written is not taken for the context's own text in the file: there is no conflict."""
+    def test_it_does_not_count_as_a_change(self, face, path, monkeypatch):
+        """A text that could not be written is not taken for the context's own in the file: there is no conflict."""
         path.write_text('{"n": 1}', encoding="utf-8")
         ctx = face.open(path, on_conflict="raise")
 
@@ -392,7 +392,7 @@ class TestAFailedCommit:
         assert {"n": 7} == in_file(path)
 
     def test_one_that_was_written_nevertheless_is_known(self, face, path, monkeypatch):
-        """If only a step after the replacement failed, memory has what the file has."""
+        """If only a step after the replacement failed, memory has what is in the file."""
         if not os.path.exists("/proc/self/fd"):
             pytest.skip("looks descriptors up in /proc: run on Linux")
         ctx = face.open(path)
@@ -414,7 +414,7 @@ class TestAFailedCommit:
 
 class TestABeginningThatFails:
     def test_it_leaves_the_lock_free(self, face, path):
-        """A transaction on a file that cannot be read raises, and nobody waits for it."""
+        """A transaction on a file that cannot be read raises, and leaves the lock free."""
         path.mkdir()
         ctx = face.cls(path, lock_timeout=20)
         with pytest.raises(NotARegularFileError):
@@ -432,7 +432,7 @@ def _changes(**texts):
 
 
 def _is_queued(ctx, number):
-    """Whether so many calls wait for their cycle."""
+    """Whether at least this many calls wait for their cycle."""
     threading.Event().wait(0.001)
     queue = registry.queue_of(str(ctx.filepath))
     return len(queue._waiting) >= number

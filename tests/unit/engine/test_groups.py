@@ -1,4 +1,4 @@
-"""Group commit: calls that wait together share one write, each has its own result or error, and none is lost."""
+"""Group commit: calls that wait together share one write, each gets its own result or error, and none is lost."""
 
 import asyncio
 import concurrent.futures
@@ -11,32 +11,32 @@ from persistent_context import PersistentContext, SyncPersistentContext, Unseria
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def identity(path):
-    """What tells one writing of a file from another."""
+    """Return what distinguishes one write of a file from another."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns, path.read_bytes()
 
 
 async def turns(count=50):
-    """Let every other task run until it waits for something outside."""
+    """Let every other task run until it waits for something external."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 class TestManyAtOnce:
     async def test_no_task_loses_a_count(self, path):
-        """200 increments of many tasks and several contexts are all counted, and each returned number is unique."""
+        """200 increments by many tasks and several contexts all count, and each returned number is unique."""
         contexts = [await PersistentContext.create(path) for _ in range(4)]
         numbers = await asyncio.gather(*(contexts[number % 4].incr("n") for number in range(200)))
 
         assert (list(range(1, 201)), {"n": 200}) == (sorted(numbers), stored(path))
 
     async def test_tasks_that_call_in_turn_lose_no_count(self, path):
-        """Tasks that each count one after the other are all counted."""
+        """All increments count when each task makes them one after the other."""
         contexts = [await PersistentContext.create(path) for _ in range(4)]
 
         async def count(number):
@@ -49,8 +49,8 @@ class TestManyAtOnce:
             all(part == sorted(part) for part in parts),
         )
 
-    async def test_memory_of_every_context_has_what_it_was_told(self, path):
-        """After all calls no context's memory is behind the highest number that it was told."""
+    async def test_memory_of_every_context_is_up_to_date_with_its_results(self, path):
+        """After all calls, each context's memory has at least the highest number that it got as a result."""
         contexts = [await PersistentContext.create(path) for _ in range(4)]
         calls = [asyncio.create_task(contexts[number % 4].incr("n")) for number in range(200)]
         numbers = await asyncio.gather(*calls)
@@ -58,7 +58,7 @@ class TestManyAtOnce:
         assert [True] * 4 == [ctx["n"] >= max(numbers[start::4]) for start, ctx in enumerate(contexts)]
 
     async def test_appending_loses_nothing(self, path):
-        """What many tasks append by mutate is all there, each once."""
+        """Items that many tasks append by mutate are all there, each once."""
         contexts = [await PersistentContext.create(path) for _ in range(4)]
         await asyncio.gather(
             *(contexts[number % 4].mutate("log", lambda log, n=number: [*log, n], default=[]) for number in range(200)),
@@ -67,7 +67,7 @@ class TestManyAtOnce:
         assert list(range(200)) == sorted(stored(path)["log"])
 
     async def test_operations_of_one_context_keep_their_order(self, path):
-        """What one task called first is applied first."""
+        """Calls of one task are applied in their order."""
         ctx = await PersistentContext.create(path)
         calls = [
             asyncio.create_task(ctx.mutate("log", lambda log, n=number: [*log, n], default=[])) for number in range(100)
@@ -77,7 +77,7 @@ class TestManyAtOnce:
         assert list(range(100)) == stored(path)["log"]
 
     async def test_saves_and_operations_mixed(self, path):
-        """Saves and operations of many contexts at once lose nothing to each other."""
+        """Concurrent saves and operations of many contexts lose nothing."""
         contexts = [await PersistentContext.create(path) for _ in range(4)]
 
         async def work(number):
@@ -95,7 +95,7 @@ class TestManyAtOnce:
         )
 
     def test_threads_with_a_context_each(self, path):
-        """Threads that each have a context of their own lose no count."""
+        """Threads with a context each lose no count."""
 
         def count(_):
             ctx = SyncPersistentContext.create(path)
@@ -116,7 +116,7 @@ class TestManyAtOnce:
         assert (list(range(1, 201)), {"n": 200}, 200) == (sorted(numbers), stored(path), ctx["n"])
 
     def test_threads_that_save_different_keys_of_a_shared_context(self, path):
-        """Threads that set and save in one context lose nothing."""
+        """Threads that set and save different keys of one context lose nothing."""
         ctx = SyncPersistentContext.create(path)
 
         def work(number):
@@ -130,7 +130,7 @@ class TestManyAtOnce:
         assert (list(range(100)), 100) == (seen, len(stored(path)))
 
     async def test_threads_and_tasks(self, path):
-        """Workers in threads and tasks in the loop share the count."""
+        """Increments from threads and from tasks of the loop all count."""
         ctx = await PersistentContext.create(path)
 
         def count():
@@ -148,8 +148,8 @@ class TestManyAtOnce:
 
 
 class TestGroups:
-    async def test_a_function_that_raises_hurts_only_its_own_call(self, path, hold):
-        """Of calls that are carried together, one that fails fails alone."""
+    async def test_a_function_that_raises_fails_only_its_own_call(self, path, hold):
+        """Of calls that share a cycle, one that fails fails alone."""
         ctx = await PersistentContext.create(path)
         other = await PersistentContext.create(path)
         other.set("saved", True)
@@ -184,7 +184,7 @@ class TestGroups:
         ) == (failures, [results[number] for number in (0, 2, 4, 7, 8)], stored(path))
 
     async def test_a_raising_function_leaves_no_trace_in_the_value(self, path, hold):
-        """What a failed call did to the value in place, the next in the group does not see."""
+        """Changes that a failed call made in place are not seen by the next call of the group."""
         path.write_text('{"log": [1]}', encoding="utf-8")
         ctx = await PersistentContext.create(path)
 
@@ -209,7 +209,7 @@ class TestGroups:
         )
 
     async def test_calls_that_wait_together_are_carried_together(self, path, hold):
-        """Fifty calls that wait for the same lock take two cycles at the most."""
+        """Fifty calls that wait for the same lock take two cycles at most."""
         ctx = await PersistentContext.create(path)
         before = ctx.statistics()
         with hold(path):
@@ -225,7 +225,7 @@ class TestGroups:
         )
 
     async def test_a_failed_group_of_nothing_but_failures_writes_nothing(self, path, hold):
-        """Where every call of a group failed, the file is unchanged."""
+        """If every call of a group fails, the file is unchanged."""
         path.write_text('{"s": "text"}', encoding="utf-8")
         ctx = await PersistentContext.create(path)
         before = identity(path)
@@ -237,7 +237,7 @@ class TestGroups:
         assert ([True] * 5, before) == ([isinstance(result, TypeError) for result in results], identity(path))
 
     def test_threads_of_the_sync_face_keep_their_own_errors(self, path):
-        """Among threads too, a call that fails fails alone."""
+        """Among threads, too, a call that fails fails alone."""
         ctx = SyncPersistentContext.create(path)
         start = threading.Barrier(8)
 
@@ -256,7 +256,7 @@ class TestGroups:
 
 class TestGroupCommit:
     async def test_calls_that_wait_share_one_write(self, tmp_path):
-        """Saves and atomic calls of many contexts that wait for the lock are carried by few writes."""
+        """Saves and atomic calls of many contexts that wait for the lock share a few writes."""
         path = tmp_path / "state.json"
         contexts = [await PersistentContext.create(path) for _ in range(100)]
         with filelock.FileLock(f"{path}.lock"):
@@ -273,7 +273,7 @@ class TestGroupCommit:
         assert 4 > contexts[0].statistics().commits
 
     async def test_calls_of_other_loops_and_threads_share_it_too(self, tmp_path):
-        """One queue serves all loops and threads of a process."""
+        """One queue serves all event loops and threads of a process."""
         path = tmp_path / "state.json"
 
         def in_a_loop():
@@ -293,7 +293,7 @@ class TestGroupCommit:
         assert {"n": 240} == stored(path)
 
     async def test_every_call_gets_its_own_error(self, tmp_path):
-        """One call's error is not another's, and what failed changed nothing."""
+        """Each call gets its own error, and a failed call changes nothing."""
         path = tmp_path / "state.json"
         path.write_text('{"text": "x"}', encoding="utf-8")
         ctx = PersistentContext(path)
@@ -307,8 +307,8 @@ class TestGroupCommit:
         assert [TypeError, TypeError] == [type(error) for error in results[1::2]]
         assert results[1] is not results[3]
 
-    async def test_an_earlier_call_of_the_same_context_is_no_conflict(self, tmp_path):
-        """A context is in no conflict with its own calls that were under way."""
+    async def test_an_earlier_call_of_the_same_context_is_not_a_conflict(self, tmp_path):
+        """A context does not conflict with its own calls in flight."""
         ctx = await PersistentContext.create(tmp_path / "state.json", on_conflict="raise")
         ctx["k"] = 1
         await ctx.save()

@@ -1,4 +1,4 @@
-"""The locks of memories, and their release while a signal handler waits."""
+"""The guards of memories, and how they are released while a signal handler waits."""
 
 import sys
 import threading
@@ -10,11 +10,11 @@ from persistent_context._engine.guard import call_released, is_owned, new_guard
 
 
 class StruckError(Exception):
-    """What a signal handler raises."""
+    """An exception raised by a signal handler."""
 
 
 def strike(at):
-    """Return a trace function that raises at a moment: a number of lines and returns of the module later."""
+    """Return a trace function that raises after the given number of lines and returns of the module."""
     moments = iter(range(at + 1))
 
     def trace(frame, event, argument):
@@ -28,7 +28,7 @@ def strike(at):
 
 
 def is_free(guard):
-    """Whether another thread could acquire a guard."""
+    """Whether another thread could acquire the guard."""
     found = []
     thread = threading.Thread(target=lambda: found.append(guard.acquire(blocking=False) and guard.release() is None))
     thread.start()
@@ -37,8 +37,8 @@ def is_free(guard):
 
 
 class TestCallingReleased:
-    def test_others_may_have_the_guards_meanwhile(self):
-        """All that the thread holds are free during the call, and held as often as before after it."""
+    def test_others_may_have_the_guards_during_the_call(self):
+        """All guards that the thread holds are free during the call, and are then held as many times as before."""
         one, other, unheld = new_guard(), new_guard(), new_guard()
         with one, one, other:
             during = call_released(lambda: [is_free(guard) for guard in (one, other, unheld)])
@@ -48,7 +48,7 @@ class TestCallingReleased:
         assert is_free(one)
 
     def test_its_error_is_raised_with_the_guards_held(self):
-        """What the function raises is raised, after the guards are reacquired."""
+        """The function's exception is raised after the guards are reacquired."""
         guard = new_guard()
         with guard:
             with pytest.raises(StruckError):
@@ -60,7 +60,7 @@ class TestCallingReleased:
         raise StruckError
 
     def test_an_exception_at_any_moment_leaves_them_held(self):
-        """Whenever a signal handler raises, the thread holds its guards again in the end, once each."""
+        """Whenever a signal handler raises, the thread ends up holding each of its guards once."""
         struck = 0
         for at in range(100):
             guard = new_guard()

@@ -1,4 +1,4 @@
-"""The queue of a file, looked at from within: the order of calls, who gets a try, and what is left behind."""
+"""The queue of a file, from within: the order of calls, calls that only try, and leftovers."""
 
 import asyncio
 import errno
@@ -35,14 +35,14 @@ from persistent_context._stores.jsonfile.store import JsonFileStore
 
 
 async def queued(path, number):
-    """Wait until so many calls wait for a file."""
+    """Wait until this many calls wait for a file."""
     while len(queue_of(str(path))._waiting) < number:
         await asyncio.sleep(0)
 
 
 @pytest.fixture
 def deleting(path):
-    """A function for ``mutate`` that deletes the lock file when it is first called, under the cycle that it runs in."""
+    """Return a function for ``mutate`` whose first call deletes the lock file under its own cycle."""
     left = [1]
 
     def delete():
@@ -54,13 +54,13 @@ def deleting(path):
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 class TestALostCycle:
     async def test_its_calls_are_applied_again_in_their_order(self, path, deleting):
-        """Calls whose cycle starts again under a new lock are applied in the order in which they were queued."""
+        """Calls whose cycle restarts under a new lock file are applied in the order in which they were queued."""
         contexts = [await PersistentContext.create(path) for _ in range(3)]
 
         def appending(number):
@@ -78,7 +78,7 @@ class TestALostCycle:
         assert [0, 1, 2] == (await PersistentContext.create(path))["log"]
 
     async def test_a_call_that_failed_in_it_is_over(self, path, deleting):
-        """A call whose own function raised gets that error, though the cycle of the others starts again."""
+        """A call whose own function raised gets that error, even if the cycle restarts for the others."""
         ctx = await PersistentContext.create(path)
 
         def failing(value):
@@ -96,7 +96,7 @@ class TestALostCycle:
 class TestACycleOfSeveral:
     @pytest.mark.parametrize("order", [(True, False), (False, True)])
     async def test_it_is_durable_if_one_of_them_is(self, path, order, monkeypatch):
-        """A durable call that shares its cycle with one that is not is synced all the same."""
+        """A durable call is synced even if it shares its cycle with a call that is not durable."""
         syncs = []
         real = os.fsync
         contexts = [await PersistentContext.create(path, durable=durable) for durable in order]
@@ -109,7 +109,7 @@ class TestACycleOfSeveral:
         assert (1, True) == (contexts[0].statistics().commits, len(syncs) > 0)
 
     def test_an_error_that_names_a_file_keeps_its_name(self, path, monkeypatch):
-        """What the system says of which file is left as it is; only an error that names none is given one."""
+        """A file name that the system gave in an error is kept; only an error without one gets the path."""
         ctx = SyncPersistentContext(path)
         names = ["/elsewhere", None]
         monkeypatch.setattr(JsonFileStore, "begin", lambda *_, **__: _raise(OSError(errno.EIO, "broken", names[0])))
@@ -141,9 +141,9 @@ def _raise(error):
     raise error
 
 
-class TestWhoOnlyTries:
+class TestCallsThatOnlyTry:
     def test_it_gets_its_try_though_others_had_to_wait(self, path):
-        """After a cycle that had to wait, a call that only tries a free lock has it."""
+        """After a cycle that had to wait, a call that only tries gets a free lock."""
         patient = SyncPersistentContext(path)
         with filelock.FileLock(f"{path}.lock"):
             caller = threading.Thread(target=patient.incr, args=["n"])
@@ -156,8 +156,8 @@ class TestWhoOnlyTries:
         assert 2 == SyncPersistentContext(path, lock_timeout=0).incr("n")
 
     @pytest.mark.parametrize("face_name", ["async", "sync"])
-    def test_nobody_waits_for_it(self, path, face_name):
-        """A call that only tried leaves no thread behind that waits for the lock, and nothing in the queue."""
+    def test_it_leaves_no_waiting_thread(self, path, face_name):
+        """A call that only tries leaves no thread waiting for the lock, and nothing in the queue."""
         with filelock.FileLock(f"{path}.lock"), pytest.raises(LockTimeoutError):
             if face_name == "async":
                 asyncio.run(PersistentContext(path, lock_timeout=0).incr("n"))
@@ -181,7 +181,7 @@ class TestWhatIsLeftBehind:
 
     @pytest.mark.parametrize("face_name", ["async", "sync"])
     def test_calls_that_only_tried_are_not_kept(self, path, face_name):
-        """While a thread waits for another process's lock, those who only tried leave nothing behind it."""
+        """While a thread waits for another process's lock, calls that only try leave nothing in the queue."""
         impatient = {"async": PersistentContext, "sync": SyncPersistentContext}[face_name](path, lock_timeout=0)
         patient = threading.Thread(target=SyncPersistentContext(path).incr, args=["n"])
         with filelock.FileLock(f"{path}.lock"):
@@ -201,7 +201,7 @@ class TestWhatIsLeftBehind:
 
     @pytest.mark.parametrize("face_name", ["async", "sync"])
     def test_a_refused_call_is_not_kept(self, path, face_name, monkeypatch):
-        """A call that could not even be queued leaves nothing in its context."""
+        """A call that fails before it is queued leaves nothing in its context."""
         ctx = {"async": PersistentContext, "sync": SyncPersistentContext}[face_name](path)
         ctx["n"] = 1
 
@@ -221,7 +221,7 @@ class TestWhatIsLeftBehind:
         assert [] == ctx._memory._flights.calls()
 
     def test_an_error_while_waiting_is_over_with_its_cycle(self, path, monkeypatch):
-        """A thread whose waiting failed is not taken to wait still: the next call has its try."""
+        """A thread whose wait failed does not count as waiting: the next call gets its try."""
         begin = JsonFileStore.begin
         failing = [True]
 
@@ -236,8 +236,8 @@ class TestWhatIsLeftBehind:
 
         assert queue_of(str(path))._waiting_since is None
 
-    async def test_a_call_is_told_once(self, path):
-        """A call that is over in the very turn in which it is cancelled is not told twice."""
+    async def test_a_call_is_completed_once(self, path):
+        """A call that ends in the same turn in which it is cancelled is not completed twice."""
         ctx = PersistentContext(path)
         with filelock.FileLock(f"{path}.lock"):
             call = asyncio.create_task(ctx.incr("n"))
@@ -250,7 +250,7 @@ class TestWhatIsLeftBehind:
         assert call.cancelled()
 
     def test_a_transaction_that_cannot_be_opened_is_given_back(self, path, monkeypatch):
-        """A turn that nobody has got, as memory ran out for one, is ended, and the file is free."""
+        """When memory runs out for a granted turn, the turn is ended, and the file is free."""
         ctx = SyncPersistentContext(path, lock_timeout=20)
         monkeypatch.setattr(ctx, "_workspace", lambda snapshot: _raise(MemoryError()))
         with pytest.raises(MemoryError):
@@ -259,7 +259,7 @@ class TestWhatIsLeftBehind:
         assert 1 == SyncPersistentContext(path, lock_timeout=20).incr("n")
 
     async def test_an_exception_in_a_parents_transaction_is_the_childs(self, path, monkeypatch):
-        """In a forked child, an exception leaves the parent's transaction as it is, and goes on."""
+        """In a forked child, an exception propagates and leaves the parent's transaction open."""
         ctx = PersistentContext(path)
         manager = ctx.transaction()
         async with manager:
@@ -271,7 +271,7 @@ class TestWhatIsLeftBehind:
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: run on a POSIX system")
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_a_forked_child_has_threads_and_a_queue_of_its_own(self, path):
-        """A child does not count on its parent's idle threads, nor on its parent's queue, even one that was busy."""
+        """A child uses neither its parent's idle threads nor its parent's queue, even if the queue was busy."""
         ctx = SyncPersistentContext(path, lock_timeout=0.9)
         with ctx.transaction() as tx:
             tx["n"] = 1
@@ -287,7 +287,7 @@ class TestWhatIsLeftBehind:
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: run on a POSIX system")
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_a_forked_child_has_statistics_of_its_own(self, path):
-        """What the parent has done is not the child's, also in a context that it was forked with."""
+        """A child does not inherit its parent's statistics, even in a context from before the fork."""
         ctx = SyncPersistentContext(path)
         ctx.incr("n")
         child = os.fork()
@@ -300,14 +300,14 @@ class TestWhatIsLeftBehind:
 
 class TestATurnedLink:
     async def test_a_call_that_waits_is_not_left_behind(self, tmp_path, monkeypatch):
-        """A save that waits when load() finds that the symlink was turned goes through, to the new file, and soon."""
+        """A save that waits when load() finds the symlink turned goes through promptly, to the new file."""
         link = tmp_path / "link.json"
         for name in ("a", "b"):
             (tmp_path / f"{name}.json").write_text("{}", encoding="utf-8")
         link.symlink_to("a.json")
         ctx = await PersistentContext.create(link, lock_timeout=20)
         await ctx.incr("n")
-        await ctx._home.calls._driver  # which would see to the next call in the old file's queue
+        await ctx._home.calls._driver  # which would otherwise run the next call in the old file's queue
         link.unlink()
         link.symlink_to("b.json")
         ctx["m"] = 1
@@ -330,7 +330,7 @@ class TestATurnedLink:
         ]
 
     def test_calls_by_a_name_that_was_turned_elsewhere_are_sent_on_and_others_are_not(self, tmp_path):
-        """A symlink that is turned while calls wait takes those along that were made through it."""
+        """When a symlink is turned while calls wait, only the calls made through it move to the new file."""
         first, second, link = (tmp_path / name for name in ("first.json", "second.json", "link.json"))
         for path in (first, second):
             path.write_text("{}", encoding="utf-8")
@@ -351,8 +351,8 @@ class TestATurnedLink:
 
 
 class TestWhoIsInside:
-    def test_a_thread_that_entered_for_somebody_else_is_not(self, path):
-        """A thread of a pool that entered a transaction in one request waits for its end in another request."""
+    def test_a_thread_that_entered_in_another_request_is_not(self, path):
+        """A thread that entered a transaction in one request waits for its end in another request."""
         with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
             manager = SyncPersistentContext(path).transaction()
             first.submit(copy_context().run, manager.__enter__).result(10)
@@ -365,10 +365,10 @@ class TestWhoIsInside:
 
 
 class TestAnInterrupt:
-    def test_it_comes_out_when_the_transaction_has_ended(self, path, monkeypatch):
-        """Ctrl-C while a transaction is being committed is raised when the file has been written."""
+    def test_it_is_raised_when_the_transaction_has_ended(self, path, monkeypatch):
+        """Ctrl-C while a transaction is being committed is raised after the file has been written."""
         if threading.current_thread() is not threading.main_thread():
-            pytest.skip("signals are handled in the main thread, and the tests run in another")
+            pytest.skip("signals are handled in the main thread, and this is another thread")
         handled = threading.Event()
 
         def handle(number, frame):
@@ -381,7 +381,7 @@ class TestAnInterrupt:
             monkeypatch.undo()
             os.kill(os.getpid(), signal.SIGINT)
             handled.wait(20)
-            time.sleep(0.2)  # in which a build that does not wait would go on
+            time.sleep(0.2)  # during which a build that does not wait would go on
             real(fd)
 
         before = signal.signal(signal.SIGINT, handle)
@@ -396,7 +396,7 @@ class TestAnInterrupt:
         assert '{\n"n": 1\n}\n' == found
 
     def test_one_more_while_it_waits_is_raised_at_the_end(self, path):
-        """An exception that comes while a call is waited out is raised when that has arrived."""
+        """An exception during the wait for a call is raised when the call's outcome has arrived."""
         ctx = SyncPersistentContext(path)
         request = ctx._calls._request(Operation("save"), Request, patient=True)
 
@@ -410,7 +410,7 @@ class TestAnInterrupt:
             ctx._calls._wait_out(request)
 
     def test_a_call_behind_the_transaction_that_its_thread_waits_for_is_refused(self, path, monkeypatch):
-        """A handler that makes a call while its thread waits for a transaction is told so at once."""
+        """A handler that makes a call while its thread waits for a transaction gets an error at once."""
         ctx, other = SyncPersistentContext(path, lock_timeout=20), SyncPersistentContext(path)
         wait = BlockingCalls._wait
 
@@ -430,7 +430,7 @@ class TestAnInterrupt:
         assert 8 == other.incr("n")
 
     def test_what_is_raised_while_a_sound_value_is_encoded_goes_on(self, path, monkeypatch):
-        """It is a signal handler's, and says nothing of the value."""
+        """A signal handler's exception during encoding is raised unchanged, not as an error of the value."""
 
         def interrupted(value):
             monkeypatch.undo()
@@ -444,8 +444,8 @@ class TestAnInterrupt:
 
 
 class TestOneThreadAtATime:
-    async def test_those_who_only_try_have_it_behind_a_transaction_too(self, path):
-        """A transaction that only tries, and stands behind another call, is tried in the cycle after that."""
+    async def test_a_transaction_that_only_tries_gets_its_turn_behind_a_call(self, path):
+        """A transaction that only tries, behind another call, is tried in the cycle after that call's."""
         ctx = PersistentContext(path)
         await ctx.load()
 
@@ -456,22 +456,22 @@ class TestOneThreadAtATime:
         assert [1, {"n": 1}] == await asyncio.gather(ctx.incr("n"), enter())
 
     def test_a_wait_that_another_thread_has_taken_over_goes_on(self, path, monkeypatch):
-        """A thread whose wait was abandoned leaves it to the other thread to say that nobody waits any more."""
+        """A thread whose wait was abandoned does not mark the queue as no longer waiting: the other thread does."""
         queue = queue_of(str(path))
         monkeypatch.setattr(JsonFileStore, "begin", lambda *_, **__: None)
 
         assert queue._begin("test", wait=True) is None
         assert queue._waiting_since is not None
 
-    def test_a_wait_that_is_not_in_vain_is_left_alone(self, path):
-        """Only a wait for a lock file that is gone is abandoned."""
+    def test_a_wait_for_the_current_file_is_left_alone(self, path):
+        """A wait is abandoned only if its lock file is gone."""
         queue = queue_of(str(path))
         queue._abandon_wait()
 
         assert not queue._busy.locked()
 
-    def test_a_wait_that_is_in_vain_is_taken_over(self, path):
-        """Whoever notices that the lock file is gone waits for its successor, and carries out all calls."""
+    def test_a_wait_for_a_deleted_file_is_taken_over(self, path):
+        """A thread that notices that the lock file is gone waits for its successor, and runs all calls."""
         ctx, queue, lock = SyncPersistentContext(path), queue_of(str(path)), Path(f"{path}.lock")
         ctx.incr("n")
         with filelock.FileLock(lock):
@@ -486,8 +486,8 @@ class TestOneThreadAtATime:
 
         assert {"n": 2} == json.loads(path.read_text(encoding="utf-8"))
 
-    def test_a_call_that_is_delivered_once_more_is_told_once(self, path):
-        """A cycle that fails after it has told a call does not tell it again."""
+    def test_a_call_that_is_delivered_twice_is_completed_once(self, path):
+        """A cycle that fails after completing a call does not complete it again."""
         ctx = SyncPersistentContext(path)
         request = ctx._calls._request(Operation("save"), Request, patient=True)
         ctx._calls._deliver([request])
@@ -495,16 +495,16 @@ class TestOneThreadAtATime:
 
         assert (True, False) == (request.waiter.acquire(blocking=False), request.waiter.acquire(blocking=False))
 
-    def test_a_forked_child_bears_a_queue_that_is_gone(self, path, monkeypatch):
-        """A queue that was thrown away just before the fork is nobody's."""
+    def test_a_forked_child_ignores_a_queue_that_is_gone(self, path, monkeypatch):
+        """A queue that was garbage-collected just before the fork is ignored in the child."""
         queues = {str(path): weakref.ref(_Gone())}
         monkeypatch.setattr(_registry, "_queues", queues)
         _registry._after_fork_in_child()
 
         assert {} == queues
 
-    def test_a_queue_that_is_gone_is_made_anew(self, path):
-        """A file whose queue was just thrown away, as another thread may see, has a new one."""
+    def test_a_queue_that_is_gone_is_created_again(self, path):
+        """If the queue of a file has just been garbage-collected, perhaps in another thread, a new one is created."""
         known = weakref.ref(_Gone())
         _registry._queues[str(path)] = known
         queue = queue_of(str(path))
@@ -513,7 +513,7 @@ class TestOneThreadAtATime:
         assert queue_of(str(path)) is queue
 
     def test_a_queue_that_another_thread_has_just_made_is_taken(self, path, monkeypatch):
-        """Of two threads that make the queue of a file at the same time, both have the first one's."""
+        """When two threads create the queue of a file at the same time, both use the first one."""
         first = []
         real = CommitQueue.__init__
 
@@ -528,7 +528,7 @@ class TestOneThreadAtATime:
         assert queue_of(str(path)) is first[1]
 
     def test_only_one_waits_for_the_lock(self, path, monkeypatch):
-        """However many threads call, one of the process stands in the kernel's queue, and carries the calls of all."""
+        """However many threads call, only one of them is in the kernel's queue, and it runs the calls of all."""
         inside, most = [], []
         real = JsonFileStore.begin
 
@@ -555,7 +555,7 @@ class TestOneThreadAtATime:
 
 class TestOneCycleAtATime:
     async def test_calls_of_both_faces_never_run_at_the_same_time(self, path):
-        """While a call of one thread changes the file, that of another thread of the same process waits."""
+        """While a call of one thread changes the file, a call of another thread of the same process waits."""
         begun, second_ran = threading.Event(), threading.Event()
 
         def first(value):
@@ -576,8 +576,8 @@ class TestOneCycleAtATime:
 
 
 class TestDelivery:
-    async def test_memory_is_told_of_changes_in_the_order_in_which_they_were_made(self, path, monkeypatch):
-        """A call whose result is slow to arrive does not put an older value over the one of a later call."""
+    async def test_memory_gets_changes_in_the_order_in_which_they_were_made(self, path, monkeypatch):
+        """A result that arrives late does not replace that of a later call."""
         arriving, overtaken = threading.Event(), threading.Event()
 
         deliver = LoopCalls._deliver

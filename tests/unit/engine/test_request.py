@@ -1,4 +1,4 @@
-"""A call and its caller: every call ends, with its own outcome, and the lock comes free."""
+"""A call and its caller: every call ends, with its own outcome, and the lock is released."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from persistent_context import LockTimeoutError, PersistentContext, SyncPersiste
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def assert_goes_on(face, path, ctx):
-    """Check that the lock is free, and that both this context and another one are served."""
+    """Check that the lock is free, and that both this context and another one work."""
     with filelock.FileLock(f"{path}.lock", timeout=5):
         pass
     probe = face.do(ctx.incr, "probe")
@@ -42,7 +42,7 @@ def raising(error):
 
 
 class ReadOnlyName(OSError):
-    """An ``OSError`` that does not let others set its file name."""
+    """An ``OSError`` whose file name cannot be set."""
 
     @property
     def filename(self):
@@ -60,7 +60,7 @@ class UncopyableError(Exception):
 
 
 class SlottedError(Exception):
-    """An error that takes neither attributes nor notes."""
+    """An error that accepts neither attributes nor notes."""
 
     __slots__ = ()
 
@@ -102,7 +102,7 @@ class UnequalNumber(int):
 
 
 class UnequalThing:
-    """Something that neither can be compared nor is a value."""
+    """An object that cannot be compared and that JSON cannot hold."""
 
     def __eq__(self, other):
         raise ArithmeticError
@@ -111,7 +111,7 @@ class UnequalThing:
 
 
 class Raising(logging.Handler):
-    """A handler that raises what it was given."""
+    """A handler that raises the given error."""
 
     def __init__(self, error):
         super().__init__()
@@ -243,11 +243,11 @@ print("no effect")
 """
 
 
-@pytest.mark.timeout(15)  # a hang is what these tests are about
+@pytest.mark.timeout(15)  # these tests are about hangs
 class TestErrorsOfTheCallersOwnFunction:
     @pytest.mark.parametrize("name", ERRORS)
     def test_an_error_of_mutates_function_is_passed_on_untouched(self, path, face, name):
-        """What ``mutate``'s function raises comes out as it is, the very same, and the file goes on."""
+        """An exception of ``mutate``'s function reaches the caller as the same object, and later calls work."""
         error, twin = ERRORS[name](), ERRORS[name]()
         ctx = face.cls(path, lock_timeout=5)
         with pytest.raises(type(error)) as caught:
@@ -260,7 +260,7 @@ class TestErrorsOfTheCallersOwnFunction:
 
     @pytest.mark.parametrize("name", ERRORS)
     async def test_it_fails_no_other_call_of_its_batch(self, path, name):
-        """The calls that share a cycle with one whose function raises are all served."""
+        """The calls that share a cycle with one whose function raises all succeed."""
         ctx = PersistentContext(path, lock_timeout=5)
         error = ERRORS[name]()
 
@@ -281,7 +281,7 @@ class TestErrorsOfTheCallersOwnFunction:
 
     @pytest.mark.parametrize("name", ["text", "timeout", "read-only name", "uncopyable", "no attributes"])
     def test_an_error_of_a_resolver_is_passed_on_untouched(self, path, face, name):
-        """The same for what a function given as ``on_conflict`` raises."""
+        """The same holds for an exception of a function given as ``on_conflict``."""
         error, twin = ERRORS[name](), ERRORS[name]()
 
         def resolve(key, base, mine, theirs):
@@ -301,7 +301,7 @@ class TestErrorsOfTheCallersOwnFunction:
         assert_goes_on(face, path, ctx)
 
     def test_stop_iteration(self, path, face):
-        """``StopIteration`` comes out of a blocking call as it is; a coroutine cannot raise it, and says so."""
+        """A blocking call raises ``StopIteration`` unchanged; a coroutine, which cannot, raises it as the cause."""
         ctx = face.cls(path, lock_timeout=5)
         error = StopIteration(7)
         with pytest.raises(StopIteration if face.name == "sync" else RuntimeError) as caught:
@@ -311,11 +311,11 @@ class TestErrorsOfTheCallersOwnFunction:
         assert_goes_on(face, path, ctx)
 
 
-@pytest.mark.timeout(15)  # a hang is what these tests are about
+@pytest.mark.timeout(15)  # these tests are about hangs
 class TestAValueThatCannotBeCompared:
     @pytest.mark.parametrize("make", [Unequal, UnequalNumber, UnequalThing])
-    async def test_set_while_a_call_is_on_its_way(self, path, make):
-        """Whatever is set in memory meanwhile, the calls that are on their way end, and those that follow."""
+    async def test_set_while_a_call_is_in_flight(self, path, make):
+        """Whatever is set in memory while calls are in flight, those calls and later ones end."""
         ctx = await PersistentContext.create(path, lock_timeout=5)
         ctx["k"] = 1
         await ctx.save()
@@ -333,8 +333,8 @@ class TestAValueThatCannotBeCompared:
         assert (1, 5, 1) == (probe, stored(path)["k"], stored(path)["n"])
 
     @pytest.mark.parametrize("make", [Unequal, UnequalNumber, UnequalThing])
-    def test_set_while_a_blocking_call_is_on_its_way(self, path, make):
-        """The same for a context that threads share."""
+    def test_set_while_a_blocking_call_is_in_flight(self, path, make):
+        """The same holds for a context that threads share."""
         ctx = SyncPersistentContext.create(path, lock_timeout=5)
         ctx["k"] = 1
         ctx.save()
@@ -355,13 +355,13 @@ class TestAValueThatCannotBeCompared:
         assert 1 == ctx.incr("probe")
 
 
-@pytest.mark.timeout(15)  # a hang is what these tests are about
+@pytest.mark.timeout(15)  # these tests are about hangs
 @pytest.mark.usefixtures("nobody_repairs_it")
 class TestALoggingHandlerThatRaises:
     @pytest.mark.parametrize("name", ["uncopyable", "no attributes", "read-only name", "text", "memory"])
     @pytest.mark.parametrize("call", ["incr", "save", "transaction", "load"])
     def test_every_call_ends(self, path, face, call, name):
-        """A call during which a handler of the log raises ends, with that error or without it, and the file goes on."""
+        """A call during which a logging handler raises ends, with or without that error, and later calls work."""
         path.write_text("{ corrupt")
         error = ERRORS[name]()
         handler = Raising(error)
@@ -383,7 +383,7 @@ class TestALoggingHandlerThatRaises:
 
     @pytest.mark.parametrize("name", ["uncopyable", "no attributes"])
     async def test_all_calls_of_a_batch_end(self, path, name):
-        """The same for calls that share a cycle."""
+        """The same holds for calls that share a cycle."""
         path.write_text("{ corrupt")
         error = ERRORS[name]()
         handler = Raising(error)
@@ -402,17 +402,17 @@ class TestALoggingHandlerThatRaises:
         assert 1 == stored(path)["probe"]
 
 
-@pytest.mark.timeout(15)  # a hang is what these tests are about
+@pytest.mark.timeout(15)  # these tests are about hangs
 class TestNoMemoryAtTheEndOfACycle:
     @pytest.mark.parametrize("call", ["incr", "save", "transaction"])
     def test_the_call_ends_and_the_lock_comes_free(self, path, face, run, call):
-        """Whichever operating system's call after the replace raises, the call ends and nothing stays held."""
+        """Whichever system call after the replacement raises, the call ends and the lock is released."""
         assert "ended" == run(NO_MEMORY, path, face.name, call)[-1]
 
 
-@pytest.mark.timeout(60)  # a hang is what these tests are about, but there are many rounds
+@pytest.mark.timeout(60)  # these tests are about hangs, but have many rounds
 class TestWithdrawnWhileTheLinkIsTurned:
-    """The call waits for one file, its link is turned to another, and it is withdrawn as it goes there to wait."""
+    """A call waits for one file, its link is turned to another, and it is withdrawn on its way there."""
 
     @staticmethod
     def two_files(tmp_path, number):
@@ -432,7 +432,7 @@ class TestWithdrawnWhileTheLinkIsTurned:
 
     @pytest.mark.parametrize("how", ["cancelled", "timed out"])
     async def test_it_has_no_effect(self, tmp_path, how):
-        """Withdrawn at any moment of its move, a call has no effect on either file, and the others go on."""
+        """A call withdrawn at any moment of its move has no effect on either file, and other calls work."""
         for number in range(120):
             link, old, new = self.two_files(tmp_path, number)
             ctx = PersistentContext(
@@ -458,7 +458,7 @@ class TestWithdrawnWhileTheLinkIsTurned:
 
             assert ({}, {"probe": 2}) == (stored(old), stored(new)), number
 
-    @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers that signal: run on Unix")
+    @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signal.setitimer: run on Unix")
     def test_a_blocking_call_has_no_effect(self, tmp_path, run):
-        """The same for a blocking call that a signal handler's exception withdraws."""
+        """The same holds for a blocking call that is ended by a signal handler's exception."""
         assert ["no effect"] == run(TURNED, tmp_path)

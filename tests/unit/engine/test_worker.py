@@ -1,4 +1,4 @@
-"""The pool of daemon threads: a thread serves many jobs, and calls are served without one."""
+"""The pool of daemon threads: a thread runs many jobs, and calls also work without one."""
 
 import _thread
 import asyncio
@@ -20,7 +20,7 @@ def _raise(error):
 
 class TestThePool:
     def test_a_thread_serves_one_job_after_the_other(self):
-        """An idle thread is used again, under the name of its job."""
+        """An idle thread is reused, and renamed after its job."""
         pool, names, done = DaemonPool(), [], threading.Event()
         for name in ("a", "b"):
             done.clear()
@@ -32,7 +32,7 @@ class TestThePool:
         assert (1, "b") == (len(set(names)), names[0].name)
 
     def test_a_thread_that_is_counted_on_waits_longer(self, monkeypatch):
-        """A thread whose job is late, since it was chosen at the last moment, does not end before it comes."""
+        """A thread that was chosen for a job at the last moment waits until the job arrives."""
         monkeypatch.setattr("persistent_context._engine.worker._IDLE_SECONDS", 0.01)
         pool, done = DaemonPool(), threading.Event()
         pool.submit(int, "first")
@@ -46,7 +46,7 @@ class TestThePool:
 
     @pytest.mark.parametrize("face_name", ["async", "sync"])
     def test_without_a_thread_the_caller_does_it(self, path, monkeypatch, face_name):
-        """Where no thread is idle and none can be started, a call is carried out by the thread that makes it."""
+        """If no thread is idle and none can be started, the calling thread runs the call itself."""
         monkeypatch.setattr(pool, "_idle", deque())
         monkeypatch.setattr(_thread, "start_new_thread", lambda *_: _raise(RuntimeError("can't start new thread")))
         for name in STARTERS:
@@ -59,7 +59,7 @@ class TestThePool:
 
         async def call():
             await PersistentContext(path).mutate("n", function)
-            monkeypatch.undo()  # asyncio.run needs a thread itself, to end
+            monkeypatch.undo()  # asyncio.run itself needs a thread to shut down
 
         if face_name == "async":
             asyncio.run(call())
@@ -69,15 +69,15 @@ class TestThePool:
         assert [threading.get_ident()] == ran
 
     def test_without_a_thread_a_transaction_is_ended_by_its_own(self, path, monkeypatch):
-        """Where no thread can be started, the thread that leaves a transaction commits it."""
+        """If no thread can be started, the thread that leaves a transaction commits it."""
         with SyncPersistentContext(path).transaction() as tx:
             tx["n"] = 1
             monkeypatch.setattr(DaemonPool, "submit", lambda *_: False)
 
         assert '{\n"n": 1\n}\n' == path.read_text(encoding="utf-8")
 
-    def test_a_thread_that_nobody_takes_back_ends(self, monkeypatch):
-        """A thread that somebody seemed to count on, again and again, ends all the same."""
+    def test_a_thread_that_never_gets_a_job_ends(self, monkeypatch):
+        """A thread that is repeatedly chosen, but never gets a job, still ends."""
         monkeypatch.setattr("persistent_context._engine.worker._IDLE_SECONDS", 0.001)
         monkeypatch.setattr("persistent_context._engine.worker._IDLE_AT_MOST", 3)
 

@@ -1,4 +1,4 @@
-"""A save writes memory as it was at the call: what is changed while it is under way stays unsaved."""
+"""A save writes memory as it is at the call: changes made while it is in flight stay unsaved."""
 
 import asyncio
 import json
@@ -7,19 +7,19 @@ from persistent_context import PersistentContext
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 async def turns(count=50):
-    """Let every other task run until it waits for something outside."""
+    """Let every other task run until it waits for something external."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 class TestTheSnapshot:
     async def test_a_change_during_the_save_stays_unsaved(self, path):
-        """A save writes what memory held at the call, and forgets nothing that came later."""
+        """A save writes what memory held at the call, and later changes stay unsaved."""
         ctx = await PersistentContext.create(path)
         ctx.set("a", 1)
         saving = asyncio.create_task(ctx.save())
@@ -30,7 +30,7 @@ class TestTheSnapshot:
         assert ({"a": 1}, 2, {"a"}) == (stored(path), ctx.get("a"), ctx.unsaved_keys())
 
     async def test_a_change_while_another_program_holds_the_lock(self, path, hold):
-        """The snapshot is the call's, however long the save waits."""
+        """The snapshot is taken at the call, however long the save waits."""
         path.write_text('{"a": 0, "jobs": [1], "gone": 1, "kept": 1}', encoding="utf-8")
         ctx = await PersistentContext.create(path)
         ctx.set("a", 1)
@@ -49,7 +49,7 @@ class TestTheSnapshot:
         )
 
     async def test_memory_keeps_the_changes_made_during_the_save(self, path, hold):
-        """What was changed while it wrote is still there, and so is what others wrote."""
+        """Changes made during the save are still in memory, and so are those that others wrote."""
         path.write_text('{"a": 0, "jobs": [1], "gone": 1}', encoding="utf-8")
         ctx = await PersistentContext.create(path)
         jobs = ctx["jobs"]
@@ -65,7 +65,7 @@ class TestTheSnapshot:
         assert ({"a": 1, "jobs": [1, 2], "theirs": 1}, True) == (dict(ctx), jobs is ctx["jobs"])
 
     async def test_the_changes_made_during_the_save_are_saved_by_the_next(self, path, hold):
-        """The next save writes what this one did not."""
+        """The next save writes the changes made during the first."""
         path.write_text('{"a": 0, "jobs": [1], "gone": 1}', encoding="utf-8")
         ctx = await PersistentContext.create(path)
         ctx.set("a", 1)
@@ -80,7 +80,7 @@ class TestTheSnapshot:
         assert ({"a": 1, "jobs": [1, 2]}, set()) == (stored(path), ctx.unsaved_keys())
 
     async def test_a_change_undone_during_the_save_is_unsaved(self, path, hold):
-        """Going back to the old value is a change against what was written."""
+        """Going back to the old value during the save is a change from the written one."""
         path.write_text('{"a": 0}', encoding="utf-8")
         ctx = await PersistentContext.create(path)
         ctx.set("a", 1)
@@ -93,7 +93,7 @@ class TestTheSnapshot:
         assert ({"a": 1}, 0, {"a"}) == (stored(path), ctx.get("a"), ctx.unsaved_keys())
 
     async def test_a_change_during_the_save_of_a_key_that_others_changed(self, path, hold):
-        """What was changed while it wrote wins over what others wrote to that key."""
+        """A change made during the save wins, in memory, over what others wrote to that key."""
         path.write_text('{"a": 0, "b": 0}', encoding="utf-8")
         ctx = await PersistentContext.create(path)
         ctx.set("a", 1)
@@ -107,7 +107,7 @@ class TestTheSnapshot:
         assert ({"a": 1, "b": "theirs"}, "mine", {"b"}) == (stored(path), ctx.get("b"), ctx.unsaved_keys())
 
     async def test_a_key_added_before_and_deleted_during_the_save_is_unsaved(self, path, hold):
-        """A key that the save writes and that is deleted meanwhile stays deleted in memory, unsaved."""
+        """A key that the save writes and the program then deletes stays deleted in memory, unsaved."""
         path.write_text('{"a": 0}', encoding="utf-8")
         ctx = await PersistentContext.create(path)
         ctx.set("b", 1)
@@ -120,7 +120,7 @@ class TestTheSnapshot:
         assert ({"a": 0, "b": 1}, False, {"b"}) == (stored(path), "b" in ctx, ctx.unsaved_keys())
 
     async def test_a_change_in_place_undone_during_the_save_is_unsaved(self, path, hold):
-        """Going back in place is a change against what was written."""
+        """Undoing a change in place during the save is a change from the written value."""
         path.write_text('{"jobs": [1]}', encoding="utf-8")
         ctx = await PersistentContext.create(path)
         jobs = ctx["jobs"]
@@ -134,7 +134,7 @@ class TestTheSnapshot:
         assert ({"jobs": [1, 2]}, [1], {"jobs"}, True) == (stored(path), jobs, ctx.unsaved_keys(), jobs is ctx["jobs"])
 
     async def test_two_saves_at_once_write_both_snapshots(self, path):
-        """A second save that overtakes nothing leaves nothing unsaved."""
+        """Two overlapping saves leave nothing unsaved."""
         ctx = await PersistentContext.create(path)
         ctx.set("a", 1)
         first = asyncio.create_task(ctx.save())
@@ -146,7 +146,7 @@ class TestTheSnapshot:
         assert ({"a": 1, "b": 2}, set()) == (stored(path), ctx.unsaved_keys())
 
     async def test_many_saves_at_once_end_with_the_last_value(self, path):
-        """However many saves run at once, the file ends at the newest value."""
+        """However many saves run at once, the file ends with the newest value."""
         ctx = await PersistentContext.create(path)
         savings = []
         for number in range(20):
@@ -158,7 +158,7 @@ class TestTheSnapshot:
         assert ({"a": 19}, set()) == (stored(path), ctx.unsaved_keys())
 
     async def test_many_contexts_at_once_lose_nothing(self, path):
-        """Saves of many contexts at once are merged."""
+        """Concurrent saves of many contexts are merged."""
         contexts = [await PersistentContext.create(path) for _ in range(20)]
         for number, ctx in enumerate(contexts):
             ctx.set(f"key-{number}", number)

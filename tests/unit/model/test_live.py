@@ -1,4 +1,4 @@
-"""The live dictionary: values are those of the file, in every way in which a dictionary is read."""
+"""The live dictionary shows the values of the file in every way of reading a dictionary."""
 
 import copy
 import json
@@ -35,13 +35,13 @@ class TestTheDataAttribute:
         assert (True, True, False) == (ctx._data == plain, plain == ctx._data, ctx._data != plain)
 
     def test_it_differs_from_other_dicts(self, ctx):
-        """Comparison looks at values."""
+        """Comparison is by value."""
         other = {"a": 1, "jobs": [1, 2], "deep": {"list": [{"x": 2}]}}
 
         assert (False, False, True) == (ctx._data == other, other == ctx._data, ctx._data != other)
 
     def test_what_is_set_there_is_seen(self, ctx):
-        """A change of the dictionary is a change of the context."""
+        """A change to the dictionary is a change to the context."""
         ctx._data["b"] = 2
 
         assert (2, {"b"}) == (ctx.get("b"), ctx.unsaved_keys())
@@ -78,24 +78,24 @@ class TestTheDataAttribute:
         ],
     )  # fmt: skip
     def test_every_way_of_reading_a_dict_gives_the_values(self, ctx, reading):
-        """No way of reading the live dictionary shows how it is kept inside."""
+        """No way of reading the live dictionary shows its internal representation."""
 
         assert {"a": 1, "jobs": [1, 2], "deep": {"list": [{"x": 1}]}} == reading(ctx._data)
 
     def test_clearing_it_clears_the_context(self, ctx):
-        """The dictionary's own clear is seen."""
+        """Clearing the dictionary clears the context."""
         ctx._data.clear()
 
         assert (0, {"a", "jobs", "deep"}) == (len(ctx), ctx.unsaved_keys())
 
     def test_its_update_is_seen(self, ctx):
-        """The dictionary's own update is seen."""
+        """Updating the dictionary updates the context."""
         ctx._data.update(a=2, b=3)
 
         assert ({"a", "b"}, 2, 3) == (ctx.unsaved_keys(), ctx["a"], ctx["b"])
 
     def test_it_is_a_dictionary_in_every_way(self, tmp_path):
-        """In-place union, pickling and printing show values, not what they are kept as."""
+        """In-place union, pickling and printing show values, not their internal representation."""
         path = tmp_path / "state.json"
         path.write_text('{"a": [1]}', encoding="utf-8")
         ctx = SyncPersistentContext.create(path)
@@ -113,7 +113,7 @@ class TestTheDataAttribute:
 
 class TestTheLiveDictionary:
     def test_a_key_that_is_just_being_set_has_its_old_value(self):
-        """Whoever looks in the midst of that sees the value, and the text, that the key had."""
+        """While a key is being set, reading it gives its old value and its old text."""
         live = LiveDict.of(FILE)
         live._touch("a", b"1")
         texts = live.text("a")
@@ -121,7 +121,7 @@ class TestTheLiveDictionary:
         assert (b"1", 1, b"1") == (texts, live["a"], live.text("a"))
 
     def test_a_key_that_is_looked_at_while_all_are_taken_over_has_the_new_value(self):
-        """A handler that looks at a key just before it is replaced leaves no text behind in the place of a value."""
+        """A handler that reads a key just before it is replaced does not put a text in place of the value."""
         live = LiveDict.of(FILE)
 
         class Interrupted(dict):
@@ -137,7 +137,7 @@ class TestTheLiveDictionary:
         assert (7, b"7", 2) == (live["a"], live.base("a"), live["b"])
 
     def test_what_is_set_and_stays_is_not_set_again(self):
-        """A handler's change that nothing was taken over for is left as it is."""
+        """A handler's change is left as it is when nothing was taken over for its key."""
         live = LiveDict.of(FILE)
         with live.keeping():
             live["a"] = 5
@@ -146,8 +146,8 @@ class TestTheLiveDictionary:
         assert (5, True) == (live["a"], moment < next(live.moments))
 
     @pytest.mark.parametrize("view", [Items, Values])
-    def test_a_view_skips_what_is_deleted_meanwhile(self, view):
-        """As another thread may do, or a handler."""
+    def test_a_view_skips_keys_that_are_deleted_during_iteration(self, view):
+        """A view skips a key that another thread or a handler deletes during the iteration."""
 
         class Listed(dict):
             def __iter__(self):
@@ -161,7 +161,7 @@ class TestTheLiveDictionary:
         assert list(view({"a": 1, "c": 3})) == [first, *steps]
 
     def test_a_text_that_the_user_sets_is_not_decoded(self):
-        """A value of the very type in which undecoded texts are kept is a value, and one that JSON cannot hold."""
+        """A value of the type in which undecoded texts are kept is a value, and JSON cannot hold it."""
         live = LiveDict()
         live["a"] = msgspec.Raw(b"1")
 

@@ -1,4 +1,4 @@
-"""A context's memory: what is unsaved, what is the same value, and which objects stay the live ones."""
+"""A context's memory: which keys are unsaved, which values count as the same, and which objects stay live."""
 
 import json
 
@@ -23,7 +23,7 @@ FILE = EMPTY.changed({"a": b"1", "b": b"2"})
 
 @pytest.fixture
 def memory():
-    """A memory that was loaded."""
+    """A loaded memory."""
     memory = Memory()
     memory.load(1, FILE, LiveDict.of(FILE), memory.now())
     return memory
@@ -34,18 +34,18 @@ def increment(memory, key):
 
 
 def arrival(position, write, **texts):
-    """What is known when a call is over, and what the file holds then."""
+    """The outcome of a finished call, with the document that the file then holds."""
     return Arrival(position, FILE.changed(texts), dict.fromkeys(write.keys, write), texts, over=[write])
 
 
 class TestUnsavedKeys:
     def test_nothing_is_unsaved_after_loading(self, ctx):
-        """What was just read is saved."""
+        """Values that were just read are not unsaved."""
 
         assert set() == ctx.unsaved_keys()
 
     def test_reading_makes_nothing_unsaved(self, ctx):
-        """Looking at every value changes none."""
+        """Reading every value makes none of them unsaved."""
         dict(ctx)
         ctx.get_all_data()
 
@@ -64,38 +64,38 @@ class TestUnsavedKeys:
         assert {"b"} == ctx.unsaved_keys()
 
     def test_a_new_key_with_none_is_unsaved(self, ctx):
-        """A new null differs from absence."""
+        """A new null differs from an absent key."""
         ctx.set("b", None)
 
         assert {"b"} == ctx.unsaved_keys()
 
     def test_a_deleted_key_is_unsaved(self, ctx):
-        """A deletion is a change."""
+        """A deleted key is unsaved."""
         del ctx["a"]
 
         assert {"a"} == ctx.unsaved_keys()
 
     def test_a_value_changed_in_place_is_unsaved(self, ctx):
-        """A change in place needs no set."""
+        """A change in place is unsaved without a call of `set`."""
         ctx.get("jobs").append(3)
 
         assert {"jobs"} == ctx.unsaved_keys()
 
     def test_a_value_changed_far_inside_is_unsaved(self, ctx):
-        """A change in place is found however deep it is."""
+        """A change in place is found at any depth."""
         ctx.get("deep")["list"][0]["x"] = 2
 
         assert {"deep"} == ctx.unsaved_keys()
 
     def test_a_key_set_to_the_value_it_had_is_not_unsaved(self, ctx):
-        """Setting the same value changes nothing."""
+        """Setting a key to its current value changes nothing."""
         ctx.set("a", 1)
         ctx.set("jobs", [1, 2])
 
         assert set() == ctx.unsaved_keys()
 
     def test_a_key_changed_and_changed_back_is_not_unsaved(self, ctx):
-        """What counts is the difference, not the history."""
+        """Only the difference counts, not the history."""
         ctx.set("a", 2)
         ctx.get("jobs").append(3)
         ctx.set("a", 1)
@@ -104,34 +104,34 @@ class TestUnsavedKeys:
         assert set() == ctx.unsaved_keys()
 
     def test_a_key_added_and_deleted_is_not_unsaved(self, ctx):
-        """A key that came and went left no change."""
+        """A key that was added and deleted is not a change."""
         ctx.set("b", 2)
         del ctx["b"]
 
         assert set() == ctx.unsaved_keys()
 
     def test_a_key_deleted_and_set_again_is_not_unsaved(self, ctx):
-        """A key that went and came with its value left no change."""
+        """A key that was deleted and set again to its old value is not a change."""
         del ctx["a"]
         ctx.set("a", 1)
 
         assert set() == ctx.unsaved_keys()
 
     def test_a_value_that_cannot_be_saved_is_unsaved(self, ctx):
-        """A value that JSON cannot hold is unsaved, and asking raises nothing."""
+        """A value that JSON cannot hold is unsaved, and unsaved_keys() does not raise."""
         ctx.set("odd", object())
         ctx.get("jobs").append({1, 2})
 
         assert {"odd", "jobs"} == ctx.unsaved_keys()
 
     def test_a_value_that_contains_itself_is_unsaved(self, ctx):
-        """A cycle is unsaved, and asking raises nothing."""
+        """A value that contains itself is unsaved, and unsaved_keys() does not raise."""
         ctx.get("jobs").append(ctx.get("jobs"))
 
         assert {"jobs"} == ctx.unsaved_keys()
 
     def test_nothing_is_unsaved_after_saving(self, face, ctx):
-        """Saving saves all."""
+        """Saving leaves nothing unsaved."""
         ctx.set("b", 2)
         del ctx["a"]
         ctx.get("jobs").append(3)
@@ -148,7 +148,7 @@ class TestUnsavedKeys:
         assert {"a"} == ctx.unsaved_keys()
 
     def test_everything_set_before_loading_is_unsaved(self, face, path):
-        """A context that has read nothing yet has saved nothing yet."""
+        """A context that has not read its file yet has saved nothing."""
         ctx = face.cls(path)
         ctx.set("a", 1)
 
@@ -161,7 +161,7 @@ class TestExactness:
         ([1], [True]), ([1], [1.0]), ({"x": 0}, {"x": False}), ("1", 1), ([], {}), (None, False),
     ])  # fmt: skip
     def test_equal_values_of_other_json_are_changes(self, face, ctx, path, old, new):
-        """True, 1 and 1.0 are three values: one in place of another is unsaved and is saved."""
+        """True, 1 and 1.0 are three values: replacing one by another is unsaved, and is saved."""
         ctx.set("x", old)
         face.do(ctx.save)
         ctx.set("x", new)
@@ -177,7 +177,7 @@ class TestExactness:
         False, [], {}, [[]], [{}], {"": {}}, [None, True, 1, 1.0, "1"], {"a": {"b": {"c": [1, [2, [3]]]}}},
     ], ids=lambda value: f"{repr(value)[:20]}-{len(repr(value))}")  # fmt: skip
     def test_a_value_comes_back_as_it_was(self, face, path, value):
-        """What JSON can hold comes back equal and of the same type."""
+        """A value that JSON can hold comes back equal and of the same type."""
         ctx = face.open(path)
         ctx.set("x", value)
         face.do(ctx.save)
@@ -185,7 +185,7 @@ class TestExactness:
         assert repr(value) == repr(face.open(path).get("x"))
 
     def test_a_value_that_json_cannot_hold_stays_in_memory_while_others_are_taken_over(self, tmp_path):
-        """What cannot be saved is no loss for an atomic call on the same key that is under way."""
+        """A value that cannot be saved is not lost when an atomic call on the same key, in flight, returns."""
         ctx = SyncPersistentContext(tmp_path / "state.json")
         bad = {1, 2}
 
@@ -199,7 +199,7 @@ class TestExactness:
 
 class TestIdentityOverSave:
     def test_a_set_object_stays_the_live_one(self, face, ctx):
-        """Saving does not exchange the objects that the program holds."""
+        """Saving does not replace the objects that the program holds."""
         value = [1]
         ctx.set("value", value)
         face.do(ctx.save)
@@ -207,7 +207,7 @@ class TestIdentityOverSave:
         assert value is ctx.get("value")
 
     def test_a_loaded_object_stays_the_live_one(self, face, ctx):
-        """An object that came from the file survives a save of another key."""
+        """An object that was read from the file survives a save of another key."""
         deep = ctx.get("deep")
         ctx.set("a", 2)
         face.do(ctx.save)
@@ -223,7 +223,7 @@ class TestIdentityOverSave:
         assert jobs is ctx.get("jobs")
 
     def test_an_object_may_be_changed_again_after_a_save(self, face, ctx, path):
-        """A reference taken once serves over many saves."""
+        """A reference taken once stays valid over many saves."""
         jobs = ctx.get("jobs")
         for number in (3, 4, 5):
             jobs.append(number)
@@ -232,7 +232,7 @@ class TestIdentityOverSave:
         assert [1, 2, 3, 4, 5] == face.open(path).get("jobs")
 
     def test_an_object_stays_when_others_changed_other_keys(self, face, ctx, path):
-        """Others' changes replace no objects: a list is changed in place."""
+        """Taking over others' changes to other keys does not replace a list."""
         deep, jobs = ctx.get("deep"), ctx.get("jobs")
         other = face.open(path)
         other.set("jobs", [9])
@@ -242,7 +242,7 @@ class TestIdentityOverSave:
         assert (True, True, [9]) == (deep is ctx.get("deep"), jobs is ctx.get("jobs"), jobs)
 
     def test_an_object_stays_when_nothing_changed(self, face, ctx):
-        """A save that had nothing to write exchanges nothing."""
+        """A save without anything to write replaces no object."""
         deep = ctx.get("deep")
         face.do(ctx.save)
 
@@ -258,7 +258,7 @@ class TestIdentityOverSave:
 
 class TestLoading:
     def test_load_drops_unsaved_changes(self, face, ctx):
-        """After load the memory is what the file holds."""
+        """After load() memory holds what is in the file."""
         ctx.set("a", 2)
         ctx.set("b", 3)
         del ctx["jobs"]
@@ -267,21 +267,21 @@ class TestLoading:
         assert ({"a": 1, "jobs": [1, 2], "deep": {"list": [{"x": 1}]}}, set()) == (dict(ctx), ctx.unsaved_keys())
 
     def test_load_drops_changes_in_place(self, face, ctx):
-        """A change in place does not survive a load."""
+        """A change in place does not survive load()."""
         ctx.get("jobs").append(3)
         face.do(ctx.load)
 
         assert ([1, 2], set()) == (ctx.get("jobs"), ctx.unsaved_keys())
 
     def test_load_of_a_changed_file_shows_the_change(self, face, ctx, path):
-        """Load sees what an editor wrote."""
+        """load() sees what an editor wrote."""
         path.write_text('{"only": 1}', encoding="utf-8")
         face.do(ctx.load)
 
         assert {"only": 1} == dict(ctx)
 
     def test_load_of_a_file_that_is_gone_empties_the_memory(self, face, ctx, path):
-        """A missing file loads as nothing."""
+        """A missing file loads as an empty dictionary."""
         path.unlink()
         face.do(ctx.load)
 
@@ -290,7 +290,7 @@ class TestLoading:
 
 class TestMemory:
     def test_a_call_that_was_interrupted_before_it_was_noted_ends(self, memory):
-        """A call whose key was not noted yet leaves nothing behind."""
+        """A call whose key had not been noted yet leaves nothing behind."""
         write = increment(memory, "a")
         memory._flights._flights.clear()
         memory.is_over(write)
@@ -298,7 +298,7 @@ class TestMemory:
         assert [] == memory._flights.calls()
 
     def test_a_change_after_a_call_that_is_over_stays(self, memory):
-        """What was set after a call was made stays, though the call is over before its outcome is taken over."""
+        """A value set after a call stays, even if that call ends before its outcome is taken over."""
         write = increment(memory, "a")
         memory.data["a"] = 1
         memory.is_over(write)
@@ -307,7 +307,7 @@ class TestMemory:
         assert (1, {"a"}) == (memory.data["a"], memory.unsaved_keys())
 
     def test_what_arrives_while_another_thread_loads_is_dropped(self, memory, monkeypatch):
-        """An outcome that is taken over while the file is loaded, by another thread, ends there."""
+        """An outcome that is being taken over while another thread loads the file is dropped."""
         write = memory.save("mine")
         settle = Memory._settle
 
@@ -322,7 +322,7 @@ class TestMemory:
 
     @pytest.mark.parametrize("how", ["set", "deleted"])
     def test_what_a_handler_does_while_many_changes_are_taken_over_stays(self, memory, monkeypatch, how):
-        """A key that is set or deleted just before it is replaced by what the file holds is an unsaved change."""
+        """A key that is set or deleted just before the value from the file replaces it is an unsaved change."""
         take_over_all = LiveDict.take_over_all
 
         def interrupted(live, texts, gone):
@@ -341,7 +341,7 @@ class TestMemory:
         assert [] == memory._flights.calls()
 
     def test_a_call_is_over_when_its_outcome_has_arrived(self, memory):
-        """Its caller may be told later, and what another one does meanwhile does not count on it."""
+        """A call is over when its outcome has arrived, even before its caller learns of it."""
         write = increment(memory, "a")
         memory.absorb(arrival(2, write, a=b"2"))
 
@@ -354,16 +354,16 @@ class TestMemory:
     ids=["order of keys", "number", "escape", "spaces"],
 )
 class TestTheSameValue:
-    """Each text stands on a line of its own, as the library itself would write it, but is spelt otherwise."""
+    """Each text is on a line of its own, as the library would write it, but spelled differently."""
 
     @pytest.fixture
     def ctx(self, face, path, text):
-        """A context on a file that holds the text."""
+        """A context on a file that contains the text."""
         path.write_text(f'{{\n"k": {text}\n}}\n', encoding="utf-8")
         return face.open(path, on_conflict="raise")
 
-    def test_setting_it_is_no_change(self, face, ctx, path, value, text):
-        """A key that is set to the value it has is not unsaved, and saving leaves the file alone."""
+    def test_setting_it_is_not_a_change(self, face, ctx, path, value, text):
+        """A key that is set to its current value is not unsaved, and saving leaves the file alone."""
         before = path.read_bytes()
         ctx.set("k", value)
         unsaved = ctx.unsaved_keys()
@@ -371,8 +371,8 @@ class TestTheSameValue:
 
         assert (set(), before) == (unsaved, path.read_bytes())
 
-    def test_others_writing_it_is_no_conflict(self, face, ctx, path, value, text):
-        """Who spells a value otherwise has not changed it, and is in no conflict with who did."""
+    def test_others_writing_it_is_not_a_conflict(self, face, ctx, path, value, text):
+        """Spelling a value differently is not a change, so it does not conflict with a real change."""
         path.write_text(f'{{"k": {json.dumps(value)}}}', encoding="utf-8")
         ctx.set("k", "mine")
         face.do(ctx.save)
@@ -380,5 +380,5 @@ class TestTheSameValue:
         assert {"k": "mine"} == json.loads(path.read_text(encoding="utf-8"))
 
     def test_it_is_the_expected_one(self, face, ctx, path, value, text):
-        """A compare_and_set that expects the value finds it."""
+        """compare_and_set finds the value that it expects."""
         assert face.do(ctx.compare_and_set, "k", value, "new")

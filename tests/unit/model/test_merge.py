@@ -1,4 +1,4 @@
-"""Merging key by key: what others changed is kept, and what happens when both changed the same key."""
+"""Merging key by key: others' changes are kept, and the policy decides when both sides changed the same key."""
 
 import asyncio
 import json
@@ -16,19 +16,19 @@ from persistent_context import (
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def identity(path):
-    """What tells one writing of a file from another."""
+    """Return what distinguishes one write of a file from another."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns, path.read_bytes()
 
 
 @pytest.fixture
 def quarrel(face, path):
-    """A context that wants ``mine`` where another has just saved ``theirs``; MISSING stands for absence."""
+    """A context that has set ``mine`` where another has just saved ``theirs``; MISSING means an absent key."""
 
     def begin(on_conflict, base=1, mine=3, theirs=2):
         path.write_text(json.dumps({"x": 0} if base is MISSING else {"x": 0, "a": base}), encoding="utf-8")
@@ -46,7 +46,7 @@ def quarrel(face, path):
 
 
 class Decider:
-    """A function for ``on_conflict`` that remembers what it was asked."""
+    """A function for ``on_conflict`` that records its calls."""
 
     def __init__(self, result):
         """Always answer ``result``."""
@@ -54,14 +54,14 @@ class Decider:
         self.asked = []
 
     def __call__(self, key, base, mine, theirs):
-        """Answer."""
+        """Record the call and answer."""
         self.asked.append((key, base, mine, theirs))
         return self.result
 
 
 class TestMine:
     def test_it_is_the_default(self, face, path):
-        """Without a word on conflicts, the last writer wins."""
+        """Without a policy, the last writer wins."""
         ctx, other = face.open(path), face.open(path)
         for one, value in ((other, "theirs"), (ctx, "mine")):
             one.set("a", value)
@@ -70,35 +70,35 @@ class TestMine:
         assert {"a": "mine"} == stored(path)
 
     def test_my_change_wins(self, face, path, quarrel):
-        """What I set stands; what others set elsewhere is kept."""
+        """My value of a key wins; others' changes to other keys are kept."""
         ctx = quarrel("mine")
         face.do(ctx.save)
 
         assert ({"x": 0, "a": 3, "theirs": True}, 3, set()) == (stored(path), ctx["a"], ctx.unsaved_keys())
 
     def test_my_deletion_wins(self, face, path, quarrel):
-        """What I deleted is gone, whatever others made of it."""
+        """A key that I deleted is gone, even if others changed it."""
         ctx = quarrel("mine", mine=MISSING)
         face.do(ctx.save)
 
         assert ({"x": 0, "theirs": True}, False) == (stored(path), "a" in ctx)
 
     def test_my_change_wins_over_their_deletion(self, face, path, quarrel):
-        """What I changed comes back, though others deleted it."""
+        """A key that I changed comes back, even if others deleted it."""
         ctx = quarrel("mine", theirs=MISSING)
         face.do(ctx.save)
 
         assert (3, 3) == (stored(path)["a"], ctx["a"])
 
     def test_my_addition_wins(self, face, path, quarrel):
-        """Of two that added a key, the last one's value stands."""
+        """When two contexts add a key, the later value wins."""
         ctx = quarrel("mine", base=MISSING)
         face.do(ctx.save)
 
         assert (3, 3) == (stored(path)["a"], ctx["a"])
 
     def test_a_change_in_place_wins(self, face, path):
-        """A change in place is a change like any other."""
+        """A change in place wins like any other change."""
         path.write_text('{"a": [1]}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
         other["a"][0] = "theirs"
@@ -111,28 +111,28 @@ class TestMine:
 
 class TestTheirs:
     def test_their_change_wins(self, face, path, quarrel):
-        """What others saved first stands, in the file and in memory."""
+        """The value that others saved first wins, in the file and in memory."""
         ctx = quarrel("theirs")
         face.do(ctx.save)
 
         assert ({"x": 0, "a": 2, "theirs": True}, 2, set()) == (stored(path), ctx["a"], ctx.unsaved_keys())
 
     def test_their_deletion_wins(self, face, path, quarrel):
-        """What others deleted stays deleted."""
+        """A key that others deleted stays deleted."""
         ctx = quarrel("theirs", theirs=MISSING)
         face.do(ctx.save)
 
         assert ({"x": 0, "theirs": True}, False, set()) == (stored(path), "a" in ctx, ctx.unsaved_keys())
 
     def test_their_change_wins_over_my_deletion(self, face, path, quarrel):
-        """What others changed comes back into memory, though I deleted it."""
+        """A key that I deleted and others changed comes back into memory."""
         ctx = quarrel("theirs", mine=MISSING)
         face.do(ctx.save)
 
         assert (2, 2, set()) == (stored(path)["a"], ctx["a"], ctx.unsaved_keys())
 
     def test_what_only_i_changed_is_written(self, face, path, quarrel):
-        """Giving way in one key gives way in no other."""
+        """Giving way in one key does not give up the changes to others."""
         ctx = quarrel("theirs")
         ctx.set("x", 5)
         ctx.set("new", 6)
@@ -141,15 +141,15 @@ class TestTheirs:
         assert {"x": 5, "a": 2, "theirs": True, "new": 6} == stored(path)
 
     def test_giving_way_alone_writes_nothing(self, face, path, quarrel):
-        """Where all of my changes give way, the file stays as it is."""
+        """When all of my changes give way, the file is not written."""
         ctx = quarrel("theirs")
         before = identity(path)
         face.do(ctx.save)
 
         assert before == identity(path)
 
-    def test_the_next_change_is_no_conflict(self, face, path, quarrel):
-        """After giving way, the base is theirs."""
+    def test_the_next_change_is_not_a_conflict(self, face, path, quarrel):
+        """After giving way, the base is their value."""
         ctx = quarrel("theirs")
         face.do(ctx.save)
         ctx.set("a", 9)
@@ -163,7 +163,7 @@ class TestRaise:
         (1, 3, 2), (1, MISSING, 2), (1, 3, MISSING), (MISSING, 3, 2), (1, True, 1.0), ([1], [2], [1, 3]),
     ])  # fmt: skip
     def test_a_conflict_raises(self, face, quarrel, base, mine, theirs):
-        """Whatever both sides did to a key differently is a conflict, and the error names the key."""
+        """Any two different changes to a key conflict, and the error names the key."""
         ctx = quarrel("raise", base, mine, theirs)
         with pytest.raises(ConflictError) as caught:
             face.do(ctx.save)
@@ -171,7 +171,7 @@ class TestRaise:
         assert ["a"] == sorted(caught.value.keys)
 
     def test_all_keys_are_named(self, face, path):
-        """The error names every key in conflict, and no other."""
+        """The error names every key in conflict, and no others."""
         path.write_text('{"a": 1, "b": 1, "c": 1, "d": 1}', encoding="utf-8")
         ctx, other = face.open(path, on_conflict="raise"), face.open(path)
         other.update(a=2, b=2, c=2)
@@ -183,7 +183,7 @@ class TestRaise:
         assert ["b", "c"] == sorted(caught.value.keys)
 
     def test_the_error_says_where_and_what(self, face, path, quarrel):
-        """The error carries the file, and its message names file and key."""
+        """The error has the path of the file, and its message names the file and the key."""
         ctx = quarrel("raise")
         with pytest.raises(ConflictError) as caught:
             face.do(ctx.save)
@@ -195,7 +195,7 @@ class TestRaise:
         )
 
     def test_nothing_is_written(self, face, path, quarrel):
-        """Not even the changes that were in nobody's way are written."""
+        """Nothing is written, not even the changes without a conflict."""
         ctx = quarrel("raise")
         ctx.set("new", 1)
         before = identity(path)
@@ -205,7 +205,7 @@ class TestRaise:
         assert before == identity(path)
 
     def test_all_changes_stay_unsaved(self, face, quarrel):
-        """Memory keeps what it had, unsaved."""
+        """Memory keeps all changes, unsaved."""
         ctx = quarrel("raise")
         ctx.set("new", 1)
         with pytest.raises(ConflictError):
@@ -214,7 +214,7 @@ class TestRaise:
         assert (3, 1, {"a", "new"}) == (ctx["a"], ctx["new"], ctx.unsaved_keys())
 
     def test_it_raises_again(self, face, quarrel):
-        """A conflict does not resolve itself by being tried twice."""
+        """Trying again does not resolve a conflict."""
         ctx = quarrel("raise")
         for _ in range(2):
             with pytest.raises(ConflictError) as caught:
@@ -223,7 +223,7 @@ class TestRaise:
         assert ["a"] == sorted(caught.value.keys)
 
     def test_loading_resolves_it(self, face, path, quarrel):
-        """Who loads and decides anew can save."""
+        """After loading and deciding again, the save succeeds."""
         ctx = quarrel("raise")
         with pytest.raises(ConflictError):
             face.do(ctx.save)
@@ -233,8 +233,8 @@ class TestRaise:
 
         assert {"x": 0, "a": 3, "theirs": True} == stored(path)
 
-    def test_wanting_the_same_after_all_resolves_it(self, face, path, quarrel):
-        """Who comes round to the others' value can save."""
+    def test_setting_the_same_value_resolves_it(self, face, path, quarrel):
+        """After setting the others' value, the save succeeds."""
         ctx = quarrel("raise")
         with pytest.raises(ConflictError):
             face.do(ctx.save)
@@ -243,8 +243,8 @@ class TestRaise:
 
         assert (2, set()) == (stored(path)["a"], ctx.unsaved_keys())
 
-    def test_changes_of_different_keys_are_none(self, face, path):
-        """Two that changed different keys have no conflict."""
+    def test_changes_of_different_keys_are_not_a_conflict(self, face, path):
+        """Changes to different keys do not conflict."""
         path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
         ctx, other = face.open(path, on_conflict="raise"), face.open(path)
         other.set("a", 2)
@@ -254,8 +254,8 @@ class TestRaise:
 
         assert {"a": 2, "b": 2} == stored(path)
 
-    def test_a_change_there_and_back_is_none(self, face, path):
-        """Others who put back the old value have changed nothing."""
+    def test_a_change_there_and_back_is_not_a_conflict(self, face, path):
+        """A value that others changed and changed back is not a change."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx, other = face.open(path, on_conflict="raise"), face.open(path)
         for value in (2, 1):
@@ -272,14 +272,14 @@ class TestAFunction:
         (1, 3, 2), (1, MISSING, 2), (1, 3, MISSING), (MISSING, 3, 2), ([1], [2], [1, 3]), (None, 3, 2),
     ])  # fmt: skip
     def test_it_is_asked_with_all_three_values(self, face, quarrel, base, mine, theirs):
-        """The function gets key, base, mine and theirs; MISSING stands for absence."""
+        """The function gets key, base, mine and theirs; MISSING means an absent key."""
         decide = Decider("decided")
         face.do(quarrel(decide, base, mine, theirs).save)
 
         assert [("a", base, mine, theirs)] == decide.asked
 
     def test_its_answer_is_written(self, face, path, quarrel):
-        """What the function returned stands in the file and in memory, saved."""
+        """The function's result is in the file and in memory, saved."""
         ctx = quarrel(Decider({"both": [3, 2]}))
         face.do(ctx.save)
 
@@ -290,14 +290,14 @@ class TestAFunction:
         )
 
     def test_missing_deletes(self, face, path, quarrel):
-        """MISSING as an answer deletes the key, in the file and in memory."""
+        """MISSING as the result deletes the key, in the file and in memory."""
         ctx = quarrel(Decider(MISSING))
         face.do(ctx.save)
 
         assert ({"x": 0, "theirs": True}, False, set()) == (stored(path), "a" in ctx, ctx.unsaved_keys())
 
     def test_it_is_not_asked_without_a_conflict(self, face, path):
-        """Whoever agrees, or meets nobody, asks nobody."""
+        """Without a conflict, the function is not called."""
         path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
         decide = Decider("decided")
         ctx, other = face.open(path, on_conflict=decide), face.open(path)
@@ -309,7 +309,7 @@ class TestAFunction:
         assert ([], {"a": 2, "b": 2, "c": 3}) == (decide.asked, stored(path))
 
     def test_it_is_asked_for_each_key_once(self, face, path):
-        """Each key in conflict is one question."""
+        """The function is called once for each key in conflict."""
         path.write_text('{"a": 1, "b": 1, "c": 1}', encoding="utf-8")
         decide = Decider(0)
         ctx, other = face.open(path, on_conflict=decide), face.open(path)
@@ -321,7 +321,7 @@ class TestAFunction:
         assert [("a", 1, 3, 2), ("b", 1, 3, 2)] == sorted(decide.asked)
 
     def test_it_may_merge_lists(self, face, path):
-        """The three values are enough for a merge of one's own."""
+        """The three values suffice for a custom merge of lists."""
         path.write_text('{"a": [1, 2]}', encoding="utf-8")
 
         def merge(_key, base, mine, theirs):
@@ -336,7 +336,7 @@ class TestAFunction:
         assert ({"a": [1, 2, "theirs", "mine"]}, [1, 2, "theirs", "mine"]) == (stored(path), ctx["a"])
 
     def test_it_may_change_its_arguments_in_place(self, face, path):
-        """A function that builds its answer out of an argument does no harm."""
+        """A function may change its arguments in place and return one of them."""
         path.write_text('{"a": [1]}', encoding="utf-8")
 
         def merge(_key, base, mine, theirs):
@@ -357,7 +357,7 @@ class TestAFunction:
         )
 
     def test_its_exception_is_raised(self, face, path, quarrel):
-        """A function that raises fails the save with its own exception; nothing is written, all stays unsaved."""
+        """The save raises the function's own exception; nothing is written, and all changes stay unsaved."""
 
         def decide(key, base, mine, theirs):
             raise LookupError("undecided")
@@ -371,7 +371,7 @@ class TestAFunction:
         assert (before, {"a", "new"}, 3) == (identity(path), ctx.unsaved_keys(), ctx["a"])
 
     def test_its_exception_leaves_the_lock_free(self, face, path, quarrel):
-        """After a function that raised, others can save."""
+        """After the function raised, others can save."""
 
         def decide(key, base, mine, theirs):
             raise LookupError("undecided")
@@ -383,7 +383,7 @@ class TestAFunction:
         assert 1 == face.do(face.open(path, lock_timeout=10).incr, "n")
 
     def test_an_answer_that_json_cannot_hold(self, face, path, quarrel):
-        """An answer that cannot be written is refused like any value."""
+        """A result that JSON cannot hold is refused like any other value."""
         ctx = quarrel(Decider({1, 2}))
         before = identity(path)
         with pytest.raises(UnserializableValueError):
@@ -392,7 +392,7 @@ class TestAFunction:
         assert (before, {"a"}, 3) == (identity(path), ctx.unsaved_keys(), ctx["a"])
 
     def test_its_answer_is_not_tied_to_the_file_of_others(self, face, path, quarrel):
-        """An answer may be changed in place afterwards, and that is unsaved."""
+        """Changing the result in place afterwards is an unsaved change."""
         ctx = quarrel(Decider([1]))
         face.do(ctx.save)
         ctx["a"].append(2)
@@ -423,7 +423,7 @@ class TestMerging:
         assert {"a": 2, "b": 2} == stored(path)
 
     def test_memory_takes_over_what_others_changed(self, face, path):
-        """After a save the memory is the merged state, and saved."""
+        """After a save, memory is the merged state, with nothing unsaved."""
         path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
         other.set("b", 2)
@@ -435,7 +435,7 @@ class TestMerging:
         assert ({"a": 2, "b": 2, "c": 3}, set()) == (dict(ctx), ctx.unsaved_keys())
 
     def test_my_deletion_is_merged(self, face, path):
-        """A key that this context deleted goes, and nothing else."""
+        """A key that this context deleted is gone, and no other is."""
         path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
         other.set("c", 3)
@@ -457,8 +457,8 @@ class TestMerging:
         assert ({"b": 1, "c": 3}, {"b": 1, "c": 3}) == (stored(path), dict(ctx))
 
     @pytest.mark.parametrize("value", [2, [1, {"x": 1}], None], ids=repr)
-    def test_the_same_change_on_both_sides_is_no_conflict(self, face, path, value):
-        """Who wants what the other wanted has no quarrel with it."""
+    def test_the_same_change_on_both_sides_is_not_a_conflict(self, face, path, value):
+        """Two contexts that set the same value do not conflict."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx, other = face.open(path, on_conflict="raise"), face.open(path)
         for one in (other, ctx):
@@ -467,8 +467,8 @@ class TestMerging:
 
         assert ({"a": value}, set()) == (stored(path), ctx.unsaved_keys())
 
-    def test_the_same_deletion_on_both_sides_is_no_conflict(self, face, path):
-        """Two who delete the same key agree."""
+    def test_the_same_deletion_on_both_sides_is_not_a_conflict(self, face, path):
+        """Two contexts that delete the same key do not conflict."""
         path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
         ctx, other = face.open(path, on_conflict="raise"), face.open(path)
         for one in (other, ctx):
@@ -488,7 +488,7 @@ class TestMerging:
         assert {f"{number}-{turn}" for number in range(3) for turn in range(4)} == set(stored(path))
 
     def test_the_two_faces_share_a_file(self, path):
-        """What one face saved the other merges with."""
+        """Each face merges with what the other saved."""
         worker = SyncPersistentContext.create(path)
         worker.set("sync", 1)
 
@@ -501,8 +501,8 @@ class TestMerging:
 
         assert {"sync": 1, "async": 2} == asyncio.run(save_between())
 
-    def test_a_program_that_knows_nothing_of_us_is_merged_with(self, face, path):
-        """What an editor wrote between load and save is kept."""
+    def test_changes_of_a_program_without_this_library_are_merged(self, face, path):
+        """A change that an editor wrote between load and save is kept."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = face.open(path)
         ctx.set("a", 2)
@@ -512,7 +512,7 @@ class TestMerging:
         assert {"a": 2, "edited": True} == stored(path)
 
     def test_a_rewrite_that_keeps_inode_size_and_time_is_seen(self, face, path):
-        """An unchanged inode, size and mtime are no proof of an unchanged file."""
+        """An unchanged inode, size and mtime do not prove that the file is unchanged."""
         path.write_text('{"a": 1, "b": 1}', encoding="utf-8")
         ctx = face.open(path)
         status = path.stat()
@@ -526,7 +526,7 @@ class TestMerging:
 
 
 class TestInsideValues:
-    """Two contexts change the same key, at different places: nothing is lost, whatever the policy."""
+    """Two contexts change the same key at different places: nothing is lost, whatever the policy."""
 
     @pytest.fixture(params=["mine", "theirs", "raise", Decider("decided")], ids=["mine", "theirs", "raise", "function"])
     def two(self, request, face, path):
@@ -535,7 +535,7 @@ class TestInsideValues:
         return [face.open(path, on_conflict=request.param) for _ in range(2)]
 
     def test_both_fill_an_object(self, face, path, two):
-        """To any depth."""
+        """Both contexts' keys are kept, at any depth."""
         for number, ctx in enumerate(two):
             ctx["cfg"]["a"][f"new-{number}"] = number
             face.do(ctx.save)
@@ -544,7 +544,7 @@ class TestInsideValues:
 
     @pytest.mark.parametrize("first", [0, 1])
     def test_one_deletes_where_the_other_adds(self, face, path, two, first):
-        """Each change counts, whoever saves first."""
+        """Both changes are kept, whichever is saved first."""
         del two[0]["cfg"]["gone"]
         two[1]["cfg"]["new"] = 1
         face.do(two[first].save)
@@ -553,7 +553,7 @@ class TestInsideValues:
         assert {"a": {"x": 1}, "new": 1} == stored(path)["cfg"]
 
     def test_both_append(self, face, path, two):
-        """Theirs come before mine."""
+        """Both items are kept, theirs before mine."""
         two[0]["jobs"].append("theirs")
         two[1]["jobs"].append("mine")
         for ctx in two:
@@ -563,7 +563,7 @@ class TestInsideValues:
         assert set() == two[1].unsaved_keys()
 
     def test_equal_items_are_two_items(self, face, path, two):
-        """Two that append the same have appended twice."""
+        """When both contexts append the same value, the list has it twice."""
         for ctx in two:
             ctx["jobs"].append("same")
             face.do(ctx.save)
@@ -571,7 +571,7 @@ class TestInsideValues:
         assert [1, "same", "same"] == stored(path)["jobs"] == two[1]["jobs"]
 
     def test_both_begin_an_object_and_a_list(self, face, path, two):
-        """What neither has found starts as empty."""
+        """Objects and lists that both contexts create are merged."""
         for number, ctx in enumerate(two):
             ctx.setdefault("workers", {})[f"w{number}"] = "up"
             ctx.setdefault("log", []).append(number)
@@ -580,7 +580,7 @@ class TestInsideValues:
         assert ({"w0": "up", "w1": "up"}, [0, 1]) == (stored(path)["workers"], stored(path)["log"])
 
     def test_an_atomic_call_takes_the_change_along(self, face, path, two):
-        """Merged in the same way."""
+        """An atomic call merges the unsaved change of its key in the same way."""
         two[0]["jobs"].append(2)
         two[1]["jobs"].append(3)
         face.do(two[0].save)
@@ -589,7 +589,7 @@ class TestInsideValues:
         assert [1, 2, 3, 4] == stored(path)["jobs"] == two[1]["jobs"]
 
     def test_a_transaction_takes_the_change_along(self, face, path, two):
-        """When it touches the key."""
+        """A transaction merges the unsaved change when it touches the key."""
         two[0]["jobs"].append(2)
         two[1]["jobs"].append(3)
         face.do(two[0].save)
@@ -597,8 +597,8 @@ class TestInsideValues:
 
         assert [1, 2, 3, 4] == stored(path)["jobs"] == two[1]["jobs"]
 
-    def test_whoever_has_a_reference_sees_what_others_added(self, face, path, two):
-        """Lists and dictionaries stay the same objects, so that what is added to them later is saved."""
+    def test_references_show_what_others_added(self, face, path, two):
+        """Lists and dictionaries stay the same objects, and changing them later is saved."""
         jobs, a = two[1]["jobs"], two[1]["cfg"]["a"]
         two[0]["jobs"].append(2)
         two[0]["cfg"]["a"]["y"] = 2
@@ -611,7 +611,7 @@ class TestInsideValues:
         assert {"jobs": [1, 2, 3], "cfg": {"a": {"x": 1, "y": 2, "z": 3}, "gone": 1}} == stored(path)
 
     def test_items_that_are_equal_stay_the_same_objects(self, face, two):
-        """However the list around them has changed."""
+        """Equal items stay the same objects when the list around them changes."""
         two[1]["jobs"].append({"id": 5})
         item = two[1]["jobs"][1]
         two[0]["jobs"].append({"id": 4})
@@ -625,7 +625,7 @@ class TestPlaces:
     """Conflicts inside values."""
 
     def quarrel(self, face, path, **options):
-        """A context that wants other things than another one has saved."""
+        """A context whose changes conflict with those that another context has saved."""
         path.write_text('{"cfg": {"a": 1, "b": {"c": 1}, "d": 1}, "n": 1}', encoding="utf-8")
         ctx, other = face.open(path, **options), face.open(path)
         for number, one in enumerate((other, ctx)):
@@ -636,7 +636,7 @@ class TestPlaces:
 
     @pytest.mark.parametrize(("policy", "kept"), [("mine", 1), ("theirs", 0)])
     def test_a_policy_settles_places(self, face, path, policy, kept):
-        """And no more than these."""
+        """The policy decides the places in conflict and nothing else."""
         ctx = self.quarrel(face, path, on_conflict=policy)
         face.do(ctx.save)
         cfg = {"a": f"a-{kept}", "b": {"c": f"c-{kept}"}, "d": 1, "new-0": 1, "new-1": 1}
@@ -645,7 +645,7 @@ class TestPlaces:
 
     @pytest.mark.parametrize("policy", ["mine", "theirs"])
     def test_they_are_counted_and_logged(self, face, path, caplog, policy):
-        """With the path of each, at INFO."""
+        """Each conflict is counted, and its path is logged at INFO."""
         ctx = self.quarrel(face, path, on_conflict=policy)
         before = ctx.statistics().conflicts
         with caplog.at_level("INFO", "persistent_context"):
@@ -657,7 +657,7 @@ class TestPlaces:
         assert str(path) in record.getMessage()
 
     def test_only_some_of_many_are_logged(self, face, path, caplog):
-        """The line stays short."""
+        """The log line stays short: it lists ten conflicts and counts the rest."""
         path.write_text(json.dumps({"cfg": dict.fromkeys(map(str, range(50)), 0)}), encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
         for number, one in enumerate((other, ctx), 1):
@@ -670,7 +670,7 @@ class TestPlaces:
         assert (True, 10) == (record.getMessage().endswith(" and 40 more"), record.getMessage().count('["cfg"]'))
 
     def test_what_failed_is_not_counted(self, face, path):
-        """An atomic call that refuses the merged value has settled nothing."""
+        """An atomic call that refuses the merged value settles no conflict."""
         ctx = self.quarrel(face, path)
         before = ctx.statistics().conflicts
         with pytest.raises(TypeError):
@@ -679,7 +679,7 @@ class TestPlaces:
         assert before == ctx.statistics().conflicts
 
     def test_a_transaction_counts_them_when_it_commits(self, face, path):
-        """And not when it touches the key."""
+        """A transaction counts conflicts when it commits, and not when it touches the key."""
         ctx = self.quarrel(face, path)
         before = ctx.statistics().conflicts
         face.inside(ctx.transaction, lambda tx: tx["cfg"])
@@ -687,7 +687,7 @@ class TestPlaces:
         assert 2 == ctx.statistics().conflicts - before
 
     def test_an_error_names_them(self, face, path):
-        """Keys, and places."""
+        """The error names both the keys and the places inside them."""
         ctx = self.quarrel(face, path, on_conflict="raise")
         with pytest.raises(ConflictError) as caught:
             face.do(ctx.save)
@@ -699,7 +699,7 @@ class TestPlaces:
         assert '["cfg"]["b"]["c"]' in str(caught.value)
 
     def test_a_function_is_asked_for_the_whole_key(self, face, path):
-        """With all of its value, and what it returns is the value."""
+        """The function gets the whole values, and its result becomes the value of the key."""
         decide = Decider("decided")
         face.do(self.quarrel(face, path, on_conflict=decide).save)
 

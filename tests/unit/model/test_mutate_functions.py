@@ -1,4 +1,4 @@
-"""The function of mutate(): a forgotten return, and functions whose result would have to be awaited."""
+"""The functions given to mutate(): a forgotten return, and results that would have to be awaited."""
 
 import asyncio
 import functools
@@ -13,7 +13,7 @@ async def double(value):
 
 
 class Doubling:
-    """What is called like a coroutine function."""
+    """Its instances are called like coroutine functions."""
 
     async def __call__(self, value):
         return value * 2
@@ -45,7 +45,7 @@ def set_inside(value):
 
 
 class Later:
-    """What can be awaited, and is no coroutine."""
+    """An awaitable that is not a coroutine."""
 
     def __await__(self):
         yield
@@ -61,7 +61,7 @@ def ctx(face, path):
 class TestAForgottenReturn:
     @pytest.mark.parametrize(("key", "fn"), [("jobs", append), ("jobs", append_a_set), ("deep", set_inside)])
     def test_is_refused(self, face, ctx, path, key, fn):
-        """A function that changes its argument and returns nothing is told to return the new value."""
+        """When a function changes its argument and returns None, the error says to return the new value."""
         before = path.read_bytes()
         with pytest.raises(TypeError, match=rf"'{key}' in place and returned None: return the new value"):
             face.do(ctx.mutate, key, fn)
@@ -69,7 +69,7 @@ class TestAForgottenReturn:
         assert before == path.read_bytes()
 
     def test_of_the_default_is_refused_too(self, face, ctx, path):
-        """A key that is missing is no exception."""
+        """A forgotten return is refused for a missing key too."""
         before = path.read_bytes()
         with pytest.raises(TypeError, match="return the new value"):
             face.do(ctx.mutate, "new", append, default=[])
@@ -77,7 +77,7 @@ class TestAForgottenReturn:
         assert before == path.read_bytes()
 
     def test_fails_this_call_alone(self, face, ctx):
-        """The context goes on."""
+        """After the refusal, the context works as before."""
         with pytest.raises(TypeError, match="return the new value"):
             face.do(ctx.mutate, "jobs", append)
 
@@ -85,12 +85,12 @@ class TestAForgottenReturn:
 
     @pytest.mark.parametrize("key", ["jobs", "deep", "none", "n", "new"])
     def test_none_on_purpose_is_a_value(self, face, ctx, path, key):
-        """A function that leaves its argument alone may return None."""
+        """A function that leaves its argument unchanged may return None."""
         assert None is face.do(ctx.mutate, key, lambda _: None)
         assert None is face.open(path)[key]
 
     def test_a_function_may_change_and_return_its_argument(self, face, ctx):
-        """It is its own copy, which it may change as long as it returns it."""
+        """The argument is a copy, which the function may change and return."""
 
         def fn(items):
             items.append(4)
@@ -102,7 +102,7 @@ class TestAForgottenReturn:
 class TestAsynchronousFunctions:
     @pytest.mark.parametrize("fn", ASYNC.values(), ids=ASYNC)
     def test_a_coroutine_function_is_refused_at_the_call(self, face, tmp_path, fn):
-        """It is refused before anything is queued, locked or written, and never called."""
+        """A coroutine function is refused before anything is queued, locked or written, and is never called."""
         ctx = face.cls(tmp_path / "state.json")
         with pytest.raises(TypeError, match=r"must return the new value of 'n', not an awaitable"):
             face.do(ctx.mutate, "n", fn)
@@ -110,7 +110,7 @@ class TestAsynchronousFunctions:
         assert [] == os.listdir(tmp_path)
 
     def test_a_coroutine_that_it_returns_is_refused_and_closed(self, face, ctx, path):
-        """A coroutine is closed: Python does not warn that it was never awaited, which would fail this test."""
+        """A returned coroutine is closed: Python's warning that it was never awaited would fail this test."""
         before, made = path.read_bytes(), []
 
         def fn(value):
@@ -123,7 +123,7 @@ class TestAsynchronousFunctions:
         assert (before, True) == (path.read_bytes(), made[0].cr_frame is None)
 
     def test_another_awaitable_is_refused(self, face, ctx, path):
-        """So is any other thing that would have to be awaited."""
+        """Any other awaitable is refused too."""
         before = path.read_bytes()
         with pytest.raises(TypeError, match="not an awaitable"):
             face.do(ctx.mutate, "n", lambda _: Later())
@@ -131,7 +131,7 @@ class TestAsynchronousFunctions:
         assert before == path.read_bytes()
 
     def test_calls_of_the_same_cycle_go_on(self, path):
-        """The refusal of one call is no concern of the others that share its cycle."""
+        """Refusing one call does not affect the others in its cycle."""
         from persistent_context import PersistentContext
 
         async def main():

@@ -1,4 +1,4 @@
-"""Merging inside values: rule by rule, and against a plain specification."""
+"""Merging inside values: rule by rule, and compared with a plain specification."""
 
 import json
 
@@ -19,24 +19,24 @@ OBJECTS = st.recursive(SCALARS, lambda part: st.dictionaries(st.sampled_from("ab
 
 
 def text(value):
-    """The text of a value."""
+    """Return the text of a value."""
     return MISSING if value is MISSING else encode(value, "k")
 
 
 def value(found):
-    """The value of a text."""
+    """Return the value of a text."""
     return MISSING if found is MISSING else decode(found)
 
 
 def merged(base, mine, theirs, *, prefer_mine=True):
-    """What a merge of values comes to, and the paths of its conflicts."""
+    """Return the result of merging values, and the paths of its conflicts."""
     merge = Merge(prefer_mine=prefer_mine)
     found = merge(text(base), text(mine), text(theirs), "k")
     return value(found), [conflict.path[1:] for conflict in merge.conflicts]
 
 
 def grown_from(values):
-    """Draw a base, and two values that came from it by small changes."""
+    """Draw a base, and two values made from it by small changes."""
 
     @st.composite
     def draw(drawing):
@@ -47,7 +47,7 @@ def grown_from(values):
 
 
 def changed(drawing, base, values):
-    """Draw a value that came from another: grown, changed at one place, or replaced."""
+    """Draw a value made from another: grown, changed at one place, or replaced."""
     kind = drawing(st.sampled_from(["same", "grow", "inside", "replace"]))
     if kind == "grow" and isinstance(base, list):
         return base + drawing(st.lists(values, min_size=1, max_size=2))
@@ -65,8 +65,8 @@ class TestAgainstThePlainSpecification:
     @example(sides=(MISSING, [1], [1]), prefers="mine")
     @example(sides=(1, {"a": 1}, {"b": 1}), prefers="mine")
     @example(sides=({"a": {"b": 1}}, {}, {"a": {"b": 2}}), prefers="theirs")
-    def test_it_comes_to_the_same(self, sides, prefers):
-        """The value, as JSON, and the places in conflict."""
+    def test_the_result_is_the_same(self, sides, prefers):
+        """The merged value, as JSON, and the conflicts are those of the specification."""
         found, conflicts = merged(*sides, prefer_mine=prefers == "mine")
         expected = merging.merge(*sides, prefers)
 
@@ -74,14 +74,14 @@ class TestAgainstThePlainSpecification:
 
     @given(sides=grown_from(VALUES))
     def test_a_text_is_on_one_line_in_the_layout_of_the_file(self, sides):
-        """What is merged is written like everything else."""
+        """A merged value is written in the layout of the file."""
         found = Merge()(*map(text, sides), "k")
 
         assert found is MISSING or json.dumps(decode(found), ensure_ascii=False).encode() == found
 
     @given(sides=grown_from(OBJECTS))
     def test_objects_without_conflicts_commute(self, sides):
-        """It does not matter who saves first."""
+        """Without conflicts, the order of the saves does not matter."""
         base, mine, theirs = sides
         found, conflicts = merged(base, mine, theirs)
 
@@ -116,7 +116,7 @@ class TestRules:
         ],
     )
     def test_nothing_is_lost(self, base, mine, theirs, expected):
-        """Both sides' changes are in the result."""
+        """The result has the changes of both sides."""
         assert (expected, []) == merged(base, mine, theirs)
 
     @pytest.mark.parametrize(
@@ -135,12 +135,12 @@ class TestRules:
         ],
     )
     def test_a_conflict_has_the_side_that_is_preferred(self, base, mine, theirs, path):
-        """It is reported with its path."""
+        """The preferred side wins, and the conflict is reported with its path."""
         assert (mine, [path]) == merged(base, mine, theirs)
         assert (theirs, [path]) == merged(base, mine, theirs, prefer_mine=False)
 
     def test_it_goes_as_deep_as_a_value_may(self):
-        """500 levels are no problem."""
+        """Merging handles 500 levels."""
 
         def nested(name):
             inner = {name: 1}
@@ -153,7 +153,7 @@ class TestRules:
         assert ([], 500) == (conflicts, json.dumps(found).count("{"))
 
     def test_a_place_is_shown_as_python_indexes_it(self):
-        """For the log."""
+        """The path of a conflict reads as Python indexes it."""
         merge = Merge()
         merge(b'{"a": {"b\\n": 1}}', b'{"a": {"b\\n": 2}}', b'{"a": {"b\\n": 3}}', "k")
 
@@ -161,11 +161,11 @@ class TestRules:
 
 
 class TestRebase:
-    """Taking over what others wrote into memory that has an unsaved change."""
+    """Taking over what others wrote, when memory has an unsaved change."""
 
     @given(sides=grown_from(VALUES))
-    def test_saving_later_comes_to_the_same_as_saving_now(self, sides):
-        """The conflicts are the same as well: none is settled on the way."""
+    def test_saving_later_has_the_same_result_as_saving_now(self, sides):
+        """Neither the result nor the conflicts depend on whether the save comes before or after."""
         base, mine, theirs = map(text, sides)
         assume(not same(base, mine))
         mine_then, base_then = rebase(base, mine, theirs, "k")
@@ -176,7 +176,7 @@ class TestRebase:
 
     @given(sides=grown_from(VALUES))
     def test_it_is_as_the_plain_specification_says(self, sides):
-        """Except for a value that was set to what it had been, which stays."""
+        """The specification holds, except for a value that was set to what it already was, which is kept."""
         base, mine, theirs = sides
         is_set = merging.same(base, mine) and not isinstance(mine, list | dict)
         expected = (mine, base) if is_set else merging.rebase(*sides)
@@ -185,28 +185,28 @@ class TestRebase:
         assert list(map(merging.canonical, expected)) == [merging.canonical(value(part)) for part in found]
 
     def test_what_is_not_in_conflict_is_taken_over(self):
-        """The rest stays as it is, with its base."""
+        """Values that are not in conflict are taken over; the others stay, with their base."""
         mine, base = rebase(b'{"a": 1, "b": 1}', b'{"a": 2, "b": 1}', b'{"a": 3, "b": 4}', "k")
 
         assert ({"a": 2, "b": 4}, {"a": 1, "b": 4}) == (decode(mine), decode(base))
 
 
 class TestResume:
-    """Changes made after a call was sent, over its outcome."""
+    """Changes made after a call was sent, applied to its outcome."""
 
     def test_the_rest_of_a_list_follows_what_the_call_has_merged(self):
-        """Though theirs stands before mine."""
+        """Later items of a list follow the merged ones, although others' items come before mine."""
         assert [1, "theirs", 2, 3] == decode(resume(b"[1, 2]", b"[1, 2, 3]", b'[1, "theirs", 2]', "k"))
 
     @given(sides=grown_from(VALUES))
     def test_nothing_is_done_if_nothing_was_merged(self, sides):
-        """The outcome of a call is what it included, nearly always."""
+        """When the outcome of a call is what it included, which is nearly always so, nothing is done."""
         included, mine, _ = map(text, sides)
 
         assert resume(included, mine, included, "k") is mine
 
     def test_values_follow_one_another(self):
-        """Each came from the one before."""
+        """Each value builds on the one before."""
         later = [b"[1, 2]", b"[1, 2, 3]", b"[1, 2, 3]"]
 
         found = resume_all(b"[1]", later, b'[1, "theirs"]', "k", is_own=False)

@@ -1,4 +1,4 @@
-"""The atomic operations on one key, alone and over unsaved changes."""
+"""The atomic operations on one key, with and without unsaved changes."""
 
 import asyncio
 import enum
@@ -18,37 +18,37 @@ from persistent_context import (
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def identity(path):
-    """What tells one writing of a file from another."""
+    """Return what distinguishes one write of a file from another."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns, path.read_bytes()
 
 
 async def turns(count=50):
-    """Let every other task run until it waits for something outside."""
+    """Let every other task run until it waits for something external."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 class TestIncr:
     def test_it_begins_at_nothing(self, face, path):
-        """An absent key counts from 0, and a missing file is made."""
+        """An absent key counts from 0, and a missing file is created."""
         ctx = face.open(path)
 
         assert (1, {"n": 1}) == (face.do(ctx.incr, "n"), stored(path))
 
     def test_it_returns_the_new_number(self, face, path):
-        """Each call returns the number it made."""
+        """Each call returns its new number."""
         ctx = face.open(path)
 
         assert [1, 2, 3] == [face.do(ctx.incr, "n") for _ in range(3)]
 
     def test_it_counts_from_what_others_wrote(self, face, path):
-        """What counts is the file, not this context's memory of it."""
+        """The number in the file counts, not the one in this context's memory."""
         path.write_text('{"n": 5}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
         face.do(other.incr, "n", 10)
@@ -56,7 +56,7 @@ class TestIncr:
         assert 16 == face.do(ctx.incr, "n")
 
     def test_a_number_of_a_subclass(self, face, path):
-        """A member of an IntEnum is a number like any other."""
+        """A member of an IntEnum counts as a number."""
         assert 2 == face.do(face.open(path).incr, "n", enum.IntEnum("Weight", {"HEAVY": 2}).HEAVY)
 
     @pytest.mark.parametrize(("before", "delta", "after"), [
@@ -82,8 +82,8 @@ class TestIncr:
         assert 3 == face.do(face.open(path).incr, "n", delta=2, default=10)
 
     @pytest.mark.parametrize("value", [True, False, "1", None, [1], {"n": 1}], ids=repr)
-    def test_what_is_no_number_raises_type_error(self, face, path, value):
-        """A value that is no number (a bool is none) raises, and the file is unchanged."""
+    def test_a_value_that_is_not_a_number_raises_type_error(self, face, path, value):
+        """A value that is not a number (a bool is not) raises, and the file is unchanged."""
         path.write_text(json.dumps({"n": value}), encoding="utf-8")
         ctx = face.open(path)
         before = identity(path)
@@ -93,8 +93,8 @@ class TestIncr:
         assert (before, repr(value), set()) == (identity(path), repr(ctx["n"]), ctx.unsaved_keys())
 
     @pytest.mark.parametrize("delta", ["1", None, [1], 1j], ids=repr)
-    def test_a_delta_that_is_no_number_raises_type_error(self, face, path, delta):
-        """One counts with numbers only."""
+    def test_a_delta_that_is_not_a_number_raises_type_error(self, face, path, delta):
+        """A delta that is not a number raises."""
         path.write_text('{"n": 1}', encoding="utf-8")
         ctx = face.open(path)
         before = identity(path)
@@ -104,7 +104,7 @@ class TestIncr:
         assert before == identity(path)
 
     def test_a_sum_beyond_all_floats(self, face, path):
-        """A sum that JSON cannot hold is refused, and the file unchanged."""
+        """A sum that JSON cannot hold is refused, and the file is unchanged."""
         path.write_text('{"n": 1.7e308}', encoding="utf-8")
         ctx = face.open(path)
         before = identity(path)
@@ -114,14 +114,14 @@ class TestIncr:
         assert before == identity(path)
 
     def test_memory_reflects_the_result(self, face, path):
-        """After the call memory holds the new number, saved."""
+        """After the call, memory holds the new number, saved."""
         ctx = face.open(path)
         face.do(ctx.incr, "n")
 
         assert (1, set()) == (ctx["n"], ctx.unsaved_keys())
 
     def test_other_keys_are_kept(self, face, path):
-        """Counting in one key touches no other, whoever wrote it."""
+        """Counting in one key leaves all others alone."""
         path.write_text('{"a": [1], "n": 1}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
         other.set("b", 2)
@@ -133,7 +133,7 @@ class TestIncr:
 
 class TestAdd:
     def test_the_first_one_wins(self, face, path):
-        """Of two that add a key the first is told True, the second False, and the first's value stays."""
+        """Of two contexts that add a key, the first gets True, the second False, and the first value stays."""
         first, second = face.open(path), face.open(path)
 
         assert (True, False, {"leader": 1}) == (
@@ -143,7 +143,7 @@ class TestAdd:
         )
 
     def test_losing_writes_nothing(self, face, path):
-        """Who adds nothing writes nothing."""
+        """An add that loses does not write."""
         path.write_text('{"leader": 1}', encoding="utf-8")
         ctx = face.open(path)
         before = identity(path)
@@ -167,19 +167,19 @@ class TestAdd:
         assert (1, set()) == (second["leader"], second.unsaved_keys())
 
     def test_a_stored_null_is_present(self, face, path):
-        """A null is a value, no absence."""
+        """A null is a value, so its key is present."""
         path.write_text('{"leader": null}', encoding="utf-8")
 
         assert False is face.do(face.open(path).add, "leader", 1)
 
     def test_a_null_can_be_added(self, face, path):
-        """Adding a null is adding."""
+        """Adding a null wins like adding any other value."""
         ctx = face.open(path)
 
         assert (True, False) == (face.do(ctx.add, "leader", None), face.do(ctx.add, "leader", 1))
 
     async def test_one_of_many_wins(self, path):
-        """However many add at once, exactly one is told that it won."""
+        """However many tasks add at once, exactly one gets True."""
         contexts = [await PersistentContext.create(path) for _ in range(5)]
         won = await asyncio.gather(*(contexts[number % 5].add("leader", number) for number in range(50)))
 
@@ -188,7 +188,7 @@ class TestAdd:
 
 class TestCompareAndSet:
     def test_a_match_sets(self, face, path):
-        """Where the value is the expected one, the new one is set."""
+        """If the value is the expected one, the new one is set."""
         path.write_text('{"s": "queued"}', encoding="utf-8")
         ctx = face.open(path)
 
@@ -199,7 +199,7 @@ class TestCompareAndSet:
         )
 
     def test_no_match_sets_nothing(self, face, path):
-        """Where it is not, nothing is written."""
+        """If the value is not the expected one, nothing is written."""
         path.write_text('{"s": "done"}', encoding="utf-8")
         ctx = face.open(path)
         before = identity(path)
@@ -207,7 +207,7 @@ class TestCompareAndSet:
         assert (False, before) == (face.do(ctx.compare_and_set, "s", "queued", "running"), identity(path))
 
     def test_what_others_wrote_is_compared(self, face, path):
-        """What counts is the file, not this context's memory of it."""
+        """The value in the file is compared, not the one in this context's memory."""
         path.write_text('{"s": 1}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
         face.do(other.compare_and_set, "s", 1, 2)
@@ -215,24 +215,24 @@ class TestCompareAndSet:
         assert (False, 2) == (face.do(ctx.compare_and_set, "s", 1, 3), ctx["s"])
 
     def test_missing_is_expected_of_an_absent_key(self, face, path):
-        """MISSING as expectation matches absence."""
+        """MISSING as the expected value matches an absent key."""
         ctx = face.open(path)
 
         assert (True, {"s": 1}) == (face.do(ctx.compare_and_set, "s", MISSING, 1), stored(path))
 
     def test_missing_does_not_match_a_value(self, face, path):
-        """MISSING as expectation matches nothing that is there, null included."""
+        """MISSING as the expected value does not match any value, not even null."""
         path.write_text('{"s": null}', encoding="utf-8")
 
         assert False is face.do(face.open(path).compare_and_set, "s", MISSING, 1)
 
     def test_none_does_not_match_absence(self, face, path):
-        """None as expectation matches a null only."""
+        """None as the expected value matches a null only."""
 
         assert False is face.do(face.open(path).compare_and_set, "s", None, 1)
 
     def test_missing_as_the_new_value_deletes(self, face, path):
-        """MISSING as new value deletes the key, in the file and in memory."""
+        """MISSING as the new value deletes the key, in the file and in memory."""
         path.write_text('{"s": 1, "x": 0}', encoding="utf-8")
         ctx = face.open(path)
 
@@ -244,7 +244,7 @@ class TestCompareAndSet:
         )
 
     def test_missing_for_missing(self, face, path):
-        """What is absent and stays absent is a match without a change."""
+        """MISSING for MISSING matches an absent key and changes nothing."""
         path.write_text('{"x": 0}', encoding="utf-8")
         ctx = face.open(path)
         before = identity(path)
@@ -275,7 +275,7 @@ class TestCompareAndSet:
         )
 
     async def test_one_of_many_wins(self, path):
-        """However many take the same step at once, exactly one is told that it took it."""
+        """However many tasks take the same step at once, exactly one gets True."""
         path.write_text('{"s": "queued"}', encoding="utf-8")
         contexts = [await PersistentContext.create(path) for _ in range(5)]
         won = await asyncio.gather(
@@ -287,7 +287,7 @@ class TestCompareAndSet:
 
 class TestMutate:
     def test_it_returns_the_new_value(self, face, path):
-        """The function's answer is returned, stored and in memory."""
+        """The function's result is returned, stored and in memory."""
         path.write_text('{"todo": [1, 2, 3]}', encoding="utf-8")
         ctx = face.open(path)
 
@@ -299,7 +299,7 @@ class TestMutate:
         )
 
     def test_the_function_gets_what_the_file_holds(self, face, path):
-        """What counts is the file, not this context's memory of it."""
+        """The function gets the value in the file, not the one in this context's memory."""
         path.write_text('{"todo": [1]}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
         other["todo"].append(2)
@@ -307,13 +307,13 @@ class TestMutate:
 
         assert [1, 2, 3] == face.do(ctx.mutate, "todo", lambda items: [*items, 3])
 
-    def test_the_default_stands_for_absence(self, face, path):
-        """An absent key is handed to the function as the default."""
+    def test_the_default_is_used_for_an_absent_key(self, face, path):
+        """For an absent key the function gets the default."""
 
         assert [1] == face.do(face.open(path).mutate, "todo", lambda items: [*items, 1], default=[])
 
     def test_the_default_default_is_none(self, face, path):
-        """Without a default the function gets None for an absent key."""
+        """Without a default, the function gets None for an absent key."""
         seen = []
 
         def fn(value):
@@ -325,13 +325,13 @@ class TestMutate:
         assert [None] == seen
 
     def test_the_default_is_not_used_for_a_present_key(self, face, path):
-        """A stored null is handed on as None, whatever the default."""
+        """A stored null is passed as None, whatever the default."""
         path.write_text('{"todo": null}', encoding="utf-8")
 
         assert [None] == face.do(face.open(path).mutate, "todo", lambda value: [value], default=7)
 
     def test_the_function_may_change_its_argument_in_place(self, face, path):
-        """A function that changes the value and returns it works."""
+        """A function may change the value in place and return it."""
         path.write_text('{"todo": [1]}', encoding="utf-8")
         ctx = face.open(path)
 
@@ -344,7 +344,7 @@ class TestMutate:
         assert ({"todo": [1, 2]}, [1, 2], set()) == (stored(path), ctx["todo"], ctx.unsaved_keys())
 
     def test_its_exception_is_raised(self, face, path):
-        """A function that raises fails the call with its own exception; nothing is written."""
+        """The call raises the function's own exception; nothing is written."""
         path.write_text('{"todo": [1]}', encoding="utf-8")
         ctx = face.open(path)
         before = identity(path)
@@ -359,7 +359,7 @@ class TestMutate:
         assert (before, [1], set()) == (identity(path), ctx["todo"], ctx.unsaved_keys())
 
     def test_its_exception_leaves_the_lock_free(self, face, path):
-        """After a function that raised, others can go on."""
+        """After the function raised, others can go on."""
         ctx = face.open(path)
         with pytest.raises(ZeroDivisionError):
             face.do(ctx.mutate, "n", lambda _: 1 / 0)
@@ -368,7 +368,7 @@ class TestMutate:
 
     @pytest.mark.parametrize("result", [{1}, (1,), float("nan"), [object()]], ids=["set", "tuple", "nan", "object"])
     def test_an_answer_that_json_cannot_hold(self, face, path, result):
-        """An answer that cannot be written is refused; nothing is written."""
+        """A result that JSON cannot hold is refused; nothing is written."""
         path.write_text('{"x": 1}', encoding="utf-8")
         ctx = face.open(path)
         before = identity(path)
@@ -378,15 +378,15 @@ class TestMutate:
         assert (before, 1, set()) == (identity(path), ctx["x"], ctx.unsaved_keys())
 
     def test_what_it_returned_may_be_changed_afterwards(self, face, path):
-        """A later change of the returned value is at most unsaved, never silently written."""
+        """Changing the returned value later is at most an unsaved change, and is never written silently."""
         ctx = face.open(path)
         face.do(ctx.mutate, "todo", lambda _: [1]).append(2)
         face.do(ctx.incr, "n")
 
         assert [1] == stored(path)["todo"]
 
-    def test_a_function_that_calls_the_same_file_is_told_so(self, tmp_path):
-        """A function under the lock that asks for the lock would wait for itself: it gets an error at once."""
+    def test_a_function_that_calls_the_same_file_gets_an_error(self, tmp_path):
+        """A function that calls the same file under the lock gets an error at once instead of waiting for itself."""
         ctx = SyncPersistentContext(tmp_path / "state.json")
         with pytest.raises(ReentrantTransactionError, match="under the lock of this file"):
             ctx.mutate("n", lambda value: ctx.incr("m"))
@@ -394,8 +394,8 @@ class TestMutate:
         assert {"n": 1} == {"n": ctx.incr("n")}
 
     @pytest.mark.parametrize("fn", [None, 1, "upper"])
-    def test_what_is_no_function_is_refused_at_once(self, tmp_path, fn):
-        """A mistake in the call is told before anything is locked or written."""
+    def test_an_argument_that_is_not_a_function_is_refused_at_once(self, tmp_path, fn):
+        """An argument that is not a function is refused before anything is locked or written."""
         with pytest.raises(TypeError, match="fn must be a callable"):
             SyncPersistentContext(tmp_path / "state.json").mutate("a", fn)
 
@@ -409,8 +409,8 @@ class TestKeysAndValues:
         lambda ctx: (ctx.compare_and_set, 1, MISSING, 1),
         lambda ctx: (ctx.mutate, 1, lambda _: 1),
     ], ids=["incr", "add", "compare_and_set", "mutate"])  # fmt: skip
-    def test_a_key_that_is_no_str(self, face, path, call):
-        """A key that JSON cannot hold is refused at once, as a TypeError, and no file is made."""
+    def test_a_key_that_is_not_a_str(self, face, path, call):
+        """A key that is not a str raises TypeError at once, and no file is created."""
         ctx = face.open(path)
         with pytest.raises(UnserializableValueError) as caught:
             face.do(*call(ctx))
@@ -422,7 +422,7 @@ class TestKeysAndValues:
         lambda ctx: (ctx.compare_and_set, "x", MISSING, {1}),
     ], ids=["add", "compare_and_set"])  # fmt: skip
     def test_a_value_that_json_cannot_hold(self, face, path, call):
-        """A value that cannot be written is refused, and no file is made."""
+        """A value that JSON cannot hold is refused, and no file is created."""
         ctx = face.open(path)
         with pytest.raises(UnserializableValueError):
             face.do(*call(ctx))
@@ -432,7 +432,7 @@ class TestKeysAndValues:
 
 class TestUnsavedChanges:
     def test_a_set_before_an_incr_is_taken_along(self, face, path):
-        """What this context did first comes first: set, then count."""
+        """An unsaved value counts: set first, then incremented."""
         path.write_text('{"n": 1}', encoding="utf-8")
         ctx = face.open(path)
         ctx.set("n", 10)
@@ -440,7 +440,7 @@ class TestUnsavedChanges:
         assert (11, {"n": 11}, 11, set()) == (face.do(ctx.incr, "n"), stored(path), ctx["n"], ctx.unsaved_keys())
 
     def test_a_deletion_before_an_incr_is_taken_along(self, face, path):
-        """What this context deleted counts from the default."""
+        """A key that this context deleted counts from the default."""
         path.write_text('{"n": 5}', encoding="utf-8")
         ctx = face.open(path)
         del ctx["n"]
@@ -448,7 +448,7 @@ class TestUnsavedChanges:
         assert (1, {"n": 1}) == (face.do(ctx.incr, "n"), stored(path))
 
     def test_a_change_in_place_before_a_mutate_is_taken_along(self, face, path):
-        """What this context changed in place, the function sees."""
+        """The function sees this context's unsaved change in place."""
         path.write_text('{"todo": [1]}', encoding="utf-8")
         ctx = face.open(path)
         ctx["todo"].append(2)
@@ -460,7 +460,7 @@ class TestUnsavedChanges:
         )
 
     def test_a_set_before_a_compare_and_set_is_compared(self, face, path):
-        """What this context set is what is compared."""
+        """The value that this context set is compared."""
         path.write_text('{"s": "old"}', encoding="utf-8")
         ctx = face.open(path)
         ctx.set("s", "mine")
@@ -472,14 +472,14 @@ class TestUnsavedChanges:
         )
 
     def test_a_set_before_an_add_is_present(self, face, path):
-        """What this context set, it cannot add any more."""
+        """A key that this context has set cannot be added."""
         ctx = face.open(path)
         ctx.set("leader", "mine")
 
         assert (False, "mine") == (face.do(ctx.add, "leader", "other"), ctx["leader"])
 
     def test_a_deletion_before_an_add_is_absent(self, face, path):
-        """What this context deleted, it can add."""
+        """A key that this context has deleted can be added."""
         path.write_text('{"leader": 1}', encoding="utf-8")
         ctx = face.open(path)
         del ctx["leader"]
@@ -503,7 +503,7 @@ class TestUnsavedChanges:
         )
 
     def test_those_changes_are_saved_by_the_next_save(self, face, path):
-        """What stayed unsaved is saved later, and the operation's result with it."""
+        """Changes that stayed unsaved are saved by the next save, and the operation's result is kept."""
         path.write_text('{"a": 1, "n": 1}', encoding="utf-8")
         ctx = face.open(path)
         ctx.set("a", 2)
@@ -513,7 +513,7 @@ class TestUnsavedChanges:
         assert {"a": 2, "n": 2} == stored(path)
 
     def test_a_failed_operation_leaves_the_change_unsaved(self, face, path):
-        """A change that was to be taken along by a call that failed is still unsaved."""
+        """A change that a failed call was to include is still unsaved."""
         path.write_text('{"n": 1}', encoding="utf-8")
         ctx = face.open(path)
         ctx.set("n", "text")
@@ -524,7 +524,7 @@ class TestUnsavedChanges:
         assert (before, "text", {"n"}) == (identity(path), ctx["n"], ctx.unsaved_keys())
 
     async def test_a_set_during_an_incr_comes_after_it(self, path, hold):
-        """What was set while the operation waited stands in memory, unsaved."""
+        """A value set while the operation waited is in memory, unsaved."""
         ctx = await PersistentContext.create(path)
         with hold(path):
             counting = asyncio.create_task(ctx.incr("n"))
@@ -534,7 +534,7 @@ class TestUnsavedChanges:
         assert (1, {"n": 1}, 100, {"n"}) == (await counting, stored(path), ctx["n"], ctx.unsaved_keys())
 
     def test_a_bad_value_does_not_hinder_atomic_operations(self, face, path):
-        """Only what is written must be writable."""
+        """Only the values to be written must be valid."""
         ctx = face.open(path)
         ctx.set("x", {1, 2})
         face.do(ctx.incr, "n")
@@ -544,7 +544,7 @@ class TestUnsavedChanges:
 
 class TestAnEmptyStart:
     def test_a_file_that_is_gone(self, face, path):
-        """An operation on a missing file starts from nothing."""
+        """An operation on a missing file starts from an empty document."""
         path.write_text('{"n": 5, "a": 1}', encoding="utf-8")
         ctx = face.open(path)
         path.unlink()
@@ -552,7 +552,7 @@ class TestAnEmptyStart:
         assert (1, {"n": 1}) == (face.do(ctx.incr, "n"), stored(path))
 
     def test_a_corrupt_file(self, face, path, caplog):
-        """An operation on a corrupt file moves it aside, with a warning, and starts from nothing."""
+        """An operation on a corrupt file moves it aside, with a warning, and starts from an empty document."""
         path.write_text('{"n": 5, "a": 1}', encoding="utf-8")
         ctx = face.open(path)
         path.write_bytes(b'{"n": ')
@@ -569,7 +569,7 @@ class TestAnEmptyStart:
 
 class TestErrorsOfOperations:
     def test_a_directory_in_the_place_of_the_file(self, face, path):
-        """An operation on what is no file raises, and is an OSError too."""
+        """An operation on a directory raises an error that is also an OSError."""
         path.mkdir()
         ctx = face.cls(path)
         with pytest.raises(PersistentContextError) as caught:
@@ -580,7 +580,7 @@ class TestErrorsOfOperations:
 
 class TestDelete:
     def test_it_says_whether_the_key_was_there(self, face, path):
-        """The first one that deletes it learns so."""
+        """Only the first call that deletes the key returns True."""
         path.write_text('{"a": 1, "b": 2}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
 
@@ -588,14 +588,14 @@ class TestDelete:
         assert ("a" in ctx, "a" in other) == (False, False)
 
     def test_it_writes_nothing_if_there_is_nothing_to_delete(self, face, path):
-        """The file stays as it is."""
+        """Deleting an absent key does not write the file."""
         path.write_text('{"b": 2}', encoding="utf-8")
         before = identity(path)
 
         assert (False, before) == (face.do(face.open(path).delete, "a"), identity(path))
 
     def test_an_unsaved_change_of_the_key_goes_with_it(self, face, path):
-        """Other keys stay unsaved."""
+        """Deleting a key drops its unsaved change; other keys stay unsaved."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = face.open(path)
         ctx.update(a=2, c=3)
@@ -603,7 +603,7 @@ class TestDelete:
         assert (True, {}, {"c"}) == (face.do(ctx.delete, "a"), stored(path), ctx.unsaved_keys())
 
     def test_a_key_that_is_only_here_was_there(self, face, path):
-        """What this context has set counts as done before."""
+        """A key that this context has only set in memory counts as present."""
         ctx = face.open(path)
         ctx.set("a", 1)
 
@@ -612,7 +612,7 @@ class TestDelete:
 
 class TestTake:
     def test_only_one_of_many_gets_it(self, face, path):
-        """The others get the default."""
+        """One of several callers gets the value; the others get the default."""
         path.write_text('{"job": {"id": 1}}', encoding="utf-8")
         one, other = face.open(path), face.open(path)
 
@@ -624,7 +624,7 @@ class TestTake:
         assert {} == stored(path)
 
     def test_it_takes_the_unsaved_value(self, face, path):
-        """The order in which this context did things is kept."""
+        """take() returns the value with this context's unsaved change."""
         path.write_text('{"jobs": [1]}', encoding="utf-8")
         ctx = face.open(path)
         ctx["jobs"].append(2)
@@ -634,7 +634,7 @@ class TestTake:
 
 class TestAppend:
     def test_it_returns_the_new_length(self, face, path):
-        """A missing key starts as an empty list."""
+        """append() returns the new length, and a missing key starts as an empty list."""
         ctx, other = face.open(path), face.open(path)
 
         assert [1, 2, 3] == [
@@ -646,7 +646,7 @@ class TestAppend:
 
     @pytest.mark.parametrize("text", ["[]", "[ ]", "[1]", "[1 ,2 ]", "[\n1,\n[2]\n]"])
     def test_it_appends_to_a_list_in_any_layout(self, face, path, text):
-        """As another program may have written it."""
+        """append() accepts a list in any layout that another program may have written."""
         path.write_text(f'{{"l": {text}}}', encoding="utf-8")
         expected = [*json.loads(text), 9]
 
@@ -654,7 +654,7 @@ class TestAppend:
 
     @pytest.mark.parametrize(("value", "kind"), [(1, "int"), ("[", "str"), ({}, "dict"), (None, "NoneType")])
     def test_a_value_that_is_not_a_list_is_refused(self, face, path, value, kind):
-        """With the file unchanged."""
+        """A value that is not a list raises TypeError, and the file is unchanged."""
         path.write_text(json.dumps({"l": value}), encoding="utf-8")
         ctx = face.open(path)
         before = identity(path)
@@ -665,14 +665,14 @@ class TestAppend:
         assert before == identity(path)
 
     def test_an_item_that_json_cannot_hold_is_refused(self, face, path):
-        """Before anything is written."""
+        """An item that JSON cannot hold is refused before anything is written."""
         with pytest.raises(UnserializableValueError, match="when"):
             face.do(face.open(path).append, "l", {"when": {1}})
 
         assert not path.exists()
 
     def test_it_comes_after_what_is_unsaved(self, face, path):
-        """Items that were appended in memory are saved before it."""
+        """An appended item comes after the items that were appended in memory."""
         path.write_text('{"l": [1]}', encoding="utf-8")
         ctx = face.open(path)
         known = ctx["l"]
@@ -688,22 +688,22 @@ class TestAppend:
 
 class TestExtend:
     def test_it_appends_all(self, face, path):
-        """In order, from any iterable."""
+        """extend() appends in order, from any iterable."""
         ctx = face.open(path)
 
         assert (3, 5) == (face.do(ctx.extend, "l", [1, 2, 3]), face.do(ctx.extend, "l", iter([4, 5])))
         assert [1, 2, 3, 4, 5] == stored(path)["l"]
 
     def test_nothing_to_append_writes_nothing(self, face, path):
-        """The length is returned."""
+        """With nothing to append, extend() returns the length and does not write."""
         path.write_text('{"l": [1]}', encoding="utf-8")
         ctx, before = face.open(path), identity(path)
 
         assert (1, 0, before) == (face.do(ctx.extend, "l", []), face.do(ctx.extend, "no", ()), identity(path))
 
     @pytest.mark.parametrize("items", ["abc", b"abc", {"a": 1}], ids=["str", "bytes", "dict"])
-    def test_what_is_hardly_meant_as_items_is_refused(self, face, path, items):
-        """The error says which call appends one item."""
+    def test_a_str_or_dict_as_items_is_refused(self, face, path, items):
+        """Strings, bytes and dictionaries are refused; the error says which call appends one item."""
         ctx = face.open(path)
         with pytest.raises(TypeError, match=rf"not {type(items).__name__}; append\(\) appends one"):
             face.do(ctx.extend, "l", items)
@@ -713,7 +713,7 @@ class TestExtend:
 
 class TestInTransactions:
     def test_they_work_on_the_transaction(self, face, path):
-        """And are committed together."""
+        """In a transaction, the operations change the transaction and are committed together."""
         path.write_text('{"a": 1, "b": 2, "l": [1]}', encoding="utf-8")
         seen = []
 
@@ -744,7 +744,7 @@ class TestInTransactions:
         assert {"l": 5} == stored(path)
 
     def test_nothing_to_append_makes_no_list(self, face, path):
-        """As outside of it."""
+        """In a transaction too, appending nothing does not create a list."""
         face.inside(face.open(path).transaction, lambda tx: tx.extend("l", []))
 
         assert not path.exists()
@@ -752,7 +752,7 @@ class TestInTransactions:
 
 class TestRefresh:
     def test_it_takes_over_what_others_changed(self, face, path):
-        """And keeps what is unsaved, without writing."""
+        """refresh() takes over others' changes and keeps the unsaved ones, without writing."""
         path.write_text('{"a": 1, "b": 1, "jobs": [1], "gone": 1}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
         ctx["a"] = 2
@@ -769,7 +769,7 @@ class TestRefresh:
 
     @pytest.mark.parametrize("policy", ["mine", "theirs", "raise"])
     def test_a_conflict_is_settled_by_the_next_save(self, face, path, policy):
-        """By the policy, which is asked with the original base."""
+        """The next save applies the policy to a conflict, with the original base."""
         path.write_text('{"a": {"x": 1, "y": 1}}', encoding="utf-8")
         ctx, other = face.open(path, on_conflict=policy), face.open(path)
         ctx["a"]["x"] = "mine"
@@ -787,7 +787,7 @@ class TestRefresh:
             assert {"x": policy, "y": "theirs"} == ctx["a"] == stored(path)["a"]
 
     def test_a_change_taken_back_after_a_refresh_gives_way(self, face, path):
-        """What is unsaved no more takes over what others wrote."""
+        """A change that is undone after a refresh gives way to what others wrote."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
         ctx["a"] = 2
@@ -800,7 +800,7 @@ class TestRefresh:
         assert (3, set()) == (ctx["a"], ctx.unsaved_keys())
 
     def test_a_missing_file_says_nothing(self, face, path):
-        """Memory stays, and the next save writes all of it."""
+        """After a refresh without a file memory stays, and the next save writes all of it."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = face.open(path)
         path.unlink()
@@ -811,7 +811,7 @@ class TestRefresh:
         assert {"a": 1} == stored(path)
 
     def test_a_corrupt_file_is_moved_aside(self, face, path):
-        """As by load(); memory stays."""
+        """refresh() moves a corrupt file aside, like load(), and memory stays."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = face.open(path)
         path.write_text("{", encoding="utf-8")
@@ -820,7 +820,7 @@ class TestRefresh:
         assert ({"a": 1}, 1) == (dict(ctx), len(list(path.parent.glob("*.corrupt-*"))))
 
     def test_it_takes_no_lock(self, face, path, hold):
-        """It works while another program holds it."""
+        """refresh() works while another program holds the lock."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = face.open(path, lock_timeout=0.1)
         with hold(path):

@@ -1,4 +1,4 @@
-"""An increment of what is no number, by what is none, or beyond what JSON can hold is refused."""
+"""Increments of or by something that is not a number, or beyond what JSON can hold, are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ORIGINAL = b'{\n"jobs": [0],\n"n": 1,\n"t": "text"\n}\n'
 
 
 def clean(path: pathlib.Path) -> bool:
-    """Whether nothing stands beside the file but its lock."""
+    """Whether there is nothing beside the file but its lock file."""
     return set(os.listdir(path.parent)) <= {path.name, path.name + ".lock"}
 
 
@@ -35,8 +35,8 @@ def path(tmp_path: pathlib.Path) -> pathlib.Path:
 
 class TestIncrRefuses:
     @pytest.mark.parametrize("delta", [math.nan, math.inf, -math.inf, 10**5000], ids=["NaN", "inf", "-inf", "10^5000"])
-    def test_a_delta_that_is_no_number_of_json(self, face: Any, path: pathlib.Path, delta: float) -> None:
-        """A delta that JSON cannot hold is a ValueError, and the file stays as it was."""
+    def test_a_delta_that_json_cannot_hold(self, face: Any, path: pathlib.Path, delta: float) -> None:
+        """A delta that JSON cannot hold raises ValueError, and the file is unchanged."""
 
         async def story() -> None:
             ctx = await done(face.context.create(path))
@@ -57,8 +57,8 @@ class TestIncrRefuses:
         ["1", None, [1], b"1", decimal.Decimal(1), fractions.Fraction(1), 1j, dt.timedelta(1), object()],
         ids=lambda delta: type(delta).__name__,
     )
-    def test_a_delta_that_is_no_number_at_all(self, face: Any, path: pathlib.Path, delta: Any) -> None:
-        """A delta of another type is a TypeError, whether the key is there or not, and the file stays as it was."""
+    def test_a_delta_that_is_not_a_number(self, face: Any, path: pathlib.Path, delta: Any) -> None:
+        """A delta of another type raises TypeError, whether the key exists or not, and the file is unchanged."""
 
         async def story() -> None:
             ctx = await done(face.context.create(path))
@@ -72,8 +72,8 @@ class TestIncrRefuses:
         assert clean(path)
 
     @pytest.mark.parametrize("key", ["t", "jobs"])
-    def test_a_value_that_is_no_number(self, face: Any, path: pathlib.Path, key: str) -> None:
-        """Incrementing what is no number is a TypeError that names the key, the file and the memory stay."""
+    def test_a_value_that_is_not_a_number(self, face: Any, path: pathlib.Path, key: str) -> None:
+        """Incrementing a non-number raises a TypeError that names the key; file and memory are unchanged."""
 
         async def story() -> None:
             ctx = await done(face.context.create(path))
@@ -86,7 +86,7 @@ class TestIncrRefuses:
         assert ORIGINAL == path.read_bytes()
 
     def test_a_sum_that_json_cannot_hold(self, face: Any, path: pathlib.Path) -> None:
-        """A sum that leaves what JSON can hold is refused, though both its parts were good."""
+        """A sum beyond what JSON can hold is refused, although both of its parts are valid."""
         largest = 10**4300 - 1
         document = json.dumps({"float": 1.7e308, "int": largest}).encode()
         path.write_bytes(document)

@@ -1,4 +1,4 @@
-"""A key that is no text, or no text of UTF-8, is refused at once."""
+"""A key that is not a string, or cannot be encoded as UTF-8, is refused at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ORIGINAL = b'{\n"jobs": [0],\n"n": 1,\n"t": "text"\n}\n'
 
 
 def clean(path: pathlib.Path) -> bool:
-    """Whether nothing stands beside the file but its lock."""
+    """Whether there is nothing beside the file but its lock file."""
     return set(os.listdir(path.parent)) <= {path.name, path.name + ".lock"}
 
 
@@ -51,14 +51,14 @@ SURROGATE_KEYS = {"high surrogate": "\ud800", "low surrogate": "a\udcffb"}
 
 
 def text(value: Any) -> str:
-    """Return the JSON text, which tells 1 from 1.0 and True, and one order of keys from another."""
+    """Return the JSON text, which distinguishes 1 from 1.0 and True, and one order of keys from another."""
     return json.dumps(value, allow_nan=False)
 
 
 @pytest.mark.parametrize("name", [*BAD_KEYS, *SURROGATE_KEYS])
 class TestKeysAreCheckedAtOnce:
     def test_in_memory(self, face: Any, path: pathlib.Path, name: str) -> None:
-        """A key that JSON cannot hold is refused where it is set, and memory does not get it."""
+        """A key that JSON cannot hold is refused when it is set, and memory is unchanged."""
         key = {**BAD_KEYS, **SURROGATE_KEYS}[name]
         base = TypeError if name in BAD_KEYS else ValueError
 
@@ -88,7 +88,7 @@ class TestKeysAreCheckedAtOnce:
         assert ORIGINAL == path.read_bytes()
 
     def test_in_atomic_operations(self, face: Any, path: pathlib.Path, name: str) -> None:
-        """Atomic operations refuse such a key too, and the file stays as it was."""
+        """Atomic operations refuse such a key too, and the file is unchanged."""
         key = {**BAD_KEYS, **SURROGATE_KEYS}[name]
         base = TypeError if name in BAD_KEYS else ValueError
 
@@ -110,7 +110,7 @@ class TestKeysAreCheckedAtOnce:
         assert clean(path)
 
     def test_in_a_transaction(self, face: Any, path: pathlib.Path, name: str) -> None:
-        """A transaction refuses such a key where it is set; who catches that can go on and commit the rest."""
+        """A transaction refuses such a key when it is set; after catching the error, the rest can be committed."""
         key = {**BAD_KEYS, **SURROGATE_KEYS}[name]
 
         async def story() -> None:

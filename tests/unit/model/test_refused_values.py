@@ -1,4 +1,4 @@
-"""What JSON cannot hold and give back equal is refused by name, before anything is written."""
+"""Values that JSON cannot hold and give back equal are refused, by name, before anything is written."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Record(msgspec.Struct):
 
 
 class Foreign:
-    """Something with all the methods that other encoders look for."""
+    """An object with all the methods that other encoders look for."""
 
     def __json__(self) -> str:
         return "1"
@@ -175,17 +175,17 @@ ORIGINAL = b'{\n"jobs": [0],\n"n": 1,\n"t": "text"\n}\n'
 
 
 def natural_base(name: str) -> type[Exception]:
-    """Return the builtin error that fits: wrong types are a TypeError, right types with wrong values a ValueError."""
+    """Return the matching builtin error: TypeError for wrong types, ValueError for right types with wrong values."""
     return ValueError if name in WRONG_VALUES else TypeError
 
 
 def full_name(kind: type) -> str:
-    """Return the name by which a type is told from all others; that of a builtin is as short as its users know it."""
+    """Return the full name of a type; the module of a builtin is left out."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def clean(path: pathlib.Path) -> bool:
-    """Whether nothing stands beside the file but its lock."""
+    """Whether there is nothing beside the file but its lock file."""
     return set(os.listdir(path.parent)) <= {path.name, path.name + ".lock"}
 
 
@@ -197,7 +197,7 @@ def path(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def text(value: Any) -> str:
-    """Return the JSON text, which tells 1 from 1.0 and True, and one order of keys from another."""
+    """Return the JSON text, which distinguishes 1 from 1.0 and True, and one order of keys from another."""
     return json.dumps(value, allow_nan=False)
 
 
@@ -253,7 +253,7 @@ thorough = settings(
 class TestSaveRefuses:
     @pytest.mark.parametrize("name", BAD)
     def test_and_names_the_place(self, face: Any, path: pathlib.Path, name: str) -> None:
-        """A value that JSON cannot hold is refused with its place; nothing is written, nothing in memory is lost."""
+        """A value that JSON cannot hold is refused with its path; nothing is written and memory loses nothing."""
         value = BAD[name]()
         jobs = [0, 1, 2, {"when": value}]
 
@@ -283,7 +283,7 @@ class TestSaveRefuses:
 
     @pytest.mark.parametrize("name", BAD)
     def test_at_the_top_too(self, face: Any, path: pathlib.Path, name: str) -> None:
-        """A value that stands directly under its key is refused as well, and `set` itself does not check it."""
+        """A bad value directly under its key is refused as well; `set` itself does not check it."""
 
         async def story() -> UnserializableValueError:
             ctx = face.context(path)
@@ -301,7 +301,7 @@ class TestSaveRefuses:
 
     @pytest.mark.parametrize("name", SOME_BAD)
     def test_and_saves_once_it_is_repaired(self, face: Any, path: pathlib.Path, name: str) -> None:
-        """When the bad value is taken out, the next save writes all that waited."""
+        """When the bad value is removed, the next save writes everything that was unsaved."""
 
         async def story() -> None:
             ctx = await done(face.context.create(path))
@@ -319,7 +319,7 @@ class TestSaveRefuses:
 
     @pytest.mark.parametrize("name", SOME_BAD)
     def test_and_makes_no_missing_file(self, face: Any, path: pathlib.Path, name: str) -> None:
-        """A refused value does not even bring an empty file into being."""
+        """A refused value does not create the file."""
         path.unlink()
 
         async def story() -> None:
@@ -334,7 +334,7 @@ class TestSaveRefuses:
         assert clean(path)
 
     def test_on_leaving_the_context_manager(self, path: pathlib.Path) -> None:
-        """The save at the end of `async with` refuses like any other."""
+        """The save at the end of `async with` refuses a bad value like any other save."""
 
         async def story() -> None:
             with pytest.raises(UnserializableValueError):
@@ -346,7 +346,7 @@ class TestSaveRefuses:
         assert ORIGINAL == path.read_bytes()
 
     def test_others_of_the_same_group_are_not_refused(self, path: pathlib.Path) -> None:
-        """A bad value in one of the calls that share a write fails that call only."""
+        """A bad value in one of the calls that share a write fails only that call."""
 
         async def story() -> list[Any]:
             bad, good = await PersistentContext.create(path), await PersistentContext.create(path)
@@ -367,7 +367,7 @@ class TestSaveRefuses:
 
 class TestAtomicOperationsRefuse:
     async def refused(self, ctx: Any, operation: Callable[[Any], Coroutine[Any, Any, Any]]) -> UnserializableValueError:
-        """Run `operation`, which must be refused and must leave memory as it was."""
+        """Run `operation`, which must be refused and leave memory unchanged."""
         ctx.set("mine", [1])
         before, unsaved = ctx.get_all_data(), ctx.unsaved_keys()
         with pytest.raises(UnserializableValueError) as caught:
@@ -395,7 +395,7 @@ class TestAtomicOperationsRefuse:
 
     @pytest.mark.parametrize("name", BAD)
     def test_add(self, face: Any, path: pathlib.Path, name: str) -> None:
-        """`add` refuses what JSON cannot hold; the file and the memory stay, and the next call works."""
+        """`add` refuses what JSON cannot hold; file and memory are unchanged, and the next call works."""
 
         async def operation(ctx: Any) -> None:
             await done(ctx.add("new", [0, {"deep": BAD[name]()}]))
@@ -404,7 +404,7 @@ class TestAtomicOperationsRefuse:
 
     @pytest.mark.parametrize("name", BAD)
     def test_compare_and_set(self, face: Any, path: pathlib.Path, name: str) -> None:
-        """`compare_and_set` refuses a new value that JSON cannot hold, the file and the memory stay."""
+        """`compare_and_set` refuses a new value that JSON cannot hold; file and memory are unchanged."""
 
         async def operation(ctx: Any) -> None:
             await done(ctx.compare_and_set("jobs", [0], [0, {"deep": BAD[name]()}]))
@@ -413,7 +413,7 @@ class TestAtomicOperationsRefuse:
 
     @pytest.mark.parametrize("name", BAD)
     def test_mutate(self, face: Any, path: pathlib.Path, name: str) -> None:
-        """`mutate` refuses a result that JSON cannot hold, the file and the memory stay."""
+        """`mutate` refuses a result that JSON cannot hold; file and memory are unchanged."""
 
         async def operation(ctx: Any) -> None:
             await done(ctx.mutate("jobs", lambda jobs: [*jobs, {"deep": BAD[name]()}]))
@@ -422,7 +422,7 @@ class TestAtomicOperationsRefuse:
 
     @pytest.mark.parametrize("name", BAD)
     def test_mutate_in_place(self, face: Any, path: pathlib.Path, name: str) -> None:
-        """`mutate` refuses what its function put into the value it was given, and memory does not get it either."""
+        """`mutate` refuses a bad value that its function put into its argument, and memory does not get it either."""
 
         async def operation(ctx: Any) -> None:
             def change(jobs: list[Any]) -> list[Any]:
@@ -435,7 +435,7 @@ class TestAtomicOperationsRefuse:
 
     @pytest.mark.parametrize("name", BAD)
     def test_transaction(self, face: Any, path: pathlib.Path, name: str) -> None:
-        """A transaction that was given what JSON cannot hold commits nothing of all it did."""
+        """A transaction with a value that JSON cannot hold commits nothing at all."""
 
         async def operation(ctx: Any) -> None:
             async with transaction(ctx) as tx:
@@ -447,7 +447,7 @@ class TestAtomicOperationsRefuse:
 
     @pytest.mark.parametrize("name", BAD)
     def test_transaction_in_place(self, face: Any, path: pathlib.Path, name: str) -> None:
-        """A transaction whose values were changed in place to what JSON cannot hold commits nothing."""
+        """A transaction whose values were changed in place to something that JSON cannot hold commits nothing."""
 
         async def operation(ctx: Any) -> None:
             async with transaction(ctx) as tx:
@@ -458,7 +458,7 @@ class TestAtomicOperationsRefuse:
 
     @pytest.mark.parametrize("name", SOME_BAD)
     def test_the_result_of_a_conflict(self, face: Any, path: pathlib.Path, name: str) -> None:
-        """What `on_conflict` returns is checked like any other value."""
+        """The result of `on_conflict` is checked like any other value."""
 
         async def story() -> None:
             mine = face.context(path, on_conflict=lambda *_: [BAD[name]()])
@@ -480,7 +480,7 @@ class TestAnythingElse:
     @thorough
     @given(before=documents, key=strings, bad=wrong_values)
     def test_anything_else_is_refused(self, before: dict[str, Any], key: str, bad: Any) -> None:
-        """Whatever holds something that JSON cannot, however deep, is refused, and the file stays byte for byte."""
+        """A value with anything that JSON cannot hold, at any depth, is refused, and the file stays the same."""
         with tempfile.TemporaryDirectory() as directory:
             path = pathlib.Path(directory, "state.json")
             ctx = SyncPersistentContext(path, durable=False)

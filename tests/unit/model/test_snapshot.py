@@ -1,4 +1,4 @@
-"""The snapshot of nothing is one like any other, before all changes and after them."""
+"""The empty snapshot works like any other, before all changes and after them."""
 
 from persistent_context import MISSING
 from persistent_context._model.snapshot import NOTHING
@@ -9,7 +9,7 @@ FILE = EMPTY.changed({"a": b"1", "b": b"2"})
 
 class TestNothing:
     def test_it_holds_nothing(self):
-        """There is no key, and no part of any."""
+        """The empty snapshot has no keys and no parts."""
         assert (0, False) == (NOTHING.revision, NOTHING.exists)
         assert ({}, [], []) == (NOTHING.get(["a"]), [*NOTHING.keys()], [*NOTHING.parts()])
 
@@ -18,5 +18,5 @@ class TestNothing:
         assert ({"a": MISSING, "b": MISSING}, {}) == (NOTHING.changes_since(FILE), NOTHING.changes_since(NOTHING))
 
     def test_all_that_there_is_has_come_since(self):
-        """The changes of a state since it are all entries."""
+        """The changes of a state since the empty snapshot are all of its entries."""
         assert {"a": b"1", "b": b"2"} == FILE.changes_since(NOTHING)

@@ -1,4 +1,4 @@
-"""What calls have done that memory may not know yet: an unsaved change is written once, and later calls build on it."""
+"""Calls whose results memory does not have yet: an unsaved change is written once, and later calls build on it."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from persistent_context._stores.jsonfile.document import EMPTY
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -30,14 +30,14 @@ def _noted(notes, function, self, key, *rest):
 
 class TestCallsMadeAtOnce:
     async def test_two_increments_of_a_key_that_was_just_set_both_count(self, path):
-        """Both increments count, though both were called while the value was unsaved."""
+        """Both increments count, although the value is unsaved when they are called."""
         ctx = await PersistentContext.create(path)
         ctx.set("n", 10)
 
         assert ([11, 12], {"n": 12}) == (await asyncio.gather(ctx.incr("n"), ctx.incr("n")), stored(path))
 
     async def test_a_save_does_not_undo_an_increment_that_was_called_before_it(self, path):
-        """A save leaves alone a change that an earlier call has taken along: what that call made of it stays."""
+        """A save does not write a change again that an earlier call has included: that call's result stays."""
         ctx = await PersistentContext.create(path)
         ctx.set("n", 10)
 
@@ -45,7 +45,7 @@ class TestCallsMadeAtOnce:
         assert ({"n": 11}, 11) == (stored(path), ctx["n"])
 
     async def test_a_list_that_grows_and_shrinks_between_two_saves_is_saved_as_it_was_last(self, path):
-        """A value that a save has taken along, and that is then changed back in place, is changed back in the file."""
+        """A value that a save has included, and that is then changed back in place, is changed back in the file."""
         path.write_text('{"l": [1]}', encoding="utf-8")
         ctx = await PersistentContext.create(path)
         ctx["l"].append(2)
@@ -57,7 +57,7 @@ class TestCallsMadeAtOnce:
         assert ([1], {"l": [1]}, set()) == (ctx["l"], stored(path), ctx.unsaved_keys())
 
     async def test_a_key_that_is_set_again_between_two_calls_is_set_twice(self, path):
-        """Setting a key to the value that an earlier call has taken along is another change, and not the same."""
+        """Setting a key again to the value that an earlier call has included is another change."""
         ctx = await PersistentContext.create(path)
         ctx.set("n", 10)
         first = asyncio.create_task(ctx.incr("n"))
@@ -68,7 +68,7 @@ class TestCallsMadeAtOnce:
         assert {"n": 11} == stored(path)
 
     async def test_a_call_made_before_the_result_of_another_arrives_builds_on_it(self, path, monkeypatch):
-        """What is written already, but not known in memory yet, is not written once more."""
+        """A change that is written, but whose result has not arrived in memory yet, is not written again."""
         written, go_on, deliver = threading.Event(), threading.Event(), LoopCalls._deliver
 
         def slow(calls, requests):
@@ -87,8 +87,8 @@ class TestCallsMadeAtOnce:
 
         assert (11, 12, {"n": 12}) == (await first, await second, stored(path))
 
-    async def test_what_others_make_of_it_meanwhile_is_built_on_too(self, path, hold):
-        """A change that was taken along is in the file: whoever writes it next wins, as with every key."""
+    async def test_what_others_write_after_it_is_built_on_too(self, path, hold):
+        """An included change is in the file: whatever is written to its key next wins."""
         ctx, other = await PersistentContext.create(path), SyncPersistentContext(path)
         ctx.set("n", 10)
         with hold(path):
@@ -102,7 +102,7 @@ class TestCallsMadeAtOnce:
         assert ([11, 112], 111, {"n": 112}) == (await asyncio.gather(*calls), await theirs, stored(path))
 
     async def test_a_save_that_waited_does_not_undo_what_others_made_of_it(self, path):
-        """A change that one save has written is not written again, over what others wrote since, by the next save."""
+        """The next save does not write a saved change again, over what others wrote since."""
         ctx, other = await PersistentContext.create(path), await PersistentContext.create(path)
 
         async def build_on_it():
@@ -117,7 +117,7 @@ class TestCallsMadeAtOnce:
 
 class TestTakingBack:
     async def test_a_change_that_is_taken_back_while_it_is_saved_is_taken_back_in_the_file(self, path):
-        """What save() was told last is in the file when it returns, also if that is what was there before."""
+        """When save() returns, the last value set is in the file, even if it is the original one."""
         ctx = await PersistentContext.create(path)
         ctx["kept"] = 1
         await ctx.save()
@@ -132,7 +132,7 @@ class TestTakingBack:
         assert ({"kept": 1}, set()) == (stored(path), ctx.unsaved_keys())
 
     async def test_an_increment_builds_on_what_was_taken_back(self, path):
-        """The number that memory shows at the call is the one that is added to."""
+        """An increment adds to the number that memory shows at the call."""
         ctx = await PersistentContext.create(path)
         ctx["n"] = 1
         await ctx.save()
@@ -144,7 +144,7 @@ class TestTakingBack:
         assert (2, None, {"n": 2}) == (await ctx.incr("n"), await saving, stored(path))
 
     async def test_a_third_word_while_two_saves_wait_is_the_last(self, path):
-        """However many saves wait, what memory was set to last is what is in the file after the last of them."""
+        """However many saves wait, the last value set is in the file after the last of them."""
         ctx = await PersistentContext.create(path)
         saves = []
         for value in (1, 2, 3, 2):
@@ -155,7 +155,7 @@ class TestTakingBack:
 
         assert ({"k": 2}, set()) == (stored(path), ctx.unsaved_keys())
 
-    async def test_what_was_set_back_before_any_call_is_no_change(self, path):
+    async def test_a_value_set_back_before_any_call_is_not_a_change(self, path):
         """A key that has its old value at the call is not written, whatever others made of it."""
         ctx, other = await PersistentContext.create(path), SyncPersistentContext(path)
         ctx["k"] = 1
@@ -168,7 +168,7 @@ class TestTakingBack:
         assert ({"k": 2}, 2) == (stored(path), ctx["k"])
 
     async def test_what_a_call_that_failed_took_along_is_still_unsaved(self, path):
-        """A change whose call failed is taken along by the next one, once."""
+        """A change whose call failed is included by the next one, once."""
         ctx = await PersistentContext.create(path)
         ctx["n"] = 10
 
@@ -181,7 +181,7 @@ class TestTakingBack:
         assert {"n": 12} == stored(path)
 
     async def test_a_later_change_that_was_taken_along_first_is_not_followed_by_an_earlier_one(self, path, hold):
-        """A transaction that came before two saves sees what the second one is to save: both are done with that."""
+        """A transaction before two saves sees what the second is to save, which completes both."""
         ctx = await PersistentContext.create(path)
         saves = []
 
@@ -201,7 +201,7 @@ class TestTakingBack:
         assert ({"k": ["second", "replaced"]}, ["second", "replaced"]) == (stored(path), ctx["k"])
 
     async def test_a_list_that_grows_in_place_is_taken_along_as_it_is(self, path, hold):
-        """What a transaction took along of a value changed in place is not followed by an earlier state of it."""
+        """When a transaction has included a value changed in place, no earlier state of it is written after that."""
         ctx = await PersistentContext.create(path)
         saves = []
 
@@ -221,7 +221,7 @@ class TestTakingBack:
         assert {"k": ["first", "second", "more"]} == stored(path)
 
     async def test_a_list_that_grows_in_place_while_it_is_saved_is_saved_again(self, path):
-        """What was appended after a save was called is another change, which the next one takes along."""
+        """An item appended after a save was called is another change, which the next save includes."""
         ctx = await PersistentContext.create(path)
         ctx["jobs"] = [1]
         await ctx.save()
@@ -236,8 +236,8 @@ class TestTakingBack:
 
 
 class TestAMissingFile:
-    async def test_an_empty_save_makes_it_for_those_that_come_after(self, path, hold):
-        """Calls that one cycle carries find the file that an earlier one of them has made, as if they came alone."""
+    async def test_an_empty_save_creates_it_for_later_calls(self, path, hold):
+        """Calls of one cycle find the file that an earlier call of the cycle has created, as if they ran one by one."""
         full, empty = await PersistentContext.create(path), PersistentContext(path)
         full["k"] = 1
         await full.save()
@@ -254,7 +254,7 @@ class TestAMissingFile:
 
 class TestThreads:
     def test_increments_of_many_threads_all_count(self, path):
-        """The synchronous face takes an unsaved change along once, too."""
+        """The synchronous face, too, includes an unsaved change once."""
         ctx = SyncPersistentContext.create(path)
         ctx.set("n", 10)
         threads = [threading.Thread(target=ctx.incr, args=["n"]) for _ in range(20)]
@@ -268,7 +268,7 @@ class TestThreads:
 
 class TestATransactionThatCallsWaitFor:
     async def test_a_save_does_not_undo_it(self, path):
-        """A save that waits does not write again what the transaction saw, took along, and replaced."""
+        """A waiting save does not write again what the transaction saw, included, and replaced."""
         ctx = await PersistentContext.create(path)
         async with ctx.transaction() as tx:
             with pytest.warns(UnsavedInTransactionWarning):
@@ -282,7 +282,7 @@ class TestATransactionThatCallsWaitFor:
         assert ({"k": "replaced"}, "replaced") == (stored(path), ctx["k"])
 
     async def test_an_increment_builds_on_it(self, path):
-        """An increment that waits adds to what the transaction made of the value."""
+        """A waiting increment adds to the transaction's value."""
         ctx = await PersistentContext.create(path)
         async with ctx.transaction() as tx:
             with pytest.warns(UnsavedInTransactionWarning):
@@ -295,10 +295,10 @@ class TestATransactionThatCallsWaitFor:
 
 
 class TestWhatWasOnlyLookedAt:
-    """A key that memory knows as it once was, and that others have changed since, is no change of this context."""
+    """A key whose value in memory is out of date, and was not changed here, is not a change of this context."""
 
     async def test_calls_in_one_cycle_do_not_bring_an_old_value_back(self, path, hold):
-        """Whatever calls were made before, and withdrawn: a key that is as it was read is not written."""
+        """A key that still has the value that was read is not written, whatever calls were made and withdrawn."""
         ctx, other = await PersistentContext.create(path), await PersistentContext.create(path)
         ctx["k"] = "old"
         await ctx.save()
@@ -318,8 +318,8 @@ class TestWhatWasOnlyLookedAt:
 
         assert (True, {"n": 1, "k": "new"}) == (added, stored(path))
 
-    async def test_a_load_during_a_save_does_not_make_the_saved_change_one_to_take_back(self, path, hold):
-        """What was read while a save was on its way is out of date when it ends, and is not saved over it."""
+    async def test_a_load_during_a_save_does_not_undo_the_saved_change(self, path, hold):
+        """A value that was loaded while a save was in flight is out of date when it ends, and is not saved over it."""
         ctx = await PersistentContext.create(path)
         ctx["k"] = 1
         await ctx.save()
@@ -339,14 +339,14 @@ class TestWhatWasOnlyLookedAt:
 
 class TestTheTracker:
     def test_the_file_is_not_read_while_it_is_written(self):
-        """A reading beside a write says nothing of whether it is older or newer."""
+        """A reading made during a write cannot be ordered before or after it."""
         tracker, readings = Tracker(), []
         tracker.is_writing = True
 
         assert (None, []) == (tracker.read_between(3, lambda: readings.append(None)), readings)
 
-    def test_a_listener_that_is_gone_is_not_told(self):
-        """Only those who still listen are told of what is written."""
+    def test_a_listener_that_is_gone_is_not_notified(self):
+        """Only listeners that still exist are notified of writes."""
         tracker, told = Tracker(), []
 
         class Listener:
@@ -363,7 +363,7 @@ class TestTheTracker:
         assert [(3, {"a": MISSING})] == told
 
     def test_keys_are_forgotten_when_all_calls_know_of_them(self):
-        """What was written up to the horizon is not kept; what was written again since is."""
+        """Writes up to the horizon are forgotten; keys that were written again since are kept."""
         tracker = Tracker()
         for position, key in zip(itertools.count(1), "aba"):
             tracker.note(position, FILE, {key: Own(b"1", position)}, {key: b"1"})
@@ -375,7 +375,7 @@ class TestTheTracker:
 
 class TestReadings:
     def test_one_beside_a_commit_is_older_than_that(self, path, monkeypatch):
-        """What a load read before a call of the same context wrote is not put over the result of the call."""
+        """A value that load() read before a call of the same context wrote does not replace the result of the call."""
         ctx = SyncPersistentContext.create(path)
         store = ctx._link.find().store
         read, overtaken = type(store).snapshot, []
@@ -395,7 +395,7 @@ class TestReadings:
         assert (stored(path), set()) == (dict(ctx), ctx.unsaved_keys())
 
     def test_one_does_not_undo_a_later_one(self, path, monkeypatch):
-        """Of two loads, what the thread has read that began later stays, though the other one is the last to end."""
+        """Of two overlapping loads, the reading that began later stays, even if the other load ends last."""
         path.write_text('{"n": 1}', encoding="utf-8")
         ctx = SyncPersistentContext.create(path)
         store = ctx._link.find().store
@@ -417,10 +417,10 @@ class TestReadings:
 
 
 class TestManyChanges:
-    """What others changed is taken over key by key where something was done here, and else all at once."""
+    """Others' changes are taken over key by key where this context did something, and otherwise all at once."""
 
     def test_what_was_not_touched_is_taken_over_at_once(self, path, monkeypatch):
-        """A save looks singly at those of many changed keys only that it has to."""
+        """Of many changed keys, a save looks only at those that it has to look at."""
         ctx, other = (SyncPersistentContext.create(path, durable=False) for _ in range(2))
         other.update({f"k{number}": number for number in range(500)})
         other.save()
@@ -450,11 +450,11 @@ class TestManyChanges:
 
 
 class TestGrowth:
-    """A queue whose jobs come and go takes the room of those that are there."""
+    """A queue whose jobs come and go takes only the space of the jobs that are there."""
 
     @staticmethod
     def size(ctx):
-        """How many entries the tables of a context have, which are no values."""
+        """Return how many entries other than values the tables of a context have."""
         memory = ctx._memory
         tables = [
             memory.data,
@@ -471,7 +471,7 @@ class TestGrowth:
 
     @pytest.mark.parametrize("how", ["atomic", "saved", "transacted", "never saved"])
     def test_of_a_blocking_context(self, path, how):
-        """Whatever calls add and remove the keys."""
+        """The tables do not grow, whichever calls add and remove the keys."""
         ctx = SyncPersistentContext(path, durable=False)
         for number in range(400):
             key = f"job-{number}"
@@ -496,7 +496,7 @@ class TestGrowth:
         assert (True, {}) == (self.size(ctx) < 20, stored(path))
 
     async def test_of_an_asynchronous_context_that_is_never_idle(self, path):
-        """Also while some call is always under way."""
+        """The tables do not grow even if some call is always in flight."""
         ctx = PersistentContext(path, durable=False)
 
         async def work(worker):

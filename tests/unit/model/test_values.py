@@ -1,4 +1,4 @@
-"""What JSON can hold comes back equal, and is told from what it cannot hold, whatever its class says."""
+"""JSON values come back equal, and are told apart from values that JSON cannot hold, whatever their class claims."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def path(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 class Word(str):
-    """A string that says something else when it is asked for its text, as many an enumeration does."""
+    """A string whose str() differs from its text, as with many enumerations."""
 
     __slots__ = ()
 
@@ -104,7 +104,7 @@ KEYS_OF_OTHER_CLASSES = {
 
 @pytest.fixture(params=["small", "large"])
 def either(request: pytest.FixtureRequest, path: pathlib.Path) -> pathlib.Path:
-    """A file of one page, or of many."""
+    """A file of one page, or of many pages."""
     if request.param == "large":
         filler = {f"key-{number}": "x" * 100 for number in range(3_000)}
         path.write_text(json.dumps(json.loads(ORIGINAL) | filler), encoding="utf-8")
@@ -112,11 +112,11 @@ def either(request: pytest.FixtureRequest, path: pathlib.Path) -> pathlib.Path:
 
 
 @pytest.mark.parametrize("name", KEYS_OF_OTHER_CLASSES)
-class TestKeysOfClassesOfTheirOwn:
+class TestKeysOfSubclassesOfStr:
     def test_every_call_takes_them_for_the_strings_that_they_are(
         self, face: Any, either: pathlib.Path, name: str
     ) -> None:
-        """A key of a subclass of str is its text, whatever its own methods say, and stays a plain string."""
+        """A key of a subclass of str is its text, whatever its methods return, and is stored as a plain string."""
         key = KEYS_OF_OTHER_CLASSES[name]
 
         async def story() -> list[Any]:
@@ -141,7 +141,7 @@ class TestKeysOfClassesOfTheirOwn:
         assert "n" not in json.loads(either.read_bytes())
 
     def test_they_fail_no_other_call(self, either: pathlib.Path, name: str) -> None:
-        """Calls that share a write with one that has such a key are as ever."""
+        """Such a key does not fail the other calls that share its write."""
         key = KEYS_OF_OTHER_CLASSES[name]
 
         async def story() -> list[Any]:
@@ -153,7 +153,7 @@ class TestKeysOfClassesOfTheirOwn:
         assert {"n": 11, "other": 1, "new": 1}.items() <= json.loads(either.read_bytes()).items()
 
     def test_as_values_they_are_strings_or_refused(self, face: Any, either: pathlib.Path, name: str) -> None:
-        """As a value, and as a key within one, it is written as its text, or named in an error of the right kind."""
+        """As a value, or as a key inside one, it is written as its text, or refused with the right kind of error."""
         value = KEYS_OF_OTHER_CLASSES[name]
 
         async def story() -> None:
@@ -173,8 +173,8 @@ def ascii_type(key: object) -> str:
     return type(key).__name__
 
 
-def test_values_of_classes_of_their_own_are_what_they_hold(path: pathlib.Path) -> None:
-    """A subclass of a scalar is written as its value, whatever it says of itself as a text."""
+def test_values_of_subclasses_are_written_as_their_plain_values(path: pathlib.Path) -> None:
+    """A subclass of a scalar is written as its value, whatever its str() is."""
 
     def other(_: object) -> str:
         return "7"
@@ -187,10 +187,10 @@ def test_values_of_classes_of_their_own_are_what_they_hold(path: pathlib.Path) -
     assert (["x", 5, 1.5], 1.5) == (json.loads(path.read_bytes())["held"], json.loads(path.read_bytes())["plain"])
 
 
-class TestWhatCanBeNoKey:
+class TestWhatCannotBeAKey:
     @pytest.mark.parametrize("key", [5, None, ("a",), 1.5, b"n", "\ud800", object()], ids=ascii_type)
     def test_it_is_not_there_in_a_transaction(self, face: Any, either: pathlib.Path, key: Any) -> None:
-        """Looking for what can be no key finds nothing, as in a dictionary, and hurts nobody later."""
+        """Looking up something that cannot be a key finds nothing, as in a dictionary, and does no harm later."""
 
         async def story() -> None:
             ctx = await done(face.context.create(either))
@@ -212,7 +212,7 @@ class TestWhatCanBeNoKey:
 
 
 def raising(kind: type, *methods: str) -> type:
-    """Return a subclass of a type of JSON, some of whose methods raise."""
+    """Return a subclass of a JSON type, with methods that raise."""
 
     def fail(*_: object) -> Any:
         raise LookupError("this class is broken")
@@ -234,7 +234,7 @@ BROKEN: dict[str, Callable[[], Any]] = {
 class TestClassesThatRaise:
     @pytest.mark.parametrize("name", BROKEN)
     def test_a_broken_value_is_refused_and_fails_its_own_call_only(self, path: pathlib.Path, name: str) -> None:
-        """Whatever the methods of a value raise, its own call fails, with the error for values, and no other."""
+        """Whatever the methods of a value raise, only its own call fails, with the error for values."""
         value = BROKEN[name]()
 
         async def story() -> list[Any]:
@@ -249,8 +249,8 @@ class TestClassesThatRaise:
         assert 2 == result
         assert {"jobs": [0], "n": 2, "t": "text"} == json.loads(path.read_bytes())
 
-    def test_a_want_of_memory_is_no_fault_of_the_value(self, path: pathlib.Path) -> None:
-        """MemoryError is passed on as it is: the same value may be written a moment later."""
+    def test_a_memory_error_is_not_an_error_of_the_value(self, path: pathlib.Path) -> None:
+        """MemoryError is passed on unchanged: the same value may be written a moment later."""
 
         def fail(*_: object) -> Any:
             raise MemoryError
@@ -265,12 +265,12 @@ class TestClassesThatRaise:
 
     @pytest.mark.parametrize("key", [10**5000, -(10**5000), raising(tuple, "__repr__")()], ids=["+", "-", "repr"])
     def test_a_key_that_cannot_be_shown_is_refused_all_the_same(self, path: pathlib.Path, key: Any) -> None:
-        """The error for a wrong key does not fail because the key has no text."""
+        """The error for a wrong key is raised even if the key cannot be converted to text."""
         with pytest.raises(UnserializableValueError, match="must be a str"):
             SyncPersistentContext(path).set(key, 1)
 
     def test_a_type_is_named_with_its_module(self, path: pathlib.Path) -> None:
-        """There is more than one bool: the name of a refused type says whose it is."""
+        """There is more than one bool, so the name of a refused type includes its module."""
         foreign = type("bool", (), {"__module__": "numpy", "__bool__": lambda _: True})
         ctx = SyncPersistentContext(path)
         with pytest.raises(UnserializableValueError, match=r'\["flag"\]: numpy\.bool$'):
@@ -278,8 +278,8 @@ class TestClassesThatRaise:
         with pytest.raises(UnserializableValueError, match=r"must be a str, not numpy\.bool$"):
             ctx.set(foreign(), 1)
 
-    def test_a_value_that_compares_unlike_what_comes_back_is_refused(self, tmp_path):
-        """What JSON gives back must be equal to what was saved."""
+    def test_a_value_that_does_not_equal_what_comes_back_is_refused(self, tmp_path):
+        """A value is refused if what JSON gives back does not equal it."""
 
         class Odd(dict):
             __hash__ = None
@@ -305,7 +305,7 @@ class TestTheLimitOfDigits:
     def test_what_a_default_python_cannot_read_is_not_written(
         self, face: Any, path: pathlib.Path, limit: Any, wrap: Any
     ) -> None:
-        """A process that converts more digits than others does not write a file that is corrupt for them."""
+        """A process that converts more digits than others does not write a file that they would take as corrupt."""
         too_big, biggest = 10**4300, 10**4300 - 1
 
         async def story() -> None:
@@ -326,7 +326,7 @@ class TestTheLimitOfDigits:
         assert {"jobs": wrap(-biggest), "n": 1, "t": "text", "text": ["9" * 10_000]} == json.loads(path.read_bytes())
 
     def test_what_is_not_written_is_not_read_either(self, path: pathlib.Path, limit: Any) -> None:
-        """A process that converts more digits than others could not write such a file back, and does not take it."""
+        """A process that converts more digits than others does not read a file that it could not write back."""
         document = b'{"text": "' + b"9" * 5000 + b'", "n": [' + b"9" * 5000 + b"]}"
         path.write_bytes(document)
         limit(0)
@@ -336,13 +336,13 @@ class TestTheLimitOfDigits:
         assert document == path.read_bytes()
 
     def test_what_this_process_cannot_write_is_refused(self, path: pathlib.Path, limit: Any) -> None:
-        """A process that converts fewer digits than others says so, of the value at its place."""
+        """A process that converts fewer digits than others refuses the value and names its place."""
         limit(640)
         with pytest.raises(UnserializableValueError, match=r'\["v"\]\[0\]: .*set_int_max_str_digits'):
             SyncPersistentContext(path).add("v", [10**640])
 
 
-# ---------------------------------------- what is kept
+# ---------------------------------------- what is preserved
 
 GOOD: dict[str, Any] = {
     "None": None,
@@ -394,7 +394,7 @@ GOOD_KEYS = [
 
 
 def text(value: Any) -> str:
-    """Return the JSON text, which tells 1 from 1.0 and True, and one order of keys from another."""
+    """Return the JSON text, which distinguishes 1 from 1.0 and True, and one order of keys from another."""
     return json.dumps(value, allow_nan=False)
 
 
@@ -402,7 +402,7 @@ class TestWhatComesBackEqual:
     @pytest.mark.parametrize("operation", ["save", "add", "compare_and_set", "mutate", "transaction"])
     @pytest.mark.parametrize("name", GOOD)
     def test_values_at_the_limits(self, face: Any, path: pathlib.Path, name: str, operation: str) -> None:
-        """Whatever JSON can hold comes back equal to a fresh reader, and other tools read it too."""
+        """A value that JSON can hold comes back equal to a new reader, and other tools can read it too."""
         value = GOOD[name]
 
         async def story() -> Any:
@@ -431,7 +431,7 @@ class TestWhatComesBackEqual:
         assert text(json.loads(ORIGINAL)["jobs"]) == text(json.loads(path.read_bytes())["jobs"])
 
     def test_keys_of_all_kinds(self, face: Any, path: pathlib.Path) -> None:
-        """Any string without lone surrogates is a key, at the top and below, and their order is kept."""
+        """Any string without lone surrogates is a valid key, at any level, and the order of keys is kept."""
         expected = {key: {key: number} for number, key in enumerate(GOOD_KEYS)}
         path.unlink()
 
@@ -450,8 +450,8 @@ class TestWhatComesBackEqual:
         assert text(expected) == text(json.loads(path.read_bytes()))
         assert len(GOOD_KEYS) + 2 == len(path.read_bytes().split(b"\n")) - 1
 
-    def test_the_same_object_twice_is_no_cycle(self, face: Any, path: pathlib.Path) -> None:
-        """A list that stands in two places is written in both, for only what contains itself is a cycle."""
+    def test_the_same_object_twice_is_not_a_cycle(self, face: Any, path: pathlib.Path) -> None:
+        """A list in two places is written in both: only a value that contains itself is a cycle."""
         shared: list[Any] = [1]
 
         async def story() -> Any:
@@ -479,7 +479,7 @@ class TestWhatComesBackEqual:
         ids=["IntEnum", "StrEnum", "OrderedDict", "defaultdict", "Counter", "str", "float", "list"],
     )
     def test_children_of_the_types_of_json(self, face: Any, path: pathlib.Path, value: Any) -> None:
-        """A subclass of a type of JSON is either refused, or comes back equal; it never becomes something else."""
+        """A subclass of a JSON type is either refused or comes back equal; it never becomes something else."""
 
         async def story() -> None:
             ctx = face.context(path)
@@ -496,7 +496,7 @@ class TestWhatComesBackEqual:
         assert json.loads(ORIGINAL)["n"] == json.loads(path.read_bytes())["n"]
 
     def test_sums_of_large_numbers(self, face: Any, path: pathlib.Path) -> None:
-        """`incr` is exact beyond 64 bits, and adds floats as Python does."""
+        """`incr` is exact beyond 64 bits, and adds floats like Python."""
 
         async def story() -> None:
             ctx = face.context(path)
@@ -511,7 +511,7 @@ class TestWhatComesBackEqual:
         assert text([2**64, 0.1 + 0.2, 1.0]) == text([written["int"], written["float"], written["whole"]])
 
     def test_much_that_is_nested_little_is_accepted(self, tmp_path):
-        """The bound is for how deep values nest, and not for how many there are."""
+        """The limit is on how deep values are nested, not on how many there are."""
         value = []
         for _ in range(20):
             value = [value, [], {"a": value}] if len(json.dumps(value)) < 10_000 else [value, "[" * 1000]
@@ -547,7 +547,7 @@ class TestProperties:
     @thorough
     @given(before=documents, after=documents)
     def test_any_document_round_trips(self, before: dict[str, Any], after: dict[str, Any]) -> None:
-        """Any JSON document round-trips equal, also one that grew out of another by setting and deleting keys."""
+        """Any JSON document round-trips equal, even if it was made from another by setting and deleting keys."""
         with tempfile.TemporaryDirectory() as directory:
             path = pathlib.Path(directory, "state.json")
             ctx = SyncPersistentContext(path, durable=False)
@@ -568,7 +568,7 @@ class TestProperties:
     @thorough
     @given(document=documents)
     def test_any_foreign_document_is_read_equal(self, document: dict[str, Any]) -> None:
-        """Whatever Python's own `json` writes strictly, in whatever layout, is read as it was meant."""
+        """Any document that Python's own `json` writes strictly, in any layout, is read as intended."""
         with tempfile.TemporaryDirectory() as directory:
             path = pathlib.Path(directory, "state.json")
             read = []
@@ -583,5 +583,5 @@ class TestProperties:
 
 class TestMissing:
     def test_it_says_what_it_is_and_is_false(self) -> None:
-        """MISSING reads well in a message, and in a condition; a null is a value, and absence is not."""
+        """MISSING has a readable repr and is false; a null is a value, but MISSING is not."""
         assert ("MISSING", False, False) == (repr(MISSING), bool(MISSING), MISSING is None)

@@ -1,4 +1,4 @@
-"""What tests of the journal share."""
+"""Fixtures for tests of the journal."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from persistent_context._stores.journal import idle
 
 @pytest.fixture
 def folds_by_itself():
-    """Let the journals of a test be folded when nobody writes."""
+    """Let the journals of a test be folded while nothing is written."""
     yield
     for one in list(idle._pending):
         one.fold = lambda at_exit: True
@@ -21,14 +21,14 @@ def folds_by_itself():
 
 @pytest.fixture(autouse=True)
 def nobody_folds(request, monkeypatch):
-    """Let no journal be folded by itself, however long a test takes, unless it is to be."""
+    """Prevent automatic folding, however long a test takes, unless the test requests it."""
     if "folds_by_itself" not in request.fixturenames:
         monkeypatch.setattr(idle.Idle, "touch", lambda *_arguments, **_options: None)
 
 
 @pytest.fixture(autouse=True)
 def children_import_what_is_shared(monkeypatch):
-    """Let the processes that a test starts import what the modules here do."""
+    """Let the processes that a test starts import the modules shared by these tests."""
     places = [str(Path(journals.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
 
@@ -45,13 +45,13 @@ def store(path):
 
 @pytest.fixture
 def warnings(caplog):
-    """What was warned of so far."""
+    """Return the warnings logged so far."""
     return lambda: [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 @pytest.fixture
 def break_sync(monkeypatch):
-    """Let fsync or fdatasync fail for what a condition says of the name; return the inodes that were tried."""
+    """Make fsync or fdatasync fail for files whose name meets a condition; return the inodes that were tried."""
 
     def breaking(call, condition):
         tried, real = [], getattr(os, call)

@@ -1,4 +1,4 @@
-"""Whether the JSON file is still what was read is seen without reading it, and never seen wrongly."""
+"""Any change to the JSON file is noticed, if possible without reading the file."""
 
 import itertools
 import os
@@ -16,34 +16,34 @@ OLD = 1_600_000_000_123_456_789
 
 
 class Reading:
-    """Reads the JSON file, and counts how often."""
+    """Reads the JSON file, and counts the readings."""
 
     def __init__(self, path):
-        """Nothing is read yet."""
+        """Start without readings."""
         self.count = 0
         self._store = JsonFileStore(str(path))
 
     def __call__(self):
-        """Read it."""
+        """Read the file."""
         self.count += 1
         return self._store.snapshot()
 
 
 @pytest.fixture
 def plain(path):
-    """What reads the JSON file."""
+    """The function that reads the JSON file."""
     return Reading(path)
 
 
 @pytest.fixture
 def settled(monkeypatch):
-    """Let every file count as old: a clock that is far ahead."""
+    """Make every file count as old, with a clock that is far ahead."""
     monkeypatch.setattr(_base.time, "time_ns", lambda: 2**62)
 
 
 class TestLooking:
     def test_an_old_file_is_read_once(self, path, plain, settled):
-        """As long as nothing about it has changed."""
+        """A file whose status has not changed is not read again."""
         path.write_text('{"a": 1}', encoding="utf-8")
         first = look(str(path), None, plain)
         again = [look(str(path), first, plain) for _ in range(3)]
@@ -53,7 +53,7 @@ class TestLooking:
 
     @pytest.mark.parametrize("seconds", [0, 1])
     def test_a_write_in_place_within_a_clock_tick_is_noticed(self, path, plain, seconds):
-        """The same size, and the same time of the last change: a file that was just written is read again."""
+        """A file that was just written is read again, even if its size and modification time are the same."""
         path.write_text('{"a": 1}', encoding="utf-8")
         times = path.stat().st_mtime_ns - seconds * 10**9
         os.utime(path, ns=(times, times))
@@ -67,7 +67,7 @@ class TestLooking:
         assert first.fingerprint != second.fingerprint
 
     def test_a_write_that_the_clock_cannot_tell_is_noticed(self, path, plain, monkeypatch):
-        """Within one tick of the file system's clock, no time of the file changes."""
+        """Within one tick of the file system's clock, none of the file's times change."""
         real, tick = _base.identity_of, time.time_ns() // 10**9 * 10**9
         monkeypatch.setattr(_base, "identity_of", lambda name: (*real(name)[:-2], tick, tick))
         path.write_text('{"a": 1}', encoding="utf-8")
@@ -80,7 +80,7 @@ class TestLooking:
         assert ({"a": b"1"}, {"a": b"2"}) == (first.document.get("a"), second.document.get("a"))
 
     def test_a_settled_one_that_is_written_in_place_is_noticed(self, path, plain):
-        """Whatever times somebody gives it: the system notes when it was changed."""
+        """The system records when a file was changed, whatever times a program sets."""
         path.write_text('{"a": 1}', encoding="utf-8")
         time.sleep(0.05)
         os.utime(path, ns=(OLD, OLD))
@@ -102,11 +102,11 @@ class TestLooking:
         ],
     )
     def test_a_file_settles_after_a_tick_of_its_clock(self, time_of_file, began, is_settled):
-        """20 ms, or 2 s where the times look like those of a coarse clock; one from the future never settles."""
+        """A file settles after 20 ms, or 2 s if its times look coarse; a time in the future never settles."""
         assert is_settled == _base._is_settled((1, 2, 3, time_of_file, OLD - 10**10), began)
 
     def test_an_unsettled_file_that_is_the_same_is_not_parsed_again(self, path, plain):
-        """It is compared, and its fingerprint is known."""
+        """The file is compared instead, and its fingerprint is known."""
         path.write_text('{\n"a": 1\n}\n', encoding="utf-8")
         first = look(str(path), None, plain)
         second = look(str(path), first._replace(is_settled=False), plain)
@@ -114,7 +114,7 @@ class TestLooking:
         assert (first.document, first.fingerprint) == (second.document, second.fingerprint)
 
     def test_a_file_is_touched_without_a_change(self, path, plain):
-        """Another identity, the same fingerprint."""
+        """A touched file has another identity and the same fingerprint."""
         path.write_text('{"a": 1}', encoding="utf-8")
         first = look(str(path), None, plain)
         os.utime(path, ns=(OLD, OLD))
@@ -123,7 +123,7 @@ class TestLooking:
         assert (first.fingerprint, False) == (second.fingerprint, first.identity == second.identity)
 
     def test_there_is_none(self, path, plain):
-        """That is settled, and seen again by the next look."""
+        """A missing file counts as settled, and the next look notices a new one."""
         none = look(str(path), None, plain)
         path.write_text("{}", encoding="utf-8")
 
@@ -131,7 +131,7 @@ class TestLooking:
         assert NO_FILE != look(str(path), none, plain).fingerprint
 
     def test_one_that_goes_while_it_is_looked_at(self, path, plain, monkeypatch):
-        """The look is repeated, until what was read is what is there."""
+        """The look is repeated until the file is still the one that was read."""
         path.write_text("{}", encoding="utf-8")
 
         def read():
@@ -142,7 +142,7 @@ class TestLooking:
         assert (EMPTY, NO_FILE, None) == look(str(path), None, read)[:3]
 
     def test_one_that_changes_all_the_time_is_an_error(self, path, plain):
-        """Rather than a wait without an end."""
+        """A file that changes all the time raises an error instead of an endless wait."""
         numbers = itertools.count()
 
         def read():
@@ -155,14 +155,14 @@ class TestLooking:
         assert str(path) == caught.value.filename
 
     def test_a_large_file_has_the_fingerprint_of_all_of_it(self, path, plain):
-        """Not only of its first part."""
+        """The fingerprint covers all of a large file, not only its first part."""
         content = b'{"a": "' + b"x" * 3_000_000 + b'"}'
         path.write_bytes(content)
 
         assert Fingerprint.of([content]) == look(str(path), None, plain).fingerprint
 
     def test_what_was_just_written_is_not_settled(self, path):
-        """Somebody may write it again within the same tick."""
+        """A file that was just written may be written again within the same tick."""
         path.write_text("{}", encoding="utf-8")
         one = written(str(path), EMPTY, NO_FILE)
 

@@ -1,4 +1,4 @@
-"""The file of a journal: it is opened only if it is one, and whoever may not have it does not get it."""
+"""The file of a journal: only a real journal is opened, and its permissions are those of the JSON file."""
 
 import errno
 import os
@@ -19,13 +19,13 @@ STRANGER = 12_345
 
 
 def opened(path):
-    """The journal of a file, as it is opened."""
+    """Open the journal of a file."""
     return open_journal(str(journal_of(path)), str(path))
 
 
 @pytest.fixture
 def modes(monkeypatch):
-    """The modes of all journals, and of what becomes one, from their creation on."""
+    """The modes of all journals, and of files that become one, from their creation on."""
     found, real = [], os.open
 
     def opening(name, flags, mode=0o777, **options):
@@ -40,11 +40,11 @@ def modes(monkeypatch):
 
 class TestOpening:
     def test_there_is_none(self, path):
-        """None is no error."""
+        """A missing journal is not an error."""
         assert opened(path) is None
 
     def test_a_name_that_is_too_long_is_none(self, path):
-        """A file whose own name is almost too long has no journal, and works without one."""
+        """A file whose own name is almost too long works without a journal."""
         long = path.with_name("x" * 250)
         store = open_store(long)
         for number in range(3):
@@ -54,7 +54,7 @@ class TestOpening:
 
     @pytest.mark.parametrize("what", ["a symbolic link", "a FIFO", "a directory", "a dangling link"])
     def test_something_else_in_its_place_is_refused(self, path, what):
-        """Neither followed, nor waited for, nor written to; the JSON file stays as it is."""
+        """Something else at the path is not followed, waited for or written to; the JSON file is unchanged."""
         path.write_text('{"a": 1}', encoding="utf-8")
         other = path.with_name("other")
         other.write_text("precious", encoding="utf-8")
@@ -77,15 +77,15 @@ class TestOpening:
         assert ("precious", '{"a": 1}') == (other.read_text(encoding="utf-8"), path.read_text(encoding="utf-8"))
         assert not path.with_name("nowhere").exists()
 
-    def test_a_loop_of_links_in_the_path_is_told(self, path):
-        """It is not the journal that is a link then."""
+    def test_a_loop_of_links_in_the_path_is_reported(self, path):
+        """A loop of links in the path is reported as such, not as a journal that is a link."""
         loop = path.with_name("loop")
         loop.symlink_to(loop)
         with pytest.raises(NotARegularFileError, match="loop"):
             open_journal(str(loop / "state.json.journal"), str(loop / "state.json"))
 
-    def test_other_errors_are_told(self, path, store, monkeypatch):
-        """A disk that fails is no missing journal."""
+    def test_other_errors_are_raised(self, path, store, monkeypatch):
+        """A disk error does not count as a missing journal."""
 
         def fail(*_arguments):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -96,7 +96,7 @@ class TestOpening:
 
     @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
     def test_one_that_may_only_be_read_is_read(self, path, store, monkeypatch, code):
-        """Who may read the JSON file but not write it sees what is in the journal."""
+        """A user who may read the JSON file, but not write it, sees what is in the journal."""
         real = _file.open_fd
 
         def refuse(name, flags, *mode):
@@ -111,7 +111,7 @@ class TestOpening:
     @as_root
     @pytest.mark.parametrize("exists", [True, False])
     def test_one_that_another_user_has_planted_is_refused(self, path, store, exists):
-        """Whoever may write into the directory, but not the JSON file, puts nothing into it."""
+        """A user who may write to the directory, but not to the JSON file, cannot add data by planting a journal."""
         os.chown(path, 0, 0)
         os.chown(journal_of(path), STRANGER, STRANGER)
         path.chmod(0o644)
@@ -124,7 +124,7 @@ class TestOpening:
 
     @as_root
     def test_nor_does_one_of_another_group_than_that_which_may_write_it(self, path, store):
-        """That the file's own group may write it gives others no say."""
+        """Write access for the file's own group does not help users of other groups."""
         os.chown(path, 0, 0)
         os.chown(journal_of(path), STRANGER, STRANGER)
         path.chmod(0o664)
@@ -133,8 +133,8 @@ class TestOpening:
 
     @as_root
     @pytest.mark.parametrize(("owner", "group", "mode"), [(STRANGER, 0, 0o644), (0, STRANGER, 0o664), (0, 0, 0o646)])
-    def test_one_of_who_may_write_the_json_file_is_trusted(self, path, store, owner, group, mode):
-        """Its owner, its group, and everybody if everybody may write it."""
+    def test_one_of_a_user_who_may_write_the_json_file_is_trusted(self, path, store, owner, group, mode):
+        """A journal of the JSON file's owner or group is trusted, or of any user if all may write the file."""
         os.chown(path, owner, group)
         os.chown(journal_of(path), STRANGER, STRANGER)
         path.chmod(mode)
@@ -142,7 +142,7 @@ class TestOpening:
         assert {"json": 1, "a": 1} == seen(path)
 
     def test_on_systems_without_users_all_are_trusted(self, path, store, monkeypatch):
-        """There are none to tell apart."""
+        """On a system without user ids, every journal is trusted."""
         monkeypatch.delattr(os, "geteuid")
 
         assert opened(path) is not None
@@ -150,15 +150,15 @@ class TestOpening:
 
 class TestWhetherItExists:
     def test_names_without_a_file(self, path):
-        """None at all, one that is too long, and one below a file."""
+        """A missing file, a name that is too long, and a path below a file have no journal."""
         path.write_bytes(b"{}")
 
         assert [False] * 3 == [
             journal_exists(str(one)) for one in (journal_of(path), path.with_name("n" * 300), path / "below.journal")
         ]
 
-    def test_other_errors_are_told(self, path, store, monkeypatch):
-        """A disk that fails is no missing journal: a commit that took it for one would be overwritten."""
+    def test_other_errors_are_raised(self, path, store, monkeypatch):
+        """A disk error does not count as a missing journal: a commit that took it for one would be overwritten."""
         real = os.lstat
 
         def fail(name):
@@ -178,7 +178,7 @@ class TestWhetherItExists:
 class TestPermissions:
     @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o660, 0o666])
     def test_they_are_those_of_the_json_file(self, path, modes, mode):
-        """At every moment from its creation on it is open to nobody else."""
+        """From its creation on, the journal is accessible to no more users than the JSON file."""
         path.write_text("{}", encoding="utf-8")
         path.chmod(mode)
         store = open_store(path)
@@ -190,14 +190,14 @@ class TestPermissions:
         assert (True, set()) == (bool(modes), {one for one in modes if one & ~mode})
 
     def test_they_follow(self, path, store):
-        """Once the JSON file is closed to others, so is the journal from the next commit on."""
+        """When the JSON file's mode is restricted, so is the journal's, from the next commit on."""
         path.chmod(0o600)
         commit(store, {"a": b"2"})
 
         assert 0o600 == stat.S_IMODE(journal_of(path).stat().st_mode)
 
     def test_those_of_a_new_file_are_the_usual(self, path, modes):
-        """As the process's mask says."""
+        """A new journal has the mode that the process's umask gives."""
         mask = os.umask(0o027)
         try:
             commit(open_store(path), {"a": b"1"})
@@ -208,7 +208,7 @@ class TestPermissions:
         assert set() == {one for one in modes if one & ~0o640}
 
     def test_a_json_file_that_is_gone_leaves_them(self, path, store):
-        """There is nothing to follow."""
+        """If the JSON file is missing, the journal's permissions stay."""
         path.unlink()
         commit(store, {"b": b"2"}, durable=False)
 
@@ -217,7 +217,7 @@ class TestPermissions:
 
 class TestTheOpenFile:
     def test_it_knows_whether_it_is_still_there(self, path, store):
-        """At its path, and not another one in its place."""
+        """The open journal notices when it is no longer at its path, or another file is."""
         file, found = opened(path), []
         found.append(file.is_at_path())
         journal_of(path).rename(path.with_name("kept"))
@@ -227,14 +227,14 @@ class TestTheOpenFile:
 
         assert [True, False, False] == found
 
-    def test_it_knows_whether_nobody_has_written(self, path, store):
-        """By the time of its last change."""
+    def test_it_knows_whether_it_has_been_written(self, path, store):
+        """Whether the journal has been written since a given time is known from its modification time."""
         file = opened(path)
 
         assert (True, False) == (file.is_idle_since(time.time() + 60), file.is_idle_since(time.time() - 60))
 
     def test_a_descriptor_that_was_closed_is_left_to_its_new_owner(self, path, store, tmp_path):
-        """A program that closes what it has not opened loses nothing in the files that it opens next."""
+        """If the program closes the descriptor, a file that reuses its number is not written to."""
         descriptor = store._journal.known.file.fd
         os.close(descriptor)
         other = tmp_path / "other"
@@ -249,20 +249,20 @@ class TestTheOpenFile:
             os.close(one)
 
     def test_a_descriptor_that_was_closed_is_not_its_own(self, path, store):
-        """It is opened again, and nothing is lost."""
+        """If the program closes the descriptor, the journal is opened again, and nothing is lost."""
         os.close(store._journal.known.file.fd)
         commit(store, {"b": b"2"})
 
         assert {"json": 1, "a": 1, "b": 2} == seen(path)
 
     def test_there_are_no_lines_after_the_last(self, path, store):
-        """Reading on where it ended yields nothing."""
+        """Reading on from the end yields nothing."""
         file = opened(path)
 
         assert [] == list(file.lines(file.size()))
 
     def test_it_is_closed_with_its_object(self, path, store):
-        """And a descriptor that somebody else has closed is no error."""
+        """The descriptor is closed with its object; one that was closed elsewhere is not an error."""
         one, other = opened(path), opened(path)
         fd = one.fd
         del one
@@ -274,6 +274,6 @@ class TestTheOpenFile:
 
 @pytest.mark.parametrize("cls", [PersistentContext, SyncPersistentContext])
 def test_both_classes_take_the_option(path, cls):
-    """True, False or None, and nothing else."""
+    """The option accepts True, False and None, and nothing else."""
     with pytest.raises(TypeError, match="journal must be True, False or None"):
         cls(path, journal="yes")

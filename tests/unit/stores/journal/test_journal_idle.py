@@ -1,4 +1,4 @@
-"""A journal is folded when nobody has written for a while, and at the interpreter's exit."""
+"""A journal is folded when nothing has been written for a while, and at the interpreter's exit."""
 
 import _thread
 import os
@@ -30,7 +30,7 @@ def wait_until(condition, seconds=60):
     """Wait until a condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it does not come"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.01)
 
 
@@ -52,13 +52,13 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Let a second be short."""
+    """Make the idle time short."""
     monkeypatch.setattr(_idle, "QUIET_SECONDS", 0.05)
 
 
 class TestTheThread:
     def test_it_folds_after_a_while_without_writes(self, path, store):
-        """The JSON file is brought up to date by itself, and the journal is a new one."""
+        """The JSON file is brought up to date automatically, and a new journal is begun."""
         began = time.monotonic()
         commit(store, {"a": b"2"})
         before = stored(path)
@@ -69,7 +69,7 @@ class TestTheThread:
         assert ({"json": 1}, True, []) == (before, waited >= 0.9, lines_of(path)[1])
 
     def test_it_starts_again_with_the_next_write(self, quick):
-        """One thread a time, however often there is something to do."""
+        """One thread runs at a time, however often there is something to fold."""
         folded = []
         idle, fold = Idle(), lambda *, at_exit: folded.append(threading.current_thread()) is None
         for _ in range(3):
@@ -82,7 +82,7 @@ class TestTheThread:
         assert (1, {True}) == (first, {thread.daemon for thread in folded})
 
     def test_it_waits_for_the_last_write(self, monkeypatch):
-        """Every write begins the second anew."""
+        """Every write restarts the idle time."""
         monkeypatch.setattr(_idle, "QUIET_SECONDS", 0.4)
         folded, last = [], 0
         idle, fold = Idle(), lambda *, at_exit: folded.append(time.monotonic()) is None
@@ -95,7 +95,7 @@ class TestTheThread:
         assert folded[0] - last >= 0.35
 
     def test_it_tries_again_until_there_is_nothing_left_to_do(self, quick):
-        """Others may hold the lock, or still be writing."""
+        """Others may hold the lock, or still be writing, so folding is tried again."""
         answers = [True, False, False]
         Idle().touch(lambda *, at_exit: answers.pop(), soon=True)
         wait_until(lambda: not _idle._pending)
@@ -103,7 +103,7 @@ class TestTheThread:
         assert [] == answers
 
     def test_something_that_comes_in_at_the_end_is_not_forgotten(self, quick):
-        """Between the last look and the end of the thread."""
+        """A request between the last check and the end of the thread is processed."""
         folded = []
 
         def fold(*, at_exit):
@@ -117,7 +117,7 @@ class TestTheThread:
         wait_until(lambda: len(folded) == 2 and not _idle._pending)
 
     def test_an_error_is_logged(self, quick, caplog):
-        """Nobody waits for it, and the next writer tries again."""
+        """An error is logged, because no call waits for the thread; the next writer tries again."""
 
         def fail(*, at_exit):
             raise OSError(5, "broken")
@@ -130,7 +130,7 @@ class TestTheThread:
         ]
 
     def test_without_a_thread_the_exit_does_it(self, monkeypatch):
-        """At the interpreter's exit none can be started."""
+        """At the interpreter's exit, no thread can be started, so the journal is folded directly."""
 
         def refuse(function, arguments):
             raise RuntimeError("can't start new thread at interpreter shutdown")
@@ -148,7 +148,7 @@ class TestTheThread:
 
     @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
     def test_processes_of_multiprocessing_fold_at_their_end(self, path, run, tmp_path, method):
-        """Even if they end without the functions that atexit knows."""
+        """Processes of multiprocessing fold even if they end without running atexit functions."""
         program = tmp_path / "program.py"
         program.write_text(IN_PROCESSES, encoding="utf-8")
         run(
@@ -163,7 +163,7 @@ class TestTheThread:
 
 class TestTheStore:
     def test_nothing_is_known(self, path, store):
-        """There is nothing to do for a store that was closed, nor if somebody else has folded the journal."""
+        """A store that was closed, or whose journal another process has folded, has nothing to fold."""
         other = open_store(path)
         other.snapshot()
         commit(store, folds=True)
@@ -174,11 +174,11 @@ class TestTheStore:
         assert ([True, True], {"json": 1, "a": 1}) == (found, stored(path))
 
     def test_a_journal_in_use_is_left_alone(self, path, store):
-        """Somebody has just written; it is looked at again later."""
+        """A journal that was just written is not folded, but checked again later."""
         assert (False, {"json": 1}) == (store._fold_if_idle(), stored(path))
 
     def test_a_lock_in_use_is_not_waited_for(self, path, store, hold):
-        """It is tried again later."""
+        """A held lock is not waited for; folding is tried again later."""
         os.utime(journal_of(path), (1, 1))
         with hold(path):
             busy = store._fold_if_idle()
@@ -187,7 +187,7 @@ class TestTheStore:
         assert (False, True, {"json": 1, "a": 1}) == (busy, store._fold_if_idle(), stored(path))
 
     def test_others_see_what_the_lock_is_held_for(self, path, store, monkeypatch):
-        """The holder's purpose is a checkpoint."""
+        """While a journal is being folded, the holder's purpose is "checkpoint"."""
         found, real = [], os.replace
 
         def replace(source, target):
@@ -204,6 +204,6 @@ class TestTheStore:
 class TestTheExit:
     @pytest.mark.parametrize("when", ["at once", "after a while"])
     def test_it_folds(self, path, run, when):
-        """A program that ends leaves a JSON file with everything, however short after its last write."""
+        """A program that ends leaves a complete JSON file, even right after its last write."""
         assert ["0"] == run(CHANGE_AND_EXIT, path, when)
         assert ({"n": 2}, {"n": 2}, []) == (stored(path), seen(path), lines_of(path)[1])

@@ -1,4 +1,4 @@
-"""Checkpoints, and what a crash, an error or a program that knows nothing of journals leaves of them."""
+"""Checkpoints, and their state after a crash, an error, or a program that does not know journals."""
 
 import errno
 import os
@@ -70,7 +70,7 @@ for number in range(100_000):
 
 @pytest.fixture
 def crash(path, store, spawn):
-    """Have another process crash in the midst of a checkpoint, just before a file is replaced."""
+    """Make another process crash during a checkpoint, just before a file is replaced."""
 
     def crashing(point):
         child = spawn(CRASH, path, point)
@@ -80,7 +80,7 @@ def crash(path, store, spawn):
 
 
 def replace_by_a_foreign_program(path, text):
-    """Replace the JSON file as programs do that know nothing of its journal."""
+    """Replace the JSON file, as a program does that does not know its journal."""
     other = path.with_name("theirs")
     other.write_text(text, encoding="utf-8")
     other.replace(path)
@@ -88,7 +88,7 @@ def replace_by_a_foreign_program(path, text):
 
 @pytest.fixture
 def refuse(monkeypatch):
-    """Let nothing replace the journal."""
+    """Prevent replacing the journal."""
 
     def refusing(code):
         real = os.replace
@@ -107,7 +107,7 @@ def refuse(monkeypatch):
 class TestACrashInACheckpoint:
     @pytest.mark.parametrize("point", [".json", ".json.journal"])
     def test_it_is_harmless(self, path, store, crash, warnings, point):
-        """Before and after the JSON file is replaced: all is there, once, and nobody is warned of anything."""
+        """Before and after the JSON file is replaced, everything is there, once, and no warning is logged."""
         commit(store, {"a": b"1", "b": b"2"})
         crash(point)
         found = (seen(path), dict(entries(store)), stored(path))
@@ -120,7 +120,7 @@ class TestACrashInACheckpoint:
         assert ({"json": 1, "a": 3, "b": 2, "c": 4}, [], []) == (seen(path), kept(path), warnings())
 
     def test_what_is_folded_is_not_applied_twice(self, path, store, crash):
-        """A program that changes the JSON file afterwards is not overruled by records that were folded already."""
+        """A later change to the JSON file by another program is not overwritten by records that were already folded."""
         crash(".json.journal")
         commit(open_store(path), {"a": b"2"})
         commit(open_store(path), folds=True)
@@ -128,7 +128,7 @@ class TestACrashInACheckpoint:
         assert 2 == stored(path)["a"]
 
     def test_another_crash_in_the_next_one_is_harmless_too(self, path, store, crash, warnings):
-        """The JSON file is replaced twice on the same journal: neither a reader nor the next writer is confused."""
+        """If the JSON file is replaced twice with the same journal, both readers and the next writer cope."""
         crash(".json.journal")
         crash(".json.journal")
         replaced = seen(path)
@@ -137,7 +137,7 @@ class TestACrashInACheckpoint:
         assert ({"json": 1, "a": 1}, {"json": 1, "a": 1, "b": 2}, []) == (replaced, seen(path), warnings())
 
     def test_a_reader_of_it_does_not_forget_what_was_folded(self, path, store, crash):
-        """If a foreign program then puts back the JSON file of before, the records are applied to that."""
+        """If a foreign program then restores the earlier JSON file, the records are applied to it."""
         before = path.read_text(encoding="utf-8")
         reader = open_store(path)
         crash(".json.journal")
@@ -148,8 +148,8 @@ class TestACrashInACheckpoint:
         commit(reader, folds=True)
         assert {"json": 1, "a": 1} == stored(path)
 
-    def test_whoever_comes_next_ends_a_journal_that_was_being_ended(self, path, store, monkeypatch):
-        """Though the context that wished it is gone."""
+    def test_the_next_writer_ends_a_journal_that_was_being_ended(self, path, store, monkeypatch):
+        """The next writer removes the journal, even without the context that was ending it."""
 
         def fail(name):
             raise OSError(errno.EIO, os.strerror(errno.EIO), name)
@@ -164,8 +164,8 @@ class TestACrashInACheckpoint:
         assert (True, False) == (found, journal_of(path).exists())
         assert {"json": 1, "a": 1, "b": 2, "c": 3} == stored(path)
 
-    def test_a_wish_in_the_midst_of_it_is_kept(self, path, store, monkeypatch):
-        """The next call that writes follows it."""
+    def test_a_setting_changed_during_it_is_kept(self, path, store, monkeypatch):
+        """If the setting changes during a checkpoint, the next call that writes follows it."""
         real = os.replace
 
         def replace(source, target):
@@ -181,7 +181,7 @@ class TestACrashInACheckpoint:
         assert (True, False) == (found, journal_of(path).exists())
 
     def test_a_killed_writer_loses_nothing_that_it_has_acknowledged(self, path, spawn):
-        """Killed at any moment, again and again; the next one goes on."""
+        """Whenever a writer is killed, repeatedly, its acknowledged changes stay, and the next one goes on."""
         last = -1
         for _ in range(4):
             child = spawn(APPEND_AND_SAY, path)
@@ -219,7 +219,7 @@ class TestAJournalThatCannotBeMade:
     def test_it_is_not_acknowledged_if_the_old_one_knows_nothing_of_it(
         self, path, store, refuse, break_sync, monkeypatch
     ):
-        """After a failed sync, the announcement may be lost, and the old journal be taken for newer."""
+        """After a failed sync, the announcement may be lost, so that the old journal would count as newer."""
         with monkeypatch.context() as patch:
             patch.setattr(os, "fdatasync", os.fdatasync)
             break_sync("fdatasync", lambda name: name.endswith(".journal"))
@@ -232,7 +232,7 @@ class TestAJournalThatCannotBeMade:
         assert {"json": 1, "a": 3} == stored(path)
 
     def test_so_it_does_for_a_file_that_is_to_get_its_first_one(self, path, refuse):
-        """The first commit works, without a journal."""
+        """If the first journal of a file cannot be made, the commit succeeds without it."""
         again = refuse(errno.ENOSPC)
         store = open_store(path)
         commit(store, {"a": b"1"})
@@ -243,7 +243,7 @@ class TestAJournalThatCannotBeMade:
         assert (({"a": 1}, False), True, {"a": 2}) == (found, journal_of(path).exists(), seen(path))
 
     def test_a_reader_between_the_two_sees_the_new_state(self, path, store, monkeypatch, refuse):
-        """At the moment at which the JSON file is replaced and the journal is not: never half of a commit."""
+        """A reader between the replacement of the JSON file and of the journal never sees half of a commit."""
         refuse(errno.EPERM)
         commit(store, folds=True)
         real, found = os.replace, []
@@ -260,10 +260,10 @@ class TestAJournalThatCannotBeMade:
 
 
 class TestForeignPrograms:
-    """They replace or change the JSON file, and know nothing of a journal."""
+    """Programs that replace or change the JSON file, and do not know its journal."""
 
     def test_their_other_keys_are_taken_over(self, path, store, warnings):
-        """Keys in the journal win; what they wrote is kept aside, once, and a warning says so."""
+        """Keys in the journal win; the foreign file is kept aside, once, and a warning says so."""
         replace_by_a_foreign_program(path, '{"a": 5, "json": 6, "theirs": 7}')
         found = [seen(path), {key: int(text) for key, text in entries(store)}]
         commit(store, {"b": b"2"})
@@ -278,7 +278,7 @@ class TestForeignPrograms:
         assert aside.name in warning
 
     def test_without_records_nothing_is_kept(self, path, store, warnings):
-        """There is nothing that it could disagree with."""
+        """Without records there is no conflict, so the foreign file is not kept aside."""
         commit(store, folds=True)
         replace_by_a_foreign_program(path, '{"theirs": 7}')
         commit(store, {"b": b"2"})
@@ -286,14 +286,14 @@ class TestForeignPrograms:
         assert ({"theirs": 7, "b": 2}, [], []) == (seen(path), kept(path), warnings())
 
     def test_a_durable_call_that_changes_nothing_takes_it_over_too(self, path, store):
-        """What it acknowledges has to survive."""
+        """A durable call without changes folds the foreign content, because what it acknowledges has to survive."""
         replace_by_a_foreign_program(path, '{"theirs": 7}')
         commit(store)
 
         assert {"theirs": 7, "a": 1} == stored(path)
 
     def test_a_write_in_place_within_a_clock_tick_is_noticed(self, path, store):
-        """The same size, the same time: the file is read once more before it is trusted."""
+        """A file of the same size and time is read again before it is trusted."""
         times = path.stat().st_mtime_ns
         entries(store)
         with path.open("r+", encoding="utf-8") as file:
@@ -303,7 +303,7 @@ class TestForeignPrograms:
         assert ([("json", b"2"), ("a", b"1")], {"json": 2, "a": 1}) == (entries(store), seen(path))
 
     def test_a_json_file_that_was_deleted_leaves_the_records(self, path, store, warnings):
-        """What was in it is gone; what is in the journal is not, and goes into a new file, with a warning."""
+        """The content of the deleted file is lost; the journal's is written to a new file, with a warning."""
         path.unlink()
         found = [seen(path), {key: int(text) for key, text in entries(store)}]
         commit(store, {"b": b"2"})
@@ -312,14 +312,14 @@ class TestForeignPrograms:
         assert [f"{path} was deleted: what its journal has is all that is left"] == warnings()
 
     def test_one_that_was_deleted_with_an_empty_journal_is_gone(self, path, store):
-        """There is no file."""
+        """If the JSON file is deleted and the journal is empty, the state does not exist."""
         commit(store, folds=True)
         path.unlink()
 
         assert (False, False) == (store.snapshot().exists, open_store(path).snapshot().exists)
 
     def test_a_corrupt_one_is_moved_aside_and_the_records_remain(self, path, store, nobody_repairs_it):
-        """As without a journal; a reader is told."""
+        """As without a journal, a corrupt JSON file is moved aside, and a reader gets an error."""
         path.write_text("corrupt", encoding="utf-8")
         with pytest.raises(ValueError):
             seen(path)
@@ -329,8 +329,8 @@ class TestForeignPrograms:
 
 
 class TestADeletedJournal:
-    def test_acknowledged_changes_stay_for_whoever_has_it_open(self, path, store, warnings):
-        """They are written into the JSON file, with a warning, and a new journal is begun."""
+    def test_acknowledged_changes_stay_for_a_process_that_has_it_open(self, path, store, warnings):
+        """A process that has the journal open writes it to the JSON file, with a warning, and begins a new one."""
         journal_of(path).unlink()
         found = dict(entries(store))
         commit(store, {"b": b"2"})
@@ -338,8 +338,8 @@ class TestADeletedJournal:
         assert ({"json": b"1", "a": b"1"}, {"json": 1, "a": 1, "b": 2}) == (found, stored(path))
         assert (True, 1) == (journal_of(path).exists(), len(warnings()))
 
-    def test_what_others_have_made_of_the_file_meanwhile_counts(self, path, store, warnings):
-        """Who did not have it open went on with the JSON file alone; the loss is told."""
+    def test_what_others_have_written_since_counts(self, path, store, warnings):
+        """Processes without the journal went on with the JSON file alone; a warning reports the loss."""
         commit(store, {"json": b"2"})
         journal_of(path).unlink()
         commit(open_store(path, journal=None), {"json": b"3", "c": b"3"})
@@ -351,7 +351,7 @@ class TestADeletedJournal:
         ]
 
     def test_nothing_is_written_back_after_a_reset(self, path, store):
-        """Somebody has deleted all files, and put the first JSON file there again."""
+        """If all files are deleted and the first JSON file is restored, nothing is written back."""
         commit(store, {"json": b"2"})
         content = path.read_bytes()
         journal_of(path).unlink()
@@ -364,7 +364,7 @@ class TestADeletedJournal:
         assert ([], {"json": 1, "b": 2}) == (gone, seen(path))
 
     def test_nor_if_it_was_not_looked_at_meanwhile(self, path, store):
-        """The content of the JSON file is the same, but it is another file."""
+        """The restored JSON file has the same content, but is another file."""
         commit(store, {"json": b"2"})
         content = path.read_bytes()
         journal_of(path).unlink()
@@ -376,7 +376,7 @@ class TestADeletedJournal:
         assert {"json": 1, "b": 2} == seen(path)
 
     def test_nor_if_it_was_looked_at_in_between(self, path, store):
-        """First the JSON file was deleted, and its absence seen."""
+        """The JSON file was deleted first, and its absence was seen."""
         path.unlink()
         entries(store)
         journal_of(path).unlink()
@@ -384,8 +384,8 @@ class TestADeletedJournal:
 
         assert {"b": 2} == seen(path)
 
-    def test_no_loss_is_told_of_a_checkpoint_that_leaves_the_json_file_as_it_was(self, path, store, warnings):
-        """Keys were changed and changed back; or another checkpoint has changed them back."""
+    def test_no_loss_is_reported_if_a_checkpoint_leaves_the_json_file_unchanged(self, path, store, warnings):
+        """No loss is reported when keys were changed and changed back, even by another checkpoint."""
         commit(store, {"a": MISSING})
         reader = open_store(path)
         entries(reader)
@@ -400,8 +400,8 @@ class TestADeletedJournal:
 
         assert ([{"json": b"1"}] * 2, []) == (found, warnings())
 
-    def test_a_loss_is_told_even_if_there_is_another_journal_by_now(self, path, store, warnings):
-        """It was begun by a process that knew nothing of the one that was deleted."""
+    def test_a_loss_is_reported_even_if_there_is_another_journal_by_now(self, path, store, warnings):
+        """A loss is reported even if a process that did not know the deleted journal has begun a new one."""
         journal_of(path).unlink()
         commit(open_store(path), {"b": b"2"})
         entries(store)
@@ -412,7 +412,7 @@ class TestADeletedJournal:
 
     @pytest.mark.parametrize("checkpoints", [0, 1, 2])
     def test_one_that_another_process_has_ended_is_never_restored(self, path, store, checkpoints, warnings):
-        """Whatever was written since, with and without a journal; also if what is in ours is not the last of them."""
+        """A journal that another process has ended is not restored, whatever was written since."""
         commit(store, {"gone": b"1", "json": b"5"})
         entries(store)
         other = open_store(path)
@@ -431,7 +431,7 @@ class TestADeletedJournal:
         assert {"json", *expected} - {"b"} == set(found)
 
     def test_a_writer_notices_the_end_of_one(self, path, store):
-        """Under the lock, without having looked before: it writes the JSON file, and makes no new journal."""
+        """A writer that has not looked before notices the end under the lock, and begins no new journal."""
         commit(store, {"b": b"2"})
         commit(open_store(path, journal=False), {"b": b"3"})
         commit(store, {"c": b"4"})
@@ -439,7 +439,7 @@ class TestADeletedJournal:
         assert ({"json": 1, "a": 1, "b": 3, "c": 4}, False) == (stored(path), journal_of(path).exists())
 
     def test_a_writer_notices_the_end_of_one_without_records(self, path, store, warnings):
-        """The JSON file is the same before and after, and the journal was not deleted by an outsider."""
+        """The end is noticed even if the JSON file is unchanged, and does not count as a deletion."""
         commit(store, folds=True)
         commit(open_store(path, journal=False), folds=True)
         commit(store, {"b": b"2"})
@@ -448,7 +448,7 @@ class TestADeletedJournal:
         assert [] == warnings()
 
     def test_one_that_follows_no_file_is_appended_to(self, path, store):
-        """Somebody has put both files back as they were before there was a JSON file: it may be missing."""
+        """Both files may have been restored to a time before the JSON file existed, so it may be missing."""
         commit(store, {"b": b"2"})
         path.unlink()
         other = path.with_name("other")
@@ -460,8 +460,8 @@ class TestADeletedJournal:
 
         assert (False, {"c": 3}) == (before, stored(path))
 
-    def test_ending_one_that_is_gone_is_no_error(self, path, store, warnings):
-        """The file is plain afterwards."""
+    def test_ending_one_that_is_gone_is_not_an_error(self, path, store, warnings):
+        """After a deleted journal is ended, the file is plain."""
         entries(store)
         journal_of(path).unlink()
         store.want(journal=False)
@@ -472,7 +472,7 @@ class TestADeletedJournal:
         assert [] == [one for one in warnings() if "could not begin" in one]
 
     def test_a_replaced_one_is_that_of_another_checkpoint(self, path, store):
-        """Who has the old one open goes on with the new one."""
+        """A process that has the old journal open goes on with the new one."""
         other = open_store(path)
         entries(other)
         commit(store, folds=True)
@@ -484,7 +484,7 @@ class TestADeletedJournal:
 
 class TestManyProcesses:
     def test_checkpoints_beside_concurrent_appends_lose_nothing(self, path, spawn):
-        """Four processes increment, each with checkpoints in between: every increment counts."""
+        """Four processes increment, with checkpoints in between, and every increment counts."""
         children = [spawn(COUNT, path, number) for number in range(4)]
         for child in children:
             assert "ready" == child.hear()
@@ -499,7 +499,7 @@ class TestManyProcesses:
         assert (120, []) == (seen(path)["n"], kept(path))
 
     def test_a_journal_is_begun_and_ended_under_fire(self, path, spawn):
-        """Processes that want it, that do not, and that do not care, in turn: every increment counts."""
+        """Processes with journal=True, False and None increment in turn, and every increment counts."""
         wishes = ["True", "False", "None"]
         children = [spawn(SWITCH, path, wish) for wish in wishes]
         for child in children:

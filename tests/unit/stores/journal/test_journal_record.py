@@ -1,4 +1,4 @@
-"""The lines of a journal: what is written is read again, and whatever else is there is damage, never an error."""
+"""The lines of a journal: what is written can be read back, and anything else is damage, never an exception."""
 
 import json
 import zlib
@@ -31,14 +31,14 @@ LONG = "9" * 5000
 
 
 def framed(payload, generation=GENERATION, length=None):
-    """A line with a right checksum, whatever is in it."""
+    """Return a line with a valid checksum, whatever its content."""
     payload = payload.encode()
     body = b"%d %s %s" % (len(payload) if length is None else length, generation.encode(), payload)
     return b"%08x %s" % (zlib.crc32(body), body)
 
 
 def changed(fields, **others):
-    """The text of fields, some of which are replaced by other text; without those that are None."""
+    """Return the text of fields, some replaced by other text; those that are None are left out."""
     texts = {name: json.dumps(value) for name, value in fields.items()} | others
     return "{" + ", ".join(f'"{name}": {text}' for name, text in texts.items() if text is not None) + "}"
 
@@ -75,7 +75,7 @@ BAD_FOLDS = {
 
 class TestWhatIsWritten:
     def test_a_header_is_read_again(self):
-        """Its generation, what it follows, and who wrote it."""
+        """A header has its generation, what it follows, and its author."""
         line = header_line(GENERATION, Fingerprint(3, 4), AUTHOR)
 
         assert Header(VERSION, GENERATION, Fingerprint(3, 4), AUTHOR) == parse_header(line[:-1])
@@ -88,7 +88,7 @@ class TestWhatIsWritten:
         st.integers(min_value=1),
     )
     def test_a_record_is_read_again_in_its_order(self, texts, number):
-        """Texts by key, in order, and the keys that are deleted; each in one line, whatever is in it."""
+        """The texts and the deleted keys come back in order, on one line each, whatever they contain."""
         line = record_line(GENERATION, number % 2**60, AUTHOR, texts)
         record = parse_line(line[:-1], GENERATION)
 
@@ -103,20 +103,20 @@ class TestWhatIsWritten:
         )
 
     def test_a_moved_key_is_both_deleted_and_set(self):
-        """So it comes last for whoever reads it."""
+        """A moved key is deleted and set, so it comes last for readers."""
         record = parse_line(record_line(GENERATION, 1, AUTHOR, {"a": b"1", "b": b"2"}, ["a"])[:-1], GENERATION)
 
         assert (["a"], ["a", "b"]) == (record.deleted, list(record.set))
 
     @pytest.mark.parametrize("ends", [False, True])
     def test_a_fold_is_read_again(self, ends):
-        """What the JSON file becomes, and whether it is then without a journal."""
+        """A fold has the fingerprint that the JSON file will get, and whether the journal ends."""
         line = fold_line(GENERATION, 9, AUTHOR, Fingerprint(3, 4), ends=ends)
 
         assert Fold(9, AUTHOR, Fingerprint(3, 4), ends) == parse_line(line[:-1], GENERATION)
 
     def test_it_can_be_read_without_this_package(self):
-        """A line is text: three words, and a JSON object."""
+        """A line is plain text: three words, and a JSON object."""
         line = record_line(GENERATION, 1, AUTHOR, {"a": b"[1]", "b": MISSING})
         checksum, length, generation, payload = line.decode().rstrip("\n").split(" ", 3)
 
@@ -124,19 +124,19 @@ class TestWhatIsWritten:
         assert (zlib.crc32(line[9:-1]), len(payload), GENERATION) == (int(checksum, 16), int(length), generation)
 
     def test_the_author_is_of_now(self):
-        """With the process that is given."""
+        """The author has the current time, and the given process id."""
         assert (7, True) == (author_now(7).pid, author_now(7).time > 1_500_000_000)
 
 
 class TestWhatIsDamaged:
     @pytest.mark.parametrize("name", BAD_FIELDS)
     def test_fields_that_no_writer_has_written_are_damage(self, name):
-        """Even with a right checksum: the content is anybody's, and no reader fails by it."""
+        """Invalid fields are damage even if the checksum is valid, and make no reader fail."""
         assert parse_line(framed(changed(RECORD, **BAD_FIELDS[name])), GENERATION) is None
 
     @pytest.mark.parametrize("name", BAD_FOLDS)
     def test_so_are_those_of_a_fold(self, name):
-        """And those of both kinds."""
+        """Invalid fields of a fold are damage, too."""
         assert parse_line(framed(changed(FOLD)), GENERATION) is not None
         assert parse_line(framed(changed(FOLD, **BAD_FOLDS[name])), GENERATION) is None
 
@@ -153,7 +153,7 @@ class TestWhatIsDamaged:
         ],
     )
     def test_so_are_those_of_a_header(self, fields):
-        """A header is anybody's, too."""
+        """Invalid fields of a header are damage, too."""
         assert parse_header(framed(changed(HEADER, **fields))) is None
 
     @pytest.mark.parametrize(
@@ -172,36 +172,36 @@ class TestWhatIsDamaged:
             b"\xff" + framed("{}")[1:],
         ],
     )
-    def test_what_is_no_line_is_damage(self, line):
-        """Checksum, length and generation: all of them have to fit."""
+    def test_anything_but_a_line_is_damage(self, line):
+        """Checksum, length and generation all have to match."""
         assert (None, None, None) == (parse_header(line), parse_line(line, GENERATION), generation_of(line))
 
     @pytest.mark.parametrize("payload", ["[]", "not JSON", "{}", '{"a": \u00e9}'])
     def test_nor_is_one_without_an_object_of_fields(self, payload):
-        """Whatever its checksum says."""
+        """A line without an object of fields is damage, whatever its checksum."""
         assert (None, None) == (parse_header(framed(payload)), parse_line(framed(payload), GENERATION))
 
     def test_every_changed_byte_is_noticed(self):
-        """No bit of a line may flip."""
+        """A flipped bit anywhere in the line is noticed."""
         line = record_line(GENERATION, 1, AUTHOR, {"a": b"1"})[:-1]
         flipped = [line[:at] + bytes([line[at] ^ 1]) + line[at + 1 :] for at in range(len(line))]
 
         assert {None} == {parse_line(one, GENERATION) for one in flipped}
 
     def test_more_digits_than_this_process_reads_are_an_error(self):
-        """No damage: another process may read them, and has acknowledged them. Nobody may cut them off."""
+        """Such a record is not damage and must not be cut off: another process has acknowledged it."""
         line = framed(changed(RECORD, set=f'{{"a": {LONG}}}'))
         with pytest.raises(TooManyDigitsError):
             parse_line(line, GENERATION)
 
     def test_a_line_of_another_generation_is_none_of_this_one(self):
-        """It comes from a journal that was folded."""
+        """A line of another generation comes from a journal that was folded."""
         line = record_line("f" * 16, 1, AUTHOR, {"a": b"1"})[:-1]
 
         assert (None, "f" * 16) == (parse_line(line, GENERATION), generation_of(line))
 
     def test_a_newer_header_is_known_by_its_version_alone(self):
-        """Whatever else a later version writes there."""
+        """A newer header is recognized by its version, whatever else it contains."""
         header = parse_header(framed('{"persistent_context_journal": 2, "follows": "sha256"}'))
 
         assert (2, GENERATION) == (header.version, header.generation)

@@ -1,4 +1,4 @@
-"""What a session acknowledges is durable, and what it cannot know it says, once and for all."""
+"""Sessions: what is acknowledged is durable, and a failed sync is reported once and for all."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ is_journal = lambda name: name.removesuffix(" (deleted)").endswith(".journal")
 
 @pytest.fixture
 def steps(monkeypatch):
-    """The steps that are taken, for real, and on what: the JSON file, the journal, a temporary, the directory."""
+    """The steps really performed, each with its target: the JSON file, the journal, a temporary file, the directory."""
     found = []
 
     def recorded(step, function):
@@ -40,13 +40,13 @@ def steps(monkeypatch):
 
 class TestACommit:
     def test_it_appends_one_record_and_syncs_it(self, store, steps):
-        """Nothing else is written, and the JSON file is not even touched."""
+        """A commit appends one synced record, and does not touch the JSON file."""
         commit(store, {"b": b"2"})
 
         assert [("pwrite", "journal"), ("fdatasync", "journal")] == steps
 
     def test_it_reads_no_more_than_what_was_appended(self, path, store):
-        """Whoever has the journal open does not read the JSON file again."""
+        """A store that has the journal open does not read the JSON file again."""
         path.write_text("{" + ", ".join(f'"k{n}": 1' for n in range(1000)) + "}", encoding="utf-8")
         one, other = open_store(path), open_store(path)
         commit(one, {"a": b"1"})
@@ -61,14 +61,14 @@ class TestACommit:
         assert 0 < other.traffic().bytes_read - before < 300
 
     def test_without_fdatasync_it_calls_fsync(self, store, steps, monkeypatch):
-        """As on macOS."""
+        """Without fdatasync, as on macOS, fsync is called."""
         monkeypatch.delattr(os, "fdatasync")
         commit(store, {"b": b"2"})
 
         assert [("pwrite", "journal"), ("fsync", "journal")] == steps
 
     def test_it_syncs_after_the_lock_is_released(self, path, store, monkeypatch):
-        """The next writer need not wait for the disk."""
+        """The next writer does not wait for the disk."""
         free, real = [], os.fdatasync
 
         def sync(fd):
@@ -84,13 +84,13 @@ class TestACommit:
         assert [True] == free
 
     def test_one_that_is_not_durable_syncs_nothing(self, store, steps):
-        """``durable=False`` leaves it out."""
+        """With ``durable=False`` the sync is left out."""
         commit(store, {"b": b"2"}, durable=False)
 
         assert [("pwrite", "journal")] == steps
 
     def test_one_without_changes_syncs_what_it_has_read(self, path, store, steps):
-        """Who builds on somebody's record that is not durable makes it so, before anything is acknowledged."""
+        """A durable call without changes syncs what it has read, even if another process wrote it without a sync."""
         commit(open_store(path), {"b": b"2"}, durable=False)
         steps.clear()
         commit(store)
@@ -99,7 +99,7 @@ class TestACommit:
         assert [("fdatasync", "journal")] == steps
 
     def test_the_first_one_on_the_journal_of_another_process_syncs_its_name(self, path, store, steps):
-        """Whoever made the journal may have died before it did that."""
+        """The process that created the journal may have died before it synced the name."""
         other = open_store(path)
         for _ in range(2):
             commit(other, {"b": b"2"})
@@ -108,7 +108,7 @@ class TestACommit:
         assert [*append, ("fsync", "directory"), *append] == steps
 
     def test_a_checkpoint_takes_its_steps_in_order(self, store, steps):
-        """The announcement; the JSON file, durably; and only then the new journal, durably."""
+        """The order is: the announcement, the JSON file, durably, and only then the new journal, durably."""
         commit(store, folds=True)
 
         assert [
@@ -119,7 +119,7 @@ class TestACommit:
 
     @pytest.mark.parametrize("size", ["small", "large"])
     def test_a_journal_that_outgrows_its_file_is_folded(self, path, monkeypatch, size):
-        """It may become as long as the JSON file, and at least 1 MiB: less here."""
+        """The journal may become as long as the JSON file, but at least 1 MiB (less in this test)."""
         monkeypatch.setattr(_state, "_SHORTEST_TO_FOLD_BYTES", 1000)
         path.write_text('{"x": "' + "x" * (1 if size == "small" else 5000) + '"}', encoding="utf-8")
         store = open_store(path)
@@ -133,7 +133,7 @@ class TestACommit:
         assert stored(path)["a"] > 40
 
     def test_a_checkpoint_of_nothing_writes_nothing(self, path, store, steps):
-        """What is folded is not folded again."""
+        """A journal without records is not folded again."""
         commit(store, folds=True)
         steps.clear()
         commit(store, folds=True, durable=False)
@@ -141,7 +141,7 @@ class TestACommit:
         assert [] == steps
 
     def test_a_checkpoint_makes_no_file_where_nothing_is_stored(self, path, store):
-        """Nor does a call without changes; one that is to create the state does."""
+        """Nor does a call without changes create a file, except one that is to create the state."""
         commit(store, folds=True)
         path.unlink()
         commit(store, folds=True)
@@ -157,7 +157,7 @@ class TestACommit:
         assert (False, True, False, {}) == (found, *appended, stored(path))
 
     def test_the_first_one_makes_the_journal(self, path):
-        """On a file with content, on an empty one and on none; a commit of nothing on none makes nothing."""
+        """The first commit creates the journal, unless there is neither a file nor a change."""
         store = open_store(path)
         commit(store)
         before = os.path.exists(path)
@@ -171,8 +171,8 @@ class TestACommit:
             before, made, stored(path), journal_of(other).exists(), stored(other),
         )  # fmt: skip
 
-    def test_without_a_wish_there_is_none(self, path):
-        """A plain file stays one."""
+    def test_without_the_option_there_is_none(self, path):
+        """Without the option, a plain file stays plain."""
         store = open_store(path, journal=None)
         commit(store, {"a": b"1"})
         commit(store, folds=True)
@@ -180,7 +180,7 @@ class TestACommit:
         assert ({"a": 1}, False) == (stored(path), journal_of(path).exists())
 
     def test_one_after_the_journal_was_ended_is_seen(self, path, store):
-        """By its own process as well, which still knew of the journal."""
+        """A session notices that another process has ended the journal that its own process still knew."""
         other = open_store(path, journal=False)
         commit(other, {"a": b"2"})
         session = store.begin("test", wait=True)
@@ -193,7 +193,7 @@ class TestACommit:
 
     @pytest.mark.parametrize("how", ["deleted", "replaced"])
     def test_a_journal_that_goes_under_the_lock_is_noticed_before_the_append(self, path, store, how):
-        """Nothing is written, and the same call works in another session."""
+        """Nothing is written, and the same call succeeds in another session."""
         session = store.begin("test", wait=True)
         assert session.snapshot.exists
         journal_of(path).unlink()
@@ -208,7 +208,7 @@ class TestACommit:
         assert 3 == seen(path)["b"]
 
     def test_a_lock_that_is_lost_prevents_the_append(self, path, store):
-        """Somebody else may be appending by then."""
+        """Without the lock, another process might append at the same time."""
         session = store.begin("test", wait=True)
         assert session.snapshot.exists
         path.with_name("state.json.lock").unlink()
@@ -220,8 +220,8 @@ class TestACommit:
 
 
 class TestAFailedSync:
-    def test_it_is_told_and_never_tried_again(self, path, store, monkeypatch, break_sync):
-        """The kernel would say yes to a second one. The next call writes all into new files, from memory."""
+    def test_it_is_raised_and_never_tried_again(self, path, store, monkeypatch, break_sync):
+        """The kernel would report success for a second sync, so the next call writes new files from memory."""
         old = journal_of(path).stat().st_ino
         with monkeypatch.context():
             tried = break_sync("fdatasync", is_journal)
@@ -238,7 +238,7 @@ class TestAFailedSync:
 
     @pytest.mark.parametrize("between", ["nothing", "close", "a look"])
     def test_it_is_remembered(self, path, store, break_sync, between):
-        """Whatever happens to the store before the next call: also if the journal is opened again."""
+        """The failed sync is remembered, even if the journal is closed and opened again before the next call."""
         tried = break_sync("fdatasync", is_journal)
         with pytest.raises(DurabilityUnknownError):
             commit(store, {"b": b"2"})
@@ -250,8 +250,8 @@ class TestAFailedSync:
 
         assert (1, 2) == (len(tried), stored(path)["b"])
 
-    def test_all_who_wait_are_told(self, store, monkeypatch):
-        """Another session of this process that has appended to the same journal is not told that all is well."""
+    def test_all_sessions_that_wait_get_the_error(self, store, monkeypatch):
+        """Another session of this process that appended to the same journal gets the error, too."""
         tried = []
 
         def fail_once(fd):
@@ -271,8 +271,8 @@ class TestAFailedSync:
 
         assert 1 == len(tried)
 
-    def test_an_error_that_another_thread_has_been_told_is_told(self, store, monkeypatch):
-        """The kernel reports it once, to whoever asks first: the next sync of the same file would succeed."""
+    def test_an_error_that_another_thread_got_is_raised_again(self, store, monkeypatch):
+        """The kernel reports the error once, so it is remembered: the next sync of the file would succeed."""
         file = store._journal.known.file
         begun, failing, told = threading.Event(), threading.Event(), []
 
@@ -301,7 +301,7 @@ class TestAFailedSync:
         assert [errno.EIO] * 2 == told
 
     def test_an_idle_journal_that_is_not_relied_upon_is_folded_at_once(self, path, store, break_sync):
-        """Even if somebody is still writing to it."""
+        """A journal whose sync failed is folded at once, even if it was just written."""
         break_sync("fdatasync", is_journal)
         with pytest.raises(DurabilityUnknownError):
             commit(store, {"b": b"2"})
@@ -309,7 +309,7 @@ class TestAFailedSync:
         assert (True, {"json": 1, "a": 1, "b": 2}) == (store._fold_if_idle(), stored(path))
 
     def test_the_announcement_of_a_checkpoint_counts_too(self, path, store, break_sync):
-        """If it cannot be synced nothing is written, and the journal is not relied upon any more."""
+        """If the announcement cannot be synced, nothing is written, and the journal is not relied on any more."""
         tried = break_sync("fdatasync", is_journal)
         with pytest.raises(OSError, match="Input/output error"):
             commit(store, folds=True)
@@ -320,7 +320,7 @@ class TestAFailedSync:
 
     @pytest.mark.parametrize("what", ["the JSON file", "the directory"])
     def test_a_checkpoint_that_cannot_be_synced_loses_nothing(self, path, store, break_sync, monkeypatch, what):
-        """Either nothing is written, or it is unknown whether it survives; the next call makes both files anew."""
+        """Either nothing is written, or the outcome is unknown; the next call writes both files again."""
         is_it = os.path.isdir if what == "the directory" else lambda name: name.endswith(".tmp")
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", os.fsync)
@@ -356,7 +356,7 @@ class TestAFailedSync:
         ]
 
     def test_a_new_journal_that_is_deleted_at_once_is_begun_again(self, path, store, monkeypatch):
-        """The JSON file has everything by then."""
+        """The JSON file already has everything."""
         real = _journal.open_journal
 
         def vanish(*arguments):
@@ -372,7 +372,7 @@ class TestAFailedSync:
         assert ({"json": 1, "a": 1, "b": 2}, True) == (seen(path), journal_of(path).exists())
 
     def test_a_commit_in_a_checkpoint_whose_name_may_not_survive_is_seen(self, path, store, break_sync, monkeypatch):
-        """The session has the state that it wrote, and so has everybody else."""
+        """The session has the state that it wrote, like all other readers."""
         store._journal.wanted = False
         break_sync("fsync", os.path.isdir)
         session = store.begin("test", wait=True)
@@ -386,7 +386,7 @@ class TestAFailedSync:
     def test_a_journal_whose_name_may_not_survive_is_not_relied_upon(
         self, path, store, break_sync, monkeypatch, warnings
     ):
-        """The JSON file has everything by then; the next commit goes there, and into a new journal."""
+        """The JSON file already has everything; the next commit goes there, and begins a new journal."""
         real, synced = os.fsync, []
 
         def fail_at_the_second(fd):

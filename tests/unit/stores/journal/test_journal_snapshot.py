@@ -1,4 +1,4 @@
-"""The state of a file with a journal is in every respect that of a plain file with the same commits."""
+"""The state of a file with a journal equals that of a plain file with the same commits."""
 
 import json
 import tempfile
@@ -21,7 +21,7 @@ COMMIT = st.tuples(
 
 
 def snapshot_of(document, *records, start=1, generation="1"):
-    """The snapshot of a document under records."""
+    """Return the snapshot of a document with records."""
     overlay = Overlay()
     for number, texts in enumerate(records, start):
         changing = Changing(overlay)
@@ -31,12 +31,12 @@ def snapshot_of(document, *records, start=1, generation="1"):
 
 
 def listed(snapshot):
-    """The texts by key, in order."""
+    """Return the texts by key, in order."""
     return {key: bytes(text) for part in snapshot.parts() for key, text in part.items()}
 
 
 def applied(changes, to):
-    """A state with changes, whatever the order."""
+    """Return a state with changes applied, ignoring order."""
     changed = {**to, **changes}
     return {key: text for key, text in changed.items() if text is not MISSING}
 
@@ -45,7 +45,7 @@ class TestOrder:
     @settings(max_examples=60)
     @given(st.lists(COMMIT, max_size=8), st.sampled_from(["", '{\n"g": 0,\n"a": 0,\n"c": 0\n}\n']))
     def test_it_is_that_of_a_plain_file(self, commits, first):
-        """The same commits, with checkpoints in between: equal entries in an equal order, and the same bytes."""
+        """The same commits, with checkpoints in between, give the same entries, in order, and the same bytes."""
         with tempfile.TemporaryDirectory() as directory:
             plain, path = Path(directory, "plain.json"), Path(directory, "state.json")
             for file in (plain, path):
@@ -66,14 +66,14 @@ class TestOrder:
         assert contents[0] == contents[1]
 
     def test_many_new_keys_come_in_parts(self):
-        """So that other threads run in between."""
+        """New keys come in parts, so that other threads run in between."""
         snapshot = snapshot_of(EMPTY, {str(number): b"1" for number in range(10_000)})
 
         assert [4096, 4096, 1808] == [len(part) for part in snapshot.parts()]
         assert [str(number) for number in range(10_000)] == list(snapshot.keys())
 
     def test_pages_that_no_record_has_changed_are_those_of_the_document(self):
-        """They cost nothing."""
+        """Pages without changes are taken from the document, at no cost."""
         document = EMPTY.changed({f"k{number}": b'"' + b"x" * 1000 + b'"' for number in range(300)})
         snapshot = snapshot_of(document, {"k0": b"1", "new": b"2"})
 
@@ -83,14 +83,14 @@ class TestOrder:
 
 class TestEntries:
     def test_some_keys_are_got(self):
-        """From the records, from the document, and not those that are deleted or never were."""
+        """Keys come from the records or the document; deleted and unknown ones are left out."""
         snapshot = snapshot_of(EMPTY.changed({"a": b"1", "b": b"1", "c": b"1"}), {"a": b"2", "b": MISSING})
         found = {key: bytes(text) for key, text in snapshot.get(["a", "b", "c", "d"]).items()}
 
         assert ({"a": b"2", "c": b"1"}, {"a": b"2"}) == (found, snapshot.get(["a"]))
 
     def test_what_is_folded_is_the_document_without_records(self):
-        """A file that is missing becomes an empty object."""
+        """Folding without records returns the document; a missing file becomes an empty object."""
         document = EMPTY.changed({"a": b"1"})
         folded = snapshot_of(EMPTY).folded()
 
@@ -98,7 +98,7 @@ class TestEntries:
         assert ([], True) == (list(folded.keys()), folded.exists)
 
     def test_each_has_a_revision_of_its_own(self):
-        """None of which is that of a document."""
+        """Each snapshot has its own revision, which is not that of a document."""
         document = Document()
         revisions = [snapshot_of(document).revision for _ in range(3)] + [document.revision]
 
@@ -108,7 +108,7 @@ class TestEntries:
 class TestChanges:
     @given(st.lists(st.dictionaries(KEYS, st.sampled_from([b"1", b"2", MISSING]), min_size=1), max_size=6), st.data())
     def test_they_turn_any_state_into_any_other(self, records, data):
-        """Forth and back, on the same document and on the one that it was folded into."""
+        """In both directions, on the same document and on one with the records folded in."""
         document = EMPTY.changed({"a": b"0", "b": b"0"})
         cut = data.draw(st.integers(0, len(records)))
         folded = snapshot_of(document, *records[:cut]).folded()
@@ -121,22 +121,22 @@ class TestChanges:
                 assert listed(newer) == applied(changes, listed(older))
 
     def test_only_what_has_changed_is_compared(self):
-        """Between two states of one journal, those are the later records."""
+        """Between two states of one journal, only the later records are compared."""
         document = EMPTY.changed({str(number): b"1" for number in range(1000)})
         older, newer = snapshot_of(document, {"a": b"1"}), snapshot_of(document, {"a": b"1"}, {"b": b"2"})
 
         assert {"b": b"2"} == {key: text for key, text in newer.changes_since(older).items() if key != "a"}
 
     def test_the_numbers_of_another_generation_mean_nothing(self):
-        """The lines of each journal are numbered anew, though the document under both may be the same."""
+        """The lines of each journal are numbered from the start, although the document may be the same."""
         document = EMPTY.changed({"a": b"0", "b": b"0"})
         older = snapshot_of(document, {"a": b"1"}, generation="1")
         newer = snapshot_of(document, {"b": b"1"}, generation="2")
 
         assert {"a": b"0", "b": b"1"} == newer.changes_since(older)
 
-    def test_they_are_those_of_whoever_reads_on(self, path, store):
-        """A store that reads on sees what another one has appended."""
+    def test_a_store_that_reads_on_sees_them(self, path, store):
+        """A store that reads on sees what another store has appended."""
         other = open_store(path)
         before = other.snapshot()
         commit(store, {"a": b"2", "json": MISSING, "b": b"3"})

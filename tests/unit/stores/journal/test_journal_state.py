@@ -1,4 +1,4 @@
-"""The state of a file and its journal: what was understood, and what has to be done before it is written to."""
+"""The state of a file and its journal: how it is understood, and what has to be done before the next write."""
 
 import pytest
 
@@ -21,12 +21,12 @@ def state(store):
 
 class TestReadingOn:
     def test_nothing_new_is_the_same_state(self, state):
-        """Nothing is built anew."""
+        """Without new lines, the same objects are returned."""
         assert state is state.extended()
         assert state.snapshot is state.on(state.base).snapshot
 
-    def test_it_is_that_of_who_reads_from_the_start(self, path, store, state):
-        """However it came about: by appending, by reading on, by reading all."""
+    def test_reading_on_gives_the_same_as_reading_from_the_start(self, path, store, state):
+        """Appending, reading on and reading from the start give the same state."""
         commit(open_store(path), {"b": b"2"}, durable=False)
         commit(store, {"c": b"3"}, durable=False)
         appended, read_on = store._journal.known, state.extended()
@@ -39,8 +39,8 @@ class TestReadingOn:
             appended.snapshot.overlay.entries() == read_on.snapshot.overlay.entries() == read.snapshot.overlay.entries()
         )
 
-    def test_who_reads_the_json_file_after_a_fold_drops_its_records(self, path, store, state):
-        """They are in the JSON file by then."""
+    def test_reading_the_json_file_after_a_fold_drops_its_records(self, path, store, state):
+        """After a fold, the records are in the JSON file, and are dropped from the state."""
         commit(store, {"b": b"2"}, durable=False)
         commit(open_store(path), folds=True)
         other = open_store(path)
@@ -52,17 +52,17 @@ class TestReadingOn:
 
 class TestFaults:
     def test_none(self, state):
-        """A file and its journal fit."""
+        """A file and its journal match."""
         assert (None, False, None) == (state.fault, state.has_ended, state.folded_number)
 
     def test_a_damaged_header(self, path, state):
-        """There is no generation then, and nothing can be appended."""
+        """With a damaged header there is no generation, so nothing can be appended."""
         damaged = state._replace(header=None)
 
         assert (Fault.DAMAGED, "") == (damaged.fault, damaged.generation)
 
     def test_each_has_its_name(self, state):
-        """What is deleted or damaged is so whatever the JSON file holds."""
+        """A deleted or damaged journal is reported as such, whatever is in the JSON file."""
         other = state.base._replace(fingerprint=Fingerprint(1, 2))
         foreign = state.on(other)
 
@@ -72,7 +72,7 @@ class TestFaults:
 
     @pytest.mark.parametrize("ends", [False, True])
     def test_an_announced_fold_counts_once_the_json_file_is_so(self, path, state, ends):
-        """Until then it says nothing, but that the journal may have ended."""
+        """Until the JSON file has changed, the announcement has no effect, except that the journal may have ended."""
         becomes = Fingerprint(1, 2)
         line = fold_line(state.generation, state.last + 1, Author(1.0, 1), becomes, ends=ends)
         state.file.append(line, state.end)
@@ -86,7 +86,7 @@ class TestFaults:
 class TestANewerVersion:
     @pytest.mark.parametrize("payload", [NEWER, b'{"persistent_context_journal": 3, "other": []}'])
     def test_nothing_is_read_or_touched(self, path, store, payload, monkeypatch):
-        """Not even by who wants to end the journal, or folds it; the error names the file."""
+        """Not even ending or folding the journal touches any file; the error says to upgrade."""
         line = record._framed("0123456789abcdef", payload)
         journal_of(path).write_bytes(line + b"what a later version writes\n\0")
         before = {file.name: file.read_bytes() for file in path.parent.iterdir() if not file.name.endswith(".lock")}
@@ -110,5 +110,5 @@ class TestANewerVersion:
         assert ({"json": 1, "a": 1}, 1) == (seen(path), len([one for one in lines_of(path)[1] if one]))
 
     def test_it_is_the_file_that_is_opened(self, path, store):
-        """A journal is looked for beside the JSON file, under its whole name."""
+        """The journal is opened at the JSON file's full path with the suffix added."""
         assert open_journal(f"{path}.journal", str(path)).size() == journal_of(path).stat().st_size

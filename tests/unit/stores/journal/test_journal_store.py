@@ -1,4 +1,4 @@
-"""Files with a journal as contexts see them: who has one, what is told of it, and what a fork leaves."""
+"""Files with a journal, as contexts see them: which files have one, what is reported, and forks."""
 
 import json
 import os
@@ -50,7 +50,7 @@ os._exit(0)
 
 class TestTheOption:
     def test_true_makes_one_for_everybody(self, face, path):
-        """From then on, a context without the option uses it, too."""
+        """Once a journal exists, contexts without the option use it, too."""
         one = face.open(path, journal=True)
         face.do(one.incr, "n")
         other = face.open(path)
@@ -60,7 +60,7 @@ class TestTheOption:
         assert ({"n": 1}, {"n": 3}, 2) == (stored(path), seen(path), len(lines_of(path)[1]))
 
     def test_false_ends_it_with_the_next_write(self, face, path):
-        """The JSON file has everything, and is a plain one from then on."""
+        """The JSON file has everything, and stays plain."""
         one = face.open(path, journal=True)
         for _ in range(3):
             face.do(one.incr, "n")
@@ -73,7 +73,7 @@ class TestTheOption:
         assert (True, ({"n": 4}, False), {"n": 5}, False) == (before, ended, stored(path), journal_of(path).exists())
 
     def test_a_checkpoint_brings_the_json_file_up_to_date(self, face, path):
-        """And a second one has nothing to do."""
+        """After a checkpoint, a second one has nothing to do."""
         ctx = face.open(path, journal=True)
         for _ in range(3):
             face.do(ctx.incr, "n")
@@ -84,8 +84,8 @@ class TestTheOption:
 
         assert ({"n": 1}, ({"n": 3}, path.stat().st_ino)) == (before, after)
 
-    def test_windows_is_told(self, path, monkeypatch):
-        """A file that is open there cannot be replaced."""
+    def test_it_is_refused_on_windows(self, path, monkeypatch):
+        """On Windows, where an open file cannot be replaced, journal=True is refused."""
         store = open_store(path, journal=None)
         monkeypatch.setattr(_store.os, "name", "nt")
         with pytest.raises(ContextUsageError, match="does not work on Windows"):
@@ -121,13 +121,13 @@ class TestReading:
         assert [("json", b"1"), ("a", b"2")] == entries(other)
 
     def test_one_that_is_replaced_all_the_time_is_an_error(self, store, monkeypatch):
-        """Rather than a wait without an end; a session would wait for its turn."""
+        """A journal that is replaced all the time raises an error instead of an endless wait."""
         monkeypatch.setattr(_store, "_READINGS", 0)
         with pytest.raises(CorruptStateError, match="replaced whenever"):
             store.snapshot()
 
     def test_threads_read_while_others_write(self, path, store):
-        """What a reader sees never goes back."""
+        """Later readings never return an older state."""
         seen_numbers, done = [], threading.Event()
 
         def read():
@@ -148,7 +148,7 @@ class TestReading:
 
 class TestReports:
     def test_traffic_counts_both_files(self, path, store):
-        """Appends are commits; what was read and written is of both; and the journal's size is known."""
+        """Appends are commits, the bytes of both files are counted, and the journal's size is reported."""
         before = store.traffic()
         commit(store, {"b": b"2"})
         appended = store.traffic()
@@ -161,7 +161,7 @@ class TestReports:
         assert 0 == open_store(path).traffic().journal_bytes
 
     def test_the_statistics_of_a_context_have_them(self, face, path):
-        """What an operator sees."""
+        """The statistics of a context have the size of the journal and the number of checkpoints."""
         ctx = face.open(path, journal=True)
         for _ in range(3):
             face.do(ctx.incr, "n")
@@ -171,7 +171,7 @@ class TestReports:
         assert (journal_of(path).stat().st_size, True) == (found.journal_bytes, found.checkpoints >= 1)
 
     def test_a_change_in_the_journal_is_notified(self, path, store):
-        """The JSON file does not change, and a watch sees it nevertheless."""
+        """A watch sees the change, although the JSON file does not change."""
         changed = threading.Event()
         subscription = open_store(path).subscribe(lambda: changed.set() is None, lambda error: None)
         try:
@@ -183,8 +183,8 @@ class TestReports:
         finally:
             subscription.close()
 
-    def test_the_holder_is_told(self, path, store):
-        """As of a plain file."""
+    def test_the_holder_is_reported(self, path, store):
+        """The holder is reported as for a plain file."""
         session = store.begin("counting", wait=True)
         found = open_store(path).holder()
         session.close()
@@ -194,12 +194,12 @@ class TestReports:
 
 class TestTheSession:
     def test_a_lock_in_use_is_not_waited_for(self, path, store, hold):
-        """Unless that is asked for."""
+        """Without waiting, a held lock gives no session."""
         with hold(path):
             assert store.begin("test", wait=False) is None
 
     def test_an_error_at_its_begin_releases_the_lock(self, path, store, monkeypatch):
-        """Others can go on."""
+        """After the error, others can go on."""
 
         def fail(_journal):
             raise MemoryError
@@ -215,10 +215,10 @@ class TestTheSession:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
-@pytest.mark.skipif(sys.platform == "darwin", reason="a fork of a process with threads may crash there")
+@pytest.mark.skipif(sys.platform == "darwin", reason="forking a process with threads may crash on macOS")
 class TestLeftovers:
     def test_the_next_writer_removes_those_of_a_journal(self, path, spawn):
-        """Even if there is no journal: whoever was about to begin one has been killed."""
+        """The leftovers of a writer that was killed before it began a journal are removed, too."""
         child = spawn(KILLED_BEFORE_THE_JOURNAL, path)
         child.hear()
         child.kill()
@@ -231,12 +231,12 @@ class TestLeftovers:
 
 class TestForks:
     def test_a_forked_child_uses_the_context_that_it_inherits(self, path, run):
-        """Parent and child append to the same journal, and each sees what the other has written."""
+        """Parent and child append to the same journal, and each sees the other's changes."""
         assert ["9"] == run(USE_IN_A_FORKED_CHILD, path)
         assert {"n": 9} == seen(path)
 
     def test_a_child_forgets_the_open_files(self, store):
-        """They are its parent's."""
+        """A child does not use its parent's open files."""
         store.snapshot()
         store.after_fork_in_child()
 

@@ -1,4 +1,4 @@
-"""A tail that was never acknowledged is ignored and cut off; a bad line before good ones is damage, and is told."""
+"""A tail that was never acknowledged is ignored and cut off; a bad line before good ones is reported as damage."""
 
 import errno
 import os
@@ -49,7 +49,7 @@ TORN = {
 
 @pytest.fixture
 def tear(path, store):
-    """Append what a crash, a power loss or a full disk may leave behind the last record; returns the whole line."""
+    """Append what a crash, a power loss or a full disk may leave after the last record; return the complete line."""
 
     def tearing(how):
         header, records = lines_of(path)
@@ -65,17 +65,17 @@ def tear(path, store):
 class TestTheTail:
     @pytest.mark.parametrize("how", TORN)
     def test_a_torn_write_of_the_last_record_is_ignored(self, path, store, tear, how):
-        """It was never acknowledged: neither who had the journal open nor who opens it sees any of it."""
+        """A torn tail was never acknowledged, so it is ignored, whether the journal is open already or not."""
         before = journal_of(path).stat().st_size
         tear(how)
 
         assert ({"json": 1, "a": 1}, [("json", b"1"), ("a", b"1")]) == (seen(path), entries(store))
-        assert before < journal_of(path).stat().st_size, "a reader has repaired it"
+        assert before < journal_of(path).stat().st_size, "a reader has repaired the journal"
 
     @pytest.mark.parametrize("who", ["the same", "another"])
     @pytest.mark.parametrize("how", TORN)
     def test_an_append_behind_a_torn_tail_is_not_lost(self, path, store, tear, warnings, how, who):
-        """The next writer cuts it off: what it acknowledges is readable, and nothing is damaged."""
+        """The next writer cuts the torn tail off: what it acknowledges is readable, and nothing is damaged."""
         tear(how)
         writer = store if who == "the same" else open_store(path)
         commit(writer, {"b": b"2"})
@@ -88,7 +88,7 @@ class TestTheTail:
         assert ([], []) == (warnings(), kept(path))
 
     def test_a_tail_that_ends_exactly_at_a_records_end_is_one(self, path, store, tear):
-        """A record that is whole counts, whether or not its writer has lived to acknowledge it."""
+        """A complete record counts, whether or not its writer acknowledged it."""
         whole = tear("one byte")
         with journal_of(path).open("rb+") as file:
             file.seek(-1, os.SEEK_END)
@@ -98,7 +98,7 @@ class TestTheTail:
         assert {"json": 1, "a": 1, "torn": 1, "b": 2} == seen(path)
 
     def test_a_short_read_is_not_taken_for_the_end(self, path, store, monkeypatch):
-        """The system may return less than it was asked for: one byte at a time, here."""
+        """The system may return less than requested: here, one byte at a time."""
         for number in range(5):
             commit(store, {f"k{number}": b"%d" % number})
         real = os.pread
@@ -118,7 +118,7 @@ class TestTheTail:
 
 class TestAFailedAppend:
     def test_a_full_disk_leaves_nothing(self, path, store, monkeypatch):
-        """Half of a record is written, then the disk is full: it is cut off, the call fails, and the next one works."""
+        """When the disk is full after half a record, that half is cut off; the call fails, and the next one works."""
         before, real = journal_of(path).read_bytes(), os.pwrite
         full = []
 
@@ -141,7 +141,7 @@ class TestAFailedAppend:
         assert (errno.ENOSPC, {"json": 1, "a": 1, "b": 2}) == (caught.value.errno, seen(path))
 
     def test_a_short_write_is_continued(self, path, store, monkeypatch):
-        """The system may write less than it was asked to."""
+        """The system may write less than requested."""
         real = os.pwrite
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:7], offset))
@@ -150,7 +150,7 @@ class TestAFailedAppend:
         assert {"json": 1, "a": 1, "b": 2} == seen(path)
 
     def test_a_failed_append_is_followed_by_that_of_another(self, path, store, monkeypatch):
-        """Even if cutting it off has failed as well: the next writer, in another process, does it."""
+        """If cutting the tail off fails as well, the next writer, in another process, does it."""
         real, other = os.pwrite, open_store(path)
         entries(other)
 
@@ -171,14 +171,14 @@ class TestAFailedAppend:
 
         assert {"json": 1, "a": 1, "b": 2, "c": 3} == seen(path)
 
-    @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit of the size of files")
+    @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on file sizes")
     def test_a_limit_of_the_size_leaves_nothing(self, path, store, run):
-        """A process that may not write more fails in one call, and loses nothing of others."""
+        """A process that reaches its file size limit fails in one call, and loses no change of others."""
         assert [str(errno.EFBIG), "True"] == run(STOP_AT_THE_LIMIT, path)
         assert {"json": 1, "a": 2, "b": 3} == seen(path)
 
-    def test_who_may_not_write_is_told(self, path, store, monkeypatch):
-        """A journal that can only be opened for reading is not written to, until it can be."""
+    def test_a_writer_without_permission_gets_an_error(self, path, store, monkeypatch):
+        """A journal that can only be opened for reading is not written to until that changes."""
         real, other = _file.open_fd, open_store(path)
 
         def refuse(name, flags, *mode):
@@ -200,7 +200,7 @@ class TestAFailedAppend:
 
 class TestWhatLooksDamaged:
     def test_a_reader_in_the_midst_of_appends_is_not_misled(self, path, store, monkeypatch):
-        """It reads half of a torn tail, which is then replaced by two lines: it looks again, and does not keep that."""
+        """If a torn tail is replaced by two lines during a reading, the reader looks again."""
         reader, real = open_store(path), _file.read_at
         entries(reader)
         with journal_of(path).open("ab") as file:
@@ -226,7 +226,7 @@ class TestWhatLooksDamaged:
 
 
 class TestDamage:
-    """A bad line before a good one: something else than a crash has happened."""
+    """A bad line before a good one is not the result of a crash."""
 
     def damage(self, path, number):
         """Flip a bit of a line; 0 is the header."""
@@ -237,7 +237,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("number", [0, 1, 2])
     def test_it_is_kept_aside_and_all_that_is_valid_applied(self, path, store, warnings, number):
-        """Nobody's acknowledged change is lost but for what is in the line; a warning says where the file is kept."""
+        """Only the change in the bad line is lost, and a warning says where the damaged file is kept."""
         for key in "bcd":
             commit(store, {key: b"1"})
         damaged = self.damage(path, number)
@@ -254,7 +254,7 @@ class TestDamage:
         assert (0, [], None) == (len(lines_of(path)[1]), kept(path)[1:], open_store(path).snapshot() and None)
 
     def test_a_missing_line_is_damage(self, path, store, warnings):
-        """Lines are numbered without a gap."""
+        """Lines are numbered without gaps, so a missing line is noticed."""
         for key in "bcd":
             commit(store, {key: b"1"})
         lines = journal_of(path).read_bytes().splitlines(keepends=True)
@@ -266,7 +266,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("stale", ["another generation", "a repeated number", "an older header"])
     def test_stale_lines_are_not_applied(self, path, store, stale):
-        """Lines of a journal that was folded, which a file system may leave, are in the JSON file already."""
+        """Lines of a folded journal, which a file system may leave behind, are already in the JSON file."""
         commit(store, {"a": b"2"})
         header, *lines = journal_of(path).read_bytes().splitlines(keepends=True)
         generation = lines_of(path)[0].generation
@@ -282,22 +282,22 @@ class TestDamage:
         assert ({"json": 1, "a": 2}, {"json": 1, "a": 2, "b": 1}) == (found, seen(path))
 
     def test_an_empty_journal_is_damage(self, path, store):
-        """It holds no header, and so nothing that could be relied upon; the JSON file has what it has."""
+        """Without a header nothing can be relied on; the JSON file keeps its content."""
         journal_of(path).write_bytes(b"")
         found = seen(path)
         commit(open_store(path), {"b": b"1"})
 
         assert ({"json": 1}, {"json": 1, "b": 1}) == (found, seen(path))
 
-    def test_one_that_is_emptied_while_it_is_in_use_loses_nothing_of_its_user(self, path, store):
-        """Somebody has truncated it: who knows what was in it writes all of that into the JSON file."""
+    def test_one_that_is_emptied_while_it_is_in_use_loses_nothing(self, path, store):
+        """A process that knows the content of a truncated journal writes it to the JSON file."""
         os.truncate(journal_of(path), 0)
         commit(store, {"b": b"2"})
 
         assert {"json": 1, "a": 1, "b": 2} == seen(path)
 
     def test_an_acknowledged_fold_of_a_damaged_journal_is_not_lost(self, path, store, monkeypatch):
-        """Also if no new journal can be made: what is in the JSON file is not taken back by the old records."""
+        """Even if no new journal can be made, the old records do not undo the content of the JSON file."""
         for key in "bcd":
             commit(store, {key: b"1"})
         self.damage(path, 2)
@@ -314,8 +314,8 @@ class TestDamage:
 
         assert 2 == seen(path)["a"]
 
-    def test_a_fold_that_is_no_more_than_announced_means_nothing(self, path, store):
-        """A crash between the announcement and the rename: the records count, and go on."""
+    def test_a_fold_that_is_only_announced_has_no_effect(self, path, store):
+        """After a crash between the announcement and the rename, the records count, and writing goes on."""
         generation = lines_of(path)[0].generation
         with journal_of(path).open("ab") as file:
             file.write(fold_line(generation, 2, AUTHOR, Fingerprint(5, 6), ends=True))

@@ -1,4 +1,4 @@
-"""What tests of the store in a JSON file share."""
+"""Fixtures for tests of the store in a JSON file."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from persistent_context._stores.jsonfile.lock import FileLock
 
 @pytest.fixture
 def synced(monkeypatch):
-    """The names of the files and directories that this process syncs, in their order."""
+    """The names of the files and directories that this process syncs, in order."""
     if sys.platform != "linux":
         pytest.skip("looks descriptors up in /proc: run on Linux")
     names, real = [], os.fsync
@@ -34,7 +34,7 @@ def lock(path):
 
 @pytest.fixture
 def wait_for(lock):
-    """Have a thread wait for the lock; return the thread, and the list in which it puts how that ended."""
+    """Make a thread wait for the lock; return the thread, and the list to which it appends the outcome."""
     started = []
 
     def wait():

@@ -1,4 +1,4 @@
-"""Who may use the file: nothing beside it is ever open to more users than the file itself."""
+"""Access rights: no file beside the data file is ever accessible to more users than the data file."""
 
 import contextlib
 import errno
@@ -23,7 +23,7 @@ def mode(path):
 
 @contextlib.contextmanager
 def umask(value):
-    """A umask for the length of a block."""
+    """Set the umask within a block."""
     before = os.umask(value)
     try:
         yield
@@ -34,7 +34,7 @@ def umask(value):
 class TestModes:
     @pytest.mark.parametrize("bits", [0o600, 0o640, 0o660, 0o664, 0o644, 0o666])
     def test_the_mode_of_a_file_is_kept(self, face, path, bits):
-        """Replacing a file does not change who may read it."""
+        """Replacing a file does not change its mode."""
         path.write_text("{}", encoding="utf-8")
         path.chmod(bits)
         ctx = face.open(path)
@@ -58,7 +58,7 @@ class TestModes:
     @pytest.mark.parametrize("bits", [0o600, 0o660, 0o664, 0o666])
     @pytest.mark.parametrize("mask", [0o022, 0o077, 0])
     def test_the_lock_follows_the_file(self, face, path, bits, mask):
-        """Who may write the file may lock it, and nobody else, whatever the umask."""
+        """Whoever may write the file may lock it, and no one else, whatever the umask."""
         path.write_text("{}", encoding="utf-8")
         path.chmod(bits)
         ctx = face.open(path)
@@ -70,7 +70,7 @@ class TestModes:
 
     @pytest.mark.parametrize("bits", [0o600, 0o640, 0o644, 0o664])
     def test_the_lock_is_no_wider_than_the_file(self, face, path, bits):
-        """The lock file admits nobody whom the file does not admit."""
+        """The lock file is not accessible to users who may not access the file."""
         path.write_text("{}", encoding="utf-8")
         path.chmod(bits)
         face.do(face.open(path).incr, "a")
@@ -79,15 +79,15 @@ class TestModes:
 
     @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
     def test_the_lock_of_a_new_file_is_no_wider_than_it(self, face, path, mask):
-        """A new file and its lock agree."""
+        """A new file and its lock file have the same mode."""
         with umask(mask):
             face.do(face.open(path).incr, "a")
 
         assert 0 == mode(path.with_name("state.json.lock")) & ~mode(path)
 
-    @pytest.mark.skipif(not AS_ROOT, reason="only root may give files away")
+    @pytest.mark.skipif(not AS_ROOT, reason="changes the owner of a file: run as root")
     def test_the_owner_is_kept(self, face, path):
-        """A save by root leaves a user's file the user's."""
+        """After a save by root, a user's file still belongs to the user."""
         path.write_text("{}", encoding="utf-8")
         os.chown(path, 12345, 23456)
         ctx = face.open(path)
@@ -97,7 +97,7 @@ class TestModes:
         assert (12345, 23456) == (path.stat().st_uid, path.stat().st_gid)
 
     def test_a_read_only_directory_can_be_read(self, face):
-        """Reading needs neither a lock nor a place to put one."""
+        """Reading needs neither a lock nor write access to the directory."""
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "state.json")
             path.write_text('{"a": 1}', encoding="utf-8")
@@ -116,7 +116,7 @@ class TestModes:
 
 
 class TestAccess:
-    """Another user's file, as the kernel refuses what only root may do."""
+    """Files of other users: what the kernel allows only to root is simulated."""
 
     @pytest.fixture
     def model(self, tmp_path):
@@ -128,13 +128,13 @@ class TestAccess:
 
     @pytest.fixture
     def mine(self, tmp_path):
-        """A new file, open."""
+        """A descriptor of a new file."""
         fd = os.open(tmp_path / "mine", os.O_RDWR | os.O_CREAT, 0o600)
         yield fd
         os.close(fd)
 
     def as_seen(self, monkeypatch, path, **fields):
-        """Have the file at a path seem to belong to somebody else."""
+        """Make the file at a path appear to belong to another user."""
         stat = os.lstat
 
         def seen(wanted, **options):
@@ -149,7 +149,7 @@ class TestAccess:
         monkeypatch.setattr(os, "lstat", seen)
 
     def test_where_the_group_cannot_be_given_it_gets_no_more_than_everybody(self, tmp_path, model, mine, monkeypatch):
-        """Write access for the file's group is no write access for the writer's own group."""
+        """Write access for the file's group does not become write access for the writer's own group."""
         self.as_seen(monkeypatch, model, st_gid=os.getgid() + 1)
 
         def refuse(fd, uid, gid):
@@ -160,16 +160,16 @@ class TestAccess:
 
         assert 0o644 == os.fstat(mine).st_mode & 0o777
 
-    def test_a_lock_file_of_somebody_else_is_left_as_it_is(self, model, mine, monkeypatch):
-        """Only its owner gives a lock file other access rights."""
+    def test_a_lock_file_of_another_user_is_left_as_it_is(self, model, mine, monkeypatch):
+        """Only its owner changes the access rights of a lock file."""
         self.as_seen(monkeypatch, model, st_uid=os.getuid() + 1)
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 2)
         Access.of(str(model)).give_to(mine, os.fstat(mine))
 
         assert 0o600 == os.fstat(mine).st_mode & 0o777
 
-    def test_one_that_fails_is_told(self, path, monkeypatch):
-        """What access rights the file has is not guessed when the disk does not say."""
+    def test_an_error_is_raised(self, path, monkeypatch):
+        """An error while reading the file's access rights is raised."""
         stat = os.lstat
 
         def fail(name, **options):
@@ -186,7 +186,7 @@ class TestAccess:
 
 class TestAccessLists:
     def test_an_access_list_is_kept(self, tmp_path):
-        """Whoever could read the file by its access list can read it after a save, and nobody else."""
+        """Whoever could read the file by its access list can read it after a save, and no one else."""
         path = tmp_path / "state.json"
         path.write_text("{}", encoding="utf-8")
         entries = [
@@ -200,7 +200,7 @@ class TestAccessLists:
         try:
             os.setxattr(path, "system.posix_acl_access", wanted)
         except OSError as error:
-            pytest.skip(f"this file system keeps no access lists ({error}): run on ext4 or XFS")
+            pytest.skip(f"this file system has no access lists ({error}): run on ext4 or XFS")
         ctx = SyncPersistentContext.create(path)
         ctx.incr("n")
 

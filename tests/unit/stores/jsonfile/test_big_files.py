@@ -1,4 +1,4 @@
-"""A file of 1.5 MB, 18,000 keys and some twenty pages: whatever is done lazily inside, what comes out is right."""
+"""A file of 1.5 MB, with 18,000 keys and some twenty pages: lazy processing inside does not change the results."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ MIDDLE = "key-09000"
 
 
 def value_of(number):
-    """The value of a key: of every kind in turn."""
+    """Return the value of a key, of each kind in turn."""
     kinds = (
         number,
         {"number": number, "text": f'value {number} \u2603 \\ " ,', "list": [number, None, True, {"x": 1.5}]},
@@ -26,24 +26,24 @@ def value_of(number):
 
 
 def lines_of(data):
-    """The file's format, a line for each key."""
+    """Return the lines of the file format, one for each key."""
     return [
         f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}" for key, value in data.items()
     ]
 
 
 def document_of(data):
-    """The file's format."""
+    """Return the text in the file format."""
     return "{\n" + ",\n".join(lines_of(data)) + "\n}\n"
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def in_turn(values, places):
-    """Give each value two of the places, each place to as many values."""
+    """Assign two of the places to each value, and the same number of values to each place."""
     return [(value, places[(number + turn) % len(places)]) for number, value in enumerate(values) for turn in (0, 1)]
 
 
@@ -55,7 +55,7 @@ def document():
 
 @pytest.fixture
 def data(document):
-    """What the big file holds, as json reads it."""
+    """The contents of the big file, as json reads them."""
     return json.loads(document)
 
 
@@ -68,23 +68,23 @@ def big(path, document):
 
 @pytest.fixture
 def ctx(face, big):
-    """A context that loaded the big file."""
+    """A context that has loaded the big file."""
     return face.open(big)
 
 
 class TestReading:
     def test_it_is_big(self, big, data):
-        """The file is of the size that these tests are about."""
+        """The file has the size that these tests need."""
 
         assert (True, COUNT) == (big.stat().st_size >= 1_350_000, len(data))
 
     def test_every_value_is_right(self, ctx, data):
-        """Each key by itself gives what json gives."""
+        """Each key has the value that json reads."""
 
         assert [] == [key for key in data if json.dumps(ctx[key]) != json.dumps(data[key])]
 
     def test_every_value_is_right_in_any_order(self, ctx, data):
-        """Values asked for backwards and twice are the same."""
+        """Reading the values backwards and twice gives the same."""
         keys = list(data)[::-7] + list(data)[::501]
 
         assert [] == [key for key in keys if ctx.get(key) != data[key] or ctx[key] is not ctx.get(key)]
@@ -95,22 +95,22 @@ class TestReading:
         assert list(data) == list(ctx)
 
     def test_items_and_values_are_right(self, ctx, data):
-        """Iteration gives decoded values."""
+        """Iteration yields decoded values."""
 
         assert (list(data.items()), list(data.values())) == (list(ctx.items()), list(ctx.values()))
 
     def test_membership_and_length(self, ctx):
-        """Len and in need no values."""
+        """len() and `in` need no values."""
 
         assert (COUNT, True, False, False) == (len(ctx), MIDDLE in ctx, "key-18000" in ctx, "number" in ctx)
 
     def test_absent_keys_are_absent(self, ctx):
-        """What only looks like a key inside a value is none."""
+        """A key inside a value is not a key of the document."""
 
         assert [None] * 4 == [ctx.get(key) for key in ("number", "text", "a", "x")]
 
     def test_get_all_data_is_everything(self, ctx, data):
-        """The copy is whole and plain."""
+        """The copy is complete and plain."""
         copy = ctx.get_all_data()
 
         assert (json.dumps(data), dict) == (json.dumps(copy), type(copy))
@@ -131,12 +131,12 @@ class TestReading:
         lambda live: json.loads(json.dumps(live)),
     ], ids=["dict", "unpack", "or", "copy", "items", "values", "pop", "json"])  # fmt: skip
     def test_the_live_dictionary_reads_like_a_dict(self, ctx, data, reading):
-        """No way of reading the live dictionary shows what is not decoded yet."""
+        """No way of reading the live dictionary shows undecoded values."""
 
         assert data == reading(ctx._data)
 
     def test_the_live_dictionary_equals_a_plain_one(self, ctx, data):
-        """Comparison works both ways, and finds a difference in the last key."""
+        """Comparison works in both directions, and finds a difference in the last key."""
         other = data | {"key-17999": "other"}
 
         assert (True, True, False, False) == (
@@ -147,7 +147,7 @@ class TestReading:
         )
 
     def test_nothing_is_unsaved_after_reading_everything(self, ctx):
-        """Decoding is no change."""
+        """Decoding a value is not a change."""
         dict(ctx)
 
         assert set() == ctx.unsaved_keys()
@@ -177,7 +177,7 @@ class TestLayouts:
         "minified", "indented", "unindented", "ascii", "crlf", "comma-first", "broken", "bom", "no-last-line", "padded",
     ])  # fmt: skip
     def test_every_layout_is_read(self, face, path, document, layout):
-        """However a big file is laid out, it is read as json reads it, and a save keeps every value."""
+        """A big file in any layout is read as json reads it, and a save keeps every value."""
         text = layout(document)
         path.write_text(text, encoding="utf-8", newline="")
         expected = json.loads(text.removeprefix("\ufeff"))
@@ -198,7 +198,7 @@ class TestLayouts:
         '[{"a": Infinity}]', "[-1e999]", "\0", '"\x00"', "}", "]", "1}, {", '1}{"a": 1',
     ], ["first", "middle", "last"]), ids=lambda bad: ascii(bad)[:20])  # fmt: skip
     def test_one_bad_value_is_found_when_loading(self, path, document, bad, place):
-        """A single bad value, wherever it is, makes the file corrupt at once, not when it is asked for."""
+        """A single bad value, wherever it is, makes the file corrupt at loading, not when the value is read."""
         lines = [*document.split("\n")[:4_000], '"end": 1', "}", ""]
         number = {"first": 1, "middle": 2_000, "last": 4_000}[place]
         key, _, _ = lines[number].partition(": ")
@@ -218,7 +218,7 @@ class TestLayouts:
         assert ({}, 1) == (dict(ctx), len(list(path.parent.glob("state.json.corrupt-*"))))
 
     def test_bad_bytes_are_found_when_loading(self, path, document):
-        """A byte that is no UTF-8, in the middle of a big file, makes it corrupt."""
+        """An invalid UTF-8 byte in the middle of a big file makes it corrupt."""
         raw = bytearray(document.encode())
         raw[raw.index(b"x" * 150, len(raw) // 2)] = 0xFF
         path.write_bytes(raw)
@@ -228,7 +228,7 @@ class TestLayouts:
 
     @pytest.mark.parametrize("spelling", ['"key-00000"', '"\\u006bey-00000"'], ids=["plain", "escaped"])
     def test_a_key_far_behind_its_double_wins(self, face, path, document, data, spelling):
-        """A key that stands again 18,000 lines later has the last value, and one line after a save."""
+        """A key repeated 18,000 lines later has the last value, and a single line after a save."""
         text = document.removesuffix("\n}\n") + f",\n{spelling}: 1,\n" + '"new": 1\n}\n'
         path.write_text(text, encoding="utf-8", newline="")
         ctx = face.open(path)
@@ -251,7 +251,7 @@ class TestWriting:
         assert lines == big.read_text(encoding="utf-8").split("\n")
 
     def test_one_changed_key_after_reading_everything(self, face, ctx, big, data):
-        """Having decoded everything, a save still writes what it did not change as it was."""
+        """After everything has been decoded, a save still leaves unchanged values as they were in the file."""
         dict(ctx)
         ctx.set(MIDDLE, 1)
         face.do(ctx.save)
@@ -260,7 +260,7 @@ class TestWriting:
 
     @pytest.mark.parametrize("key", ["key-00000", "key-17999"])
     def test_the_first_and_the_last_key(self, face, ctx, big, data, key):
-        """The ends of the file are like its middle."""
+        """The first and the last key are written like any other."""
         ctx.set(key, "changed")
         face.do(ctx.save)
 
@@ -284,19 +284,19 @@ class TestWriting:
         assert document_of(data) == big.read_text(encoding="utf-8")
 
     def test_incr(self, face, ctx, big, data):
-        """Counting in a big file touches one line."""
+        """incr() in a big file changes one line."""
         result = face.do(ctx.incr, MIDDLE)
 
         assert (9_001, document_of(data | {MIDDLE: 9_001})) == (result, big.read_text(encoding="utf-8"))
 
     def test_mutate(self, face, ctx, big, data):
-        """A function on one value of a big file touches one line."""
+        """mutate() in a big file changes one line."""
         result = face.do(ctx.mutate, "key-09002", lambda value: value[:1])
 
         assert (data["key-09002"][:1], data | {"key-09002": result}) == (result, stored(big))
 
     def test_adding_many(self, face, ctx, big, data):
-        """Thousands of new keys go to the end, in their order."""
+        """Thousands of new keys are appended in their order."""
         new = {f"new-{number}": [number] for number in range(5_000)}
         ctx.update(new)
         face.do(ctx.save)
@@ -313,7 +313,7 @@ class TestWriting:
         assert (True, document_of(data | changes)) == (unsaved <= set(changes), big.read_text(encoding="utf-8"))
 
     def test_deleting_every_other(self, face, ctx, big, data):
-        """Thousands of deletions leave the rest as it was."""
+        """Thousands of deletions leave the remaining keys unchanged."""
         for number in range(0, COUNT, 2):
             del ctx[f"key-{number:05d}"], data[f"key-{number:05d}"]
         face.do(ctx.save)
@@ -321,14 +321,14 @@ class TestWriting:
         assert (document_of(data), COUNT // 2) == (big.read_text(encoding="utf-8"), len(ctx))
 
     def test_clearing(self, face, ctx, big):
-        """A big file may become an empty one."""
+        """A big file can become an empty one."""
         ctx.clear()
         face.do(ctx.save)
 
         assert b"{}\n" == big.read_bytes()
 
     def test_nothing_to_write_writes_nothing(self, face, ctx, big):
-        """A save without changes leaves the big file the same file."""
+        """A save without changes does not replace the big file."""
         before = big.stat().st_ino, big.stat().st_mtime_ns
         dict(ctx)
         face.do(ctx.save)
@@ -336,7 +336,7 @@ class TestWriting:
         assert before == (big.stat().st_ino, big.stat().st_mtime_ns)
 
     def test_a_transaction(self, face, ctx, big, data):
-        """A transaction over a big file reads and writes what it touches."""
+        """A transaction on a big file reads and writes the keys that it touches."""
 
         def body(tx):
             tx[MIDDLE] += 1
@@ -349,7 +349,7 @@ class TestWriting:
         assert document_of(data | {MIDDLE: 9_001, "new": COUNT - 1}) == big.read_text(encoding="utf-8")
 
     def test_one_value_of_many_megabytes(self, face, path):
-        """A single value may be most of the file."""
+        """A single value may make up most of the file."""
         huge = ["x" * 1000 + str(number) for number in range(5_000)]
         ctx = face.open(path)
         ctx.update(small=1, huge=huge, last=2)
@@ -363,14 +363,14 @@ class TestWriting:
         )
 
     def test_a_big_file_that_is_gone_is_written_whole(self, face, ctx, big, document):
-        """Of a big file that somebody deleted all is written again, decoded or not."""
+        """After a big file is deleted, a save writes all of it, decoded or not."""
         big.unlink()
         face.do(ctx.save)
 
         assert document == big.read_text(encoding="utf-8")
 
     def test_a_big_file_that_became_corrupt_is_written_whole(self, face, ctx, big, data):
-        """Of a big file that became corrupt all is written again, and the corrupt one is kept."""
+        """After a big file becomes corrupt, a save writes all of it, and the corrupt file is kept."""
         big.write_bytes(big.read_bytes()[:1_000_000])
         ctx.set("new", 1)
         face.do(ctx.save)
@@ -383,7 +383,7 @@ class TestWriting:
 
 class TestMerging:
     def test_scattered_changes_of_another_context(self, face, ctx, big, data):
-        """Another's changes all over the file are merged with one's own, in the file and in memory."""
+        """Another context's scattered changes are merged with this one's, in the file and in memory."""
         other = face.open(big)
         theirs = {f"key-{number:05d}": {"theirs": number} for number in range(0, COUNT, 1_000)}
         mine = {f"key-{number:05d}": {"mine": number} for number in range(500, COUNT, 1_000)}
@@ -405,7 +405,7 @@ class TestMerging:
         )
 
     def test_objects_that_did_not_change_stay_the_live_ones(self, face, ctx, big):
-        """After a merge only the values that others changed are new objects."""
+        """After a merge, only the values that others changed are new objects."""
         kept, replaced = ctx["key-09001"], ctx["key-09007"]
         other = face.open(big)
         other["key-09007"]["number"] = "theirs"
@@ -420,7 +420,7 @@ class TestMerging:
         )
 
     def test_conflicts_are_found_among_many(self, face, big):
-        """A conflict in one of 18,000 keys is the only question asked."""
+        """For a conflict in one of 18,000 keys, the function is called once."""
         asked = []
 
         def decide(*question):
@@ -439,7 +439,7 @@ class TestMerging:
         )
 
     def test_a_file_that_another_program_reformatted(self, face, ctx, big, data):
-        """A big file that was only laid out anew has not changed."""
+        """Reformatting a big file does not count as a change."""
         big.write_text(json.dumps(data, indent=1, ensure_ascii=True), encoding="utf-8")
         kept = ctx["key-09001"]
         ctx.set(MIDDLE, 1)
@@ -452,7 +452,7 @@ class TestMerging:
         )
 
     def test_a_file_that_another_program_sorted_the_other_way(self, face, ctx, big, data):
-        """Keys in another order are the same keys."""
+        """Keys in another order do not count as changed."""
         backwards = dict(reversed(data.items()))
         big.write_text(document_of(backwards), encoding="utf-8")
         ctx.set(MIDDLE, 1)
@@ -461,14 +461,14 @@ class TestMerging:
         assert document_of(backwards | {MIDDLE: 1}) == big.read_text(encoding="utf-8")
 
     async def test_many_tasks_count_in_a_big_file(self, big, data):
-        """Increments of many tasks in a big file are all counted."""
+        """Increments by many tasks in a big file all count."""
         contexts = [await PersistentContext.create(big) for _ in range(3)]
         numbers = await asyncio.gather(*(contexts[number % 3].incr("n") for number in range(60)))
 
         assert (list(range(1, 61)), data | {"n": 60}) == (sorted(numbers), stored(big))
 
     async def test_memory_may_be_changed_while_a_big_save_runs(self, big, data):
-        """Changing the dictionary during a save neither breaks the save nor gets lost."""
+        """Changing the dictionary during a save does not break the save, and the change is not lost."""
         ctx = await PersistentContext.create(big)
         ctx.set(MIDDLE, "saved")
         saving = asyncio.create_task(ctx.save())

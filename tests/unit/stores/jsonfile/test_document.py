@@ -1,4 +1,4 @@
-"""The document of pages, against a plain dictionary."""
+"""The paged document, compared with a plain dictionary."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ objects = st.dictionaries(keys, values, max_size=60)
 
 @pytest.fixture(autouse=True, params=[(64, 0), (64, 20), (_page.PAGE_BYTES, 20)])
 def pages(request, monkeypatch):
-    """Have even small documents span many pages, or one, and be changed by splicing and by writing down anew."""
+    """Make even small documents span many pages, or one, and be changed by splicing and by rewriting."""
     page_bytes, spliced_share = request.param
     for module in (_document, _page, _parse):
         monkeypatch.setattr(module, "PAGE_BYTES", page_bytes)
@@ -66,7 +66,7 @@ def exactly(data):
 
 
 def expected_of(text):
-    """Return what Python's json reads, if that can be written back, or None."""
+    """Return what Python's json reads, or None if it could not be written back."""
     try:
         data = json.loads(text.decode("utf-8-sig"))
         json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
@@ -76,7 +76,7 @@ def expected_of(text):
 
 
 def found_in(text, known=EMPTY):
-    """Return what we read, or None."""
+    """Return what the library reads, or None."""
     try:
         return exactly(data_of(read(text, known)))
     except CorruptStateError:
@@ -86,13 +86,13 @@ def found_in(text, known=EMPTY):
 class TestDocuments:
     @given(objects)
     def test_a_document_is_written_and_read_back_as_it_was(self, data):
-        """Writing and reading keeps all values and their order."""
+        """Writing and reading preserves all values and their order."""
         text = text_of(of(data))
 
         assert exactly(data) == exactly(json.loads(text)) == exactly(data_of(read(text)))
 
     @given(objects)
-    def test_every_entry_stands_on_one_line(self, data):
+    def test_every_entry_is_on_one_line(self, data):
         """The file has one line for each key, and one for each brace."""
         lines = text_of(of(data)).decode().split("\n")
 
@@ -100,7 +100,7 @@ class TestDocuments:
 
     @given(objects, st.dictionaries(keys, values | st.just(MISSING), max_size=30))
     def test_changing_is_changing_a_dictionary(self, data, changes):
-        """Texts are replaced in place, new ones appended, and MISSING removes."""
+        """Values are replaced in place, new keys are appended, and MISSING removes a key."""
         expected = dict(data)
         for key, value in changes.items():
             if value is MISSING:
@@ -113,7 +113,7 @@ class TestDocuments:
 
     @given(objects, st.lists(keys, max_size=30))
     def test_what_is_there_is_found(self, data, wanted):
-        """Few keys are searched for and many split for, with the same result."""
+        """A few keys are searched for and many are found by splitting, with the same result."""
         found = of(data).get(wanted)
 
         assert {key: exactly(data[key]) for key in wanted if key in data} == {
@@ -121,15 +121,15 @@ class TestDocuments:
         }
 
     @given(objects, objects)
-    def test_the_differences_make_one_document_of_the_other(self, one, other):
-        """The differences, applied to the older document, give the newer one's content."""
+    def test_the_differences_turn_one_document_into_the_other(self, one, other):
+        """The differences, applied to the older document, give the content of the newer one."""
         older, newer = of(one), of(other)
 
         assert other == data_of(older.changed(newer.changes_since(older)))
 
     @given(objects, st.dictionaries(keys, values | st.just(MISSING), max_size=4))
     def test_an_unchanged_part_is_shared_with_the_known_document(self, data, changes):
-        """Reading against a known document gives what reading from nothing gives, and shares its pages."""
+        """Reading against a known document gives the same as reading from nothing, and shares its pages."""
         known = read(text_of(of(data)))
         text = text_of(known.changed({k: v if v is MISSING else encode(v, k) for k, v in changes.items()}))
         again = read(text, known)
@@ -141,7 +141,7 @@ class TestDocuments:
     @given(objects, st.integers(0, 2000), st.binary(max_size=6))
     @settings(max_examples=300)
     def test_damage_is_never_taken_for_content(self, data, at, noise):
-        """Whatever is overwritten in a file, reading it against the known one agrees with Python's json or refuses."""
+        """However a file is overwritten, reading it against the known one agrees with Python's json or refuses."""
         text = text_of(of(data))
         at %= len(text) + 1
         damaged = text[:at] + noise + text[at + len(noise) :]
@@ -150,7 +150,7 @@ class TestDocuments:
 
     @given(objects, st.sampled_from(LAYOUTS), st.booleans())
     def test_any_layout_is_read_as_json_reads_it(self, data, layout, escaped):
-        """Whatever the white space and the escapes, the content is found, and is one line a key from then on."""
+        """Whatever the white space and the escapes, the content is read, and is on one line per key from then on."""
         found = read(json.dumps(data, ensure_ascii=escaped, **layout).encode())
 
         assert exactly(data) == exactly(data_of(found))
@@ -159,7 +159,7 @@ class TestDocuments:
 
     @given(objects, st.sampled_from(LAYOUTS), st.data())
     def test_a_repeated_key_is_noticed_in_any_layout(self, data, layout, choose):
-        """The last value of a repeated key is taken, as by Python's json, and that one was lost is known."""
+        """The last value of a repeated key is taken, as in Python's json, and the repetition is noted."""
         text = json.dumps(data | {"again": 1, "behind": 2}, **layout)
         place = choose.draw(st.sampled_from(["again", "behind"]))
         text = text.replace(json.dumps(place), '"again": [0, {"again": ","}],' + json.dumps(place), 1)
@@ -169,7 +169,7 @@ class TestDocuments:
         assert exactly(json.loads(text)) == exactly(data_of(found))
 
     def test_a_comma_that_is_escaped_does_not_hide_a_repeated_key(self):
-        """Commas are counted to notice a key that is there twice, and may be written as an escape."""
+        """Commas, which are counted to notice repeated keys, may be written as escapes."""
         found = read(b'{"a": 1, "a": 2, "b\\u002c": "' + b"x" * 100 + b'"}')
 
         assert found.repeats
@@ -177,7 +177,7 @@ class TestDocuments:
     @given(objects, st.sampled_from(LAYOUTS), st.integers(0, 2000), st.binary(max_size=4))
     @settings(max_examples=300)
     def test_damage_in_any_layout_is_never_taken_for_content(self, data, layout, at, noise):
-        """Whatever is overwritten, a file in any layout is read as Python's json reads it, or refused."""
+        """However a file of any layout is overwritten, it is read as by Python's json, or refused."""
         text = json.dumps(data, ensure_ascii=False, **layout).encode()
         at %= len(text) + 1
         damaged = text[:at] + noise + text[at + len(noise) :]
@@ -185,7 +185,7 @@ class TestDocuments:
         assert expected_of(damaged) == found_in(damaged)
 
     def test_lines_inside_of_a_value_are_not_taken_for_entries(self):
-        """A value on several lines, whose lines look like entries of our own, is read as what it is."""
+        """A value on several lines is read correctly, even if its lines look like entries of the library's layout."""
         data = {"a": 1, "b": {"x": 2, "b": 3, "c": ["d", 4]}} | {f"key-{n}": {"n": n, "m": [n]} for n in range(50)}
         for layout in (
             json.dumps(data, indent=0),
@@ -195,7 +195,7 @@ class TestDocuments:
             assert exactly(data) == exactly(data_of(read(layout.encode())))
 
     def test_a_key_that_repeats_in_another_page_is_noticed(self):
-        """A repeated key is found wherever it stands, also when the rest of the file is known."""
+        """A repeated key is found wherever it is, even if the rest of the file is known."""
         data = {f"key-{n}": n for n in range(50)}
         text = text_of(of(data))
         twice = text.replace(b'"key-3": 3', b'"key-33": 3')
@@ -216,7 +216,7 @@ class TestDocuments:
 
     @given(objects, st.dictionaries(keys, values | st.just(MISSING), max_size=30), st.sets(keys, max_size=10))
     def test_moved_keys_stand_at_the_end_in_the_order_of_the_changes(self, data, changes, moved):
-        """A key that was deleted and set again leaves its place, and stands behind all that stayed."""
+        """A key that was deleted and set again comes after all keys that stayed."""
         expected = {key: value for key, value in data.items() if key not in moved & changes.keys()}
         expected.update({key: value for key, value in changes.items() if value is not MISSING})
         texts = {key: value if value is MISSING else encode(value, key) for key, value in changes.items()}
@@ -225,7 +225,7 @@ class TestDocuments:
         assert exactly(expected) == exactly(data_of(of(data).changed(texts, moved)))
 
     def test_a_missing_file_is_an_empty_document_that_is_not_present(self):
-        """What was not read from a file says so."""
+        """A document that was not read from a file is not present."""
         assert (False, True, b"{}\n") == (EMPTY.exists, Document().exists, text_of(EMPTY))
 
 
@@ -242,7 +242,7 @@ def depth_of(value):
 
 
 def judged(text):
-    """Return what Python's json reads in a text, if a file may hold all of that, or None."""
+    """Return what Python's json reads in a text, or None if a file may not hold all of that."""
     objects_in_it = []
 
     def note(pairs):
@@ -284,7 +284,7 @@ edits = st.sampled_from(
 
 @st.composite
 def damaged(draw, text):
-    """Perhaps put something in, or take a few bytes away."""
+    """Draw the text, unchanged or with some bytes inserted or removed."""
     for _ in range(draw(st.integers(0, 2))):
         at, gone = draw(st.integers(0, len(text))), draw(st.integers(0, 2))
         text = text[:at] + draw(edits | st.just(b"")) + text[at + gone :]
@@ -293,7 +293,7 @@ def damaged(draw, text):
 
 @st.composite
 def texts_beside_known_ones(draw):
-    """Return a text, and one in our own layout with some of the same lines, which is known."""
+    """Draw a text, and a known one in the library's layout that has some of the same lines."""
     some = draw(st.lists(st.tuples(few_keys, values.map(json.dumps)), max_size=25, unique_by=lambda pair: pair[0]))
     odd = draw(pairs)
     at, until = sorted((draw(st.integers(0, len(some))), draw(st.integers(0, len(some)))))
@@ -309,12 +309,12 @@ OURS = {f"key-{n}": n for n in range(60)}
 
 
 class TestStrictness:
-    """What is accepted depends on the text alone: two processes never disagree on whether a file is corrupt."""
+    """Only the text decides what is accepted: two processes never disagree on whether a file is corrupt."""
 
     @given(texts_beside_known_ones())
     @settings(max_examples=200)
     def test_every_path_accepts_exactly_what_json_accepts(self, case):
-        """Whatever the layout, and whatever is known already, a text is read as json reads it, or refused."""
+        """Whatever its layout, and whatever is known already, a text is read as json reads it, or refused."""
         text, other = case
         expected = judged(text)
 
@@ -322,14 +322,14 @@ class TestStrictness:
 
     @given(pairs)
     def test_what_is_accepted_can_be_written_and_read_again(self, some):
-        """What one process has read and written back is no corrupt file for another."""
+        """A document that one process has read and written back is not corrupt for another."""
         text = b"{" + lines_of(some, ",", ":").encode() + b"}"
         data = found_in(text)
 
         assert data is None or data == found_in(text_of(read(text))) == judged(text_of(read(text)))
 
     def test_a_comma_too_many_is_found_beside_known_pages(self):
-        """Nowhere before, behind or between known pages may stand more than one comma and a line end."""
+        """More than one comma and one line end before, after or between known pages is noticed."""
         text = text_of(of(OURS))
         known = read(text)
         joints = [2, *(text.index(bytes(page.body)) + len(page.body) for page in known.pages)]
@@ -340,7 +340,7 @@ class TestStrictness:
 
     @given(st.sets(st.integers(0, 30)), st.integers(0, 30), st.sampled_from([b",\n", b",\n,\n", b""]))
     def test_pages_that_are_gone_leave_nothing_behind(self, gone, joint, glue):
-        """Of a file from which some pages were cut out a comma may be left over, or be missing, which is found."""
+        """A comma too many or too few where pages were cut out of a file is noticed."""
         document = of(OURS)
         bodies = [bytes(page.body) for number, page in enumerate(document.pages) if number not in gone]
         parts = [b",\n".join(bodies[:joint]), b",\n".join(bodies[joint:])]
@@ -351,7 +351,7 @@ class TestStrictness:
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("levels", [499, 500, 501, 502, 600, 950, 100_000])
     def test_nesting_is_limited_in_every_layout(self, layout, levels):
-        """What is too deep for one layout is too deep for all, however short its lines are."""
+        """Values too deep for one layout are too deep for all, however short the lines are."""
         text = "[" * levels + "]" * levels
         if layout.get("indent") is not None:
             text = "[\n" * levels + "\n]" * levels
@@ -363,8 +363,8 @@ class TestStrictness:
     @pytest.mark.parametrize("value", ["{}", "-{}", "[{{}}]".replace("{{}}", "{}"), '{{"a": [-{}]}}'])
     @pytest.mark.parametrize("layout", [(",\n", ": "), (",", ":")])
     @pytest.mark.parametrize("behind", [False, True])
-    def test_an_integer_that_is_too_long_is_no_corruption(self, digits, value, layout, behind):
-        """It is valid JSON: who cannot read it says so, and nobody takes the file for corrupt."""
+    def test_an_integer_that_is_too_long_is_not_corruption(self, digits, value, layout, behind):
+        """A long integer is valid JSON: a process that cannot read it raises, and the file is not called corrupt."""
         line = "big", value.format("9" * digits)
         some = [(key, "1") for key in OURS]
         before, after = ("{\n", "\n}\n") if layout == (",\n", ": ") else ("{", "}")
@@ -377,7 +377,7 @@ class TestStrictness:
                     read(text, known)
 
     def test_a_file_that_was_repaired_repeats_no_keys_any_more(self):
-        """What was known of a file that repeated keys is its content, and that this was not all of it."""
+        """Known repeated keys are not attributed to a file that has since been repaired."""
         text = text_of(of(OURS))
         repeating = read(text.replace(b"\n}\n", b',\n"key-3": 3\n}\n'))
         repaired = read(text_of(repeating), repeating)
@@ -385,8 +385,8 @@ class TestStrictness:
         assert (True, False) == (repeating.repeats, repaired.repeats)
         assert text_of(repeating) == text_of(repaired)
 
-    def test_a_key_that_repeats_inside_a_value_is_lost_only_where_it_is_told(self):
-        """In our layout the value stays as it is, byte for byte; another layout is written anew, and warned of."""
+    def test_a_key_that_repeats_inside_a_value_is_lost_only_with_a_warning(self):
+        """In the library's layout the value keeps its bytes; another layout is rewritten, with a warning."""
         inner = '{"a": 1, "a": 2}'
         ours = ("{\n" + lines_of([*((k, "1") for k in OURS), ("twice", inner)]) + "\n}\n").encode()
         other = ours.replace(b"\n}\n", b"}")
@@ -396,12 +396,12 @@ class TestStrictness:
 
 
 class TestSharing:
-    """A document is used by the cycle's thread, by watchers and by readers at once."""
+    """A document is used by the cycle's thread, by watches and by readers at the same time."""
 
     @given(st.lists(keys, max_size=20), st.integers(0, 30))
     @settings(max_examples=30)
     def test_it_is_true_whenever_others_run(self, wanted, passes):
-        """Whatever another thread asks while one is at work on the same document, it gets the right answer."""
+        """A query by another thread during any operation on the same document gets the right answer."""
         expected = {key: str(n).encode() for key, n in OURS.items()}
         document = of(OURS)
         inside = False
@@ -424,7 +424,7 @@ class TestSharing:
         assert "key-59" in changed.get(["key-59"])
 
     def test_threads_find_what_is_there_while_it_is_changed(self):
-        """Readers of every version of a document, old and new, see that version, and no key of it is missing."""
+        """Readers of each version of a document, old and new, find all keys of that version."""
         versions = [(of(OURS), dict(OURS))]
         failures = []
         done = threading.Event()
@@ -458,7 +458,7 @@ class TestSharing:
     @given(objects, st.lists(st.dictionaries(keys, values | st.just(MISSING), max_size=3), max_size=15), st.data())
     @settings(max_examples=60)
     def test_a_long_history_is_that_of_a_dictionary(self, data, history, choose):
-        """After any sequence of edits every key is found where it is, by whatever way it is searched for."""
+        """After any sequence of edits, every key is found, however it is looked up."""
         document, expected = of(data), dict(data)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_document, "_PASSES_BEFORE_INDEX", choose.draw(st.sampled_from([0, 2, 1000])))
@@ -479,11 +479,11 @@ class TestSharing:
 
 
 class TestWork:
-    """What is done is in proportion to what is asked, whatever was done before."""
+    """The work is proportional to the queries, whatever was done before."""
 
     @pytest.fixture
     def looks(self, monkeypatch):
-        """Count how often pages are looked into."""
+        """Count how often pages are searched."""
         counts = Counter()
         for name in ("find", "entries"):
 
@@ -495,7 +495,7 @@ class TestWork:
         return counts
 
     def test_asking_for_key_after_key_is_linear(self, looks):
-        """All keys, one at a time, cost a few passes and one page each: a transaction asks like that."""
+        """Querying all keys one by one, as a transaction does, costs a few passes and one page each."""
         data = {f"key-{n}": n for n in range(1000)}
         document = of(data)
         looks.clear()
@@ -505,7 +505,7 @@ class TestWork:
         assert sum(looks.values()) <= len(data) + 20 * len(document.pages)
 
     def test_asking_for_absent_keys_is_linear_and_remembers_none_of_them(self, looks):
-        """Keys that are not there are looked for nowhere, and kept nowhere, once it is known where all others are."""
+        """Absent keys are neither searched for nor stored once the places of all others are known."""
         document = of({f"key-{n}": n for n in range(1000)})
         looks.clear()
         for number in range(1000):
@@ -515,7 +515,7 @@ class TestWork:
         assert document._index is None or 1000 == len(document._index)
 
     def test_a_changed_document_need_not_search_again(self, looks):
-        """Where keys are is found out once, and passed on with the pages."""
+        """The places of keys are determined once, and passed on with the pages."""
         document = of({f"key-{n}": n for n in range(1000)})
         for _ in range(20):
             document.get(["key-7"])
@@ -528,7 +528,7 @@ class TestWork:
             assert 1 == looks["find"]
 
     def test_a_key_added_to_a_searched_document_is_found(self):
-        """Where keys were says nothing of those that came later."""
+        """Known places of keys do not rule out keys that were added later."""
         document = of(OURS)
         for _ in range(20):
             document.get(["new"])
@@ -537,7 +537,7 @@ class TestWork:
         assert ({}, {"new": b"1"}) == (document.get(["new"]), changed.get(["new"]))
 
     def test_pages_that_grow_are_split(self, pages):
-        """Values that grow one by one make more pages, and no long one: a page is the longest step there is."""
+        """Values that grow one by one make more pages, not longer ones: a page is the longest step of work."""
         document = of({f"key-{n}": "" for n in range(100)})
         for number in range(100):
             document = document.changed({f"key-{number}": b'"%s"' % (b"x" * (pages // 4))})
@@ -545,7 +545,7 @@ class TestWork:
         assert max(len(page.text) for page in document.pages) <= 2 * pages
 
     def test_pages_that_shrink_are_joined(self, pages):
-        """A file that has become small is a few pages, and so is one to which others have added line by line."""
+        """A file that has shrunk has only a few pages, and so has one to which others have appended line by line."""
         data = {f"key-{n}": n for n in range(1000)}
         document = of(data)
         for number in range(900):
@@ -558,8 +558,8 @@ class TestWork:
             assert len(one.pages) <= 1 + 2 * sum(len(page.text) for page in one.pages) / pages
 
     @pytest.mark.parametrize("odd", ["\ud800", "a\udfff", 5, None, ("a",)])
-    def test_what_can_be_no_key_is_not_there(self, odd):
-        """Asking for what JSON has no key for is no error, in a document of one page or of many."""
+    def test_what_cannot_be_a_key_is_not_there(self, odd):
+        """Asking for something that cannot be a JSON key is not an error, whether there is one page or many."""
         document = of(OURS)
         found = [document.get([odd, "key-3"]) for _ in range(20)]
 

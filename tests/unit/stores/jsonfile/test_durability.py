@@ -1,4 +1,4 @@
-"""What is durable when a call returns, in which order it is synced, and what is said when the disk fails."""
+"""Durability: what is durable when a call returns, the order of the syncs, and the errors when the disk fails."""
 
 import errno
 import json
@@ -42,13 +42,13 @@ SyncPersistentContext(path).incr("n")
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
 def broken_disk(monkeypatch):
-    """A disk that cannot sync any more."""
+    """A disk that can no longer sync."""
 
     def fail(fd):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -67,7 +67,7 @@ NOTHING_TO_WRITE = {
 
 @pytest.fixture
 def break_fsync(monkeypatch):
-    """Let fsync fail as a broken disk does: for directories, for regular files, or not any more."""
+    """Make fsync fail like a broken disk: for directories, for regular files, or not any more."""
     real = os.fsync
 
     def fail_for(kind):
@@ -84,7 +84,7 @@ def break_fsync(monkeypatch):
 
 @pytest.fixture
 def steps(monkeypatch, tmp_path):
-    """Record the steps of a write, which are done for real."""
+    """Record the steps of a write, which are really performed."""
     recorded = []
 
     def record(name, function):
@@ -103,7 +103,7 @@ def steps(monkeypatch, tmp_path):
 
 
 def temporaries(path):
-    """The names of all files beside the file and its lock."""
+    """Return the names of all files beside the file and its lock file."""
     return sorted(set(os.listdir(path.parent)) - {path.name, f"{path.name}.lock"})
 
 
@@ -116,7 +116,7 @@ class TestADurableCallThatWritesNothing:
 
     @pytest.mark.parametrize("call", NOTHING_TO_WRITE)
     def test_it_syncs_what_it_found(self, face, unsynced, synced, call):
-        """What a call acknowledges survives a power loss, also if somebody else has written it without a sync."""
+        """What a call acknowledges survives a power loss, even if another process wrote it without a sync."""
         ctx, before = face.open(unsynced), unsynced.stat()
         NOTHING_TO_WRITE[call](face, ctx)
         first = synced.copy()
@@ -132,20 +132,20 @@ class TestADurableCallThatWritesNothing:
 
     @pytest.mark.parametrize("call", NOTHING_TO_WRITE)
     def test_one_that_is_not_to_be_durable_syncs_nothing(self, face, unsynced, synced, call):
-        """``durable=False`` leaves this out as well."""
+        """With ``durable=False`` the sync is left out."""
         NOTHING_TO_WRITE[call](face, face.open(unsynced, durable=False))
 
         assert [] == synced
 
     def test_a_missing_file_needs_no_sync(self, face, path, synced):
-        """Where nothing was found, nothing can be lost."""
+        """If there is no file, nothing can be lost."""
         ctx = face.open(path)
         face.do(ctx.compare_and_set, "a", 1, 2)
 
         assert ([], False) == (synced, path.exists())
 
     def test_a_session_syncs_the_document_that_it_read(self, unsynced, synced):
-        """Whoever commits no changes, durably, can rely on what was read."""
+        """A durable session without changes syncs the document that it read."""
         for durable in (False, True):
             session = JsonFileStore(str(unsynced)).begin("test", wait=False)
             session.commit(Changes(), durable=durable)
@@ -153,8 +153,8 @@ class TestADurableCallThatWritesNothing:
 
         assert [str(unsynced), str(unsynced.parent), str(unsynced.parent.parent)] == synced
 
-    def test_a_file_that_is_gone_by_then_needs_none(self, unsynced, synced):
-        """Somebody who takes no lock may remove the file after it was read."""
+    def test_a_file_that_is_gone_by_then_needs_no_sync(self, unsynced, synced):
+        """A program that takes no lock may remove the file after it was read."""
         session = JsonFileStore(str(unsynced)).begin("test", wait=False)
         assert session.snapshot.exists
         unsynced.unlink()
@@ -164,7 +164,7 @@ class TestADurableCallThatWritesNothing:
         assert [] == synced
 
     def test_a_failure_leaves_durability_unknown(self, face, unsynced, broken_disk):
-        """The caller is told that what the file holds may not survive, and memory holds it."""
+        """The error says that what is in the file may not survive, and memory has it."""
         ctx = face.open(unsynced)
         ctx.set("a", 1)
         with pytest.raises(DurabilityUnknownError, match=r"nothing to write.*unknown.*Input/output error") as caught:
@@ -174,7 +174,7 @@ class TestADurableCallThatWritesNothing:
         assert ({"a": 1}, set(), {"a": 1}) == (dict(ctx), ctx.unsaved_keys(), stored(unsynced))
 
     def test_windows_syncs_only_what_it_may_write(self, path, monkeypatch):
-        """There, a file is opened for writing to be synced."""
+        """On Windows, a file is opened for writing in order to sync it."""
         flags, real = [], os.open
         SyncPersistentContext(path).save()
         monkeypatch.setattr(_syncing, "sys", SimpleNamespace(platform="win32"))
@@ -190,8 +190,8 @@ class TestADurableCallThatWritesNothing:
 
 
 class TestANewDirectory:
-    def test_one_whose_maker_was_killed_is_synced_by_the_next(self, tmp_path, spawn, synced):
-        """Nothing is acknowledged before the directory's own name is durable, whoever made the directory."""
+    def test_one_of_a_killed_process_is_synced_by_the_next(self, tmp_path, spawn, synced):
+        """No call is acknowledged before the directory's own name is durable, whichever process created it."""
         path = tmp_path / "new" / "state.json"
         maker = spawn(STOP_AT_THE_FIRST_SYNC_IN_A_NEW_DIRECTORY, path)
         assert "made" == maker.hear()
@@ -200,8 +200,8 @@ class TestANewDirectory:
 
         assert (1, True) == (number, str(tmp_path) in synced)
 
-    def test_one_whose_maker_does_not_care_is_synced_by_who_does(self, tmp_path, synced):
-        """After ``durable=False`` nothing is taken for durable, and after a durable call all is."""
+    def test_one_of_a_volatile_call_is_synced_by_the_next_durable_one(self, tmp_path, synced):
+        """After ``durable=False`` nothing counts as durable, and after a durable call everything does."""
         path = tmp_path / "new" / "state.json"
         careless, careful = (SyncPersistentContext(path, durable=durable) for durable in (False, True))
         counts = []
@@ -213,7 +213,7 @@ class TestANewDirectory:
         assert [0, 0, 1, 0, 0, 0] == counts
 
     def test_it_is_synced_before_there_is_another_one_in_it(self, tmp_path, synced, monkeypatch):
-        """Whoever finds a directory of ours can rely on those above it, though their makers be slow."""
+        """When one of the created directories exists, those above it are durable, even if their creators are slow."""
         made, real = [], os.mkdir
 
         def make(name, *arguments):
@@ -225,8 +225,8 @@ class TestANewDirectory:
 
         assert [True, True, True] == made
 
-    def test_one_that_another_process_makes_at_the_same_moment_will_do(self, tmp_path, monkeypatch):
-        """Of two processes that find no directory, both use the one that the faster of them made."""
+    def test_one_that_another_process_creates_first_is_used(self, tmp_path, monkeypatch):
+        """When two processes find no directory, both use the one that the faster of them creates."""
         path, real = tmp_path / "a" / "b" / "state.json", os.mkdir
 
         def too_late(name, *arguments):
@@ -239,7 +239,7 @@ class TestANewDirectory:
 
     @pytest.mark.parametrize("code", [errno.EACCES, errno.EINVAL, errno.EROFS])
     def test_where_no_directory_can_be_made_none_is_synced(self, path, monkeypatch, code):
-        """The directory above may be on a file system that is only read, or belong to somebody else."""
+        """The parent directory may be on a read-only file system, or belong to another user."""
         real = os.fsync
 
         def refuse(fd):
@@ -252,7 +252,7 @@ class TestANewDirectory:
         assert (1, 2) == tuple(SyncPersistentContext(path).incr("n") for _ in range(2))
 
     def test_one_that_cannot_be_synced_leaves_durability_unknown(self, path, monkeypatch):
-        """Until it could be synced no call says that it is durable, but the change is there."""
+        """Until the directory can be synced, no call is acknowledged as durable, but the change is visible."""
         real, broken = os.fsync, True
 
         def fail(fd):
@@ -275,7 +275,7 @@ class TestMovingAside:
         ("content", "durable"), [("corrupt", True), ("corrupt", False), ('{"a": 1, "a": 2}', True)]
     )
     def test_the_new_name_is_durable_before_the_old_one_is_gone(self, path, synced, monkeypatch, content, durable):
-        """What was moved aside, or kept, survives a power loss after the file was replaced."""
+        """The file that was moved aside, or kept, survives a power loss after the file is replaced."""
         path.write_text(content, encoding="utf-8")
         replace, before = os.replace, []
 
@@ -289,7 +289,7 @@ class TestMovingAside:
         assert [(True, 1)] == before
 
     def test_the_copy_of_a_file_that_repeats_keys_is_as_durable_as_the_rest(self, tmp_path, monkeypatch):
-        """``durable=False`` syncs nothing, also where the file as it was is kept aside."""
+        """With ``durable=False`` nothing is synced, even when the original file is kept aside."""
         path = tmp_path / "state.json"
         path.write_text('{"a": 1, "a": 2}', encoding="utf-8")
         monkeypatch.setattr(os, "fsync", None)
@@ -301,7 +301,7 @@ class TestMovingAside:
 
 class TestABrokenDisk:
     def test_an_unsynced_file_does_not_replace_the_old_one(self, face, path, break_fsync):
-        """When the new file cannot be synced, the old one stays, no temporary is left, the changes are unsaved."""
+        """If the new file cannot be synced, the old one stays, no temporary file is left, and changes are unsaved."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = face.open(path)
         ctx.set("a", 2)
@@ -319,7 +319,7 @@ class TestABrokenDisk:
         )
 
     def test_it_can_be_repeated(self, face, path, break_fsync):
-        """When the disk is well again, the next save writes."""
+        """When the disk works again, the next save succeeds."""
         ctx = face.open(path)
         ctx.set("a", 2)
         break_fsync(stat.S_ISREG)
@@ -331,7 +331,7 @@ class TestABrokenDisk:
         assert ({"a": 2}, set()) == (stored(path), ctx.unsaved_keys())
 
     def test_an_unsynced_directory_leaves_durability_unknown(self, face, path, break_fsync):
-        """When the directory cannot be synced, the change is visible, and memory is that of the new file."""
+        """If the directory cannot be synced, the change is visible, and memory matches the new file."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
         other.set("theirs", 1)
@@ -346,7 +346,7 @@ class TestABrokenDisk:
         assert (errno.EIO, str(path)) == (caught.value.errno, caught.value.filename)
 
     def test_an_operation_says_so_too(self, face, path, break_fsync):
-        """An atomic operation says that it cannot know, with its change visible."""
+        """An atomic operation raises DurabilityUnknownError, with its change visible."""
         ctx = face.open(path)
         break_fsync(stat.S_ISDIR)
         with pytest.raises(DurabilityUnknownError):
@@ -355,7 +355,7 @@ class TestABrokenDisk:
         assert ({"n": 1}, 1) == (stored(path), ctx["n"])
 
     def test_a_transaction_says_so_too(self, face, path, break_fsync):
-        """A transaction says that it cannot know, with its changes visible."""
+        """A transaction raises DurabilityUnknownError, with its changes visible."""
         ctx = face.open(path)
         break_fsync(stat.S_ISDIR)
         with pytest.raises(DurabilityUnknownError):
@@ -363,8 +363,8 @@ class TestABrokenDisk:
 
         assert ({"a": 1}, 1, set()) == (stored(path), ctx["a"], ctx.unsaved_keys())
 
-    def test_who_asked_for_no_durability_is_not_told_of_it(self, face, path, break_fsync):
-        """With durable=False nothing is synced, and nothing of it can fail."""
+    def test_a_call_that_is_not_durable_does_not_fail(self, face, path, break_fsync):
+        """With durable=False nothing is synced, so no sync can fail."""
         ctx = face.open(path, durable=False)
         ctx.set("a", 1)
         break_fsync(lambda _: True)
@@ -373,7 +373,7 @@ class TestABrokenDisk:
         assert {"a": 1} == stored(path)
 
     def test_the_lock_is_free_afterwards(self, face, path, break_fsync):
-        """After any failure others can go on."""
+        """After any failure, others can go on."""
         ctx = face.open(path)
         for kind in (stat.S_ISREG, stat.S_ISDIR):
             ctx.set("a", repr(kind))
@@ -388,7 +388,7 @@ class TestABrokenDisk:
 class TestTheOrderOfTheSteps:
     @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
     def test_a_durable_write_syncs_the_file_before_the_rename_and_the_directory_after_it(self, tmp_path, steps):
-        """Write, fsync, rename, fsync of the directory: in this order, as power loss demands."""
+        """The order is write, fsync, rename, fsync of the directory, as power loss demands."""
         ctx = SyncPersistentContext.create(tmp_path / "state.json")
         ctx.save()
         steps.clear()
@@ -400,14 +400,14 @@ class TestTheOrderOfTheSteps:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
     def test_a_write_that_is_not_durable_syncs_nothing(self, tmp_path, steps):
-        """``durable=False`` leaves out both syncs, and is still atomic."""
+        """``durable=False`` omits both syncs, and is still atomic."""
         SyncPersistentContext(tmp_path / "state.json", durable=False).save()
 
         assert [("write", ".tmp"), ("replace", ".tmp")] == [step for step in steps if step[1] != ".lock"]
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
     def test_new_directories_are_durable_too(self, tmp_path, steps):
-        """A directory is synced before there is anything in it, and the last one before the first acknowledgement."""
+        """A directory is synced before anything is created in it, and the last one before the first acknowledgement."""
         ctx = SyncPersistentContext(tmp_path / "a" / "b" / "state.json")
         ctx.save()
         synced = [what for step, what in steps if step == "fsync"]
@@ -420,7 +420,7 @@ class TestTheOrderOfTheSteps:
 
 class TestFailuresAfterTheRename:
     def test_a_rename_that_happened_in_spite_of_its_error_is_seen(self, tmp_path, monkeypatch):
-        """Whether a rename that failed has replaced the file is looked at, not assumed."""
+        """After a failed rename, the file is checked: it may have been replaced all the same."""
         replace = os.replace
 
         def replace_and_fail(source, target):
@@ -434,7 +434,7 @@ class TestFailuresAfterTheRename:
         assert {"state.json", "state.json.lock"} == {path.name for path in tmp_path.iterdir()}
 
     def test_a_descriptor_that_cannot_be_closed_leaves_durability_unknown(self, tmp_path, monkeypatch):
-        """Where writing back fails only at close(2), that is told too."""
+        """An error of writing back that only close(2) reports is raised, too."""
         close = os.close
 
         def fail(fd):
@@ -449,7 +449,7 @@ class TestFailuresAfterTheRename:
             ctx.save()
 
     def test_whatever_fails_after_the_replacing_leaves_durability_unknown(self, tmp_path, monkeypatch):
-        """Not only an error of the system: the file is replaced, and memory knows so."""
+        """Even with an error other than the system's, the file is replaced, and memory matches it."""
 
         def fail(path):
             raise MemoryError
@@ -466,7 +466,7 @@ class TestFailuresAfterTheRename:
 
 class TestSyncing:
     def test_a_failed_sync_is_not_tried_again(self, path, monkeypatch):
-        """After a failed fsync the kernel would say yes to a second one: what was written is thrown away."""
+        """fsync is not repeated after a failure: the kernel would report success, but has dropped the data."""
         ctx = SyncPersistentContext.create(path)
         ctx.save()
         answers = []
@@ -487,10 +487,10 @@ class TestSyncing:
 
 
 class TestAVolatileCall:
-    """A call with ``durable=False`` syncs nothing, unless what it replaces was promised to survive."""
+    """A call with ``durable=False`` syncs nothing, unless it replaces content that was acknowledged as durable."""
 
     def test_it_syncs_nothing_where_nothing_was_promised(self, path, synced):
-        """Data that nobody wants to be durable costs no sync at all."""
+        """Data that was never durable needs no sync at all."""
         ctx = SyncPersistentContext(path, durable=False)
         for _ in range(3):
             ctx.incr("n")
@@ -499,7 +499,7 @@ class TestAVolatileCall:
 
     @pytest.mark.parametrize("promise", ["incr", "save", "nothing to write"])
     def test_it_syncs_the_new_file_where_something_was(self, path, synced, promise):
-        """What a durable call has acknowledged is in the new file, whose name may survive without its content."""
+        """The new file contains what a durable call acknowledged, and its name may survive without its content."""
         volatile, durable = (SyncPersistentContext(path, durable=durable) for durable in (False, True))
         volatile.incr("n")
         if promise == "incr":
@@ -513,8 +513,8 @@ class TestAVolatileCall:
 
         assert (2, 0) == (len(synced), synced.count(str(path.parent)))
 
-    def test_a_promise_outlives_its_killed_maker(self, path, spawn, synced):
-        """Also if the next holder is killed with the lock in hand."""
+    def test_a_promise_outlives_a_killed_holder(self, path, spawn, synced):
+        """The promise holds even if the next holder is killed while it has the lock."""
         SyncPersistentContext(path).incr("n")
         holder = spawn(HOLD_WITHOUT_A_PROMISE, path)
         assert "held" == holder.hear()
@@ -525,7 +525,7 @@ class TestAVolatileCall:
         assert 1 == len(synced)
 
     def test_a_killed_holder_promises_nothing(self, path, spawn, synced):
-        """A file that was volatile before is so after a crash."""
+        """A file that was volatile before a crash is volatile after it."""
         SyncPersistentContext(path, durable=False).incr("n")
         holder = spawn(HOLD_WITHOUT_A_PROMISE, path)
         assert "held" == holder.hear()
@@ -535,7 +535,7 @@ class TestAVolatileCall:
         assert [] == synced
 
     def test_behind_foreign_content_everything_counts_as_promised(self, path, synced):
-        """A lock file that is not ours records nothing, so the new file is synced."""
+        """A foreign lock file records nothing, so the new file is synced."""
         path.with_name("state.json.lock").write_text("somebody's own", encoding="utf-8")
         SyncPersistentContext(path, durable=False).incr("n")
 

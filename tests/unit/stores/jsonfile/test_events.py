@@ -1,4 +1,4 @@
-"""The events of the file system: a watch is woken for its file, wherever that is by now, and for nothing else."""
+"""File system events: a watch is woken for its file only, wherever the file is now."""
 
 import itertools
 import json
@@ -6,7 +6,7 @@ import os
 import threading
 
 import pytest
-import watchfiles  # so that hiding it below hides no import that is under way
+import watchfiles  # so that hiding it below does not affect an import in progress
 
 from persistent_context import MISSING, Change, SyncPersistentContext
 from persistent_context._stores.jsonfile import events as _events
@@ -15,7 +15,7 @@ from persistent_context._stores.jsonfile.events import FileSubscription
 
 @pytest.fixture
 def path(tmp_path):
-    """A file with something in it."""
+    """A file with some content."""
     path = tmp_path / "state.json"
     path.write_text('{"a": 1, "b": {"c": 2}}', encoding="utf-8")
     return path
@@ -23,7 +23,7 @@ def path(tmp_path):
 
 class TestTheAlarm:
     def test_it_tries_again_to_watch_what_could_not_be_watched(self, tmp_path, monkeypatch):
-        """Where there was no directory it rings by the clock for a while, and then looks whether there is one."""
+        """Without a directory, the alarm rings periodically for a while, and then checks for the directory again."""
         monkeypatch.setattr(_events, "_TICKS", 2)
         monkeypatch.setattr(_events, "_LOOK_SECONDS", 0.001)
         tries, tried, errors = [], threading.Event(), []
@@ -42,7 +42,7 @@ class TestTheAlarm:
         alarm.close()
 
     def test_it_watches_what_a_symlink_leads_to_now(self, path, tmp_path, monkeypatch):
-        """When a symlink is turned, the directory that it leads to from then on is the one whose events count."""
+        """When a symlink is turned, the events of the directory to which it now leads count."""
         link, second = tmp_path / "link.json", tmp_path / "sub" / "second.json"
         second.parent.mkdir()
         link.symlink_to(path)
@@ -70,8 +70,8 @@ class TestTheAlarm:
 
         assert [{"n": Change(before, before + 1)} for before in (1, 2)] == news[1:]
 
-    def test_one_that_nobody_hears_ends(self, tmp_path, monkeypatch):
-        """A thread whose rings are for an event loop that is closed is not left behind."""
+    def test_one_whose_loop_is_closed_ends(self, tmp_path, monkeypatch):
+        """The thread of a subscription whose event loop is closed ends."""
         monkeypatch.setattr(_events, "_LOOK_SECONDS", 0.001)
         FileSubscription(str(tmp_path / "none" / "deaf.json"), lambda: False, print)
         while any(thread.name == "watch deaf.json" for thread in threading.enumerate()):
@@ -80,7 +80,7 @@ class TestTheAlarm:
         assert [] == [thread for thread in threading.enumerate() if thread.name == "watch deaf.json"]
 
     def test_it_does_not_ring_for_temporaries_and_the_lock_file(self, path, monkeypatch):
-        """Of all that happens in the directory, only the file itself is worth a look."""
+        """Of all events in the directory, only those of the file itself ring."""
         monkeypatch.setattr(_events, "_LOOK_ANYWAY_MILLISECONDS", 60_000)
         rung = threading.Event()
 
@@ -103,12 +103,12 @@ class TestTheAlarm:
         alarm.close()
 
     def test_a_directory_whose_name_is_not_utf_8_is_watched(self, tmp_path):
-        """Where the file system's events are not available for a name, the file is looked at by the clock."""
+        """If file system events are not available for a name, the file is checked periodically."""
         directory = os.fsencode(tmp_path) + b"/\xff"
         try:
             os.mkdir(directory)
         except OSError:
-            pytest.skip("this file system takes only names that are UTF-8")
+            pytest.skip("this file system accepts UTF-8 names only")
         path = os.path.join(os.fsdecode(directory), "state.json")
         ctx = SyncPersistentContext.create(path)
         with ctx.watch() as watch:

@@ -1,4 +1,4 @@
-"""The format of the file: one key a line, in the order in which the keys came, byte for byte as documented."""
+"""The format of the file: one key per line, in the order in which the keys were added, exactly as documented."""
 
 import json
 import tempfile
@@ -12,7 +12,7 @@ from persistent_context import SyncPersistentContext
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -36,7 +36,7 @@ unhurried = settings(
 
 
 def scattered(value, space, random):
-    """``value`` as JSON with blanks and line ends at every place that allows them."""
+    """``value`` as JSON, with blanks and line ends wherever they are allowed."""
     around = lambda text: f"{space()}{text}{space()}"  # noqa: E731
     if isinstance(value, dict):
         pairs = (
@@ -51,7 +51,7 @@ def scattered(value, space, random):
 
 class TestFormat:
     def test_one_key_a_line(self, face, path):
-        """The format is the documented one, byte for byte."""
+        """The format matches the documentation, byte for byte."""
         ctx = face.open(path)
         ctx.update(a=1, b=[2, 3])
         face.do(ctx.save)
@@ -59,7 +59,7 @@ class TestFormat:
         assert b'{\n"a": 1,\n"b": [2, 3]\n}\n' == path.read_bytes()
 
     def test_empty(self, face, path):
-        """An emptied file is an empty object and a line end."""
+        """A cleared file has an empty object and a line end."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = face.open(path)
         ctx.clear()
@@ -68,7 +68,7 @@ class TestFormat:
         assert b"{}\n" == path.read_bytes()
 
     def test_nested_values_stay_on_their_line(self, face, path):
-        """However deep a value is, its key has one line."""
+        """However deep a value is, its key is on one line."""
         ctx = face.open(path)
         ctx.set("deep", {"x": [1, {"y": None}], "z": {}})
         ctx.set("flags", [True, False])
@@ -85,7 +85,7 @@ class TestFormat:
         assert '{\n"größe": "東京 😀 é"\n}\n'.encode() == path.read_bytes()
 
     def test_text_is_escaped_where_json_demands_it(self, face, path):
-        """A value with line ends and quotes has one line all the same."""
+        """A value with line ends and quotes is on one line all the same."""
         ctx = face.open(path)
         ctx.set('k"\n', 'v"\\\n\r\t\x00')
         face.do(ctx.save)
@@ -93,7 +93,7 @@ class TestFormat:
         assert (3, {'k"\n': 'v"\\\n\r\t\x00'}) == (path.read_bytes().count(b"\n"), stored(path))
 
     def test_order_of_insertion(self, face, path):
-        """Keys are written in the order in which they came."""
+        """Keys are written in the order in which they were added."""
         ctx = face.open(path)
         for key in ("z", "a", "m"):
             ctx.set(key, 0)
@@ -102,7 +102,7 @@ class TestFormat:
         assert ["z", "a", "m"] == list(stored(path))
 
     def test_order_of_nested_keys(self, face, path):
-        """Keys inside a value are written in the order in which they came."""
+        """Keys inside a value are written in the order in which they were added."""
         ctx = face.open(path)
         ctx.set("o", {"z": 0, "a": 0})
         face.do(ctx.save)
@@ -110,7 +110,7 @@ class TestFormat:
         assert ["z", "a"] == list(stored(path)["o"])
 
     def test_order_of_the_file_is_kept(self, face, path):
-        """Changing a value does not move its key; new keys go to the end."""
+        """Changing a value does not move its key; new keys are appended."""
         path.write_text('{"z": 1, "a": 2, "m": 3}', encoding="utf-8")
         ctx = face.open(path)
         ctx.update(m=4, b=5, z=6)
@@ -119,7 +119,7 @@ class TestFormat:
         assert ["z", "a", "m", "b"] == list(stored(path))
 
     def test_order_of_others_keys_is_kept(self, face, path):
-        """What others added stands before what this context adds after them."""
+        """Keys that others added come before those that this context adds later."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
         other.set("theirs", 1)
@@ -143,7 +143,7 @@ class TestFormat:
         "minified", "indented", "tabs", "scattered", "crlf", "inner-lines", "no-last-line", "escaped", "bom",
     ])  # fmt: skip
     def test_saving_brings_any_layout_into_the_format(self, face, path, layout):
-        """One changed key is enough to have one key a line again."""
+        """Changing one key is enough to restore one line per key."""
         path.write_text(layout, encoding="utf-8", newline="")
         ctx = face.open(path)
         ctx.set("a", 2)
@@ -156,7 +156,7 @@ class TestEveryDocument:
     @unhurried
     @given(json_objects, st.randoms(use_true_random=False))
     def test_any_layout_of_any_object_is_read(self, data, random):
-        """Wherever the blanks stand, what is read is what json reads."""
+        """Wherever the white space is, a document is read as json reads it."""
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "state.json")
             text = scattered(data, lambda: "".join(random.choices(" \n\r\t", k=random.randrange(3))), random)
@@ -168,7 +168,7 @@ class TestEveryDocument:
     @unhurried
     @given(json_objects, json_objects)
     def test_any_object_comes_back_as_it_was(self, first, second):
-        """What was saved is read again, by us and by json, after a second save over it too."""
+        """A saved object is read back equal, by the library and by json, even after another save over it."""
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "state.json")
             ctx = SyncPersistentContext.create(path, durable=False)
@@ -186,7 +186,7 @@ class TestEveryDocument:
     @unhurried
     @given(json_objects, json_objects, json_objects)
     def test_two_contexts_merge_by_key(self, before, mine, theirs):
-        """Of two contexts that saved one after the other, the second one's changes stand over the first one's."""
+        """When two contexts save one after the other, the second one's changes win."""
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "state.json")
             path.write_text(json.dumps(before), encoding="utf-8")
@@ -208,7 +208,7 @@ class TestEveryDocument:
 class TestOrder:
     @pytest.mark.parametrize("how", ["saved", "carried", "transacted", "gone"])
     def test_a_key_that_is_deleted_and_set_again_goes_to_the_end(self, path, how):
-        """The file has the keys in the order in which memory has them."""
+        """The file has the keys in the same order as memory."""
         path.write_text('{"a": 1, "b": 2, "c": 3}', encoding="utf-8")
         ctx = SyncPersistentContext.create(path)
         if how == "transacted":
@@ -228,7 +228,7 @@ class TestOrder:
         assert [("b", 2), ("c", 3), ("a", 10)] == list(stored(path).items())
 
     def test_new_keys_keep_their_order_when_the_file_is_gone(self, path):
-        """Keys that atomic calls made, and those that were set, stand as in memory."""
+        """Keys created by atomic calls and keys that were set have the same order as in memory."""
         ctx = SyncPersistentContext.create(path)
         ctx["first"] = 1
         ctx.incr("second")

@@ -1,4 +1,4 @@
-"""The lock file that stays open between two holds: it is trusted only at its path, and never leaks."""
+"""The lock file that is kept open between two holds: it is used only if it is still at its path, and never leaks."""
 
 import gc
 import os
@@ -23,7 +23,7 @@ forked, tell = os.pipe()
 child = os.fork()
 if not child:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.write(tell, b".")  # what a child does after a fork is done
+    os.write(tell, b".")  # the after-fork functions have run
     os.read(0, 1)
     os._exit(0)
 os.read(forked, 1)
@@ -34,7 +34,7 @@ with ctx.transaction():
 
 
 def is_free(path):
-    """Whether somebody else could take the lock."""
+    """Whether another process could take the lock."""
     held = FileLock(f"{path}.lock", str(path)).acquire("test", wait=False)
     if held:
         held.release()
@@ -42,19 +42,19 @@ def is_free(path):
 
 
 def open_lock_files(directory):
-    """The lock files below a directory that this process has open; one as often as it is open."""
+    """Return the lock files in a directory that this process has open, one entry per open descriptor."""
     names = []
     for fd in os.listdir("/proc/self/fd"):
         try:
             names.append(os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)"))
-        except FileNotFoundError:  # the one that lists
+        except FileNotFoundError:  # the descriptor of the listing itself
             continue
     return sorted(os.path.basename(name) for name in names if name.startswith(f"{directory}/") and ".lock" in name)
 
 
 @pytest.fixture
 def opened(monkeypatch, lock):
-    """How often the lock file is opened."""
+    """Record how often the lock file is opened."""
     names, real = [], os.open
 
     def opening(name, *arguments, **options):
@@ -69,7 +69,7 @@ def opened(monkeypatch, lock):
 
 class TestTheKeptFile:
     def test_it_stays_open_between_two_holds(self, path, lock, opened):
-        """The lock file is opened once, and unlocked between two holds."""
+        """The lock file is opened once, and unlocked between holds."""
         free = []
         for _ in range(3):
             held = lock.acquire("test", wait=False)
@@ -79,11 +79,11 @@ class TestTheKeptFile:
         own = [file.path for file in lock._files._open]
 
         assert ([False, True] * 3, [lock.path]) == (free, own)
-        assert len(opened) == 1 + len(free)  # is_free opens it each time
+        assert len(opened) == 1 + len(free)  # each is_free opens it
 
     @needs_proc
     def test_it_is_closed_with_its_lock(self, path, lock, opened):
-        """Closing leaves no descriptor, and the next hold opens the file again."""
+        """Closing leaves no descriptor open, and the next hold opens the file again."""
         counts = []
         for _ in range(2):
             lock.acquire("test", wait=False).release()
@@ -94,7 +94,7 @@ class TestTheKeptFile:
         assert [(1, 1, 1), (1, 0, 0), (2, 1, 1), (2, 0, 0)] == counts
 
     def test_closing_does_not_unlock(self, path, lock):
-        """A lock that is held stays so when its object is closed, and its file is closed another time."""
+        """A held lock stays held when its lock object is closed, and its file is closed later."""
         held = lock.acquire("test", wait=False)
         lock.close()
         held.check()
@@ -103,8 +103,8 @@ class TestTheKeptFile:
 
         assert (False, True) == (free, is_free(path))
 
-    def test_one_that_nobody_refers_to_closes_its_file(self, path):
-        """The descriptor goes with the store: neither a call nor the end of the process is needed for that."""
+    def test_one_without_references_closes_its_file(self, path):
+        """The descriptor is closed when the store is garbage-collected, without a call and before the process ends."""
         store = JsonFileStore(str(path))
         store.begin("test", wait=False).close()
         (file,) = store._lock._files._open
@@ -116,7 +116,7 @@ class TestTheKeptFile:
 
     @pytest.mark.parametrize("how", ["deleted", "replaced"])
     def test_a_try_does_not_trust_one_that_is_gone(self, path, lock, how):
-        """Who only tries for the lock fails if the lock file's successor is locked, and has it if that is free."""
+        """A try fails if the new lock file is locked, and succeeds if it is free."""
         lock.acquire("test", wait=False).release()
         self.remove(path, how)
         other = FileLock(f"{path}.lock", str(path)).acquire("other", wait=False)
@@ -129,7 +129,7 @@ class TestTheKeptFile:
 
     @pytest.mark.parametrize("how", ["deleted", "replaced"])
     def test_a_wait_does_not_trust_one_that_is_gone(self, path, lock, wait_for, how):
-        """Who waits stands in the queue of the lock file's successor, though the old file is free."""
+        """A waiting call waits for the new lock file, even if the old one is free."""
         lock.acquire("test", wait=False).release()
         self.remove(path, how)
         other = FileLock(f"{path}.lock", str(path)).acquire("other", wait=False)
@@ -143,8 +143,8 @@ class TestTheKeptFile:
 
     @pytest.mark.parametrize("wait", [False, True])
     @pytest.mark.parametrize("how", ["deleted", "replaced"])
-    def test_nobody_waits_for_one_that_is_gone(self, path, lock, how, wait):
-        """Though the old file is locked, its successor is free, and is locked at once."""
+    def test_one_that_is_gone_is_not_waited_for(self, path, lock, how, wait):
+        """The new lock file is free, and is locked at once, even if the old one is locked."""
         lock.acquire("test", wait=False).release()
         other = FileLock(f"{path}.lock", str(path)).acquire("other", wait=False)
         self.remove(path, how)
@@ -167,7 +167,7 @@ class TestTheKeptFile:
         assert ([None] * 3, 1, 1) == (tries, len(lock._idle), len(lock._files._open))
 
     def test_an_abandoned_wait_leaves_one(self, path, lock, hold, wait_for):
-        """The descriptor of the deleted file is closed when the wait for it ends, and the successor's is kept."""
+        """The descriptor of the deleted file is closed when its wait ends, and the new file's descriptor is kept."""
         with hold(path):
             waiting, _ = wait_for()
             path.with_name("state.json.lock").unlink()
@@ -180,7 +180,7 @@ class TestTheKeptFile:
 
     @pytest.mark.parametrize("reused", [False, True])
     def test_a_descriptor_that_the_program_has_closed_is_not_used(self, path, lock, reused):
-        """Who closes all descriptors between two calls does no harm, nor is a file that has the number since locked."""
+        """A program may close all descriptors between two calls; another file that reuses the number is not locked."""
         lock.acquire("test", wait=False).release()
         (file,) = lock._files._open
         number = file.fd
@@ -206,7 +206,7 @@ class TestTheKeptFile:
     @needs_proc
     @pytest.mark.parametrize("how", ["deleted", "replaced"])
     def test_one_that_is_no_longer_at_its_path_is_not_used(self, path, lock, how):
-        """Others lock the file at the path, so that is the one that is locked."""
+        """The file that is at the path is locked, because others lock that one."""
         lock.acquire("test", wait=False).release()
         file = path.with_name("state.json.lock")
         file.unlink()
@@ -219,7 +219,7 @@ class TestTheKeptFile:
 
     @needs_proc
     def test_at_most_one_is_kept(self, path, lock):
-        """Of two locks that are released, as after an abandoned wait, one stays open."""
+        """Of two released locks, as after an abandoned wait, one file stays open."""
         held = [lock.acquire("test", wait=False)]
         path.with_name("state.json.lock").unlink()
         held.append(lock.acquire("test", wait=False))
@@ -230,7 +230,7 @@ class TestTheKeptFile:
 
     @needs_proc
     def test_none_is_left_by_contexts_that_are_gone(self, path):
-        """Programs use one file after another, and run out of no descriptors."""
+        """A program that uses one file after another does not run out of descriptors."""
         for number in range(20):
             SyncPersistentContext(path.with_name(f"{number}.json"), durable=False).incr("n")
         gc.collect()
@@ -239,7 +239,7 @@ class TestTheKeptFile:
 
     @needs_proc
     def test_a_child_that_was_forked_between_two_holds_does_not_keep_the_lock(self, path, spawn):
-        """The child closes what its parent keeps open, or it would share the lock that the parent takes later."""
+        """The child closes the kept file; otherwise it would share the lock that its parent takes later."""
         holder = spawn(HOLD_WITH_A_CHILD_FORKED_BEFORE, path)
         child = int(holder.hear())
         before = is_free(path)
@@ -254,7 +254,7 @@ class TestTheKeptFile:
 
     @staticmethod
     def remove(path, how):
-        """Remove the lock file, or put another one in its place."""
+        """Remove the lock file, or replace it by another one."""
         file = path.with_name("state.json.lock")
         if how == "deleted":
             file.unlink()

@@ -1,4 +1,4 @@
-"""The files of leases: their names, their numbers, their permissions, and how many of them there are."""
+"""The files of leases: their names, their numbers, their permissions, and how many there are."""
 
 import os
 import stat
@@ -20,19 +20,19 @@ def taken(store, name="a", *, lasting=True):
     """Take a lease, and return its session."""
     session = store.lease(name, lasting=lasting).begin("test", wait=False)
 
-    assert session is not None, "somebody has it"
+    assert session is not None, "the lease is held"
     return session
 
 
 def number(store, name="a"):
-    """The number that a lease has now."""
+    """Return the current number of a lease."""
     session = taken(store, name)
     session.close()
     return int(session.snapshot.get([NUMBER])[NUMBER])
 
 
 def files(path):
-    """The files of leases beside a file."""
+    """Return the lease files of a data file."""
     return sorted(
         file for file in path.parent.iterdir() if file.name.startswith((f"{path.name}.lease", f"{path.name}.once"))
     )
@@ -48,7 +48,7 @@ class TestNames:
         "name", ["", ".", "..", "../a", "a/b", "job 7", "ü", "\0", "\udc80", "x" * 1000, "A", "a", "-", "\n", "$(a)"]
     )
     def test_any_string_is_a_name(self, path, store, name):
-        """Whatever the name, there is one file, beside the data, and it is a lease of its own."""
+        """Whatever its name, each lease has one file of its own beside the data file."""
         path = path.resolve()
         session = taken(store, name)
         other = taken(store, name + "'")
@@ -58,7 +58,7 @@ class TestNames:
         assert {path.parent} == {file.parent for file in files(path)}
 
     def test_a_long_name_of_the_data_file(self, path):
-        """The name of the lease's file is not too long, and two such files have leases of their own."""
+        """The name of the lease file is not too long, and two such data files have separate leases."""
         paths = [str(path.with_name("x" * 254 + last)) for last in "ab"]
         sessions = [taken(JsonFileStore(one)) for one in paths]
         for session in sessions:
@@ -67,28 +67,28 @@ class TestNames:
         assert 2 == len(os.listdir(path.parent))
 
     def test_it_says_which_lease_it_is(self, path):
-        """A person can tell the files apart."""
+        """The name of the lease is recognizable in the name of its file."""
         assert ".lease-job-7-" in lease_path(str(path), "job 7", lasting=True)
         assert ".once-the-key-" in lease_path(str(path), "the/key", lasting=False)
 
 
 class TestNumbers:
     def test_it_is_about_the_time_in_microseconds(self, store):
-        """So it grows even if the file is gone."""
+        """The number is about the time in microseconds, so it grows even if the file is gone."""
         before = time.time_ns() // 1000
         first = number(store)
 
         assert before <= first <= time.time_ns() // 1000
 
     def test_it_grows_though_the_clock_is_set_back(self, store, monkeypatch):
-        """The file knows the last number."""
+        """The file records the last number, so the next is greater even if the clock is set back."""
         first = number(store)
         monkeypatch.setattr(time, "time_ns", lambda: 1000)
 
         assert [first + 1, first + 2] == [number(JsonFileStore(store.path)), number(store)]
 
     def test_it_grows_though_the_file_is_deleted(self, path, store):
-        """The clock knows how late it is."""
+        """The time is later, so the number grows even if the file is deleted."""
         first = number(store)
         for file in files(path):
             file.unlink()
@@ -97,7 +97,7 @@ class TestNumbers:
 
     @pytest.mark.parametrize("content", [b"", b"0\n", b"-5\n", b"x" * 100, b"9" * 17 + b"\n", b"12", b"\xff\n"])
     def test_what_is_not_a_number_is_replaced(self, path, store, content):
-        """What somebody has written there does no harm, and the next number is right again."""
+        """Foreign content does no harm, and the next number is valid again."""
         first = number(store)
         (file,) = files(path)
         file.write_bytes(file.read_bytes()[:STAMP_BYTES] + content)
@@ -105,7 +105,7 @@ class TestNumbers:
         assert first < number(store) < number(store)
 
     def test_it_is_synced_before_anyone_has_it(self, path, store, monkeypatch):
-        """What a holder has seen survives a power loss: the number, and the name of the file."""
+        """The number and the name of the file are durable before a holder gets them."""
         synced, sync, sync_data = [], os.fsync, os.fdatasync
         monkeypatch.setattr(
             os, "fdatasync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), sync_data(fd))
@@ -117,7 +117,7 @@ class TestNumbers:
         assert ([str(file), str(path.parent), str(file)], True) == (synced, first < second)
 
     def test_a_foreign_file_is_not_written_to(self, path, store):
-        """A lease whose file is another program's, or has a second name, is refused, and the file stays as it is."""
+        """A lease whose file belongs to another program, or has a second name, is refused, and the file is kept."""
         number(store)
         (file,) = files(path)
         file.write_bytes(b"precious")
@@ -135,7 +135,7 @@ class TestNumbers:
         assert before == file.read_bytes()
 
     def test_a_link_is_not_followed(self, path, store):
-        """Nothing is made where a planted link points."""
+        """Nothing is created where a planted link points."""
         os.symlink(path.with_name("target"), lease_path(str(path), "a", lasting=True))
         with pytest.raises(NotARegularFileError):
             number(store)
@@ -146,7 +146,7 @@ class TestNumbers:
 class TestPermissions:
     @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o666])
     def test_they_are_those_of_the_data(self, path, store, mode):
-        """Who may use the data may take the lease, and nobody else."""
+        """Whoever may use the data may take the lease, and no one else."""
         path.write_text("{}", encoding="utf-8")
         path.chmod(mode)
         number(store)
@@ -156,28 +156,28 @@ class TestPermissions:
 
 class TestHowManyFiles:
     def test_one_that_is_not_lasting_leaves_none(self, path, store):
-        """Its file goes with it."""
+        """A lease that is not lasting removes its file."""
         session = taken(store, lasting=False)
         before = files(path)
         session.close()
 
         assert (1, []) == (len(before), files(path))
 
-    def test_removing_it_lets_nobody_in_twice(self, path, store):
-        """One that waits for the removed file takes the next one, which excludes the others."""
+    def test_removing_it_does_not_let_two_holders_in(self, path, store):
+        """A call that waits for the removed file takes the new one, which excludes all others."""
         first = taken(store, lasting=False)
         waiting = JsonFileStore(store.path).lease("a", lasting=False)
         held = os.open(files(path)[0], os.O_RDWR)
         first.close()
         second = waiting.begin("test", wait=True)
 
-        assert try_lock(held), "nobody has the removed one"
+        assert try_lock(held), "the removed file is locked"
         os.close(held)
         assert store.lease("a", lasting=False).begin("test", wait=False) is None
         second.close()
 
     def test_it_is_removed_under_its_lock(self, path, store, monkeypatch):
-        """Otherwise the file that is removed could be that of the next one."""
+        """Otherwise the removed file could be that of the next holder."""
         session, free, unlink = taken(store, lasting=False), [], os.unlink
 
         def look(file):
@@ -192,13 +192,13 @@ class TestHowManyFiles:
         assert [False] == free
 
     def test_those_unused_for_a_day_are_removed(self, path, store):
-        """The next process that takes any lease removes them: those in use, younger ones, and other files stay."""
+        """The next process that takes any lease removes old unused lease files; all other files stay."""
         names = ["old", "held", "young"]
         for name in names:
             number(store, name)
         held = taken(JsonFileStore(store.path), "held")
         abandoned = taken(store, "abandoned", lasting=False)
-        abandoned._lock.release()  # as by the kernel, when its process dies
+        abandoned._lock.release()  # as the kernel does when the process dies
         old = time.time() - DAY - 60
         others = [path.with_name(f"{path.name}.lease-x"), path.with_name(f"other.lease-old-{'0' * 16}")]
         for file in others:

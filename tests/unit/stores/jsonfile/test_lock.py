@@ -49,7 +49,7 @@ print(open_locks(), flush=True)
 
 
 def is_free(path):
-    """Whether somebody else could take the lock."""
+    """Whether another process could take the lock."""
     held = FileLock(f"{path}.lock", str(path)).acquire("test", wait=False)
     if held:
         held.release()
@@ -57,15 +57,15 @@ def is_free(path):
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
 def queued(path):
-    """Wait until somebody stands in the kernel's queue for the lock; return whether this came to pass."""
+    """Wait until a call is in the kernel's queue for the lock; return whether one was."""
     if not os.path.exists("/proc/locks"):
-        pytest.skip("needs /proc/locks to see who waits for a lock: run on Linux")
+        pytest.skip("needs /proc/locks to see waiting processes: run on Linux")
 
     def stands():
         lock = f":{path.with_name('state.json.lock').stat().st_ino} "
@@ -82,9 +82,9 @@ def queued(path):
     return wait
 
 
-class TestAWaitInVain:
+class TestWhetherAWaitIsAbandoned:
     def test_one_for_the_file_at_its_path_is_not(self, path, lock, hold, wait_for):
-        """Who waits for the lock file that all others see waits for good reason."""
+        """A wait for the lock file at the path is not abandoned."""
         before = lock.abandon_vain_wait()
         with hold(path):
             waiting, ended = wait_for()
@@ -95,7 +95,7 @@ class TestAWaitInVain:
 
     @pytest.mark.parametrize("how", ["deleted", "replaced", "gone with its directory"])
     def test_one_for_a_file_that_is_no_longer_there_is(self, path, lock, hold, wait_for, how):
-        """Once the lock file is another one, or none, others may be locking its successor."""
+        """Once the lock file has been deleted or replaced, others may be locking its successor."""
         file = path.with_name("state.json.lock")
         with hold(path):
             wait_for()
@@ -113,8 +113,8 @@ class TestAWaitInVain:
 
         assert seen
 
-    def test_where_nobody_may_look_it_is_not_known(self, lock, path, hold, wait_for, monkeypatch):
-        """A directory that may not be entered any more is no proof."""
+    def test_one_whose_file_cannot_be_looked_for_is_not(self, lock, path, hold, wait_for, monkeypatch):
+        """A directory that can no longer be searched does not prove that the lock file is gone."""
         with hold(path), monkeypatch.context() as patch:
             wait_for()
 
@@ -129,7 +129,7 @@ class TestAWaitInVain:
 
 class TestAnAbandonedWait:
     def test_another_thread_may_lock_the_successor_at_once(self, path, lock, hold, wait_for):
-        """Behind a stopped holder whose lock file was deleted, a new wait finds the new lock file free."""
+        """If the lock file of a stopped holder was deleted, a new wait finds the new lock file free."""
         held = hold(path)
         os.kill(held.pid, signal.SIGSTOP)
         waiting, ended = wait_for()
@@ -146,7 +146,7 @@ class TestAnAbandonedWait:
         taken.check()
 
     def test_it_keeps_no_lock_when_it_is_granted_one(self, path, lock, hold, wait_for):
-        """Granted after all, it is released at once, though a forked child may have inherited the descriptor."""
+        """An abandoned wait that is granted releases the lock at once, even if a forked child has its descriptor."""
         file = path.with_name("state.json.lock")
         with hold(path):
             waiting, ended = wait_for()
@@ -162,7 +162,7 @@ class TestAnAbandonedWait:
         assert (True, [False], True, set()) == (abandoned, ended, free, lock._files._open)
 
     def test_one_that_is_over_cannot_be_abandoned(self, path, lock, hold, wait_for):
-        """Who has been granted the lock has it."""
+        """A lock that was granted is held, so its wait cannot be abandoned."""
         never = lock.abandon_vain_wait()
         with hold(path):
             waiting, ended = wait_for()
@@ -173,7 +173,7 @@ class TestAnAbandonedWait:
         assert (False, [True], False, False) == (never, ended, lock.abandon_vain_wait(), free)
 
     def test_it_ends_one_way_or_the_other(self, path, lock, hold, wait_for):
-        """However close a grant and an abandoning are, either one holds the lock or nobody does."""
+        """However close a grant and an abandonment are, either the call holds the lock or no call does."""
         outcomes = []
         for _ in range(20):
             held = hold(path)
@@ -190,8 +190,8 @@ class TestAnAbandonedWait:
         assert {True} == set(outcomes)
 
     @pytest.mark.parametrize("abandoned", [False, True])
-    def test_its_error_has_nobody_to_be_told_to(self, path, lock, hold, wait_for, monkeypatch, abandoned):
-        """An error of the kernel ends a wait with that error, and an abandoned one as abandoned."""
+    def test_its_error_ends_the_wait(self, path, lock, hold, wait_for, monkeypatch, abandoned):
+        """An error of the kernel is raised by the wait; an abandoned wait ends without it."""
         go_on = threading.Event()
 
         def fail(fd):
@@ -215,7 +215,7 @@ class TestAnAbandonedWait:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
     def test_a_forked_child_keeps_none_of_its_descriptors(self, path, hold, spawn):
-        """A child knows of every descriptor that it inherits, also of those of abandoned waits."""
+        """A child knows every descriptor that it inherits, including those of abandoned waits."""
         with hold(path):
             said = spawn(CHECK_DESCRIPTORS_IN_A_CHILD, path).finish()
 
@@ -223,8 +223,8 @@ class TestAnAbandonedWait:
 
 
 class TestWaiting:
-    def test_it_is_told_of_the_cycle_that_waited(self, path, hold):
-        """A cycle that finds the lock free did not wait, whatever those before it did."""
+    def test_only_the_cycle_that_waited_counts(self, path, hold):
+        """A cycle that finds the lock free did not wait, whatever earlier cycles did."""
         ctx = SyncPersistentContext.create(path)
         ctx.incr("n")
         counts = [ctx.statistics().waits]
@@ -242,8 +242,8 @@ class TestWaiting:
 
         assert [0, 1, 1] == counts
 
-    def test_who_waits_stands_in_the_queue_of_the_kernel(self, path, hold, queued):
-        """A process that waits for the lock is in the kernel's queue, where nobody overtakes it."""
+    def test_a_waiting_process_is_in_the_queue_of_the_kernel(self, path, hold, queued):
+        """A process that waits for the lock is in the kernel's queue, where it cannot be overtaken."""
         caller = threading.Thread(target=SyncPersistentContext(path).incr, args=["n"])
         with hold(path):
             caller.start()
@@ -255,7 +255,7 @@ class TestWaiting:
 
 class TestReleasing:
     def test_an_unlock_that_fails_is_made_up_for_by_closing(self, path, monkeypatch, caplog):
-        """The lock is free all the same, the call has done what it was to do, and nothing is logged as an error."""
+        """The lock is free all the same, the call has succeeded, and nothing is logged."""
 
         def fail(fd):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -269,7 +269,7 @@ class TestReleasing:
 
     @pytest.mark.parametrize("step", ["write_at", "unlock"])
     def test_no_error_keeps_the_lock(self, path, lock, monkeypatch, step):
-        """Whatever fails at the end, be it that there is no memory, the lock is free afterwards."""
+        """Whatever fails at the end, even for lack of memory, the lock is free afterwards."""
 
         def fail(*_):
             raise MemoryError
@@ -286,7 +286,7 @@ class TestReleasing:
 
 class TestASignalHandler:
     def test_it_may_lock_another_file_while_one_is_being_locked(self, path, lock):
-        """A handler that comes in the moment in which a lock file is opened does not wait for its own thread."""
+        """A handler that runs just when a lock file is opened does not wait for its own thread."""
         other = FileLock(f"{path.with_name('other.json')}.lock", str(path))
         taken, armed = [], True
 
@@ -303,7 +303,7 @@ class TestASignalHandler:
 
         before = signal.signal(signal.SIGUSR1, handle)
         try:
-            sys.addaudithook(interrupt)  # stays, and does nothing any more
+            sys.addaudithook(interrupt)  # stays installed, but does nothing later
             taken.append(lock.acquire("test", wait=False) is not None)
         finally:
             armed = False
@@ -314,7 +314,7 @@ class TestASignalHandler:
 
 class TestTheLockFile:
     def test_a_forked_child_that_holds_nothing_releases_nothing(self, tmp_path):
-        """Releasing what is not held is no error, and no other's loss."""
+        """Releasing a lock that is not held is not an error, and affects no other process."""
         path = tmp_path / "state.json"
         lock = _lock.FileLock(f"{path}.lock", str(path))
         held = lock.acquire("test", wait=False)
@@ -323,8 +323,8 @@ class TestTheLockFile:
 
         assert 1 == SyncPersistentContext(path).incr("n")
 
-    def test_a_deleted_one_that_was_waited_for_is_no_lock(self, path, hold, queued):
-        """A transaction whose lock file is deleted while it waits has its turn under the new one, and commits."""
+    def test_a_deleted_one_that_was_waited_for_does_not_count(self, path, hold, queued):
+        """A transaction whose lock file is deleted while it waits gets its turn under the new one, and commits."""
 
         async def wait():
             ctx = await PersistentContext.create(path)
@@ -387,7 +387,7 @@ from persistent_context import LockTimeoutError, SyncPersistentContext
 
 path = sys.argv[1]
 ctx = SyncPersistentContext.create(path)
-ctx.incr("n")  # and keep the lock file open
+ctx.incr("n")  # keeps the lock file open
 entered, told = os.pipe()
 if (pid := os.fork()) == 0:
     os.read(entered, 1)
@@ -408,9 +408,9 @@ with ctx.transaction() as tx:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: run on a POSIX system")
 class TestAForkedChild:
     def test_it_neither_writes_to_nor_unlocks_its_parents_lock_file(self, path, run):
-        """A child that commits, closes and releases what it inherited leaves the lock, and the stamp, to its parent."""
+        """A child that commits, closes and releases what it inherited leaves its parent's lock and stamp alone."""
         assert ["lost", "0 True True", "['parent']"] == run(RELEASE_IN_A_CHILD, path)
 
     def test_it_does_not_share_the_kept_file(self, path, run):
-        """The lock belongs to the open file: a child that used its parent's would be let in beside it."""
+        """The lock belongs to the open file: a child that used its parent's would share the lock."""
         assert ["kept out", "kept out"] == run(LOCK_IN_PARENT_AND_CHILD, path)

@@ -1,4 +1,4 @@
-"""The lock file: nobody makes it twice, or open to more users than the file, and it is closed once."""
+"""The lock file: it is created once, never accessible to more users than the data file, and closed once."""
 
 import os
 import stat
@@ -11,7 +11,7 @@ from persistent_context._stores.jsonfile.lockfile import LockFiles
 
 @pytest.fixture
 def created(monkeypatch):
-    """The mode with which each file is made, by the end of its name, in a process that lets in everybody it may."""
+    """The mode with which each file is created, by the end of its name; the umask removes nothing."""
     modes = {}
     real = os.open
 
@@ -28,8 +28,8 @@ def created(monkeypatch):
 
 
 class TestMaking:
-    def test_a_lock_file_that_another_process_makes_at_the_same_moment_is_the_one(self, tmp_path, monkeypatch):
-        """Of two processes that find no lock file, both take the one that the faster of them made."""
+    def test_a_lock_file_that_another_process_creates_first_is_used(self, tmp_path, monkeypatch):
+        """When two processes find no lock file, both use the one that the faster of them creates."""
         path, real = tmp_path / "state.json", os.open
 
         def too_late(name, flags, mode=0o777, **options):
@@ -42,7 +42,7 @@ class TestMaking:
         assert 1 == SyncPersistentContext(path).incr("n")
 
     def test_it_is_never_open_to_more_users_than_the_file(self, path, created):
-        """From its first moment on, nobody can lock who could not write the file."""
+        """From its creation on, the lock file can be locked only by users who may write the data file."""
         path.write_text("{}", encoding="utf-8")
         path.chmod(0o600)
         SyncPersistentContext(path).incr("n")
@@ -52,7 +52,7 @@ class TestMaking:
 
 class TestClosing:
     def test_one_that_is_closed_is_not_closed_again(self, tmp_path):
-        """After a fork has closed all of them, whoever lets one go closes no file that has got its number since."""
+        """After a fork has closed all files, closing one again does not close a file that reuses its number."""
         files = LockFiles(str(tmp_path / "state.json.lock"), str(tmp_path / "state.json"))
         file = files.open()
         number = file.fd

@@ -1,4 +1,4 @@
-"""The names beside the file: temporaries, and what crashed writers left."""
+"""The names beside the file: temporary files, and what crashed writers left."""
 
 import json
 import os
@@ -33,18 +33,18 @@ print(ctx.incr("n"), flush=True)
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def temporaries(path):
-    """The names of all files beside the file and its lock."""
+    """Return the names of all files beside the file and its lock file."""
     return sorted(set(os.listdir(path.parent)) - {path.name, f"{path.name}.lock"})
 
 
 @pytest.fixture
 def half_way(path, spawn):
-    """Another process that has written its temporary, and has not replaced the file yet."""
+    """Another process that has written its temporary file, and has not replaced the file yet."""
     path.write_text('{"n": 1}', encoding="utf-8")
     child = spawn(STOP_BEFORE_THE_FIRST_SYNC, path)
     assert child.hear() == "written"
@@ -53,7 +53,7 @@ def half_way(path, spawn):
 
 @pytest.fixture
 def created(monkeypatch):
-    """The mode with which each file is made, by the end of its name, in a process that lets in everybody it may."""
+    """The mode with which each file is created, by the end of its name; the umask removes nothing."""
     modes = {}
     real = os.open
 
@@ -80,7 +80,7 @@ SyncPersistentContext(sys.argv[1]).incr("n")
 
 class TestTemporaries:
     def test_one_that_a_killed_writer_left_is_removed(self, path, half_way):
-        """The next writer removes what one that was killed in mid-write left behind."""
+        """The next writer removes the temporary file of a writer that was killed during its write."""
         half_way.kill()
         left = temporaries(path)
         SyncPersistentContext(path).incr("n")
@@ -88,7 +88,7 @@ class TestTemporaries:
         assert (1, [], {"n": 2}) == (len(left), temporaries(path), stored(path))
 
     def test_one_whose_writer_lives_stays(self, path, half_way):
-        """A writer that is slow keeps its temporary, even if its lock file was deleted, and loses no change."""
+        """A slow writer keeps its temporary file, even if its lock file was deleted, and loses no change."""
         mine = temporaries(path)
         path.with_name("state.json.lock").unlink()
         number = SyncPersistentContext(path).incr("n")
@@ -98,8 +98,8 @@ class TestTemporaries:
         assert (1, mine, 2) == (len(mine), still_mine, number)
         assert (["3"], {"n": 3}, []) == (half_way.finish(), stored(path), temporaries(path))
 
-    def test_one_that_somebody_planted_is_not_used(self, path, monkeypatch):
-        """Even who guesses the name of the next temporary cannot have the document written to a file of theirs."""
+    def test_a_planted_one_is_not_used(self, path, monkeypatch):
+        """Even someone who guesses the name of the next temporary file cannot have the document written to another."""
         ctx = SyncPersistentContext.create(path)
         ctx.save()
         monkeypatch.setattr(os, "urandom", bytes)
@@ -112,7 +112,7 @@ class TestTemporaries:
         assert (b"theirs", {}, {"secret"}) == (planted.read_bytes(), stored(path), ctx.unsaved_keys())
 
     def test_one_is_never_open_to_more_users_than_the_file(self, path, created):
-        """From its first moment on, nobody can read the temporary who could not read the file."""
+        """From its creation on, the temporary file can be read only by users who may read the data file."""
         path.write_text("{}", encoding="utf-8")
         path.chmod(0o600)
         SyncPersistentContext(path).incr("n")
@@ -121,8 +121,8 @@ class TestTemporaries:
 
 
 class TestLeftovers:
-    def test_one_of_a_holder_that_crashed_is_removed_by_who_has_looked_before(self, path, spawn):
-        """A context that has been at work for long removes what others leave who are killed meanwhile."""
+    def test_one_of_a_holder_that_crashed_later_is_removed_too(self, path, spawn):
+        """A context that has been in use for long removes what writers killed later have left."""
         ctx = SyncPersistentContext.create(path)
         ctx.incr("n")
         child = spawn(DIE_BEFORE_THE_RENAME, path)

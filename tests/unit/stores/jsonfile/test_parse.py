@@ -1,4 +1,4 @@
-"""Reading: any valid JSON object is read as json reads it, whatever its layout, and nothing else is."""
+"""Reading: any valid JSON object, in any layout, is read as json reads it, and nothing else is accepted."""
 
 import json
 import logging
@@ -11,17 +11,17 @@ from persistent_context._stores.protocol import CorruptStateError
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def corrupt_copies(path):
-    """The files that were moved aside."""
+    """Return the files that were moved aside."""
     return sorted(path.parent.glob(f"{path.name}.corrupt-*"))
 
 
 def warnings_of_the_library(caplog):
-    """The warnings that a logger of the library gave."""
+    """Return the warnings logged by the library."""
     return [
         record
         for record in caplog.records
@@ -84,7 +84,7 @@ LAYOUTS = [
 
 
 def short(text):
-    """What a text is called among the tests."""
+    """Return the test id of a text."""
     return f"{ascii(text)[:40]}-{len(text)}"
 
 
@@ -95,7 +95,7 @@ def _parsed(text):
 class TestLayouts:
     @pytest.mark.parametrize("text", LAYOUTS, ids=short)
     def test_every_valid_layout_is_read(self, face, path, text, caplog):
-        """Any valid JSON object is read as json reads it, without a warning, and is not touched by reading."""
+        """Any valid JSON object is read as json reads it, without a warning, and reading does not change it."""
         path.write_text(text, encoding="utf-8", newline="")
         ctx = face.open(path)
 
@@ -105,7 +105,7 @@ class TestLayouts:
 
     @pytest.mark.parametrize("text", LAYOUTS, ids=short)
     def test_every_valid_layout_survives_a_change(self, face, path, text):
-        """A change to a document of any layout keeps every other key and value, in their order."""
+        """A change to a document in any layout keeps every other key and value, and their order."""
         path.write_text(text, encoding="utf-8", newline="")
         ctx = face.open(path)
         ctx.set("fresh", 1)
@@ -129,7 +129,7 @@ class TestLayouts:
         assert [repr(json.loads(number))] * 2 == [repr(ctx.get("a")), repr(ctx.get("b")[0])]
 
     def test_an_escaped_key_is_the_key_it_means(self, face, path):
-        """A key that the file spells with escapes is not written a second time beside itself."""
+        """A key that the file spells with escapes is not written a second time."""
         path.write_text('{\n"\\u0061": 1,\n"b": 2\n}\n', encoding="utf-8")
         ctx = face.open(path)
         ctx.set("a", 3)
@@ -138,7 +138,7 @@ class TestLayouts:
         assert [("a", 3), ("b", 2)] == json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
 
     def test_an_escaped_key_can_be_deleted(self, face, path):
-        """A deletion finds the key however it is spelt."""
+        """A deletion finds the key, however it is spelled."""
         path.write_text('{\n"\\u0061": 1,\n"b": 2\n}\n', encoding="utf-8")
         ctx = face.open(path)
         del ctx["a"]
@@ -146,8 +146,8 @@ class TestLayouts:
 
         assert {"b": 2} == stored(path)
 
-    def test_the_same_value_spelt_otherwise_is_no_change(self, face, path):
-        """What another program reformatted, it did not change."""
+    def test_the_same_value_spelled_differently_is_not_a_change(self, face, path):
+        """Reformatting by another program does not count as a change."""
         path.write_text('{"a": {"x": [1, 2]}, "b": "é"}', encoding="utf-8")
         ctx = face.open(path, on_conflict="raise")
         ctx.get("a")["x"].append(3)
@@ -161,19 +161,19 @@ class TestLayouts:
 
 class TestBigFiles:
     def test_a_lone_surrogate_is_refused_in_a_big_file_of_any_layout(self):
-        """What cannot be written back is not read, however the file is cut."""
+        """A text that could not be written back is refused, wherever the pages are cut."""
         with pytest.raises(CorruptStateError, match="surrogate"):
             _parsed('{"a": "\\ud800", "b": "' + "x" * 100_000 + '"}')
 
-    def test_braces_on_lines_of_their_own_do_not_make_our_layout(self):
-        """A big file whose entries share lines is read, whatever its first and last lines look like."""
+    def test_braces_on_their_own_lines_are_not_enough_for_our_layout(self):
+        """A big file with several entries on a line is read, even if its first and last lines look like ours."""
         data = {f"key-{number}": number for number in range(20_000)}
         document = _parsed("{\n" + json.dumps(data)[1:-1] + "\n}\n")
 
         assert json.dumps(data) == json.dumps(json.loads(b"".join(document.pieces())))
 
-    def test_a_caller_without_stack_left_is_not_told_that_the_file_is_corrupt(self, monkeypatch):
-        """Too little stack is the caller's trouble, and no reason to move a file aside."""
+    def test_a_file_is_not_called_corrupt_for_lack_of_stack(self, monkeypatch):
+        """Too little stack is the caller's problem, and no reason to move a file aside."""
         monkeypatch.setattr(_parse, "deeper_than", lambda limit, text: False)
         with pytest.raises(RecursionError):
             _parsed('{"a": ' + "[" * 200_000)

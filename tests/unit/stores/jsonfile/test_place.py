@@ -1,4 +1,4 @@
-"""What may happen to the place of the file: its directory goes, links loop or are turned, something else is there."""
+"""The path of the file: its directory is removed, links loop or are turned, or something else is there."""
 
 import errno
 import json
@@ -26,24 +26,24 @@ for _ in range(100):
     try:
         ctx.incr("n")
     except DurabilityUnknownError:
-        pass  # the directory went between the replacing and the sync
+        pass  # the directory was removed between the replacement and the sync
 print("done", flush=True)
 """
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def temporaries(path):
-    """The names of all files beside the file and its lock."""
+    """Return the names of all files beside the file and its lock file."""
     return sorted(set(os.listdir(path.parent)) - {path.name, f"{path.name}.lock"})
 
 
 class TestTheDirectoryIsRemoved:
     def test_under_a_cycle(self, face, path):
-        """The cycle starts again, and makes the directory anew."""
+        """The cycle restarts, and creates the directory again."""
         calls = []
 
         def remove_once(value):
@@ -60,7 +60,7 @@ class TestTheDirectoryIsRemoved:
         assert [1, 2] == [face.do(ctx.incr, "m"), face.do(face.open(path, lock_timeout=5).incr, "m")]
 
     def test_under_a_transaction(self, face, path):
-        """It cannot be repeated, and so it is told that its lock was lost."""
+        """A transaction cannot be repeated, so it raises LockLostError."""
         ctx = face.open(path)
 
         def remove(tx):
@@ -73,7 +73,7 @@ class TestTheDirectoryIsRemoved:
         assert not path.parent.exists()
 
     def test_file_by_file(self, path, monkeypatch):
-        """A removal that has come to the temporary, and not to the lock file yet, is waited for."""
+        """A removal that has deleted the temporary file, but not the lock file yet, is waited for."""
         ctx, replace = SyncPersistentContext.create(path), os.replace
 
         def removed_meanwhile(source, target):
@@ -90,7 +90,7 @@ class TestTheDirectoryIsRemoved:
         assert (1, {"n": 1}) == (ctx.incr("n"), stored(path))
 
     def test_a_temporary_that_is_removed_alone_is_an_error(self, path, monkeypatch):
-        """The lock is held all the same, and so nothing is to be repeated."""
+        """The lock is still held, so nothing is repeated."""
         ctx, replace = SyncPersistentContext.create(path), os.replace
 
         def removed_meanwhile(source, target):
@@ -104,7 +104,7 @@ class TestTheDirectoryIsRemoved:
         assert (1, []) == (ctx.incr("n"), temporaries(path))
 
     def test_before_what_is_corrupt_in_it_could_be_moved_aside(self, path, monkeypatch):
-        """A corrupt file that goes between two looks is a missing one."""
+        """A corrupt file that disappears before it is moved aside counts as missing."""
         path.write_text("corrupt", encoding="utf-8")
         rename = os.rename
 
@@ -118,7 +118,7 @@ class TestTheDirectoryIsRemoved:
         assert (1, {"n": 1}) == (number, stored(path))
 
     def test_just_after_the_lock_was_taken(self, path, monkeypatch):
-        """Where there is no directory there are no leftovers; the cycle starts again."""
+        """Without a directory there are no leftovers; the cycle restarts."""
         listdir = os.listdir
 
         def removed_meanwhile(directory):
@@ -132,7 +132,7 @@ class TestTheDirectoryIsRemoved:
         assert (1, {"n": 1}) == (number, stored(path))
 
     def test_just_before_the_lock_file_is_made(self, tmp_path, monkeypatch):
-        """As often as it goes it is made again, up to a bound."""
+        """The directory is created again each time it disappears, up to a limit."""
         path, exists = tmp_path / "data" / "state.json", os.path.exists
         removals = 3
 
@@ -174,7 +174,7 @@ class TestTheDirectoryIsRemoved:
 
 class TestLinks:
     def test_a_loop_in_the_place_of_the_file(self, face, path):
-        """It is told as what it is."""
+        """The error says that it is a loop of symbolic links."""
         path.symlink_to(path.name)
         for call in (lambda: face.open(path), lambda: face.do(face.cls(path).incr, "n")):
             with pytest.raises(NotARegularFileError, match="found a loop of symbolic links") as caught:
@@ -183,7 +183,7 @@ class TestLinks:
             assert errno.ELOOP == caught.value.errno
 
     def test_a_loop_on_the_way(self, face, path):
-        """Nobody is told to remove a lock file that is not there."""
+        """The error does not say to remove a lock file that does not exist."""
         loop = path.with_name("loop")
         loop.symlink_to("loop")
         for call in (lambda: face.open(loop / "state.json"), lambda: face.do(face.cls(loop / "state.json").incr, "n")):
@@ -191,7 +191,7 @@ class TestLinks:
                 call()
 
     def test_a_link_in_the_place_of_the_lock_file(self, face, path):
-        """The message says what to do about it."""
+        """The message says what to do."""
         path.with_name("state.json.lock").symlink_to("elsewhere")
         with pytest.raises(NotARegularFileError, match=r"symbolic link, which is never followed; remove it: .*\.lock"):
             face.do(face.open(path).incr, "n")
@@ -199,7 +199,7 @@ class TestLinks:
             face.do(face.open(path).lock_holder)
 
     def test_one_that_took_the_place_of_the_file(self, path):
-        """A link that somebody puts there under a cycle is not replaced by the file."""
+        """A link that appears under a cycle is not replaced by the file."""
         store = JsonFileStore(str(path))
         session = store.begin("test", wait=False)
         assert not session.snapshot.exists
@@ -210,8 +210,8 @@ class TestLinks:
 
         assert (True, []) == (path.is_symlink(), temporaries(path))
 
-    def test_a_link_that_was_turned_is_followed_anew(self, face, path):
-        """A save goes to where the link leads now."""
+    def test_a_link_that_was_turned_is_followed_again(self, face, path):
+        """A save writes to the current target of the link."""
         old, new = path.parent / "old.json", path.parent / "new.json"
         old.write_text('{"a": 1}', encoding="utf-8")
         new.write_text('{"b": 1}', encoding="utf-8")
@@ -247,7 +247,7 @@ class TestWhatStandsThere:
             SyncPersistentContext(path).incr("n")
 
     def test_a_socket_is_named(self, path, place, monkeypatch):
-        """Opening one fails in a way of its own."""
+        """Opening a socket fails differently, but the message is the same."""
         import socket
 
         monkeypatch.chdir(path.parent)

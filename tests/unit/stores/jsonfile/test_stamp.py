@@ -1,4 +1,4 @@
-"""Who holds the lock, by its stamp: only what is known to live is shown, and asking harms nobody."""
+"""The holder of the lock, by its stamp: only a live process is shown, and checking affects no process."""
 
 import os
 import signal
@@ -18,18 +18,18 @@ def lock(path):
     one._files.close_all()
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="/proc tells a zombie from the living")
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc to recognize a zombie")
 class TestAZombie:
     @pytest.fixture
     def zombie(self, path, hold_transaction):
-        """A process that was killed while it held the lock, and that its parent has not noticed yet."""
+        """A process that was killed while it held the lock, and that its parent has not reaped yet."""
         held = hold_transaction(path)
         os.kill(held.pid, signal.SIGKILL)
         os.waitid(os.P_PID, held.pid, os.WEXITED | os.WNOWAIT)
         return held.pid
 
     def test_it_is_not_shown_for_the_holder(self, path, zombie, hold):
-        """What a zombie left in the lock file says nothing of who has the lock now."""
+        """The stamp that a zombie left in the lock file says nothing about the current holder."""
         ctx = SyncPersistentContext.create(path, lock_timeout=0)
         with hold(path):
             holder = ctx.lock_holder()
@@ -39,7 +39,7 @@ class TestAZombie:
         assert (None, None) == (holder.pid, caught.value.holder.pid)
 
     def test_one_of_another_user_is_dead_too(self, zombie, monkeypatch):
-        """Not even a process that may not be sent a signal is taken for alive."""
+        """A zombie is not taken for alive even if this process may not signal it."""
 
         def refuse(pid, number):
             raise PermissionError
@@ -51,7 +51,7 @@ class TestAZombie:
 
 class TestWindows:
     def test_no_process_is_sent_a_signal(self, monkeypatch):
-        """Signal 0, which only asks elsewhere, is Ctrl-C there."""
+        """Signal 0, which only checks elsewhere, is Ctrl-C on Windows."""
         monkeypatch.setattr(_stamp, "_process", lambda pid: None)
         monkeypatch.setattr(os, "kill", None)
         monkeypatch.setattr(os, "name", "nt")
@@ -61,7 +61,7 @@ class TestWindows:
 
 class TestWithoutProc:
     def test_without_proc_a_process_is_asked_for_by_a_signal(self, monkeypatch):
-        """Where nothing tells when a process began, a pid that nobody has is dead, and any other one lives."""
+        """When the start time of a process is unknown, an unused pid is dead, and any other is alive."""
         monkeypatch.setattr(_stamp, "_process", lambda pid: None)
         monkeypatch.setattr(os.path, "exists", lambda path: False)
 
@@ -75,8 +75,8 @@ class TestWithoutProc:
 
         assert [True, False, True] == [_stamp._is_alive(pid, None) for pid in (1, 2, 3)]
 
-    def test_without_proc_nothing_tells_one_numbering_of_processes_from_another(self, monkeypatch):
-        """On a system that has no /proc the stamp says less, and the lock works."""
+    def test_without_proc_the_stamp_works_without_a_pid_namespace(self, monkeypatch):
+        """On a system without /proc the stamp has less information, and the lock works."""
 
         def fail(path):
             raise FileNotFoundError(path)

@@ -59,17 +59,17 @@ SyncPersistentContext(sys.argv[1]).incr("n")
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def temporaries(path):
-    """The names of all files beside the file and its lock."""
+    """Return the names of all files beside the file and its lock file."""
     return sorted(set(os.listdir(path.parent)) - {path.name, f"{path.name}.lock"})
 
 
 def identity(path):
-    """What tells one writing of a file from another."""
+    """Return what distinguishes one write of a file from another."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns, path.read_bytes()
 
@@ -77,7 +77,7 @@ def identity(path):
 class TestClosedStreams:
     @pytest.mark.parametrize("closed", ["0", "1", "2", "0,1,2"])
     def test_what_is_printed_lands_in_no_file(self, path, spawn, closed):
-        """No file of ours becomes the standard output of a process that has closed its own."""
+        """No file of the library becomes the standard output of a process that has closed its own."""
         spawn(PRINT_WITH_CLOSED_STREAMS, path, closed).finish()
         lock = path.with_name("state.json.lock").read_bytes()
 
@@ -85,15 +85,15 @@ class TestClosedStreams:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks descriptors up in /proc")
     def test_nor_what_is_printed_between(self, path, spawn):
-        """What another thread prints in the very moment in which a temporary is opened is thrown away."""
+        """What another thread prints just when a temporary file is opened is discarded."""
         spawn(PRINT_BETWEEN, path).finish()
 
         assert '{\n"n": 1\n}\n' == path.read_text()
 
 
 class TestReading:
-    def test_it_keeps_nobody_from_committing(self, path, monkeypatch):
-        """While a slow reader of this process is in the midst of the file, calls are carried out."""
+    def test_it_does_not_delay_a_commit(self, path, monkeypatch):
+        """While a slow reader of this process is reading the file, other calls run."""
         store = JsonFileStore(str(path))
         reading, go_on, read_at = threading.Event(), threading.Event(), _store.read_at
 
@@ -120,7 +120,7 @@ class TestReading:
 
     @pytest.mark.parametrize("rest", ["", ", " + ", ".join(f'"{n}": "{"x" * 100}"' for n in range(1000))])
     def test_repeated_keys_are_warned_of_once_a_content(self, path, caplog, rest):
-        """However often a watch looks at a file that repeats keys, the log says so once, until the file changes."""
+        """However often a watch looks at a file with repeated keys, one warning is logged until the file changes."""
         store = JsonFileStore(str(path))
         warnings = []
         for content in (1, 1, 1, 2, 2, 3):
@@ -131,7 +131,7 @@ class TestReading:
         assert [1, 1, 1, 2, 2, 3] == warnings
 
     def test_a_file_that_is_finished_between_two_looks_is_taken(self, path, monkeypatch):
-        """A program that takes no lock, and is just writing the file in place, is given the time to finish."""
+        """A program that takes no lock and is writing the file in place gets time to finish."""
         path.write_text('{"theirs": ', encoding="utf-8")
 
         def finish_it(_seconds):
@@ -166,8 +166,8 @@ class TestWaitingInVain:
 
 
 class TestALook:
-    def test_one_that_fails_is_told(self, path, monkeypatch):
-        """What access rights the file has is not guessed when the disk does not say."""
+    def test_an_error_is_raised(self, path, monkeypatch):
+        """An error while reading the file's access rights is raised."""
         stat = os.lstat
 
         def fail(name, **options):
@@ -184,7 +184,7 @@ class TestALook:
 
 class TestNothingToWrite:
     def test_a_save_without_changes_writes_nothing(self, face, path):
-        """The file is the same file afterwards."""
+        """The file is not replaced."""
         ctx = face.open(path)
         ctx.set("a", 1)
         face.do(ctx.save)
@@ -194,7 +194,7 @@ class TestNothingToWrite:
         assert before == identity(path)
 
     def test_a_value_set_to_what_it_was_writes_nothing(self, face, path):
-        """No difference, no writing."""
+        """Without a difference, nothing is written."""
         ctx = face.open(path)
         ctx.set("a", [1])
         face.do(ctx.save)
@@ -205,7 +205,7 @@ class TestNothingToWrite:
         assert before == identity(path)
 
     def test_another_layout_is_left_alone(self, face, path):
-        """A save without changes does not reformat what a human wrote."""
+        """A save without changes does not reformat a file that was written by hand."""
         path.write_text('{\n    "a":   1\n}', encoding="utf-8")
         ctx = face.open(path)
         before = identity(path)
@@ -214,7 +214,7 @@ class TestNothingToWrite:
         assert before == identity(path)
 
     def test_others_changes_are_taken_over_all_the_same(self, face, path):
-        """A save with nothing to write still shows what others wrote."""
+        """A save with nothing to write still takes over what others wrote."""
         path.write_text('{"a": 1, "b": 1, "c": 1}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
         other.set("a", 2)
@@ -226,7 +226,7 @@ class TestNothingToWrite:
         assert (before, {"a": 2, "c": 1}, set()) == (identity(path), dict(ctx), ctx.unsaved_keys())
 
     def test_a_change_that_others_made_too_writes_nothing(self, face, path):
-        """Where the file has my change already, there is nothing to write."""
+        """If the file has the change already, there is nothing to write."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx, other = face.open(path), face.open(path)
         other.set("a", 2)
@@ -240,7 +240,7 @@ class TestNothingToWrite:
 
 class TestAFileThatIsGone:
     def test_all_memory_is_written(self, face, path):
-        """A file that somebody deleted says nothing about what to delete."""
+        """A deleted file does not delete any key."""
         ctx = face.open(path)
         ctx.update(a=1, b=2)
         face.do(ctx.save)
@@ -251,7 +251,7 @@ class TestAFileThatIsGone:
         assert {"a": 3, "b": 2} == stored(path)
 
     def test_all_memory_is_written_even_without_changes(self, face, path):
-        """A save brings a deleted file back."""
+        """A save restores a deleted file."""
         ctx = face.open(path)
         ctx.update(a=1, b=2)
         face.do(ctx.save)
@@ -261,7 +261,7 @@ class TestAFileThatIsGone:
         assert ({"a": 1, "b": 2}, {"a": 1, "b": 2}, set()) == (stored(path), dict(ctx), ctx.unsaved_keys())
 
     def test_a_deleted_key_does_not_come_back(self, face, path):
-        """All of memory is what memory holds, not what it held."""
+        """What is written is the current memory, not an earlier one."""
         ctx = face.open(path)
         ctx.update(a=1, b=2)
         face.do(ctx.save)
@@ -273,7 +273,7 @@ class TestAFileThatIsGone:
 
     @pytest.mark.parametrize("bad", [None, b"{"], ids=["gone", "corrupt"])
     def test_the_order_of_memory_is_kept(self, face, path, bad):
-        """All of memory is written in memory's order, changed keys in their places."""
+        """The file is written in memory's order, with changed keys in their places."""
         path.write_text('{"a": 1, "b": 2, "c": 3}', encoding="utf-8")
         ctx = face.open(path)
         ctx.update(b=5, new=1)
@@ -285,8 +285,8 @@ class TestAFileThatIsGone:
 
         assert b'{\n"a": 1,\n"b": 5,\n"c": 3,\n"new": 1\n}\n' == path.read_bytes()
 
-    def test_it_is_no_conflict(self, face, path):
-        """A missing file conflicts with nobody."""
+    def test_it_is_not_a_conflict(self, face, path):
+        """A missing file does not conflict with any change."""
         ctx = face.open(path, on_conflict="raise")
         ctx.update(a=1)
         face.do(ctx.save)
@@ -297,7 +297,7 @@ class TestAFileThatIsGone:
         assert {"a": 2} == stored(path)
 
     def test_a_directory_that_is_gone_is_made_again(self, face, path):
-        """The whole directory may be gone."""
+        """A missing directory is created again."""
         deep = path.parent / "x" / "state.json"
         ctx = face.open(deep)
         ctx.set("a", 1)
@@ -310,10 +310,10 @@ class TestAFileThatIsGone:
         assert {"a": 1} == stored(deep)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps no modes")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no file modes")
 class TestAccess:
     def test_it_is_looked_at_once_a_commit(self, path, monkeypatch):
-        """The temporary and the lock file are given what the file's owners, mode and list were at one moment."""
+        """The temporary file and the lock file get the owners, mode and access list that the file had at one moment."""
         ctx = SyncPersistentContext.create(path)
         ctx.incr("n")
         real, looks = os.lstat, []
@@ -322,7 +322,7 @@ class TestAccess:
             status = real(name, **options)
             if name == str(path):
                 looks.append(status.st_mode & 0o777)
-                os.chmod(path, 0o666)  # as somebody else may do just then
+                os.chmod(path, 0o666)  # as another process may do at that moment
             return status
 
         path.chmod(0o640)
@@ -333,7 +333,7 @@ class TestAccess:
         assert ([0o640], [0o640, 0o640]) == (looks, modes)
 
     def test_a_kept_lock_file_follows_the_file(self, path):
-        """Whoever may use the file after a change of its mode may lock it after the next commit, and no one else."""
+        """After the mode of the file changes, the lock file gets the same mode with the next commit."""
         ctx = SyncPersistentContext.create(path)
         modes = []
         for mode in (0o600, 0o660, 0o604, 0o640):
@@ -344,9 +344,9 @@ class TestAccess:
 
         assert [(mode, mode, mode) for mode in (0o600, 0o660, 0o604, 0o640)] == modes
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="has other access lists")
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other access lists")
     def test_an_access_list_is_looked_up_and_given_with_it(self, path, monkeypatch):
-        """The list of the same moment goes to both files; a list that is gone is taken from neither."""
+        """Both files get the access list of the same moment; without a list, none is removed."""
         ctx = SyncPersistentContext.create(path)
         ctx.incr("n")
         lists, given = [b"list"], []

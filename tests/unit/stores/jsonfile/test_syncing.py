@@ -1,4 +1,4 @@
-"""What is left to do after a replace: syncing the directory, whose failure is told, and freeing the old file."""
+"""After a replacement: syncing the directory, whose failure is raised, and freeing the old file."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from persistent_context._stores.jsonfile.store import JsonFileStore
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -35,7 +35,7 @@ except filelock.Timeout:
 
 @pytest.fixture
 def at_the_sync_of_the_directory(path, monkeypatch):
-    """Have a function called whenever the file's directory is to be synced."""
+    """Arrange for a function to be called whenever the file's directory is to be synced."""
 
     def arrange(function):
         real, directory = os.fsync, path.parent.stat()
@@ -65,7 +65,7 @@ CALLS = {
 class TestSyncingTheDirectory:
     @pytest.fixture(autouse=True)
     def there(self, path):
-        """A file with something in it."""
+        """A file with some content."""
         path.write_text('{"there": 1}', encoding="utf-8")
 
     @pytest.mark.parametrize("call", CALLS)
@@ -80,7 +80,7 @@ class TestSyncingTheDirectory:
 
     @pytest.mark.parametrize("call", CALLS)
     def test_nothing_is_acknowledged_before_it_is_done(self, face, path, at_the_sync_of_the_directory, call):
-        """A call returns when its change would survive a power loss, though it is visible before."""
+        """A call returns when its change would survive a power loss, although the change is visible earlier."""
         returned, early = threading.Event(), []
         ctx = face.open(path)
         at_the_sync_of_the_directory(lambda: early.append(returned.wait(0.3)))
@@ -91,8 +91,8 @@ class TestSyncingTheDirectory:
         assert ([False], True) == (early, returned.is_set())
 
     @pytest.mark.parametrize("call", CALLS)
-    def test_a_failure_is_told_and_the_change_is_there(self, face, path, at_the_sync_of_the_directory, call):
-        """The file and memory have the change, of which it is unknown whether it survives."""
+    def test_a_failure_is_raised_and_the_change_is_there(self, face, path, at_the_sync_of_the_directory, call):
+        """The file and memory have the change, and the error says that it may not survive."""
         ctx = face.open(path)
         at_the_sync_of_the_directory(_fail_to_sync)
         with pytest.raises(DurabilityUnknownError, match=r"unknown.*Input/output error") as caught:
@@ -102,8 +102,8 @@ class TestSyncingTheDirectory:
         assert (stored(path), set()) == (dict(ctx), ctx.unsaved_keys())
         assert {"there": 1} | ({} if call == "nothing to write" else {"a": 1}) == stored(path)
 
-    async def test_a_failure_is_told_to_every_call_of_the_cycle(self, path, at_the_sync_of_the_directory):
-        """Each gets an error of its own, also one that is not to be durable; and the next cycle is none of it."""
+    async def test_a_failure_is_raised_by_every_call_of_the_cycle(self, path, at_the_sync_of_the_directory):
+        """Each call gets an error of its own, even one that is not durable; the next cycle is not affected."""
         contexts = [await PersistentContext.create(path, durable=durable) for durable in (True, False, True)]
         with filelock.FileLock(f"{path}.lock"):
             calls = [asyncio.create_task(ctx.incr("n")) for ctx in contexts]
@@ -122,7 +122,7 @@ class TestSyncingTheDirectory:
     def test_it_is_done_though_the_lock_could_not_be_released_cleanly(
         self, face, path, at_the_sync_of_the_directory, monkeypatch, call
     ):
-        """Where memory runs out while the lock is released, the call that is acknowledged is durable all the same."""
+        """If memory runs out while the lock is released, the acknowledged call is durable all the same."""
         synced, release = [], HeldLock.release
 
         def failing(held):
@@ -138,7 +138,7 @@ class TestSyncingTheDirectory:
 
     @pytest.mark.parametrize("call", ["incr", "nothing to write"])
     def test_any_error_leaves_durability_unknown(self, face, path, at_the_sync_of_the_directory, call):
-        """Not only the system's: no call succeeds whose directory was not synced."""
+        """With an error other than the system's, too, no call succeeds whose directory was not synced."""
 
         def fail():
             raise MemoryError
@@ -149,7 +149,7 @@ class TestSyncingTheDirectory:
             CALLS[call](face, ctx)
 
     def test_the_time_that_it_takes_does_not_count_as_held(self, path, at_the_sync_of_the_directory):
-        """How long the lock was held is known by then, and what is reported does not change any more."""
+        """The hold time is known before the sync, and the reported figure does not change later."""
         held = []
         session = JsonFileStore(str(path)).begin("test", wait=False)
         at_the_sync_of_the_directory(lambda: held.append(session.held))
@@ -160,7 +160,7 @@ class TestSyncingTheDirectory:
         assert session.held > 0
 
     def test_one_that_failed_is_made_up_for_by_the_next(self, tmp_path, synced, monkeypatch):
-        """A directory of ours whose name could not be synced is synced by the next durable call of the process."""
+        """A created directory whose name could not be synced is synced by the process's next durable call."""
         path = tmp_path / "new" / "state.json"
         ctx = SyncPersistentContext(path)
         real, failures = os.fsync, []
@@ -185,19 +185,19 @@ class TestSyncingTheDirectory:
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc/self/fd to see what is open: run on Linux")
 class TestTheReplacedFile:
-    """Freeing its blocks takes longer than replacing it: others do not wait for that."""
+    """Freeing the blocks of the old file takes longer than replacing it, and others do not wait for that."""
 
     def is_open(self, path):
-        """Whether this process has a file open that was at the path before."""
+        """Whether this process has the previous file at the path open."""
         targets = []
         for descriptor in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
                 targets.append(os.readlink(f"/proc/self/fd/{descriptor}"))
         return f"{path} (deleted)" in targets
 
     @pytest.mark.parametrize("call", [call for call in CALLS if call != "nothing to write"])
     def test_it_is_open_until_the_lock_is_released(self, face, path, monkeypatch, call):
-        """It is open when the lock is being released."""
+        """The old file is still open when the lock is released."""
         path.write_text('{"there": 1}', encoding="utf-8")
         give_back, found = FileLock.give_back, []
         monkeypatch.setattr(
@@ -209,7 +209,7 @@ class TestTheReplacedFile:
 
     @pytest.mark.parametrize("call", CALLS)
     def test_it_is_freed_when_the_call_is_over(self, face, path, call):
-        """Nothing stays open, though the lock file does."""
+        """When the call is over, only the lock file stays open."""
         path.write_text('{"there": 1}', encoding="utf-8")
         ctx = face.open(path)
         before = len(os.listdir("/proc/self/fd"))
@@ -219,7 +219,7 @@ class TestTheReplacedFile:
         assert (False, True) == (self.is_open(path), len(os.listdir("/proc/self/fd")) <= before + 1)
 
     def test_it_is_freed_after_an_error_as_well(self, path, at_the_sync_of_the_directory):
-        """The directory could not be synced."""
+        """The old file is closed even if the directory could not be synced."""
         path.write_text('{"there": 1}', encoding="utf-8")
         ctx = SyncPersistentContext.create(path)
         at_the_sync_of_the_directory(_fail_to_sync)
