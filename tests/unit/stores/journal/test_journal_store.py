@@ -214,8 +214,6 @@ class TestTheSession:
         assert not store.abandon_vain_wait()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
-@pytest.mark.skipif(sys.platform == "darwin", reason="forking a process with threads may crash on macOS")
 class TestLeftovers:
     def test_the_next_writer_removes_those_of_a_journal(self, path, spawn):
         """The leftovers of a writer that was killed before it began a journal are removed, too."""
@@ -229,6 +227,8 @@ class TestLeftovers:
         assert {path.name, f"{path.name}.lock"} == set(os.listdir(path.parent))
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
+@pytest.mark.skipif(sys.platform == "darwin", reason="forking a process with threads may crash on macOS")
 class TestForks:
     def test_a_forked_child_uses_the_context_that_it_inherits(self, path, run):
         """Parent and child append to the same journal, and each sees the other's changes."""

@@ -251,7 +251,7 @@ class TestDamage:
 
         assert (expected, expected | {"e": 1}, expected | {"e": 1}) == (found, seen(path), stored(path))
         assert (True, True) == (aside.read_bytes().startswith(damaged), aside.name in warning)
-        assert (0, [], None) == (len(lines_of(path)[1]), kept(path)[1:], open_store(path).snapshot() and None)
+        assert (0, []) == (len(lines_of(path)[1]), kept(path)[1:])
 
     def test_a_missing_line_is_damage(self, path, store, warnings):
         """Lines are numbered without gaps, so a missing line is noticed."""
