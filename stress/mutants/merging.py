@@ -100,14 +100,14 @@ MERGING: Final = (
         "conflicts-not-counted",
         "statistics() says nothing of conflicts.",
         Promise.FAILURE,
-        (Edit("counts", "sum(len(request.operation.conflicts)", "sum(0"),),
+        (Edit("counts", "self._conflicts += len(request.operation.conflicts)", "pass"),),
         (suite("merge::TestPlaces::test_they_are_counted_and_logged"),),
     ),
     Mutant(
         "conflicts-not-logged",
         "A conflict is settled without a word.",
         Promise.FAILURE,
-        (Edit("cycle", "        _log_conflicts(request, name)\n", ""),),
+        (Edit("cycle", "            _log_conflicts(request.operation.conflicts, name)\n", "            pass\n"),),
         (suite("merge::TestPlaces::test_they_are_counted_and_logged"),),
     ),
     Mutant(

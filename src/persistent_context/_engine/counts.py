@@ -27,7 +27,9 @@ class Counts:
     def note(self, session: Session, purpose: str, over: Sequence[Request]) -> None:
         """Count a session that has ended, with its completed calls, and report it."""
         self._operations += len(over)
-        self._conflicts += sum(len(request.operation.conflicts) for request in over if request.snapshot is not None)
+        for request in over:
+            if request.operation.conflicts and request.snapshot is not None:
+                self._conflicts += len(request.operation.conflicts)
         self._cycles += 1
         self._waits += session.waited > 0
         self._wait_seconds += session.waited

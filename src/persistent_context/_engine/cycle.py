@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from .._model.draft import Draft
+from .._model.nested import Conflict
 from .._model.snapshot import Snapshot
 from .._printable import printable
 from .._stores.protocol import CorruptStateError, Session, SessionLostError
@@ -59,7 +60,8 @@ def carry_out(batch: Sequence[Request], session: Session, name: str) -> Sequence
         failure = LockLostError(str(failure))
     for request in applied if snapshot is not None else ():
         request.snapshot, request.position = snapshot, draft.position
-        _log_conflicts(request, name)
+        if request.operation.conflicts:
+            _log_conflicts(request.operation.conflicts, name)
     if failure is not None:
         fail(batch, failure, name)
     return ()
@@ -111,18 +113,11 @@ def _apply(request: Request, draft: Draft, name: str) -> bool:
     return request.error is None
 
 
-def _log_conflicts(request: Request, name: str) -> None:
-    conflicts = request.operation.conflicts
-    if conflicts and _logger.isEnabledFor(logging.INFO):
-        with contextlib.suppress(BaseException):  # of a logging handler: the call has taken effect nevertheless
-            places = ", ".join(map(str, conflicts[:_SHOWN_CONFLICTS]))
-            more = f" and {len(conflicts) - _SHOWN_CONFLICTS} more" if len(conflicts) > _SHOWN_CONFLICTS else ""
-            _logger.info(
-                "%s: changed both here and by another writer, settled by on_conflict: %s%s",
-                printable(name),
-                places,
-                more,
-            )
+def _log_conflicts(conflicts: Sequence[Conflict], name: str) -> None:
+    with contextlib.suppress(BaseException):  # of a logging handler: the call has taken effect nevertheless
+        places = ", ".join(map(str, conflicts[:_SHOWN_CONFLICTS]))
+        more = f" and {len(conflicts) - _SHOWN_CONFLICTS} more" if len(conflicts) > _SHOWN_CONFLICTS else ""
+        _logger.info("%s: conflicts settled by on_conflict: %s%s", printable(name), places, more)
 
 
 def _close(session: Session, name: str) -> DurabilityUnknownError | None:

@@ -53,6 +53,9 @@ class Merged(NamedTuple):
     """The places in conflict that ``"mine"`` or ``"theirs"`` has settled."""
 
 
+UNCHANGED: Final = Merged({})
+
+
 def merge(unsaved: Mapping[str, Unsaved], theirs: Mapping[str, MaybeText], policy: OnConflict) -> Merged:
     """Merge unsaved changes into the current state, place by place.
 

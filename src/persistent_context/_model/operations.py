@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from .draft import Draft, Origin, pending
-from .merge import OnConflict, Unsaved, merge
+from .merge import UNCHANGED, OnConflict, Unsaved, merge
 from .nested import Conflict
 from .snapshot import Snapshot
 from .updates import Function
@@ -172,7 +172,7 @@ class Update(Write):
         """Compute."""
         found = draft.get(self._key)
         pending = draft.pending(self.unsaved, self.origin)
-        merged = merge(pending, {self._key: found}, self._policy)
+        merged = merge(pending, {self._key: found}, self._policy) if pending else UNCHANGED
         text, result = self._function(merged.texts.get(self._key, found))
         draft.put({} if text is found else {self._key: text}, self, pending)
         self.conflicts = merged.conflicts
