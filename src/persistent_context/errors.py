@@ -179,11 +179,12 @@ class UnserializableValueError(PersistentContextError, TypeError):
 
     Attributes:
         place: where it is in the context, such as ``["jobs"][3]["when"]``.
-        reason: what is wrong with it.
+        reason: what is wrong with it, and what to do, such as ``is a datetime, which JSON cannot hold; convert it, for
+            example with .isoformat()``.
     """
 
     def __init__(self, place: str, reason: str) -> None:
-        super().__init__(f"{place}: {reason}")
+        super().__init__(f"{place} {reason}")
         self.place = place
         self.reason = reason
 

@@ -273,9 +273,9 @@ class TestClassesThatRaise:
         """There is more than one bool: the name of a refused type says whose it is."""
         foreign = type("bool", (), {"__module__": "numpy", "__bool__": lambda _: True})
         ctx = SyncPersistentContext(path)
-        with pytest.raises(UnserializableValueError, match=r'\["flag"\]: numpy\.bool$'):
+        with pytest.raises(UnserializableValueError, match=r'\["flag"\] is a numpy\.bool,'):
             ctx.add("flag", foreign())
-        with pytest.raises(UnserializableValueError, match=r"must be a str, not numpy\.bool$"):
+        with pytest.raises(UnserializableValueError, match=r"must be a str, not numpy\.bool;"):
             ctx.set(foreign(), 1)
 
     def test_a_value_that_compares_unlike_what_comes_back_is_refused(self, tmp_path):
@@ -338,7 +338,7 @@ class TestTheLimitOfDigits:
     def test_what_this_process_cannot_write_is_refused(self, path: pathlib.Path, limit: Any) -> None:
         """A process that converts fewer digits than others says so, of the value at its place."""
         limit(640)
-        with pytest.raises(UnserializableValueError, match=r'\["v"\]\[0\]: .*set_int_max_str_digits'):
+        with pytest.raises(UnserializableValueError, match=r'\["v"\]\[0\] .*set_int_max_str_digits'):
             SyncPersistentContext(path).add("v", [10**640])
 
 
