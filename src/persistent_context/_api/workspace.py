@@ -22,7 +22,7 @@ class Workspace:
     Args:
         snapshot: the state.
         memory: the memory of the context; an unsaved change of a key is included when the key is touched.
-        policy: for these changes.
+        policy: settles conflicts of these changes.
         filepath: the file, for errors.
     """
 
@@ -61,7 +61,7 @@ class Workspace:
         return self._touch(key) in self._values
 
     def describe(self) -> str:
-        """Return what a ``repr`` says about it."""
+        """Return its description for a ``repr``."""
         state = "over" if self._is_over else "open"
         return f"on {self._filepath!r}, {state}"
 

@@ -63,7 +63,7 @@ class Memory(Keys):
             return True
         live.moments = self._moments
         self.data, self.seen, self._ahead = live, snapshot, {}
-        self._stand_at(position)
+        self._move_to(position)
         self._loaded, self._read = next(self._moments), began
         return True
 
@@ -136,11 +136,11 @@ class Memory(Keys):
         """Return the origin of an operation made here and now."""
         return Origin(self.tracker, self.position, next(self._moments))
 
-    def is_under_way(self, operation: Operation) -> bool:
+    def is_in_flight(self, operation: Operation) -> bool:
         """Return whether the outcome of a call is still unknown."""
         return operation in self._flights
 
-    def is_over(self, write: Write) -> None:
+    def end(self, write: Write) -> None:
         """Note that a call has completed: its outcome has arrived, or it will have none."""
         for key in self._flights.end(write):
             self._bury(key)
@@ -157,7 +157,7 @@ class Memory(Keys):
             with self.data.keeping():
                 self._absorb(arrival)
         for write in arrival.over:  # now: its caller may be notified later
-            self.is_over(write)
+            self.end(write)
 
     def _absorb(self, arrival: Arrival) -> None:
         if arrival.whole:
@@ -173,7 +173,7 @@ class Memory(Keys):
                     del self._ahead[key]
                 self._settle(key, text, arrival.calls.get(key))
         if arrival.position > self.position:
-            self._stand_at(arrival.position)
+            self._move_to(arrival.position)
 
     def _take_in(
         self,
@@ -205,7 +205,7 @@ class Memory(Keys):
     def forget_calls(self) -> None:
         """Forget calls whose outcome will never arrive here: those of another event loop or of the parent process."""
         for write in self._flights.calls():
-            self.is_over(write)
+            self.end(write)
         self.tracker.is_writing = False
 
     def _begun(self, operation: W) -> W:
@@ -221,7 +221,7 @@ class Memory(Keys):
         self.data.take_over_all(texts, gone - rest.keys())
         return rest
 
-    def _stand_at(self, position: int) -> None:
+    def _move_to(self, position: int) -> None:
         self.position = position
         self._see_horizon()
 

@@ -293,7 +293,7 @@ class TestMemory:
         """A call whose key was not noted yet leaves nothing behind."""
         write = increment(memory, "a")
         memory._flights._flights.clear()
-        memory.is_over(write)
+        memory.end(write)
 
         assert [] == memory._flights.calls()
 
@@ -301,7 +301,7 @@ class TestMemory:
         """What was set after a call was made stays, though the call is over before its outcome is taken over."""
         write = increment(memory, "a")
         memory.data["a"] = 1
-        memory.is_over(write)
+        memory.end(write)
         memory.absorb(arrival(2, write, a=b"2"))
 
         assert (1, {"a"}) == (memory.data["a"], memory.unsaved_keys())
