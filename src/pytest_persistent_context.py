@@ -1,7 +1,7 @@
 """The pytest plugin: data that the workers of a run share, and values that are computed once for all of them.
 
-It is a module beside the package, which is imported when a fixture is first requested: a suite that uses none of the
-fixtures only pays for an empty file per pytest-xdist worker.
+It is a module beside the package, which it imports only when a fixture is first requested: a suite that uses none of
+the fixtures only pays for an empty file per pytest-xdist worker.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from persistent_context import PersistentContext, SyncPersistentContext
     from persistent_context._api.once_file import OnceFile
 
-__tracebackhide__ = True  # no test is wrong here
+__tracebackhide__ = True  # pytest leaves these frames out of tracebacks
 
 _OPTION: Final = "shared_context"
 _CRASHED: Final = ".crashed"
@@ -47,14 +47,14 @@ class ComputeOnce:
         self._teardowns: dict[str, Callable[[Any], Any]] = {}
 
     def __call__(self, key: str, factory: Callable[[], Any], teardown: Callable[[Any], Any] | None = None) -> Any:
-        """Return a copy of the value of a key, computed by the first worker that asks. Blocks meanwhile.
+        """Return a copy of the value of a key, computed by the first worker that asks. Blocks until it is stored.
 
         A waiting worker does not hold the lock of ``shared_context``. If the factory raises, or its worker is killed,
         the next worker that asks tries again. The factory may call this for other keys, in the same order everywhere.
 
         Args:
             key: the value's name, the same in all workers.
-            factory: returns a value that JSON can hold; it may be ``async``, and then runs in an event loop of its own.
+            factory: returns a value that JSON can hold; it may be ``async``, and then runs in its own event loop.
             teardown: called with the value once, when all workers have finished their tests and finalised their
                 fixtures, or immediately if JSON cannot hold the value. It may be ``async``. A value with a teardown is
                 never shared with other runs.
@@ -77,7 +77,7 @@ class ComputeOnce:
         return bool(self._teardowns)
 
     def finish(self) -> list[BaseException]:
-        """Tear down what no other worker has, last value first; return what the teardowns raised."""
+        """Tear down the values that no other worker has, last one first; return what the teardowns raised."""
         failures: list[BaseException] = []
         while self._teardowns:
             try:

@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line, or say what it lacks."""
+    """Run the command line, or say which packages are missing."""
     try:
         import typer  # noqa: F401, PLC0415 - only looked for
     except ImportError:

@@ -32,5 +32,5 @@ class Flag:
             self._tokens.get(timeout=timeout)
         except Empty:
             return False
-        self._tokens.put(None)  # for the next one
+        self._tokens.put(None)  # for the next waiting thread
         return True

@@ -1,4 +1,4 @@
-"""All errors that the package raises; each derives from one base class and the fitting builtin."""
+"""The errors that the package raises. All have one base class; each also derives from the fitting built-in one."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class LockTimeoutError(PersistentContextError, TimeoutError):
     Attributes:
         timeout: the timeout of the call, in seconds.
         waited: how long the call waited, in seconds.
-        holder: who held the lock when the wait ended, or ``None`` if it had just become free.
-        transaction: the transaction of this process that the call waited for; ``None`` if there was none. If code
-            inside its block waits for the call, it waits for itself.
+        holder: the holder of the lock when the wait ended, or ``None`` if it had just become free.
+        transaction: the open transaction of this process that the call waited for, or ``None``. It cannot end if code
+            inside its own block waits for the call.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ def _reason(holder: Holder | None, transaction: OpenTransaction | None) -> str:
     """Return why a call could not get the lock, and what can be done about it."""
     if transaction is not None:
         return (
-            f"held by this process, in {transaction}: a block that waits for this call waits for itself; use the "
+            f"held by this process, in {transaction}: it cannot end if its own block waits for this call; use the "
             "transaction there, or make the call after the block"
         )
     if holder is None:
@@ -80,7 +80,7 @@ def _reason(holder: Holder | None, transaction: OpenTransaction | None) -> str:
 
 
 class CorruptFileError(PersistentContextError, ValueError):
-    """The file is corrupt, and the context has ``on_corrupt="raise"``; the call has changed nothing.
+    """The file is corrupt, and the context has ``on_corrupt="raise"``; the call changed nothing.
 
     Raised by every call that reads the file: ``load()``, ``save()``, atomic operations, and on entering
     ``transaction()``.
@@ -91,7 +91,7 @@ class CorruptFileError(PersistentContextError, ValueError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            f"the file is corrupt ({reason}), and this call has changed nothing; repair or remove it, or use "
+            f"the file is corrupt ({reason}), and this call changed nothing; repair or remove it, or use "
             'on_corrupt="aside", which keeps it under another name'
         )
         self.reason = reason
@@ -101,7 +101,7 @@ class CorruptFileError(PersistentContextError, ValueError):
 
 
 class LeaseHeldError(LockTimeoutError):
-    """Another process, thread or task holds the lease, and still did when ``timeout`` had passed.
+    """Another process, thread or task held the lease until the timeout of the call expired.
 
     Raised on entering ``lease()`` with ``wait=False`` or a ``timeout``.
 
@@ -126,9 +126,10 @@ class LeaseHeldError(LockTimeoutError):
 
 
 class LockLostError(PersistentContextError):
-    """The lock file was deleted or replaced during a transaction, and nothing was written; or so was a lease's file.
+    """The lock file was deleted or replaced during a transaction, or the file of a lease while it was held.
 
-    Raised on leaving ``transaction()`` or ``lease()``: every other call is retried under the new lock.
+    Raised on leaving ``transaction()``, which wrote nothing, or ``lease()``. Every other call is retried under the new
+    lock.
     """
 
 
@@ -153,37 +154,38 @@ class ConflictError(PersistentContextError):
 
 
 class ContextUsageError(PersistentContextError, RuntimeError):
-    """A call that cannot work here.
+    """A call that is not possible here.
 
-    A context is read that was never loaded; or the call is made in the wrong event loop, in a finished transaction, or
-    with what belongs to the parent process.
+    It reads a context that was never loaded, or is made in the wrong event loop, in a finished transaction, or on an
+    object that belongs to the parent process.
     """
 
 
 class ReentrantTransactionError(ContextUsageError):
-    """A call that would deadlock, waiting for a transaction, lease or computation of its own task or thread."""
+    """A call that would deadlock: it would wait for a transaction, lease or computation of its own task or thread."""
 
 
 class UnsavedInTransactionWarning(UserWarning):
     """A key was set or deleted in a context, inside a transaction of the same task or thread on the same file.
 
-    The transaction commits what is changed in ``tx``, so that the change in the context stays unsaved until the next
-    ``save()``. Changing a list or dictionary of the context in place goes unnoticed.
+    The transaction commits only what is changed in ``tx``, so the change in the context stays unsaved until the next
+    ``save()``. A list or dictionary of the context that is changed in place causes no warning.
     """
 
 
 class UnserializableValueError(PersistentContextError, TypeError):
     """A value or key that does not survive a round trip through JSON; nothing was written.
 
-    Where the type is right and only the value is not (NaN, a lone surrogate, a cycle), it is also a ``ValueError``.
+    If the type is supported and only the value is not (NaN, a lone surrogate, a cycle), it is also a ``ValueError``.
 
     Attributes:
         place: where it is in the context, such as ``["jobs"][3]["when"]``.
-        reason: what is wrong with it.
+        reason: what is wrong with it, and what to do, such as ``is a datetime, which JSON cannot hold; convert it, for
+            example with .isoformat()``.
     """
 
     def __init__(self, place: str, reason: str) -> None:
-        super().__init__(f"{place}: {reason}")
+        super().__init__(f"{place} {reason}")
         self.place = place
         self.reason = reason
 
@@ -218,7 +220,7 @@ class TooManyDigitsError(PersistentContextError, ValueError):
 
 
 class DurabilityUnknownError(PersistentContextError, OSError):
-    """The file holds what the call wrote or found there, but syncing it failed: a power loss may undo it."""
+    """The file has what the call wrote or found there, but could not be synced: a power loss may undo the change."""
 
 
 class NotARegularFileError(PersistentContextError, OSError):
@@ -229,13 +231,14 @@ class JournalVersionError(PersistentContextError):
     """A newer version of this package wrote the journal beside the JSON file; nothing was read or written.
 
     Attributes:
-        found: the version of its format.
-        known: the latest version that this package knows.
+        found: the format version of the journal.
+        known: the latest format version that this package can read.
     """
 
     def __init__(self, found: int, known: int) -> None:
         super().__init__(
-            f"the journal has format version {found}, and this version of persistent-context knows {known}: upgrade it"
+            f"the journal has format version {found}, but this version of persistent-context can read only {known}: "
+            "upgrade the package"
         )
         self.found = found
         self.known = known

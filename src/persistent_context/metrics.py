@@ -1,6 +1,6 @@
 """Metrics: the cost of every lock cycle, reported to listeners.
 
-Import it by its name: ``from persistent_context import metrics``.
+Import it explicitly: ``from persistent_context import metrics``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def listen(listener: Callable[[Cycle], object]) -> Callable[[], None]:
     for one file, concurrently for several. Keep it quick. Exceptions that it raises are logged and ignored.
 
     Args:
-        listener: takes the :class:`Cycle`. It must not call the same file.
+        listener: called with each :class:`Cycle`. It must not make calls on the same file.
 
     Returns:
         A function that removes the listener.
@@ -75,12 +75,12 @@ def listen(listener: Callable[[Cycle], object]) -> Callable[[], None]:
 def record_to_opentelemetry(meter_provider: MeterProvider | None = None) -> Callable[[], None]:
     """Record every lock cycle of this process with OpenTelemetry; needs the extra ``otel``. Does not suspend.
 
-    The instruments are the histograms ``persistent_context.lock.wait`` (only of cycles that had to wait) and
+    The instruments are the histograms ``persistent_context.lock.wait`` (only for cycles that had to wait) and
     ``persistent_context.lock.hold``, in seconds, and the counters ``persistent_context.operations`` and
     ``persistent_context.written``, in bytes. Their attributes are ``file.path`` and ``persistent_context.purpose``.
 
     Args:
-        meter_provider: where to record; by default the global one, even if that is set later.
+        meter_provider: the provider to record with; by default the global one, even if it is set later.
 
     Returns:
         A function that stops recording.

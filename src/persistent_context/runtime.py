@@ -1,7 +1,7 @@
 """The strategy layer: contexts that give tasks their own variables beside the persistent data.
 
 A :class:`ContextManager` creates them, and their users decide when to save; :class:`PersistentContext` does the rest.
-Import it by its name: ``from persistent_context.runtime import ContextManager``.
+Import it from here: ``from persistent_context.runtime import ContextManager``.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ PERSISTENT_CONTEXT: Final = "persistent_context"
 
 
 class Context(PersistentCalls, MutableMapping[str, Any]):
-    """What a task sees: its runtime variables, those of the contexts it was forked from, and the persistent data.
+    """The names that a task sees: its runtime variables, those of the contexts it was forked from, and persistent data.
 
-    Whether a name persists depends on its declaration alone, not on what the file holds. A *declared* name is always
-    one of the persistent data: ``context["cursor"] = 1`` sets it in the memory of the persistent context, and
+    Whether a name persists depends on its declaration alone, not on what the file holds. A *declared* name always
+    belongs to the persistent data: ``context["cursor"] = 1`` sets it in the memory of the persistent context, and
     ``await context.save()`` saves it. Any other name that is set here becomes a runtime variable of this context, and
     is never saved.
 
-    Names that the persistent data has without being declared can be read here. They can neither be set nor deleted,
-    since that would hide them or save them by accident; :meth:`set_persistent` and the atomic calls take any name but
-    that of a runtime variable, which would hide what they set: they raise :class:`ContextUsageError`. All calls of the
-    persistent context can be made here.
+    Undeclared names in the persistent data can be read here, but neither set nor deleted, since that would hide them or
+    save them by accident. :meth:`set_persistent` and the atomic calls take any name except that of a runtime variable,
+    which would hide the new value: they raise :class:`ContextUsageError`. All calls of the persistent context can be
+    made here.
 
     Args:
         persistent: the persistent context.
         names: the declared names.
-        variables: the runtime variables; any values, even those that JSON cannot hold.
+        variables: the runtime variables; their values may be anything, even what JSON cannot hold.
         inherited: the variables of the contexts that this one was forked from, nearest first.
 
     Raises:
@@ -60,8 +60,8 @@ class Context(PersistentCalls, MutableMapping[str, Any]):
     def fork(self, **variables: Any) -> Context:
         """Return a context for a subtask, over the same persistent data. Does not suspend.
 
-        It sees the current variables of this context and sets its own: nothing that it sets is visible here, except
-        for persistent names.
+        It sees the current variables of this context and sets its own: what it sets is not visible here, except under
+        persistent names.
 
         Args:
             variables: its own runtime variables, which hide those of the same name.
@@ -116,7 +116,7 @@ class Context(PersistentCalls, MutableMapping[str, Any]):
     def set_persistent(self, key: str, value: Any) -> None:
         """Set a key of the persistent data, declared or not; :meth:`save` saves it. Does not suspend.
 
-        This is for names that are known only at run time, such as one for each job.
+        Use this for names that are known only at run time, such as one for each job.
 
         Args:
             key: the key.
@@ -132,7 +132,7 @@ class Context(PersistentCalls, MutableMapping[str, Any]):
     # --------------------------------
 
     def _home(self, key: str) -> MutableMapping[str, Any]:
-        """Return the mapping where a name lives: the persistent data, unless it is a runtime variable."""
+        """Return the mapping that has a name: the persistent data, unless it is a runtime variable."""
         return next((layer for layer in self._layers if key in layer), self._persistent)
 
     def _check_variable(self, name: str, layers: Iterable[dict[str, Any]]) -> None:
@@ -163,11 +163,11 @@ class ContextManager:
 
     Args:
         filepath: the file.
-        persistent: the names that live in the persistent data; all others that a context sets are runtime variables.
+        persistent: the names that belong to the persistent data; all others that a context sets are runtime variables.
         options: those of :class:`PersistentContext`.
 
     Raises:
-        TypeError: ``persistent`` is a ``str``, or has something else than ``str``.
+        TypeError: ``persistent`` is a ``str``, or contains something other than a ``str``.
         ValueError: ``persistent`` has the name ``persistent_context``.
     """
 
@@ -186,8 +186,8 @@ class ContextManager:
 
         Raises:
             ValueError: a variable has the name ``persistent_context``, or a declared one.
-            ContextUsageError: the file has the name of a variable, without it being declared.
-            OSError: as well as everything else that :meth:`PersistentContext.load` raises.
+            ContextUsageError: the file has an undeclared key with the name of a variable.
+            OSError: or any other exception that :meth:`PersistentContext.load` raises.
         """
         persistent = await PersistentContext.create(self._filepath, **self._options)
         return Context(persistent, self._names, variables)

@@ -10,7 +10,7 @@ from ._printable import printable
 
 
 class Holder(NamedTuple):
-    """The holder of a file's lock, as recorded by the holder itself; ``None`` where it recorded nothing.
+    """The holder of a file's lock, as the holder itself recorded it; fields that it did not record are ``None``.
 
     Attributes:
         pid: the process ID on its own host.
@@ -44,7 +44,7 @@ class Holder(NamedTuple):
 
 
 class OpenTransaction(NamedTuple):
-    """A transaction of this process, as it was when a call had waited for it in vain.
+    """A transaction of this process that was still open when a call that waited for it timed out.
 
     Attributes:
         owner: the task or thread that opened it, such as ``"task 'Task-3'"``.
@@ -60,7 +60,7 @@ class OpenTransaction(NamedTuple):
 
 
 class Change(NamedTuple):
-    """The change of one key; ``MISSING`` means absent.
+    """A change of one key; ``MISSING`` means absent.
 
     Attributes:
         old: the value before.
@@ -72,12 +72,13 @@ class Change(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """A lease, as held by the block that :meth:`PersistentContext.lease` opens.
+    """A lease, held until the end of the block that :meth:`PersistentContext.lease` opens.
 
     Attributes:
         name: its name.
         token: a number greater than that of every earlier holder of the lease. A resource that remembers the greatest
-            one it has seen can refuse a former holder, which was stopped, say, and does not know yet that it is one.
+            one it has seen can refuse a former holder, such as a process that was stopped and does not know yet that it
+            has lost the lease.
     """
 
     name: str
@@ -97,7 +98,7 @@ class Statistics:
         hold_seconds: time for which the lock was held, in seconds.
         bytes_read: bytes read from the file and its journal.
         bytes_written: bytes written to them.
-        journal_bytes: the size of the journal, when it was last looked at; 0 without one.
+        journal_bytes: the size of the journal when it was last checked; 0 if there is none.
         checkpoints: how often this process has folded the journal into the file.
         conflicts: how many places were changed both by a context of this process and by another writer, in ways that
             cannot be merged, and were settled by ``on_conflict="mine"`` or ``"theirs"``.

@@ -136,7 +136,7 @@ TRACKING: Final = (
         "What a call has made known arrives after a load that is newer, and overwrites it.",
         Promise.MEMORY,
         (
-            Edit("memory", "elif arrival.position > self.position:  # else memory was loaded since\n", "else:\n"),
+            Edit("memory", "elif arrival.position > self.position:  # otherwise memory was loaded since\n", "else:\n"),
             Edit(
                 "memory",
                 "                return  # by another thread, while a signal handler had the lock of memory released\n",
@@ -233,7 +233,7 @@ TRACKING: Final = (
         (
             Edit(
                 "guard",
-                "    finally:  # if an exception came before that\n        _reacquire(released)",
+                "    finally:  # if an exception came before the other one\n        _reacquire(released)",
                 "    finally:\n        pass",
             ),
         ),
@@ -273,7 +273,7 @@ TRACKING: Final = (
         (
             Edit(
                 "draft",
-                '"""Note that a call acknowledges what it found in the file, without a change of its own."""\n'
+                '"""Note that a call acknowledges what it found in the file, without changing it."""\n'
                 "        self._claims = True\n",
                 "pass\n",
             ),

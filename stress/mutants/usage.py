@@ -39,7 +39,7 @@ USAGE: Final = (
         "coroutine-left-open",
         "A coroutine that a function has returned is not closed.",
         Promise.FAILURE,
-        (Edit("updates", "                value.close()  # or else", "                pass  # or else"),),
+        (Edit("updates", "                value.close()  # otherwise", "                pass  # otherwise"),),
         (suite("mutate_functions::TestAsynchronousFunctions::test_a_coroutine_that_it_returns_is_refused_and_closed"),),
     ),
     Mutant(

@@ -110,7 +110,7 @@ class TestOtherCommands:
         payload = header[9:-1]
         journal_of(path).write_bytes(b"%08x %s\n" % (zlib.crc32(payload), payload))
         path.write_text("{}", encoding="utf-8")
-        told = "error: [^\n]*format version 9[^\n]*upgrade it\n"
+        told = "error: [^\n]*format version 9[^\n]*upgrade the package\n"
         for command in (["show"], ["journal"], ["set", "a", "1"], ["checkpoint"]):
             name, *rest = command
             run(name, path, *rest, code=1, errors=told)

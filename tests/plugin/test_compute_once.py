@@ -193,7 +193,7 @@ def test_it(compute_once, request):
 
         result.assert_outcomes(failed=runs.log.count("test"))
         result.stdout.fnmatch_lines(
-            ["*UnserializableValueError*when*set; the factory of 'the key' returned {'when': {1, 2}}"]
+            ["*UnserializableValueError*when*is a set*; the factory of 'the key' returned {'when': {1, 2}}"]
         )
         result.stdout.no_fnmatch_line("*persistent_context*.py:*: *")  # no frame of the library
         assert [] == [one for name, one in logged.items() if one not in ([], [f"up:{name}", f"down:{name}:{{1}}"])]

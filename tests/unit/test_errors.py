@@ -235,7 +235,7 @@ class TestData:
         )
 
     @pytest.mark.parametrize(
-        ("kind", "place"), [("wrong_type", '["jobs"][0]["when"]: set'), ("wrong_value", '["jobs"][0]["when"]')]
+        ("kind", "place"), [("wrong_type", '["jobs"][0]["when"] is a set'), ("wrong_value", '["jobs"][0]["when"]')]
     )
     def test_an_unserializable_value(self, provoke, kind, place):
         """The error names the place of an unserializable value."""

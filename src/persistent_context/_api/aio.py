@@ -39,10 +39,10 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
 
     A context belongs to one event loop at a time: the first one that awaits a method, until that loop is closed. Other
     loops, threads and processes use their own contexts on the same file. The constructor does no I/O and needs no loop:
-    until :meth:`load` or :meth:`save`, keys that the context has not set cannot be read.
+    until :meth:`load` or :meth:`save`, only keys that the context itself has set can be read.
 
-    A context can be pickled, for another process: its class, absolute path and options are, but no unsaved changes, and
-    it arrives not loaded.
+    A context can be pickled for another process. The pickle has its class, absolute path and options, but no values and
+    no unsaved changes: the copy has to be loaded.
 
     Args:
         filepath: the JSON file, a ``str`` or path object. A relative path is resolved against the current directory
@@ -54,11 +54,11 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
             ``"theirs"``, ``"raise"`` (:class:`ConflictError`), or ``fn(key, base, mine, theirs) -> value``, where
             ``MISSING`` means absent. The callable runs under the lock, in another thread: keep it pure and quick.
         on_corrupt: what to do if the file is not a JSON object, or a part of its journal is damaged: ``"aside"`` keeps
-            it under another name, with a warning in the log, and goes on with what is left, or ``"raise"``
-            (:class:`CorruptFileError`), which leaves it as it is. An empty file is a new one.
-        journal: whether changes are appended to a journal beside the file, which makes them cost what they change, and
-            not what the file holds: a property of the file, which the next call that writes sets, and which all
-            contexts on the file follow. ``None`` leaves it as it is.
+            it under another name, logs a warning, and continues with the rest; ``"raise"`` leaves it unchanged and
+            raises :class:`CorruptFileError`. An empty file counts as new.
+        journal: whether changes are appended to a journal beside the file, so that their cost depends on the size of
+            the change instead of the file. This is a property of the file: the next call that writes sets it, and all
+            contexts on the file follow it. ``None`` leaves it unchanged.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -98,7 +98,7 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
             options: ``durable``, ``lock_timeout``, ``on_conflict``, ``on_corrupt`` and ``journal``; see the class.
 
         Raises:
-            OSError: as well as everything else that :meth:`load` raises.
+            OSError: or any other exception that :meth:`load` raises.
         """
         context = cls(filepath, **options)
         await context.load()
@@ -134,7 +134,7 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
             await self._perform(self._reload())
 
     async def save(self) -> None:
-        """Merge the changes unsaved at this call into the file, and take over what others changed. Suspends.
+        """Merge the changes that are unsaved now into the file, and take over what others changed. Suspends.
 
         If there is nothing to save, nothing is written, except that a missing file is created.
 
@@ -154,10 +154,10 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
         """Take over what others changed, and keep what is unsaved: a :meth:`save` that writes nothing. Suspends.
 
         Where others changed the same place as an unsaved change, memory keeps its own value, and the next :meth:`save`
-        settles the conflict. If the file is missing, memory stays as it is, and the next :meth:`save` writes all of it.
+        settles the conflict. If the file is missing, memory is not changed, and the next :meth:`save` writes all of it.
 
         Raises:
-            OSError: as well as everything else that :meth:`load` raises.
+            OSError: or any other exception that :meth:`load` raises.
         """
         executor = self._enter_loop().executor
         async with self._lock:
@@ -166,13 +166,13 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
             await self._perform(self._refresh())
 
     async def checkpoint(self) -> None:
-        """Fold the journal into the JSON file, so that programs which only read that see every change. Suspends.
+        """Fold the journal into the JSON file, so that programs that read only this file see every change. Suspends.
 
-        If there is no journal, or nothing in it, nothing is written. The library also does this by itself: after a
+        If there is no journal, or it is empty, nothing is written. The library also does this by itself: after a
         second without writes, when the journal is longer than the JSON file, and when the interpreter exits.
 
         Raises:
-            OSError: as well as everything else that :meth:`save` raises.
+            OSError: or any other exception that :meth:`save` raises.
         """
         await self._perform(self._checkpoint())
 
@@ -190,8 +190,8 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
         Raises:
             LockTimeoutError: on entering.
             ReentrantTransactionError: on entering, if this task already has one open on the same file.
-            LockLostError: on leaving, if the lock file was deleted meanwhile; nothing was written.
-            OSError: on leaving, as well as everything else that :meth:`save` raises.
+            LockLostError: on leaving, if the lock file was deleted in the meantime; nothing was written.
+            OSError: on leaving; or any other exception that :meth:`save` raises.
         """
         patience = self._lock_timeout if timeout is None else check_timeout(timeout, "timeout")
         return AsyncTransaction(partial(self._begin_transaction, patience), self._workspace, self._end_transaction)
@@ -199,10 +199,10 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
     def watch(self, *keys: str) -> AsyncWatch:
         """Return an iterator over changes by other writers: other processes, and other contexts in this process.
 
-        ``async for changes in ctx.watch("a"):`` yields dictionaries from each changed key to its :class:`Change`. The
-        first has everything that differs from what this context knew of the file at this call. Intermediate values
-        may be skipped, the last one never is. Memory is not changed; ``load()`` or ``save()`` takes the changes over.
-        Each step suspends until there are changes.
+        ``async for changes in ctx.watch("a"):`` yields dictionaries that map each changed key to its :class:`Change`.
+        The first one has every difference from what this context knew of the file when it called ``watch()``.
+        Intermediate values may be skipped, but never the last one. Memory is not changed; ``load()`` or ``save()``
+        takes the changes over. Each step suspends until there are changes.
 
         With the package ``watchfiles`` (the extra ``watch``) a change is seen in less than a tenth of a second.
         Without it, or where the file system reports no events, the file is checked twenty times a second.
@@ -262,7 +262,7 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
         await self._home.calls.end(turn, operation)
 
     def _enter_loop(self) -> _Home:
-        """Return what belongs to the running loop."""
+        """Return the state that belongs to the running loop."""
         loop = asyncio.get_running_loop()
         home = self._home
         if home is None or home.loop is not loop:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class AsyncAtomic(BaseContext):
-    """A context whose keys can be changed by all processes, one call after the other.
+    """A context whose keys all processes can change, one call after the other.
 
     The calls of one process that wait for the same file share one cycle of the lock.
     """
@@ -35,11 +35,11 @@ class AsyncAtomic(BaseContext):
             default: the number to start from if the key is missing.
 
         Returns:
-            The new number: a ``float`` if the value was one, or ``delta`` is.
+            The new number: a ``float`` if the old value or ``delta`` is one.
 
         Raises:
             TypeError: the value is not a number (``bool`` does not count as one); the file is unchanged.
-            OSError: as well as everything else that :meth:`save` raises.
+            OSError: or any other exception that :meth:`save` raises.
         """
         number: float = await self._perform(self._incr(key, delta, default))
         return number
@@ -51,7 +51,7 @@ class AsyncAtomic(BaseContext):
             Whether this call set it. If not, memory now has the value in the file.
 
         Raises:
-            OSError: as well as everything else that :meth:`save` raises.
+            OSError: or any other exception that :meth:`save` raises.
         """
         return bool(await self._perform(self._add(key, value)))
 
@@ -69,7 +69,7 @@ class AsyncAtomic(BaseContext):
             Whether the value was as expected and was replaced. If not, memory now has the value in the file.
 
         Raises:
-            OSError: as well as everything else that :meth:`save` raises.
+            OSError: or any other exception that :meth:`save` raises.
         """
         return bool(await self._perform(self._compare_and_set(key, expected, new)))
 
@@ -79,9 +79,9 @@ class AsyncAtomic(BaseContext):
         Args:
             key: the key.
             fn: ``fn(value) -> value``; it runs under the lock, in another thread: keep it pure and quick. It gets its
-                own copy, which it may change, as long as it returns it, and may run again if the lock file is deleted
-                meanwhile.
-            default: what it gets if the key is missing.
+                own copy of the value, which it may change and return. It is called again if the lock file is deleted
+                while it runs.
+            default: the argument of the function if the key is missing.
 
         Returns:
             What the function returned.
@@ -90,7 +90,7 @@ class AsyncAtomic(BaseContext):
             TypeError: the function is not callable, or is a coroutine function; or it returned ``None`` after it had
                 changed its argument in place, or an awaitable. Nothing is changed.
             Exception: what the function raised; only this call fails, and it changes nothing.
-            OSError: as well as everything else that :meth:`save` raises.
+            OSError: or any other exception that :meth:`save` raises.
         """
         value: T = await self._perform(self._mutate(key, fn, default))
         return value
@@ -101,10 +101,10 @@ class AsyncAtomic(BaseContext):
         An unsaved change of the key is dropped.
 
         Returns:
-            Whether it was there.
+            Whether the key was present.
 
         Raises:
-            OSError: as well as everything else that :meth:`save` raises.
+            OSError: or any other exception that :meth:`save` raises.
         """
         return bool(await self._perform(self._delete(key)))
 
@@ -116,7 +116,7 @@ class AsyncAtomic(BaseContext):
             default: what to return if the key is missing.
 
         Raises:
-            OSError: as well as everything else that :meth:`save` raises.
+            OSError: or any other exception that :meth:`save` raises.
         """
         return await self._perform(self._take(key, default))
 
@@ -130,7 +130,7 @@ class AsyncAtomic(BaseContext):
 
         Raises:
             TypeError: the value is not a list; the file is unchanged.
-            OSError: as well as everything else that :meth:`save` raises.
+            OSError: or any other exception that :meth:`save` raises.
         """
         return int(await self._perform(self._extend("append", key, [item])))
 
@@ -139,14 +139,14 @@ class AsyncAtomic(BaseContext):
 
         Args:
             key: the key.
-            items: the items; with none of them, nothing is written.
+            items: the items; if there are none, nothing is written.
 
         Returns:
             The new length of the list.
 
         Raises:
             TypeError: the value is not a list, or the items are a ``str``, ``bytes`` or mapping.
-            OSError: as well as everything else that :meth:`save` raises.
+            OSError: or any other exception that :meth:`save` raises.
         """
         return int(await self._perform(self._extend("extend", key, items)))
 

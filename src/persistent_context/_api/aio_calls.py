@@ -32,7 +32,7 @@ _TICK_SECONDS: Final = 0.5
 
 _SHORTEST_TICK_SECONDS: Final = 0.005
 _FIND_HOLDER_SECONDS: Final = 0.5
-"""How long a timeout error may be delayed to find out who holds the lock."""
+"""How long a timeout error may be delayed to find the holder of the lock."""
 
 _TURNS: Final = 3
 """Loop iterations that it takes to close an asynchronous generator abandoned with a transaction open."""
@@ -54,7 +54,7 @@ class LoopCalls:
         link: finds the queue.
         memory: the memory of the context.
         run_cycle: runs a cycle of the queue in another thread, if the lock is free.
-        durable: whether what the calls acknowledge survives a power loss.
+        durable: whether acknowledged changes survive a power loss.
         raises_if_corrupt: whether they fail if the file is corrupt, instead of moving it aside.
     """
 
@@ -146,7 +146,7 @@ class LoopCalls:
         return request
 
     async def _attached(self) -> CommitQueue:
-        """Find the queue of the file; calls waiting for this continue in order, and none overtakes them."""
+        """Find the queue of the file; calls that wait for this continue in order, and no later call overtakes them."""
         unattached = self._unattached
         unattached.append(None)
         try:
@@ -183,7 +183,7 @@ class LoopCalls:
                     await request.waiter
 
     def _wait_in_pool(self, queue: CommitQueue) -> None:
-        """Let a pool thread wait for the lock, once all tasks that are ready have made the calls that it will carry."""
+        """Let a pool thread wait for the lock, once all ready tasks have made the calls that it will carry out."""
         if self._to_pool is not queue and queue.needs_running():
             self._to_pool = queue
             self.loop.call_soon(self._hand_over, queue)

@@ -26,7 +26,7 @@ class AsyncLease:
         name: the name of the lease.
         patience: how long to wait for it, in seconds.
         memory: the memory of the context.
-        attach: finds the queue of the lease, for calls in their order, if the context can be used on the running loop.
+        attach: finds the queue of the lease, keeping calls in order; fails if the context belongs to another loop.
     """
 
     def __init__(self, name: LeaseName, patience: float, memory: GuardedMemory, attach: Attach) -> None:
@@ -52,7 +52,7 @@ class AsyncLease:
         return self._name.lease(turn)
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Release it."""
+        """Release the lease."""
         if self._held is None:  # it was handed over
             return
         calls, turn = self._held
@@ -64,7 +64,7 @@ class AsyncLease:
                 await calls.end(turn, Release(self._name.purpose))
 
     def hand_over(self) -> Callable[[], None]:
-        """Leave the lease to someone else: return what releases it, in any thread, without waiting."""
+        """Give up the lease: return a function that releases it, in any thread, without waiting."""
         assert self._held is not None, "entered"
         (_, turn), self._held = self._held, None
         return turn.abandon

@@ -70,9 +70,9 @@ class AsyncOnce:
 
 
 async def _call(factory: Callable[[], Any], lease: AsyncLease) -> Any:
-    """Return what a factory returns: it runs here if it is ``async``, and otherwise in a thread of the pool.
+    """Return the result of a factory, which runs here if it is ``async``, and otherwise in a pool thread.
 
-    A thread cannot be cancelled: if this is, the thread goes on, and keeps the lease for as long.
+    A thread cannot be cancelled: if this call is, the thread continues, and keeps the lease until it has ended.
     """
     if inspect.iscoroutinefunction(factory):
         return await factory()
@@ -91,14 +91,14 @@ class _Call:
     def __init__(self, factory: Callable[[], Any]) -> None:
         self._factory: Final = factory
         self._context: Final = contextvars.copy_context()
-        self._settled: Final = threading.Lock()  # an atomic flag: the one that comes second releases the lease
+        self._settled: Final = threading.Lock()  # an atomic flag: the second thread to set it releases the lease
         self._release: Callable[[], None] | None = None
 
     def run(self) -> Any:
         """Call the factory, and release the lease if that was left to this thread."""
         try:
             return self._context.run(self._factory)
-        except StopIteration as error:  # no future can hold it
+        except StopIteration as error:  # a future cannot hold it
             msg = "the factory raised StopIteration"
             raise RuntimeError(msg) from error
         finally:
@@ -109,5 +109,5 @@ class _Call:
     def take_over(self, lease: AsyncLease) -> None:
         """Release a lease as soon as the factory has ended."""
         self._release = lease.hand_over()
-        if not self._settled.acquire(blocking=False):  # it has
+        if not self._settled.acquire(blocking=False):  # it has ended
             self._release()

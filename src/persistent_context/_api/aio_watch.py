@@ -19,7 +19,7 @@ class AsyncWatch(Watch):
         super().__init__(path, observer)
         self._rung = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._looking: asyncio.Future[None] | None = None  # goes on when the call that waits for it is cancelled
+        self._looking: asyncio.Future[None] | None = None  # continues if the call that waits for it is cancelled
 
     def __aiter__(self) -> Self:
         return self
@@ -61,7 +61,7 @@ class AsyncWatch(Watch):
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Close it."""
+        """Close the watch."""
         await self.aclose()
 
 

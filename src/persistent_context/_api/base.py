@@ -29,7 +29,7 @@ _LOCK_FREE_READINGS: Final = 3
 
 
 class Reading(NamedTuple):
-    """A state read without the lock, the cycle it follows, and the moment when reading began."""
+    """A state read without the lock, the position of the cycle before it, and the moment when reading began."""
 
     position: int
     snapshot: Snapshot
@@ -42,7 +42,7 @@ class BaseContext(MemoryMapping):
     """A dictionary bound to one plain JSON file; its two subclasses load and save it."""
 
     _DRAINS: ClassVar[bool] = True
-    """Whether memory may change between two accesses of it, by outcomes of calls."""
+    """Whether outcomes of calls may change memory between two accesses of it."""
 
     def __init__(  # noqa: PLR0913 - options are given by name
         self,
@@ -88,7 +88,7 @@ class BaseContext(MemoryMapping):
         return f"<{type(self).__name__} on {self._given_path!r}: {state}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the class, the absolute path and the options: what arrives is another context, not loaded."""
+        """Pickle the class, the absolute path and the options: the copy is another context, not loaded."""
         return partial(type(self), self._path, **self._options), ()
 
     def _read(self, *, whole: bool = True) -> Reading | None:

@@ -21,8 +21,8 @@ from .options import OnCorrupt, Options, check_timeout
 class SyncPersistentContext(SyncAtomic, SyncCoordination):
     """A dictionary bound to one plain JSON file, for programs without an event loop.
 
-    The same as :class:`PersistentContext`, except that calls block the thread instead of suspending a task. A context
-    may be shared by several threads, and pickled for another process, where it arrives not loaded.
+    The same as :class:`PersistentContext`, except that calls block the thread instead of suspending a task. Threads may
+    share a context. It can be pickled for another process, where the copy has to be loaded.
 
     Args:
         filepath: the JSON file, a ``str`` or path object. A relative path is resolved against the current directory
@@ -34,11 +34,11 @@ class SyncPersistentContext(SyncAtomic, SyncCoordination):
             ``"theirs"``, ``"raise"`` (:class:`ConflictError`), or ``fn(key, base, mine, theirs) -> value``, where
             ``MISSING`` means absent. The callable runs under the lock, in another thread: keep it pure and quick.
         on_corrupt: what to do if the file is not a JSON object, or a part of its journal is damaged: ``"aside"`` keeps
-            it under another name, with a warning in the log, and goes on with what is left, or ``"raise"``
-            (:class:`CorruptFileError`), which leaves it as it is. An empty file is a new one.
-        journal: whether changes are appended to a journal beside the file, which makes them cost what they change, and
-            not what the file holds: a property of the file, which the next call that writes sets, and which all
-            contexts on the file follow. ``None`` leaves it as it is.
+            it under another name, logs a warning, and continues with the rest; ``"raise"`` leaves it unchanged and
+            raises :class:`CorruptFileError`. An empty file counts as new.
+        journal: whether changes are appended to a journal beside the file, so that their cost depends on the size of
+            the change instead of the file. This is a property of the file: the next call that writes sets it, and all
+            contexts on the file follow it. ``None`` leaves it unchanged.
 
     Raises:
         TypeError: an argument has the wrong type.

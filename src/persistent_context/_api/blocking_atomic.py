@@ -1,4 +1,4 @@
-"""The atomic operations on one key, that block their thread."""
+"""The atomic operations on one key, which block the calling thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class SyncAtomic(BaseContext):
-    """A context whose keys can be changed by all processes, one call after the other.
+    """A context whose keys all processes can change, one call after the other.
 
     The calls of one process that wait for the same file share one cycle of the lock.
     """
@@ -43,7 +43,7 @@ class SyncAtomic(BaseContext):
         return value
 
     def delete(self, key: str) -> bool:
-        """Delete a key and return whether it was there; see :meth:`PersistentContext.delete`. Blocks."""
+        """Delete a key and return whether it was present; see :meth:`PersistentContext.delete`. Blocks."""
         return bool(self._perform(self._delete(key)))
 
     def take(self, key: str, default: Any = None) -> Any:

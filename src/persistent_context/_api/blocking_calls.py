@@ -1,4 +1,4 @@
-"""The calls of a context that block their thread: queued, waited for, timed out, interrupted and delivered."""
+"""The calls of a context that block a thread: queued, waited for, timed out, interrupted and delivered."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BlockingCalls:
     Args:
         link: finds the queue.
         memory: the memory of the context.
-        durable: whether what the calls acknowledge survives a power loss.
+        durable: whether acknowledged changes survive a power loss.
         raises_if_corrupt: whether they fail if the file is corrupt, instead of moving it aside.
     """
 

@@ -1,4 +1,4 @@
-"""What the processes on a file coordinate through it, in threads: values computed once, and leases."""
+"""Coordination of the processes on a file, in threads: values computed once, and leases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class SyncCoordination(BaseContext):
-    """A context whose processes compute values once, and take leases."""
+    """A context that computes values once for all processes, and gives out leases."""
 
     @overload
     def compute_once(
@@ -35,7 +35,7 @@ class SyncCoordination(BaseContext):
     ) -> Any:
         """Return the value of a key, computed once for all; see :meth:`PersistentContext.compute_once`. Blocks.
 
-        The factory runs in this thread; if it is ``async``, in an event loop and a thread of its own.
+        The factory runs in this thread; if it is ``async``, in a new event loop in another thread.
         """
         return self._once().value(Wanted.of(self._path, key, expires, version), factory)
 

@@ -1,4 +1,4 @@
-"""The context manager of a lease that blocks its thread."""
+"""The context manager of a lease, for threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .blocking_calls import BlockingCalls
 from .guarded import GuardedMemory
 from .lease import LeaseName, Release
 
-__tracebackhide__ = True  # for pytest: no test is wrong here
+__tracebackhide__ = True  # pytest leaves these frames out of tracebacks
 
 
 class SyncLease:
@@ -48,7 +48,7 @@ class SyncLease:
         return lease
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Release it."""
+        """Release the lease."""
         assert self._held is not None, "entered"
         turn, stay = self._held
         try:
@@ -56,6 +56,6 @@ class SyncLease:
                 self._name.check_owned(turn)
                 with self._name.ending(error):
                     self._calls.end(turn, Release(self._name.purpose))
-        finally:  # even if an interrupt came before ending began
+        finally:  # even if an interruption came before the end began
             stay.leave()
             turn.abandon()

@@ -1,4 +1,4 @@
-"""Computing a value once, in a thread; the pytest plugin uses the same, with a teardown."""
+"""Computing a value once, in a thread; the pytest plugin uses it as well, with a teardown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .guarded import GuardedMemory
 from .link import Link
 from .once import Wanted
 
-__tracebackhide__ = True  # for pytest: no test is wrong here
+__tracebackhide__ = True  # pytest leaves these frames out of tracebacks
 
 _NAP_SECONDS: Final = 1.0
 """The longest uninterrupted wait, so that Windows notices a Ctrl-C."""
@@ -50,7 +50,7 @@ class SyncOnce:
         Args:
             wanted: the value.
             factory: computes it.
-            teardown: called with a value that was computed and is not kept, before the error is raised.
+            teardown: called with a value that was computed but could not be stored, before the error is raised.
         """
         wanted.check_not_running()
         value = wanted.find_known(self._link, self._memory)
@@ -63,7 +63,7 @@ class SyncOnce:
             return self._compute(wanted, factory, teardown) if value is MISSING else value
 
     def discard(self, wanted: Wanted, teardown: Callable[[Any], Any]) -> None:
-        """Tear a value down and forget it, unless another process did. Blocks while another process does.
+        """Tear down a value and forget it, unless another process has. Blocks while another process does so.
 
         Raises:
             BaseException: what the teardown raised; the value is forgotten nevertheless.
@@ -98,9 +98,9 @@ class SyncOnce:
 
 
 def _call(function: Callable[..., Any], *args: Any, into: list[Any] | None = None) -> None:
-    """Call a function, await what it returns if need be, and append the result to a list.
+    """Call a function, await its result if that is awaitable, and append it to a list.
 
-    An interruption may come after the result is there: what was started is in the list even then.
+    If an interruption comes after the function has returned, the result is in the list nevertheless.
     """
     results = [] if into is None else into
     result = function(*args)
@@ -113,7 +113,7 @@ def _call(function: Callable[..., Any], *args: Any, into: list[Any] | None = Non
 class _Awaiting:
     """Awaits something in its own thread and event loop, as a loop may be running in this thread.
 
-    The thread is a daemon: if it does not end when cancelled, it does not block the caller who gives up.
+    The thread is a daemon: if it does not end when cancelled, it does not block a caller that gives up.
     """
 
     def __init__(self, awaitable: Awaitable[Any], results: list[Any]) -> None:
@@ -128,9 +128,9 @@ class _Awaiting:
             threading.Thread(target=self._run, name="persistent-context once", daemon=True).start()
             self._wait()
         except BaseException:
-            # Else it was interrupted in the few instructions before there is a thread, or none could be started.
+            # Otherwise the interruption came just before the thread existed, or no thread could be started.
             if self._begun.wait(_NAP_SECONDS):  # pragma: no branch - no test hits these
-                with contextlib.suppress(RuntimeError):  # the loop has been closed, so it was at its end
+                with contextlib.suppress(RuntimeError):  # the loop has been closed, so the task has ended
                     self._loop.call_soon_threadsafe(self._task.cancel)
                 self._wait()
             raise
@@ -143,7 +143,7 @@ class _Awaiting:
     def _run(self) -> None:
         self._begun.set()
         try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # ends what the task leaves
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # ends what the task leaves running
                 runner.run(self._finish())
         finally:
             self._ended.set()

@@ -1,4 +1,4 @@
-"""The context manager of a transaction that blocks its thread."""
+"""The context manager of a transaction, for threads."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class SyncTransaction:
         try:
             self._finish(error)
         finally:
-            self._clear()  # even if an interrupt came before ending began
+            self._clear()  # even if an interruption came before the end began
 
     def _finish(self, error: BaseException | None) -> None:
         assert self._open is not None, "entered"

@@ -1,4 +1,4 @@
-"""The iterator over changes that blocks its thread."""
+"""The iterator over changes, for threads."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SyncWatch(Watch):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Close it."""
+        """Close the watch."""
         self.close()
 
 

@@ -25,8 +25,8 @@ class GuardedMemory(Memory):
     Cycles never take its lock: an interrupted holder may be waiting for their thread. They put outcomes into the inbox.
 
     Args:
-        drains: whether everyone who takes the lock first takes over what is in the inbox; otherwise only
-            :meth:`drain` does, so that memory does not change between two awaits.
+        drains: whether what is in the inbox is taken over whenever the lock is about to be taken; otherwise only
+            :meth:`drain` does that, so that memory does not change between two awaits.
     """
 
     def __init__(self, *, drains: bool) -> None:
@@ -89,10 +89,10 @@ class GuardedMemory(Memory):
     def note_end(self, operation: Operation) -> None:
         """Note that a call has ended, whatever its outcome."""
         if self._drains:
-            self.drain()  # a load() under the lock is no write, and its outcome must be seen by len() and in as well
-        if isinstance(operation, Write) and self.is_under_way(operation):
+            self.drain()  # a load() under the lock is not a write, and len() and in must see its outcome as well
+        if isinstance(operation, Write) and self.is_in_flight(operation):
             with self.locked():
-                self.is_over(operation)
+                self.end(operation)
 
     def _own_lock(self) -> AbstractContextManager[object]:
         if self._pid != os.getpid():

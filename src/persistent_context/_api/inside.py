@@ -1,4 +1,4 @@
-"""The warning of a change in a context, inside a transaction of its caller, that the transaction does not commit."""
+"""The warning about a change in a context that is made inside a transaction, which does not commit it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MESSAGE: Final = (
     "this changes the context inside a transaction on the same file, which does not commit the change unless it "
     "touches the key later: use tx[...] instead of the context"
 )
-"""It names no file or key, so that Python shows it once for each line of a program."""
+"""It names neither file nor key, so that Python shows it once for each line of a program."""
 
 
 def warn_if_inside(link: Link) -> None:
@@ -32,5 +32,5 @@ def _users_level() -> int:
 
 
 def _passes_on(module: str) -> bool:
-    """Whether a module is not the program: ``collections.abc`` implements methods of a mapping by others."""
+    """Whether a module is not part of the program: ``collections.abc`` implements methods of a mapping with others."""
     return module.startswith("persistent_context.") or module == "collections.abc"

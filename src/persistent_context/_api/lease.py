@@ -16,7 +16,7 @@ from ..types import Lease
 from .link import LeaseLink
 from .options import TRY_ONLY_SECONDS, check_timeout
 
-__tracebackhide__ = True  # for pytest: no test is wrong here
+__tracebackhide__ = True  # pytest leaves these frames out of tracebacks
 
 
 class LeaseName:
@@ -36,10 +36,10 @@ class LeaseName:
         self.name: Final = name
         self._lasting: Final = lasting
         self.purpose: Final = "lease" if lasting else "compute_once"
-        """What the lease is held for, in one word."""
+        """The call that the lease is held for."""
 
     def link(self) -> LeaseLink:
-        """Return the way to its queue."""
+        """Return the link to its queue."""
         return LeaseLink(self._place, self.name, lasting=self._lasting)
 
     def lease(self, turn: Turn) -> Lease:
@@ -49,10 +49,10 @@ class LeaseName:
 
     @contextlib.contextmanager
     def beginning(self, patience: float) -> Iterator[None]:
-        """Explain the errors of waiting for it, for so many seconds.
+        """Explain the errors of waiting for it, up to ``patience`` seconds.
 
         Raises:
-            LeaseHeldError: another holds it.
+            LeaseHeldError: it is held elsewhere.
             ReentrantTransactionError: the caller would wait for itself.
         """
         try:
@@ -71,7 +71,7 @@ class LeaseName:
         """Explain the error of releasing a lease that was lost; it does not hide an error of the block.
 
         Raises:
-            LockLostError: another may have held it meanwhile.
+            LockLostError: another may have held it too.
         """
         try:
             yield
@@ -97,7 +97,7 @@ class Release(Operation):
 def patience_of(timeout: float | None, *, wait: bool) -> float:
     """Return how long to wait for a lease, in seconds."""
     if not wait and timeout is not None:
-        msg = "wait=False does not wait at all: it goes with no timeout"
+        msg = "wait=False does not wait at all, so it cannot have a timeout"
         raise ValueError(msg)
     if not wait:
         return 0.0

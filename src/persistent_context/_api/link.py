@@ -1,4 +1,4 @@
-"""The way from a context to the queue of its store, or of one of the store's leases."""
+"""The link from a context to the queue of its store, or of one of the store's leases."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Link(QueueLink[StoreQueue]):
 
     Args:
         place: the place, in absolute form.
-        journal: whether its state is to be kept in a journal; None for no wish.
+        journal: whether the store is to have a journal; None leaves that unchanged.
     """
 
     def __init__(self, place: str, *, journal: bool | None = None) -> None:
@@ -53,15 +53,15 @@ class Link(QueueLink[StoreQueue]):
     def find(self) -> StoreQueue:
         """Find the queue of the store that the place leads to now. This may do I/O: call it in a worker thread."""
         queue = queue_of(self.place)
-        if queue is not self._queue:  # once: what another context wants of the same store comes later
+        if queue is not self._queue:  # only once: another context may have set something else since
             queue.store.want(journal=self._journal)
             self._queue = queue
         return queue
 
     def is_held_by_caller(self) -> bool:
-        """Whether the caller is inside a transaction on the same file, through whichever context.
+        """Whether the caller is inside a transaction on the same file, through any context.
 
-        This does no I/O: until the queue is known, the place is taken for what it leads to.
+        This does no I/O: until the queue is known, the place itself is taken for the name of the store.
         """
         queue = self.here()
         owner = owner_inside(self.place if queue is None else queue.name)

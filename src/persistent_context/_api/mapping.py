@@ -20,7 +20,7 @@ _ALL_KEYS: Final = object()
 
 
 class MemoryMapping(MutableMapping[str, Any]):
-    """A dictionary in memory. Until it is loaded, it answers only for keys that were set here, or are known from calls.
+    """A dictionary in memory. Until it is loaded, only keys that were set here, or are known from calls, can be read.
 
     Args:
         memory: the memory.
@@ -41,10 +41,10 @@ class MemoryMapping(MutableMapping[str, Any]):
         return self._memory.data
 
     def _known(self, key: object = _ALL_KEYS) -> LiveDict:
-        """Return the live dictionary if it can answer for a key, or for all of them.
+        """Return the live dictionary if it knows a key, or all of them.
 
         Raises:
-            ContextUsageError: it cannot, as it was never loaded or saved.
+            ContextUsageError: it does not, as it was never loaded or saved.
         """
         if not self._memory.is_loaded and (key is _ALL_KEYS or not self._memory.data.knows(key)):
             what = "reading" if key is _ALL_KEYS else f"reading {key!r}"
@@ -55,11 +55,11 @@ class MemoryMapping(MutableMapping[str, Any]):
     def get(self, key: str, default: Any = None) -> Any:
         """Return the live value of a key in memory, or the default. Does not suspend.
 
-        Changing a list or dictionary in place is a change like any other: ``save()`` saves it.
+        A list or dictionary may be changed in place: ``save()`` saves that like any other change.
 
         Raises:
             ContextUsageError: the context was never loaded or saved, and this key was neither set here nor returned by
-                an atomic operation or transaction: the answer would be a guess. So it is for everything that reads.
+                an atomic operation or transaction, so its value is unknown. All methods that read raise this.
         """
         with self._memory.locked():
             return self._known(key).get(key, default)
@@ -134,12 +134,12 @@ class MemoryMapping(MutableMapping[str, Any]):
         return super().keys()
 
     def items(self) -> ItemsView[str, Any]:
-        """Return a view of the keys and values; iteration skips what another thread deletes meanwhile."""
+        """Return a view of the keys and values; iteration skips keys that another thread has deleted."""
         self._known()
         return Items(self)
 
     def values(self) -> ValuesView[Any]:
-        """Return a view of the values; iteration skips what another thread deletes meanwhile."""
+        """Return a view of the values; iteration skips keys that another thread has deleted."""
         self._known()
         return Values(self)
 
@@ -175,7 +175,7 @@ class MemoryMapping(MutableMapping[str, Any]):
     def update(self, *others: Any, **more: Any) -> None:
         """Set keys in memory, as :meth:`dict.update` does: all of them, or none if one is refused. Does not suspend.
 
-        Like :meth:`set`, it needs no load.
+        Like :meth:`set`, this works before the context is loaded.
         """
         changes = dict(*others, **more)
         if open_transactions and changes:
@@ -194,7 +194,7 @@ class MemoryMapping(MutableMapping[str, Any]):
 
 
 class about_file(AbstractContextManager[None]):  # noqa: N801 - used as a function
-    """Adds the file to errors raised where it was not known."""
+    """Adds the file to errors of code that does not know it."""
 
     def __init__(self, path: str) -> None:
         self._path = path

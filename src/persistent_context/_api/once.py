@@ -1,4 +1,4 @@
-"""What it means for a value to be computed once: which value is wanted, when it is there, and how it is kept."""
+"""Values that are computed once: which one a call asks for, whether it is stored, and how it is stored."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ..errors import ReentrantTransactionError, UnserializableValueError
 from .guarded import GuardedMemory
 from .link import Link
 
-__tracebackhide__ = True  # for pytest: no test is wrong here
+__tracebackhide__ = True  # pytest leaves these frames out of tracebacks
 
 _RECORD: Final = ":computed"
-"""What is appended to a key for that of the record, which says when the value was computed, and for which version."""
+"""Appended to a key for that of its record, which has the time of the computation and the version."""
 _SHORT: Final = reprlib.Repr()
 _SHORT.maxother = _SHORT.maxstring = 200  # characters
 _running: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("persistent_context_running", default=())
@@ -30,7 +30,7 @@ _running: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("persistent_conte
 
 
 class Wanted(Frozen, frozen=True):
-    """The value that a call wants: the key, how old it may be, in seconds, and the text of its version."""
+    """The value that a call asks for: the key, the age in seconds at which it expires, and the text of its version."""
 
     place: str
     key: str
@@ -69,7 +69,7 @@ class Wanted(Frozen, frozen=True):
         return bool(link.find().store.snapshot().get((self.key,)))
 
     def keep(self, entries: MutableMapping[str, Any], value: Any) -> Any:
-        """Store a value unless there is one by now; return a copy of what is stored."""
+        """Store a value unless there is one by now; return a copy of the stored one."""
         found = self.find(entries)
         if found is not MISSING:
             return found
@@ -82,7 +82,7 @@ class Wanted(Frozen, frozen=True):
         return copy.deepcopy(value)
 
     def checked(self, value: Any) -> Any:
-        """Return what storing a computed value makes of it.
+        """Return a computed value as it will be read back.
 
         Raises:
             UnserializableValueError: JSON cannot hold it; the error names the key and shows the value.
@@ -94,7 +94,7 @@ class Wanted(Frozen, frozen=True):
             raise type(error)(error.place, reason).about(self.place) from None
 
     def check_not_running(self) -> None:
-        """Raise ReentrantTransactionError in the value's own factory, or in what that has called or started."""
+        """Raise ReentrantTransactionError inside the value's own factory, or in anything that it called or started."""
         if (self.place, self.key) in _running.get():
             msg = f"the factory of {self.key!r} asks for {self.key!r}: it would wait for itself"
             raise ReentrantTransactionError(msg).about(self.place)
@@ -113,7 +113,7 @@ class Wanted(Frozen, frozen=True):
         return self.key + _RECORD
 
     def _accepts(self, entries: Mapping[str, Any]) -> bool:
-        """Whether the value is young enough, and of the version, if the call asks for that."""
+        """Whether the value is recent enough, and of the right version, as far as the call asks for that."""
         if self.expires is None and self.version is MISSING:
             return True
         record = entries.get(self._record_key)
@@ -126,7 +126,7 @@ class Wanted(Frozen, frozen=True):
 
 
 def _age(moment: object) -> float:
-    """Return how many seconds ago a recorded moment was; infinity if that cannot be known."""
+    """Return how many seconds ago a recorded moment was; infinity if that is unknown."""
     try:
         return time.time() - datetime.fromisoformat(str(moment)).timestamp()
     except (ValueError, OverflowError):
@@ -139,7 +139,7 @@ def _check_expires(expires: object) -> float | None:
     if isinstance(expires, bool) or not isinstance(expires, int | float):
         msg = f"expires must be a number of seconds, not {type(expires).__name__}"
         raise TypeError(msg)
-    if not expires > 0:  # NaN, too
+    if not expires > 0:  # or NaN
         msg = f"expires must be positive, not {expires!r}"
         raise ValueError(msg)
     return float(expires)

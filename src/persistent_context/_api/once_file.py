@@ -10,7 +10,7 @@ from typing import Any
 from .blocking import SyncPersistentContext
 from .once import Wanted
 
-__tracebackhide__ = True  # for pytest: no test is wrong here
+__tracebackhide__ = True  # pytest leaves these frames out of tracebacks
 
 
 class OnceFile(SyncPersistentContext):
@@ -24,12 +24,12 @@ class OnceFile(SyncPersistentContext):
         super().__init__(path, durable=False, lock_timeout=math.inf)
 
     def value(self, key: str, factory: Callable[[], Any], teardown: Callable[[Any], Any] | None = None) -> Any:
-        """Return a copy of the value of a key, computed now unless it is there. Blocks while another computes it.
+        """Return a copy of the value of a key, computed now unless it is stored. Blocks while another computes it.
 
         Args:
             key: the value's name.
             factory: computes it; if it is ``async``, the result is awaited in its own event loop.
-            teardown: called with a value that was computed and cannot be kept, before the error is raised.
+            teardown: called with a value that was computed but could not be stored, before the error is raised.
 
         Raises:
             Exception: what the factory raised; the next caller tries again.
@@ -38,7 +38,7 @@ class OnceFile(SyncPersistentContext):
         return self._once().value(Wanted.of(self._path, key, None, None), factory, teardown)
 
     def discard(self, key: str, teardown: Callable[[Any], Any]) -> None:
-        """Tear a value down and forget it, unless another process did. Blocks while another process does.
+        """Tear down a value and forget it, unless another process has. Blocks while another process does so.
 
         Raises:
             BaseException: what the teardown raised; the value is forgotten nevertheless.

@@ -50,5 +50,5 @@ def check_journal(journal: object) -> bool | None:
     """Return the option if it is valid, else raise TypeError."""
     if journal is None or isinstance(journal, bool):
         return journal
-    msg = f"journal must be True, False or None (as the file is), not {journal!r}"
+    msg = f"journal must be True, False or None (leave it unchanged), not {journal!r}"
     raise TypeError(msg)

@@ -1,4 +1,4 @@
-"""The calls of a persistent context, made on something that has one."""
+"""The calls of a persistent context, on an object that has one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class PersistentCalls(abc.ABC):
-    """Passes calls on.
+    """Passes calls on to a persistent context.
 
     Args:
         persistent: the persistent context.
@@ -86,7 +86,7 @@ class PersistentCalls(abc.ABC):
         expires: float | None = None,
         version: Any = None,
     ) -> T:
-        """Return a value that one of all processes computes; see :meth:`PersistentContext.compute_once`. Suspends."""
+        """Return a value, computed by only one process; see :meth:`PersistentContext.compute_once`. Suspends."""
         value: T = await self._persistent.compute_once(self._visible(key), factory, expires=expires, version=version)
         return value
 

@@ -15,7 +15,7 @@ class Transaction(MutableMapping[str, Any]):
     """Exclusive access to the file: all changes made here are committed together when the ``with`` block ends.
 
     An unsaved change in the context is included when its key is first touched: read, set or deleted. Iteration is over
-    the keys in the file and those touched. Values are live: changing one in place is a change.
+    the keys in the file and those touched. Values are live: one that is changed in place is committed.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -51,7 +51,7 @@ class Transaction(MutableMapping[str, Any]):
         return Values(self)
 
     def delete(self, key: str) -> bool:
-        """Delete a key, and return whether it was there."""
+        """Delete a key, and return whether it was present."""
         return self.pop(key, MISSING) is not MISSING
 
     def take(self, key: str, default: Any = None) -> Any:

@@ -30,7 +30,7 @@ class Observer:
         keys: the keys to watch; all if there are none.
         seen: the last state that the context has seen as a whole.
         since: newer texts of some keys, as far as the context knows.
-        tracker: reports what the context itself writes, which is not news.
+        tracker: reports what the context itself writes, which is not a change by others.
         position: the position of the last known cycle of the context.
     """
 
@@ -78,7 +78,7 @@ class Observer:
         """Read the state, and gather what is new; runs in a worker thread.
 
         Args:
-            find: returns the store; it is not called by two threads at once.
+            find: returns the store; never called by two threads at once.
 
         Raises:
             OSError: the state cannot be read. A missing file has no keys.
@@ -131,11 +131,11 @@ class Observer:
         self._news = {key: self._news[key] for key in self._changes}
 
     def _read(self, store: Store) -> tuple[int, Snapshot] | None:
-        """Return the content of the file, and the context's own cycle that it follows.
+        """Return the position of the context's own cycle before the content of the file, and that content.
 
-        No cycle waits for this. While one is writing, the reading may be from before or after it: if the context
-        writes all the time, what it wrote last is used instead. None means that a write is taking long: the change of
-        the file at its end will trigger another check.
+        No cycle waits for this. While one is writing, the content may be from before or after it: if the context
+        writes all the time, what it wrote last is used instead. None means that a write takes long: the change of the
+        file at its end will trigger another check.
         """
         tracker = self._tracker
         for _ in range(_READINGS):

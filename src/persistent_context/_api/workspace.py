@@ -13,6 +13,7 @@ from .._model.snapshot import Snapshot
 from .._model.values import MISSING, MaybeText, same
 from ..errors import ContextUsageError
 from .guarded import GuardedMemory
+from .mapping import about_file
 
 
 class Workspace:
@@ -21,7 +22,7 @@ class Workspace:
     Args:
         snapshot: the state.
         memory: the memory of the context; an unsaved change of a key is included when the key is touched.
-        policy: for these changes.
+        policy: settles conflicts of these changes.
         filepath: the file, for errors.
     """
 
@@ -41,7 +42,9 @@ class Workspace:
         return self._values[self._touch(key)]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        key = self._touch(check_key(key))
+        with about_file(self._filepath):
+            key = check_key(key)
+        key = self._touch(key)
         if key not in self._values and self._operation.looked_at[key] is not MISSING:
             self._operation.moved.add(key)
         self._values[key] = value
@@ -58,7 +61,7 @@ class Workspace:
         return self._touch(key) in self._values
 
     def describe(self) -> str:
-        """Return what a ``repr`` says about it."""
+        """Return its description for a ``repr``."""
         state = "over" if self._is_over else "open"
         return f"on {self._filepath!r}, {state}"
 
@@ -71,10 +74,11 @@ class Workspace:
         """
         self._check()
         self._operation.has_set = any(touched.moment for touched in self._values.touched.values())
-        for key, base in self._operation.looked_at.items():
-            text = self._values.text(key)
-            if not same(text, base):
-                self._operation.changes[key] = text
+        with about_file(self._filepath):
+            for key, base in self._operation.looked_at.items():
+                text = self._values.text(key)
+                if not same(text, base):
+                    self._operation.changes[key] = text
         return self._operation
 
     def close(self) -> None:
@@ -106,7 +110,8 @@ class Workspace:
         if key in self._operation.looked_at or not is_key(key):
             return key
         theirs = self._theirs(key)
-        text = self._operation.touch(key, self._memory.include(self._operation, key), theirs, self._policy)
+        with about_file(self._filepath):
+            text = self._operation.touch(key, self._memory.include(self._operation, key), theirs, self._policy)
         if text is theirs:
             self._values.take_over(key, theirs)
         else:

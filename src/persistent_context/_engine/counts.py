@@ -35,11 +35,11 @@ class Counts:
         self._wait_seconds += session.waited
         self._hold_seconds += session.held
         cycle = Cycle(self._name, purpose, len(over), session.waited, session.held, session.bytes_written)
-        with contextlib.suppress(BaseException):  # of a logging handler: the calls have taken effect nevertheless
+        with contextlib.suppress(BaseException):  # from a logging handler: the calls have taken effect nevertheless
             report(cycle)
 
     def statistics(self, traffic: Traffic) -> Statistics:
-        """Return what was done so far, including what the store has read and written."""
+        """Return the statistics so far, including what the store has read and written."""
         return Statistics(
             operations=self._operations,
             conflicts=self._conflicts,

@@ -1,4 +1,4 @@
-"""The critical section: what happens in a session is in one function here."""
+"""The critical section: everything that happens in a session is in one function."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def carry_out(batch: Sequence[Request], session: Session, name: str) -> Sequence
 
 
 def read(batch: Sequence[Request], session: Session, name: str) -> Sequence[Request]:
-    """Read the state for some calls, and set aside what is corrupt if one of them does so.
+    """Read the state for some calls, and set aside what is corrupt if one of them is to do so.
 
     Returns:
-        The calls that go on. Those that raise if it is corrupt have their error, whatever the others do: what each
-        call gets does not depend on which others share its cycle.
+        The calls that continue. Those that fail if the state is corrupt have their error, whatever the others do: the
+        outcome of a call does not depend on which others share its cycle.
     """
     try:
         if batch:
@@ -114,7 +114,7 @@ def _apply(request: Request, draft: Draft, name: str) -> bool:
 
 
 def _log_conflicts(conflicts: Sequence[Conflict], name: str) -> None:
-    with contextlib.suppress(BaseException):  # of a logging handler: the call has taken effect nevertheless
+    with contextlib.suppress(BaseException):  # from a logging handler: the call has taken effect nevertheless
         places = ", ".join(map(str, conflicts[:_SHOWN_CONFLICTS]))
         more = f" and {len(conflicts) - _SHOWN_CONFLICTS} more" if len(conflicts) > _SHOWN_CONFLICTS else ""
         _logger.info("%s: conflicts settled by on_conflict: %s%s", printable(name), places, more)

@@ -37,7 +37,7 @@ def new_guard() -> Any:
 
 
 def is_owned(guard: Any) -> bool:
-    """Whether this thread holds a guard: if a call finds that, it interrupts an update of the memory."""
+    """Whether this thread holds a guard, so that a call made now has interrupted an update of the memory."""
     return bool(_is_owned(guard))
 
 
@@ -56,7 +56,7 @@ def call_released(function: Callable[[*Ts], T], *args: *Ts) -> T:
             return function(*args)
         finally:
             _reacquire(released)
-    finally:  # if an exception came before that
+    finally:  # if an exception came before the other one
         _reacquire(released)
 
 

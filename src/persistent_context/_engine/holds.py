@@ -1,4 +1,4 @@
-"""The transactions that are open in this process, and the error of a call that waited for one in vain."""
+"""The transactions that are open in this process, and the error of a call that timed out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Hold(Frozen, frozen=True):
 
 
 open_transactions: Final[dict[str, Hold]] = {}
-"""The open transactions of this process by the names of their stores, which have one each at most.
+"""The open transactions of this process by the names of their stores: at most one for each.
 
 It is read and changed in single operations, since a signal handler may interrupt a thread anywhere.
 """

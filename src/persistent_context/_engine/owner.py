@@ -1,4 +1,4 @@
-"""Who makes a call: the thread, loop and task, and whether the call would wait for its own transaction."""
+"""The caller of a call: its thread, loop and task, and whether the call would wait for its own transaction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Stay:
     """A blocking transaction, as recorded in the ``contextvars`` context in which it was entered.
 
     The thread alone does not identify the caller: a web framework may enter in one pool thread, leave in another, and
-    run other requests in the first one meanwhile. Contexts hold weak references; the transaction keeps it alive.
+    run other requests in the first one in between. Contexts hold weak references; the transaction keeps it alive.
     """
 
     __slots__ = ("__weakref__", "is_over", "thread_name")

@@ -35,7 +35,7 @@ from .worker import pool
 
 _logger = logging.getLogger("persistent_context")
 
-_IN_VAIN_SECONDS: Final = 1.0
+_RECHECK_SECONDS: Final = 1.0
 """How long a thread waits for the lock before the lock file is checked again."""
 
 _HELD_UP_SECONDS: Final = 0.001
@@ -104,7 +104,7 @@ class CommitQueue:
     def run(self) -> None:
         """Run one cycle here if the lock is free, and leave the rest to a pool thread; never waits for a lock.
 
-        This also is the one try of calls that only try.
+        This is also the one try of calls that only try.
         """
         self._try()
         self.run_elsewhere()
@@ -130,9 +130,9 @@ class CommitQueue:
         return pool.submit(self._run_all, self._thread_name)
 
     def look_after(self, *, even_if_busy: bool = False) -> bool:
-        """Check on the queue, for a call that has waited a while: make sure that a thread runs it, not in vain."""
+        """For a call that has waited a while, check that a thread runs the queue, and waits for the right lock file."""
         since = self._waiting_since
-        if since is not None and time.monotonic() - since > _IN_VAIN_SECONDS:
+        if since is not None and time.monotonic() - since > _RECHECK_SECONDS:
             pool.submit(self._abandon_wait, self._thread_name)
         return self.run_elsewhere(even_if_busy=even_if_busy)
 
@@ -146,12 +146,12 @@ class CommitQueue:
             batch: the request with its operation, if there is one.
         """
         if sessions:
-            open_transactions.pop(self.name, None)  # now: its task may call again, and waits for its turn
+            open_transactions.pop(self.name, None)  # now: its task may make another call, which waits its turn
         if not pool.submit(partial(self._end_turn, sessions, batch, self._run_all), self._thread_name):
             self._end_turn(sessions, batch, self.run_elsewhere)
 
     def find_holder(self) -> Holder | None:
-        """Find out who holds the lock, for an error. This does I/O, so do not call it in a loop's thread."""
+        """Find the holder of the lock, for an error. This does I/O, so do not call it in a loop's thread."""
         try:
             return self.store.holder(probe=False)
         except OSError:  # too many open files, for example: the holder is unknown
@@ -187,7 +187,7 @@ class CommitQueue:
     def _turn(self, *, wait: bool) -> _Outcome | None:
         """Run one cycle if calls are waiting and no other thread runs one; otherwise return None.
 
-        The caller must take care of calls that arrive meanwhile: their threads found this one busy.
+        The caller must take care of calls that arrive during the cycle: their threads found this one busy.
         """
         if not self._waiting or not self._busy.acquire(blocking=False):
             return None
@@ -208,7 +208,7 @@ class CommitQueue:
     def _end_turn(self, sessions: deque[Session], batch: Sequence[Request], go_on: Callable[[], object]) -> None:
         try:
             session = sessions.pop()
-        except IndexError:  # it was ended
+        except IndexError:  # it has ended
             return
         self._cycle_thread = threading.get_ident()
         self._carry_out([request for request in batch if request.begin()], session, "transaction")
@@ -254,7 +254,7 @@ class CommitQueue:
     def _take(self, batch: list[Request]) -> None:
         """Begin the operations before the next transaction, or that transaction alone.
 
-        Calls whose place now leads to another store are moved there, and can be withdrawn meanwhile.
+        Calls whose place now leads to another store are moved there, and can be withdrawn until they begin.
         """
         leads_here = {self.name: True}
         for request in self._waiting.snapshot():

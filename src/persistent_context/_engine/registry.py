@@ -21,7 +21,7 @@ class StoreQueue(CommitQueue):
 
 
 class LeaseQueue(CommitQueue):
-    """The queue of a lease, whose sessions are no cycles of the store, and are not counted as such."""
+    """The queue of a lease, whose sessions are not cycles of the store, and are not counted as such."""
 
     def _deliver(self, over: Sequence[Request], session: Session | None, purpose: str) -> None:  # noqa: ARG002
         super()._deliver(over, None, purpose)

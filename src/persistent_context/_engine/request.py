@@ -43,7 +43,7 @@ class Request:
         "waiter",
     )
 
-    def __init__(  # noqa: PLR0913 - made in one place of each face
+    def __init__(  # noqa: PLR0913 - made in one place for asyncio, and one for threads
         self,
         place: str,
         operation: Operation,
@@ -55,7 +55,7 @@ class Request:
         raises_if_corrupt: bool = False,
     ) -> None:
         self.place: Final = place
-        """Where the store is, as the caller knows it: the place may lead to another one by now."""
+        """Where the store is, as far as the caller knows: by now, the place may lead to another store."""
         self.operation: Final = operation
         self.owner: Final = owner
         self.deliver: Final = deliver
@@ -95,7 +95,7 @@ class Request:
     def withdraw(self) -> bool:
         """Withdraw a call that has not begun, so that it never takes effect; return whether it is withdrawn.
 
-        If it has begun, it is not begun again if its cycle has to be repeated.
+        A call that has begun is not begun again if its cycle has to be repeated.
         """
         self._is_unwanted = True
         return self._fate.setdefault(None, _Fate.WITHDRAWN) is _Fate.WITHDRAWN

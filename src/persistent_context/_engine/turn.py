@@ -35,7 +35,7 @@ class Turn:
         self._name = name
         self._end = end
         self._pid = os.getpid()
-        self._sessions = deque([session])  # taking it out is ending it
+        self._sessions = deque([session])  # taking it out ends the turn
 
     @property
     def is_inherited(self) -> bool:
@@ -44,7 +44,7 @@ class Turn:
 
     @property
     def is_open(self) -> bool:
-        """Whether ending it has not begun."""
+        """Whether its end has not begun."""
         return bool(self._sessions)
 
     def end(self, request: Request) -> None:

@@ -11,7 +11,7 @@ from .request import Begin, Deliver, Request
 
 
 class WaitingCalls:
-    """Calls in order. One leaves by being taken into a cycle, or by being withdrawn, in any thread.
+    """Calls in order. A call leaves when it is taken into a cycle or withdrawn, in any thread.
 
     No method waits for a lock: a signal handler may interrupt it anywhere and make another call.
     """
@@ -50,7 +50,7 @@ class WaitingCalls:
         return [request for request in waiting if request.begin()]
 
     def put_back(self, batch: Sequence[Request]) -> list[Request]:
-        """Let calls wait again, before all others; return those that are not wanted any more."""
+        """Let calls wait again, before all others; return those that were withdrawn instead."""
         again = [request for request in batch if request.reopen()]
         self._calls.extendleft(reversed(again))
         return [request for request in batch if request.is_withdrawn]
@@ -65,7 +65,7 @@ class WaitingCalls:
         return [request.owner for request in calls if isinstance(request, Begin) and not request.is_withdrawn]
 
     def purpose(self) -> str:
-        """Return what the first call wants the session for."""
+        """Return the purpose of the first call."""
         return next((request.operation.purpose for request in self.snapshot()), "")
 
 

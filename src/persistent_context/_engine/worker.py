@@ -46,7 +46,7 @@ class DaemonPool:
             name: the name of its thread while it runs.
 
         Returns:
-            Whether there is a thread to run it: for example, none can be started at interpreter exit.
+            Whether a thread will run it. At interpreter exit, for example, none can be started.
         """
         try:
             self._idle.pop()
@@ -74,7 +74,7 @@ class DaemonPool:
         while (task := self._next()) is not None:
             thread.name, job = task
             job()
-            del task, job  # and all that the job refers to, while waiting for the next one
+            del task, job  # and everything that the job refers to, while waiting for the next one
             self._idle.append(None)
 
     def _next(self) -> tuple[str, Job] | None:

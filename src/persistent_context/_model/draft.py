@@ -16,7 +16,7 @@ from .values import MISSING, Frozen, MaybeText, same
 
 
 class Origin(Frozen, frozen=True):
-    """The context that an operation came from, and what it knew at that time."""
+    """The context that an operation came from, and what the context knew at that time."""
 
     tracker: Tracker
     mark: int
@@ -102,7 +102,7 @@ class Draft:
         self._moved.update(moved)
         own = self._own.setdefault(tracker, {})
         written = self._written.setdefault(tracker, {})
-        came_to_nothing = dict(pending)
+        without_effect = dict(pending)
         for key, text in changes.items():
             before = self._texts.get(key, MISSING)
             if before is MISSING:  # new keys keep the order in which they came
@@ -112,8 +112,8 @@ class Draft:
                 written[key] = text
                 known = self._own_of(tracker, key)
                 own[key] = Own(text, self.position, known.moment, known.taken)
-                came_to_nothing.pop(key, None)
-        for key, change in came_to_nothing.items():
+                without_effect.pop(key, None)
+        for key, change in without_effect.items():
             text = self._texts.get(key, MISSING)
             known = self._own_of(tracker, key)
             if same(text, change.mine):
@@ -133,11 +133,11 @@ class Draft:
         self._claims = self._claims or bool(changes)
 
     def claim(self) -> None:
-        """Note that a call acknowledges what it found in the file, without a change of its own."""
+        """Note that a call acknowledges what it found in the file, without changing it."""
         self._claims = True
 
     def fold(self) -> None:
-        """Bring up to date what other programs read, and make it survive a power loss."""
+        """Update what other programs read of the state, and make it survive a power loss."""
         self._claims = self._folds = True
 
     def create(self) -> None:
@@ -157,7 +157,7 @@ class Draft:
 
     @contextlib.contextmanager
     def committing(self) -> Iterator[None]:
-        """Let each context know that the changes are being committed in the block, and that the cycle is over after."""
+        """Note for each context that changes are being committed in the block, and that the cycle is over after it."""
         for tracker in self._trackers:
             tracker.is_writing = True
         try:

@@ -1,9 +1,11 @@
-"""Which values and keys JSON cannot hold, and where they are."""
+"""Which values and keys JSON cannot hold, where they are, and what to use instead."""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
+from types import UnionType
 from typing import Any, Final
 
 from .._printable import printable
@@ -14,6 +16,18 @@ MAX_DEPTH: Final = 500
 
 MAX_DIGITS: Final = 4300
 """The most digits of an integer: what Python reads unless ``sys.set_int_max_str_digits`` was called."""
+
+_REMEDIES: Final[tuple[tuple[type | UnionType | str, str], ...]] = (
+    (tuple | set | frozenset, "use a list"),
+    (bytes | bytearray, "convert it, for example with .decode() or .hex()"),
+    ("isoformat", "convert it, for example with .isoformat()"),  # datetime, date, time
+    ("tolist", "convert it, for example with .tolist()"),  # the arrays and scalars of numpy
+    ("__fspath__", "convert it, for example with str()"),  # Path
+    ("as_integer_ratio", "convert it, for example with str() or float()"),  # Decimal, Fraction
+    ("__dataclass_fields__", "convert it, for example with dataclasses.asdict()"),
+)
+"""By type, or by the name of an attribute of the type: what to use instead of such a value."""
+_ANY_REMEDY: Final = "convert it to a dict, list, str, number, bool or None"
 
 _SHOWN_CHARACTERS: Final = 200
 _TOO_BIG: Final = 10**MAX_DIGITS
@@ -36,9 +50,9 @@ def check_key(key: object) -> str:
         UnserializableValueError: it cannot be the key of a JSON object.
     """
     if not isinstance(key, str):
-        raise UnserializableValueError(_shown(key), f"a key must be a str, not {type_name(type(key))}")
+        raise UnserializableValueError(_shown(key), f"cannot be a key: {_key_fault(key)}")
     if not is_key(key):
-        raise UnserializableContentError(printable(ascii(str.__str__(key))), "a key with a lone surrogate")
+        raise UnserializableContentError(printable(ascii(str.__str__(key))), "cannot be a key: it has a lone surrogate")
     return str.__str__(key)
 
 
@@ -55,10 +69,11 @@ def explain(value: object, key: str) -> UnserializableValueError:
         raise
     except Exception as error:  # noqa: BLE001 - from methods of the caller's classes
         return UnserializableValueError(
-            f"[{_quoted(key)}]", f"{type_name(type(value))}: cannot be inspected: it raises {type_name(type(error))}"
+            f"[{_quoted(key)}]",
+            f"is {_a(type(value))}, which cannot be inspected: it raises {type_name(type(error))}",
         )
     return found or UnserializableValueError(
-        f"[{_quoted(key)}]", f"{type_name(type(value))}: does not compare equal after a round trip through JSON"
+        f"[{_quoted(key)}]", f"is {_a(type(value))}, which does not compare equal after a round trip through JSON"
     )
 
 
@@ -68,18 +83,18 @@ def first_fault(value: object, key: str) -> UnserializableValueError | None:
     while stack:
         item, place, above = stack.pop()
         if id(item) in above:
-            return UnserializableContentError(place, "a cycle: it contains itself")
+            return UnserializableContentError(place, "contains itself")
         if len(above) >= MAX_DEPTH and isinstance(item, dict | list):
-            return UnserializableContentError(place[:200], f"nested more than {MAX_DEPTH} levels deep")
+            return UnserializableContentError(place[:200], f"is nested more than {MAX_DEPTH} levels deep")
         inside = above | {id(item)}
         if isinstance(item, dict):
             for name in item:
                 if not isinstance(name, str):
-                    return UnserializableValueError(
-                        place, f"the key {_shown(name)} must be a str, not {type_name(type(name))}"
-                    )
+                    return UnserializableValueError(place, f"has the key {_shown(name)}: {_key_fault(name)}")
                 if not is_key(name):
-                    return UnserializableContentError(place, f"the key {printable(ascii(name))} has a lone surrogate")
+                    return UnserializableContentError(
+                        place, f"has the key {printable(ascii(name))}, which has a lone surrogate"
+                    )
             stack.extend((part, f"{place}[{_quoted(name)}]", inside) for name, part in reversed(item.items()))
         elif isinstance(item, list):
             stack.extend((part, f"{place}[{index}]", inside) for index, part in reversed(list(enumerate(item))))
@@ -93,25 +108,47 @@ def _scalar_fault(item: object) -> str | None:
     if item is None or isinstance(item, bool):
         return None
     if isinstance(item, str):
-        return "a str with a lone surrogate" if _has_lone_surrogate(item) else None
+        return "is a str with a lone surrogate, which UTF-8 cannot hold" if _has_lone_surrogate(item) else None
     if isinstance(item, float):
-        return None if math.isfinite(item) else f"float {float.__repr__(item)} is not finite"
-    return _int_fault(int.__int__(item)) if isinstance(item, int) else type_name(type(item))
+        return None if math.isfinite(item) else f"is {float.__repr__(item)}, which JSON cannot hold; use None"
+    if isinstance(item, int):
+        return _int_fault(int.__int__(item))
+    return f"is {_a(type(item))}, which JSON cannot hold; {_remedy(type(item))}"
 
 
 def _int_fault(number: int) -> str | None:
     if abs(number) >= _TOO_BIG:
-        return f"int with more than {MAX_DIGITS:,} digits, the most that Python reads by default"
+        return f"is an int with more than {MAX_DIGITS:,} digits, the most that Python reads by default; use a str"
     try:
         str(number)
     except ValueError:
-        return "int with more digits than this process can convert (see sys.set_int_max_str_digits)"
+        return "is an int with more digits than this process can convert (see sys.set_int_max_str_digits)"
     return None
 
 
+def _key_fault(key: object) -> str:
+    how = ".decode()" if isinstance(key, bytes) else "str()"
+    return f"a key must be a str, not {type_name(type(key))}; convert it, for example with {how}"
+
+
+def _remedy(kind: type) -> str:
+    """Return what to use instead of a value of a type that JSON does not have."""
+    for known, remedy in _REMEDIES:
+        if hasattr(kind, known) if isinstance(known, str) else issubclass(kind, known):
+            return remedy
+    return _ANY_REMEDY
+
+
+def _a(kind: type) -> str:
+    """Return the name of a type after its article."""
+    name = type_name(kind)
+    return f"an {name}" if name[:1] in "aeioAEIO" else f"a {name}"  # a UUID
+
+
 def type_name(kind: type) -> str:
-    """Return the name of a type, with its module, as ``bool`` alone could be ambiguous."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    """Return the name of a type, with its module unless Python has it: ``bool``, ``Decimal``, ``numpy.bool``."""
+    is_pythons = str(kind.__module__).partition(".")[0] in sys.stdlib_module_names
+    return kind.__qualname__ if is_pythons else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _shown(key: object) -> str:

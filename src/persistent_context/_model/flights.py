@@ -1,4 +1,4 @@
-"""The calls of a context that are in flight: made, with an outcome that memory does not know yet."""
+"""The calls of a context that are in flight: made, with outcomes that memory does not know yet."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Flights:
         return {moment: text for moment, text in flight.sent.items() if moment in moments}
 
     def end(self, write: Write) -> Iterator[str]:
-        """Remove a call; yield the keys on which there is no call any more."""
+        """Remove a call; yield the keys that have no calls left."""
         for key in self._keys.get(write, ()):
             flight = self._flights.get(key)
             if flight is None:  # an interrupt came before it was recorded, or after

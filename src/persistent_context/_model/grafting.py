@@ -1,4 +1,4 @@
-"""Changing lists and dictionaries in place, so that whoever has a reference to one sees its new content."""
+"""Changing lists and dictionaries in place, so that all references to one see its new content."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def is_container(value: object) -> bool:
 def graft(old: Any, new: Any) -> Any:
     """Return the new value, as the old object changed in place if both are lists or both are dictionaries.
 
-    In a dictionary, this goes on with the values of its keys. In a list, elements that are equal stay the same objects,
-    wherever they are now; the index of an element does not say that it is the same one.
+    In a dictionary, the values of its keys are treated likewise. In a list, elements that are equal stay the same
+    objects, wherever they are now: elements with the same index are not necessarily the same element.
     """
     if type(old) is not type(new) or not is_container(old):
         return new

@@ -26,7 +26,7 @@ class _Move(Frozen, frozen=True):
 
 
 class Keys:
-    """The keys of a memory, the changes of them, and the calls in flight on them."""
+    """The keys of a memory, their changes, and the calls in flight on them."""
 
     def __init__(self) -> None:
         self._moments = itertools.count(1)
@@ -89,7 +89,7 @@ class Keys:
             return touched.moment > change.set_at or not same(mine, change.mine)
         flight = self._flights.on(key)
         looked = flight.writes.get(write) if flight and write else None
-        if looked is None and write is not None:  # it is over: a signal handler made it
+        if looked is None and write is not None:  # the call has ended: a signal handler made it
             looked = write.origin.moment
         if looked is not None and touched.moment > looked:
             return True

@@ -19,7 +19,7 @@ _REMOVED_KEPT: Final = 1000
 
 
 class Items(ItemsView[str, Any]):
-    """The items of a mapping; iteration skips what is deleted meanwhile."""
+    """The items of a mapping; iteration skips keys that have been deleted."""
 
     def __init__(self, mapping: Mapping[str, Any]) -> None:
         super().__init__(mapping)
@@ -36,7 +36,7 @@ class Items(ItemsView[str, Any]):
 
 
 class Values(ValuesView[Any]):
-    """The values of a mapping; iteration skips what is deleted meanwhile."""
+    """The values of a mapping; iteration skips keys that have been deleted."""
 
     def __init__(self, mapping: Mapping[str, Any]) -> None:
         super().__init__(mapping)
@@ -55,7 +55,7 @@ class Touched(Frozen, frozen=True):
     base: MaybeText
     """The text in the file."""
     seen: object
-    """The value in memory decoded from it, or found to be equal; or a marker that it is not decoded yet."""
+    """The value in memory decoded from it, or found to be equal; or the marker for a value not decoded yet."""
     moment: int = 0
     """When the key was last set or deleted; 0 if it was only read."""
 
@@ -64,8 +64,8 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
     """A dictionary that decodes values on first access, and knows the texts that they came from.
 
     An untouched key holds the undecoded text, which is also its base; the bases of all other keys are in ``touched``.
-    So possibly unsaved keys are found without checking all keys. Whatever line a signal handler interrupts, it finds a
-    consistent dictionary.
+    So possibly unsaved keys are found without checking all keys. The dictionary is consistent for a signal handler at
+    whatever line it interrupts.
     """
 
     __slots__ = ("_kept", "_removed", "appended", "guesses", "is_complete", "moments", "moved", "touched")
@@ -83,7 +83,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         """The keys that were set without knowing what the file has for them."""
         self.moments = moments or itertools.count(1)
         self._kept: dict[str, object] | None = None
-        self._removed: deque[str] = deque(maxlen=_REMOVED_KEPT)  # a bound, as a queue's keys come and go for ever
+        self._removed: deque[str] = deque(maxlen=_REMOVED_KEPT)  # bounded, as a queue's keys come and go forever
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> LiveDict:
@@ -95,7 +95,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         return live
 
     def knows(self, key: object) -> bool:
-        """Whether a key was set, deleted or taken over here, so that its presence or absence is no guess."""
+        """Whether a key was set, deleted or taken over here, so that its presence or absence is known."""
         return key in self or key in self.touched or key in self._removed
 
     def base(self, key: str) -> MaybeText:
@@ -105,7 +105,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
 
     @contextlib.contextmanager
     def keeping(self) -> Iterator[None]:
-        """Have what a signal handler sets or deletes stay, whatever is taken over in the block that it interrupts."""
+        """Keep what a signal handler sets or deletes, whatever is taken over in the block that it interrupts."""
         kept = self._kept = {}
         try:
             yield

@@ -1,7 +1,7 @@
 """A context's memory: the live dictionary, and which of it is unsaved, in flight to the file, or known from the file.
 
-Memory is changed by the users of the context, and by the outcomes of its calls, which arrive well after their cycle:
-meanwhile keys may have been set again, other calls made, and the file read. Two kinds of numbers keep this in order.
+Memory is changed by the users of the context, and by the outcomes of its calls, which arrive well after their cycle: by
+then keys may have been set again, other calls made, and the file read. Two kinds of numbers keep this in order.
 Every cycle of the lock has a *position*; memory is at one, and takes over nothing from before it. Every change and
 every call has a *moment*: an outcome does not undo what was set after its call was made.
 """
@@ -31,7 +31,7 @@ W = TypeVar("W", bound=Write)
 
 
 class Memory(Keys):
-    """The live dictionary, the snapshot that it was read from, and what is known since.
+    """The live dictionary, the snapshot that it was read from, and what has become known since.
 
     ``seen`` is the last snapshot that memory took over as a whole. The bases of the keys in ``_ahead`` differ from it:
     they are newer, from atomic operations and transactions, or older, if memory has an unsaved change in conflict with
@@ -63,15 +63,15 @@ class Memory(Keys):
             return True
         live.moments = self._moments
         self.data, self.seen, self._ahead = live, snapshot, {}
-        self._stand_at(position)
+        self._move_to(position)
         self._loaded, self._read = next(self._moments), began
         return True
 
     def catch_up(self, position: int, snapshot: Snapshot, began: int) -> bool:
         """Take over what others changed, from a snapshot read at a position, and keep what is unsaved.
 
-        A snapshot in which nothing is stored says nothing about what others want, unless nothing was read before.
-        Otherwise like :meth:`load`.
+        A snapshot of a missing file says nothing about changes by others, unless nothing was read before. Otherwise
+        like :meth:`load`.
         """
         if position != self.position:
             return False
@@ -86,7 +86,7 @@ class Memory(Keys):
         return {key: self.data.base(key) for key in list(self._ahead)}
 
     def unsaved_keys(self) -> set[str]:
-        """Return the keys whose values differ from the file, as far as known here."""
+        """Return the keys whose values differ from the file, as far as is known here."""
         return {key for key in list(self.data.touched) if self._differs(key)}
 
     def save(self, policy: OnConflict) -> Save:
@@ -137,28 +137,28 @@ class Memory(Keys):
         """Return the origin of an operation made here and now."""
         return Origin(self.tracker, self.position, next(self._moments))
 
-    def is_under_way(self, operation: Operation) -> bool:
+    def is_in_flight(self, operation: Operation) -> bool:
         """Return whether the outcome of a call is still unknown."""
         return operation in self._flights
 
-    def is_over(self, write: Write) -> None:
+    def end(self, write: Write) -> None:
         """Note that a call has completed: its outcome has arrived, or it will have none."""
         for key in self._flights.end(write):
             self._bury(key)
         self._see_horizon()
 
     def absorb(self, arrival: Arrival) -> None:
-        """Take over the outcome of a cycle, except for keys that were changed here meanwhile.
+        """Take over the outcome of a cycle, except for keys that were changed here since the call.
 
         If an exception interrupts this, it can be repeated.
         """
         if arrival.live is not None:
             self.load(arrival.position, arrival.snapshot, arrival.live, self.now())
-        elif arrival.position > self.position:  # else memory was loaded since
+        elif arrival.position > self.position:  # otherwise memory was loaded since
             with self.data.keeping():
                 self._absorb(arrival)
         for write in arrival.over:  # now: its caller may be notified later
-            self.is_over(write)
+            self.end(write)
 
     def _absorb(self, arrival: Arrival) -> None:
         if arrival.whole:
@@ -174,7 +174,7 @@ class Memory(Keys):
                     del self._ahead[key]
                 self._settle(key, text, arrival.calls.get(key))
         if arrival.position > self.position:
-            self._stand_at(arrival.position)
+            self._move_to(arrival.position)
 
     def _take_in(
         self,
@@ -184,7 +184,7 @@ class Memory(Keys):
         texts: Mapping[str, MaybeText] = MappingProxyType({}),
         calls: Mapping[str, Write] = MappingProxyType({}),
     ) -> None:
-        """Take over a whole snapshot, except for what was changed here, unless memory reaches a position meanwhile."""
+        """Take over a whole snapshot, except for changes made here, until memory reaches the position ``before``."""
         in_conflict = {}
         for key, text in {**self._ahead, **self._take_over_untouched(differences), **texts}.items():
             if self.position >= before:
@@ -204,9 +204,9 @@ class Memory(Keys):
         }
 
     def forget_calls(self) -> None:
-        """Forget calls whose outcome will never arrive here: those of another event loop or of the parent process."""
+        """Forget calls whose outcome will never arrive here: those of another event loop or the parent process."""
         for write in self._flights.calls():
-            self.is_over(write)
+            self.end(write)
         self.tracker.is_writing = False
 
     def _begun(self, operation: W) -> W:
@@ -222,7 +222,7 @@ class Memory(Keys):
         self.data.take_over_all(texts, gone - rest.keys())
         return rest
 
-    def _stand_at(self, position: int) -> None:
+    def _move_to(self, position: int) -> None:
         self.position = position
         self._see_horizon()
 

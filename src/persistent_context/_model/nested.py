@@ -1,4 +1,4 @@
-"""The three-way merge inside a value: objects by their keys, to any depth, and lists that grew at their end.
+"""The three-way merge inside a value: objects by their keys, to any depth, and lists that grew at the end.
 
 It works on texts: parts that are equal byte by byte, which are most, are not decoded. It does not recurse, since values
 may nest deeper than calls.
@@ -110,7 +110,7 @@ class Merge:
 def rebase(base: MaybeText, mine: MaybeText, theirs: MaybeText, key: str) -> tuple[MaybeText, MaybeText]:
     """Return my unsaved value over what others made of its base, and its new base.
 
-    Both stay as they are at the places in conflict, which are for the next save to settle.
+    Both are unchanged at the places in conflict, which the next save settles.
     """
     if _was_set_to(mine, base):
         return mine, base
@@ -154,7 +154,7 @@ def resume_all(
 
 
 def _was_set_to(mine: MaybeText, known: MaybeText) -> bool:
-    """Whether my value, which was changed, was set to what it had been: that it is so again is the change."""
+    """Whether my value was set back to what it had been, which is a change, too."""
     return not _is_object(mine) and not _is_array(mine) and same(mine, known)
 
 

@@ -59,7 +59,7 @@ class Checkpoint(Operation):
         super().__init__("checkpoint")
 
     def apply(self, draft: Draft) -> None:
-        """Ask for it."""
+        """Request it."""
         draft.fold()
 
 
@@ -109,7 +109,7 @@ class Save(Refresh):
 
     Args:
         unsaved: the changes.
-        policy: for places that others changed as well.
+        policy: settles conflicts in places that others changed as well.
         memory: returns all of memory at the time of the call, in case the file is missing.
         seen: the last snapshot that memory took over as a whole.
         origin: the context.
@@ -149,7 +149,7 @@ class Update(Write):
         key: the key.
         function: computes the new text.
         unsaved: the unsaved change of the key, if any, which is applied first.
-        policy: for this unsaved change.
+        policy: settles a conflict of this unsaved change.
         origin: the context.
     """
 
@@ -208,7 +208,7 @@ class Commit(Write):
             key: the key.
             change: the context's unsaved change of it, if any.
             theirs: the text in the file.
-            policy: for this unsaved change.
+            policy: settles a conflict of this unsaved change.
 
         Raises:
             ConflictError: under ``"raise"``.
@@ -223,7 +223,7 @@ class Commit(Write):
         return merged.texts.get(key, theirs)
 
     def apply(self, draft: Draft) -> None:
-        """Change them."""
+        """Write them."""
         if self.has_set:
             draft.claim()
         if self.changes or self.unsaved:

@@ -44,16 +44,16 @@ class Changes(NamedTuple):
     moved: Collection[str] = ()
     """Changed keys that come last, in the order of the texts, even if they are present."""
     creates: bool = False
-    """Whether to begin to exist, even without keys."""
+    """Whether to create the store, even without keys."""
     folds: bool = False
-    """Whether to bring up to date, too, what other programs read of the state, if that may lag behind."""
+    """Whether to update, too, what other programs read of the state, if that may lag behind."""
 
     def __bool__(self) -> bool:
         return bool(self.texts) or self.creates
 
 
 class Nothing:
-    """The snapshot of a store of which nothing is known yet; no store returns it."""
+    """The snapshot of a store about which nothing is known yet; no store returns it."""
 
     revision = 0
     exists = False

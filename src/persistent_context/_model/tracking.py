@@ -35,7 +35,7 @@ class Own(Frozen, frozen=True):
     taken: int = 0
     """The position of the cycle that included it."""
     others: MaybeText | None = None
-    """What the key had after that cycle, if it is what others wrote, as the change came to nothing."""
+    """What the key had after that cycle, if others wrote that, and the change had no effect."""
 
 
 NOTHING: Final = Own()
@@ -65,7 +65,7 @@ class Tracker:
         self._listeners: tuple[weakref.ref[Listener], ...] = ()
 
     def own(self, key: str) -> Own:
-        """Return what is known of a key."""
+        """Return what is known about a key."""
         return self._own.get(key, NOTHING)
 
     def written_since(self, position: int) -> dict[str, MaybeText]:

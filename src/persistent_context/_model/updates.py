@@ -18,7 +18,7 @@ _NUMBERS: Final = frozenset({int, float})
 
 
 def incr(key: str, delta: float, default: float) -> Function:
-    """Return the function of an increment."""
+    """Return the function that adds to a number."""
     _check_number(delta, "delta")
     _check_number(default, "default")
 
@@ -32,7 +32,7 @@ def incr(key: str, delta: float, default: float) -> Function:
 
 
 def compare_and_set(key: str, expected: object, new: object) -> Callable[[MaybeText], tuple[MaybeText, bool]]:
-    """Return the function that replaces one value by another if it is the expected one."""
+    """Return the function that replaces the value if it is the expected one."""
     wanted = expected if isinstance(expected, Missing) else encode(expected, key)
     replacement = new if isinstance(new, Missing) else encode(new, key)
     return lambda text: (replacement, True) if same(text, wanted) else (text, False)
@@ -68,7 +68,7 @@ def listed(items: Iterable[object]) -> list[object]:
     """Return the items to append as a list.
 
     Raises:
-        TypeError: it is iterable, but hardly meant as items.
+        TypeError: they are a ``str``, ``bytes`` or mapping, which is iterable, but hardly meant as items.
     """
     if isinstance(items, str | bytes | Mapping):
         msg = f"items must be a list or another iterable of items, not {type(items).__name__}; append() appends one"
@@ -99,7 +99,7 @@ def mutate(key: str, fn: Callable[[Any], Any], default: object) -> Function:
             raise TypeError(msg)
         if isinstance(value, Awaitable):
             if isinstance(value, Coroutine):
-                value.close()  # or else Python warns that it was never awaited
+                value.close()  # otherwise Python warns that it was never awaited
             raise _awaitable(key)
         return encode(value, key), value
 

@@ -48,7 +48,7 @@ Text: TypeAlias = bytes
 MaybeText: TypeAlias = Text | Missing
 
 _RECORD_DEPTH: Final = 2
-"""How deep the values of a record's objects are in it."""
+"""The depth, within a record, of the values of its objects."""
 _ATTEMPTS: Final = 100
 """How often to retry encoding a value that another thread is changing."""
 _SCALARS: Final = frozenset({str, int, bool, type(None), float})
@@ -163,7 +163,7 @@ def same(one: MaybeText, other: MaybeText) -> bool:
 
 
 def canonical(value: object) -> bytes:
-    """Return a text that equal values share, and no others."""
+    """Return a text that is the same for equal values only."""
     text: bytes = _encode_sorted(value)
     return text
 
@@ -206,8 +206,8 @@ def split_any_depth(text: bytes) -> dict[str, Raw] | None:
 def reader_of(kind: type[F]) -> Callable[[bytes], F | None]:
     """Return a function that reads an object on one line into a record.
 
-    It returns None unless the object is valid, and has what the record needs. What the record has as ``Raw`` is checked
-    as by :func:`split`.
+    It returns None unless the object is valid, and has what the record needs. Fields of type ``Raw`` are checked as by
+    :func:`split`.
     """
     read_record: Callable[[bytes], F] = msgspec.json.Decoder(kind).decode
 

@@ -112,8 +112,11 @@ class TestBothFaces:
         error = caught.value
 
         assert ('["the key"]["when"]', str(path)) == (error.place, error.filepath)
-        assert "set; the factory of 'the key' returned {'when': {1}}" == error.reason
-        with pytest.raises(ValueError, match="not finite; the factory of 'n' returned nan"):
+        assert (
+            "is a set, which JSON cannot hold; use a list; the factory of 'the key' returned {'when': {1}}"
+            == error.reason
+        )
+        with pytest.raises(ValueError, match="JSON cannot hold; use None; the factory of 'n' returned nan"):
             face.do(ctx.compute_once, "n", lambda: float("nan"))
         assert {"number": 1} == face.do(ctx.compute_once, "the key", factory)
 

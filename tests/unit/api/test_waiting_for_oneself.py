@@ -13,7 +13,7 @@ import pytest
 from persistent_context import LockTimeoutError, OpenTransaction, PersistentContext, SyncPersistentContext
 
 ADVICE = (
-    "a block that waits for this call waits for itself; use the transaction there, or make the call after the block"
+    "it cannot end if its own block waits for this call; use the transaction there, or make the call after the block"
 )
 
 A_LOCK_OF_THE_PARENT = """

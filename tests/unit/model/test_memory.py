@@ -292,7 +292,7 @@ class TestMemory:
         """A call whose key had not been noted yet leaves nothing behind."""
         write = increment(memory, "a")
         memory._flights._flights.clear()
-        memory.is_over(write)
+        memory.end(write)
 
         assert [] == memory._flights.calls()
 
@@ -300,7 +300,7 @@ class TestMemory:
         """A value set after a call stays, even if that call ends before its outcome is taken over."""
         write = increment(memory, "a")
         memory.data["a"] = 1
-        memory.is_over(write)
+        memory.end(write)
         memory.absorb(arrival(2, write, a=b"2"))
 
         assert (1, {"a"}) == (memory.data["a"], memory.unsaved_keys())
