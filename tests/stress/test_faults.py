@@ -260,7 +260,7 @@ BROKEN = {
     ),
     "others' changes are not read under the lock": (
         "jsonfile/store.py",
-        "        self._document, self._old_fd = self._read_or_move_aside()\n",
+        "        self._document, self._old_fd = self._store.read_finished()\n",
         "        self._document, self._old_fd = self._store._known, None\n",
         ["kill:save:async flock:9", "error:save:sync fsync=EIO:9"],
         "the call said done, and the file holds",
