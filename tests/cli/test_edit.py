@@ -195,7 +195,7 @@ class TestTextsThatCannotBeSaved:
         """The exit code is that of any command, and the text is kept."""
         environment = editor("path.write_text(text.replace('1', '2'), encoding='utf-8')")
         with hold_transaction(stored):
-            errors = f"the edited text is kept in {drafts}[^\n]*\nerror: {stored}: could not acquire [^\n]*\n"
+            errors = f"the edited text is kept in {drafts}[^\n]*\nerror: {stored}: could not get the lock [^\n]*\n"
             run("edit", stored, "--timeout", "0", code=3, errors=errors, env=environment)
 
         assert 1 == len(kept(drafts))
