@@ -2,8 +2,8 @@
 
     nox -f examples/noxfile.py & nox -f examples/noxfile.py
 
-Every ``check`` needs an archive. The first session of any run that asks for it builds it; the others wait for it and use
-it. It is rebuilt when its sources change. All runs count into the same results.
+Every ``check`` needs an archive. The first session of any run that asks for it builds it; the others wait for it and
+use it. It is rebuilt when its sources change. All runs count into the same results.
 """
 
 from __future__ import annotations
