@@ -3,8 +3,8 @@
     python examples/crawler.py crawl.json            # stop it with Ctrl-C or kill -9, and start it again
     python examples/crawler.py crawl.json --watch    # in another terminal, before, during or after the crawl
 
-It crawls a small site that it serves itself. The file has one key per page: ``null`` marks a page of the frontier, and what
-was found on the page replaces it. A page and the links that it adds to the frontier are committed together, so
+It crawls a small site that it serves itself. The file has one key per page: ``null`` marks a page of the frontier, and
+what was found on the page replaces it. A page and the links that it adds to the frontier are committed together, so
 none is forgotten; at most the pages being fetched when the crawler is stopped are fetched again.
 """
 

@@ -3,8 +3,8 @@
     python examples/multiprocessing_counters.py words.json README.md docs/*.md --method spawn
 
 Each process opens the file itself and uses the blocking class: ``transaction()`` for changes that belong together,
-``mutate()`` for a value that depends on the previous one, ``incr()`` for a counter. A file is counted once, no matter how
-often and in how many programs at a time this runs: the fact that it was counted is recorded in the same transaction.
+``mutate()`` for a value that depends on the previous one, ``incr()`` for a counter. A file is counted once, no matter
+how often and in how many programs at a time this runs: the fact that it was counted is recorded in the same transaction.
 """
 
 from __future__ import annotations
