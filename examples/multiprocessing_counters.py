@@ -4,7 +4,7 @@
 
 Each process opens the file itself and uses the blocking class: ``transaction()`` for changes that belong together,
 ``mutate()`` for a value that depends on the previous one, ``incr()`` for a counter. A file is counted once, no matter
-how often and in how many programs at a time this runs: the fact that it was counted is recorded in the same transaction.
+how often and in how many programs at once this runs: the fact that it was counted is recorded in the same transaction.
 """
 
 from __future__ import annotations
