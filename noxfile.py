@@ -1,4 +1,4 @@
-"""The sessions of development: ``nox`` runs the checks, ``nox -s NAME`` one of them, ``nox -l`` lists all."""
+"""Development sessions: ``nox`` runs the checks, ``nox -s NAME`` runs one session, ``nox -l`` lists all."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=NEWEST)
 def coverage(session: nox.Session) -> None:
-    """Measure which branches of the library the tests reach; part of the large matrices is enough for that."""
+    """Measure which branches of the library the tests cover; part of the large matrices is enough for that."""
     session.install(".", *groups("test"))
     # Coverage's tracer takes a lock that the thread interrupted by a signal handler may already hold.
     signals = [f"tests/process/test_{name}.py" for name in ("finalizers", "interrupts", "shutdown", "signals")]
@@ -142,7 +142,7 @@ def minimums(session: nox.Session) -> None:
 
 
 def run_stress(session: nox.Session, *tier: str) -> None:
-    """Do a stress run; after a Ctrl-C it has the time to end its processes and to say what it leaves."""
+    """Do a stress run; after Ctrl-C, it has time to end its processes and to report what it leaves behind."""
     session.install(".", *groups("stress"))
     session.run("python", "-m", "stress", *tier, *session.posargs, interrupt_timeout=60)
 
@@ -161,7 +161,7 @@ def stress_quick(session: nox.Session) -> None:
 
 @nox.session(python=NEWEST, default=False)
 def soak(session: nox.Session) -> None:
-    """Hammer for hours, in rounds; stops at the first failing round, and keeps it."""
+    """Hammer for hours, in rounds; stop at the first round that fails, and keep its files."""
     run_stress(session, "--tier", "soak")
 
 
@@ -176,7 +176,7 @@ def faults(session: nox.Session) -> None:
 def mutants(session: nox.Session) -> None:
     """Break the library in every listed way, and check that a test, a stress run or a fault catches each."""
     session.install(".", *groups("test"))
-    # 2 means that this machine lacks what the rest needs, and says what; with arguments, it can also mean wrong usage.
+    # 2 means that this machine lacks something that the rest needs; with arguments, it can also mean wrong usage.
     codes = [0] if session.posargs else [0, 2]
     session.run("python", "-m", "stress.mutants", *session.posargs, success_codes=codes)
 

@@ -1,4 +1,4 @@
-"""Readies the docstrings for the site: what is written for ``help()`` becomes Markdown with links."""
+"""Prepares the docstrings for the site: turns text written for ``help()`` into Markdown with links."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ROLE = re.compile(r":\w+:`([\w.]+)`")
 
 
 class Docstrings(griffe.Extension):
-    """Turns roles into links, and gives the two faces the docstrings that they make when they are imported."""
+    """Turns roles into links, and gives the two classes the docstrings that are generated when they are imported."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Ready one docstring."""
+        """Prepare one docstring."""
         if obj.is_class and "__doc__" in obj.members:
             made = getattr(persistent_context, obj.name).__doc__
             obj.docstring = griffe.Docstring(made, parent=obj, parser="google")

@@ -1,11 +1,11 @@
-"""A crawler that goes on where it was stopped, and a second program that tells what it finds, as it happens.
+"""A crawler that resumes where it was stopped, and a second program that reports what it finds, as it happens.
 
     python examples/crawler.py crawl.json            # stop it with Ctrl-C or kill -9, and start it again
-    python examples/crawler.py crawl.json --watch    # in another terminal, before, meanwhile or afterwards
+    python examples/crawler.py crawl.json --watch    # in another terminal, before, during or after the crawl
 
-It crawls a small site that it serves itself. The file has one key a page: ``null`` is one of the frontier, and what was
-found there takes its place. A page and the links that it adds to the frontier are committed as one, so that none is
-forgotten; at most the pages that are on their way when it is stopped are fetched again.
+It crawls a small site that it serves itself. The file has one key per page: ``null`` marks a page of the frontier, and
+what was found on the page replaces it. A page and the links that it adds to the frontier are committed together, so
+none is forgotten; at most the pages being fetched when the crawler is stopped are fetched again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AT_ONCE = 4
 
 
 def serve(pages: int, delay: float) -> str:
-    """Serve a site in other threads: each page takes its time, and links to three others; return its address."""
+    """Serve a site from other threads, and return its address: each page takes a while, and links to three others."""
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -38,7 +38,7 @@ def serve(pages: int, delay: float) -> str:
             self.wfile.write(f"<title>Page {number}</title>{links}".encode())
 
         def log_message(self, *_: object) -> None:
-            sys.stdout.write(f"GET {self.path}\n")  # print() would mix up what several threads say
+            sys.stdout.write(f"GET {self.path}\n")  # print() would interleave the output of several threads
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -46,7 +46,7 @@ def serve(pages: int, delay: float) -> str:
 
 
 def fetch(url: str) -> dict[str, Any]:
-    """Return what is on a page. Blocks."""
+    """Return the title and the links of a page. Blocks."""
     with urlopen(url) as response:
         text = response.read().decode()
     (title,) = re.findall("<title>(.*?)</title>", text)
@@ -54,7 +54,7 @@ def fetch(url: str) -> dict[str, Any]:
 
 
 async def visit(store: PersistentContext, site: str, page: str) -> None:
-    """Fetch a page of the frontier; record it, and what it leads to."""
+    """Fetch a page of the frontier; record it, and the pages that it links to."""
     found = await asyncio.to_thread(fetch, site + page)
     async with store.transaction() as tx:
         tx[page] = found
@@ -63,7 +63,7 @@ async def visit(store: PersistentContext, site: str, page: str) -> None:
 
 
 async def crawl(path: str, site: str) -> None:
-    """Visit what the frontier holds, until it is empty."""
+    """Visit the pages of the frontier until none is left."""
     store = await PersistentContext.create(path)
     await store.add("/0", None)
     while frontier := [page for page, found in store.items() if found is None]:
@@ -73,7 +73,7 @@ async def crawl(path: str, site: str) -> None:
 
 
 def watch(path: str) -> None:
-    """Tell what is found until the frontier is empty; first what is there, as this context has loaded nothing."""
+    """Report pages until the frontier is empty, starting with those in the file, as this context has loaded nothing."""
     pages: dict[str, Any] = {}
     with SyncPersistentContext(path).watch() as watching:
         for changes in watching:
@@ -87,9 +87,9 @@ def watch(path: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Crawl a small site, and go on where it was stopped.")
+    parser = argparse.ArgumentParser(description="Crawl a small site, resuming where it was stopped.")
     parser.add_argument("state", help="the JSON file")
-    parser.add_argument("--watch", action="store_true", help="tell what a crawler finds")
+    parser.add_argument("--watch", action="store_true", help="report what a crawler finds")
     parser.add_argument("--pages", type=int, default=100)
     parser.add_argument("--delay", type=float, default=0.1, help="how long a page takes, in seconds")
     arguments = parser.parse_args()

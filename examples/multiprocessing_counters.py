@@ -2,9 +2,9 @@
 
     python examples/multiprocessing_counters.py words.json README.md docs/*.md --method spawn
 
-Each process opens the file for itself and uses the blocking face: ``transaction()`` for what belongs together,
-``mutate()`` for a value that depends on what was there, ``incr()`` for a counter. A file is counted once, however often
-and by however many programs at a time this is run: whether it was counted stands in the same transaction.
+Each process opens the file itself and uses the blocking class: ``transaction()`` for changes that belong together,
+``mutate()`` for a value that depends on the previous one, ``incr()`` for a counter. A file is counted once, no matter
+how often and in how many programs at once this runs: the fact that it was counted is recorded in the same transaction.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def count(store: SyncPersistentContext, text_file: Path) -> None:
 
 
 def count_all(path: str, text_files: list[Path]) -> None:
-    """Count in a process of its own. It is not sent a context but its path, and opens it for itself."""
+    """Count, in a separate process, which gets the path rather than a context, and opens the file itself."""
     store = SyncPersistentContext.create(path)
     for text_file in text_files:
         count(store, text_file)
 
 
 def main(path: str, text_files: list[Path], processes: int) -> None:
-    """Divide the files among processes, check the sum, and show what was counted."""
+    """Divide the files among processes, check the sum, and show the counts."""
     shares = [text_files[n::processes] for n in range(processes)]
     workers = [multiprocessing.Process(target=count_all, args=(path, share)) for share in shares]
     for worker in workers:

@@ -1,9 +1,9 @@
-"""Sessions of nox that share data, also between several runs of nox at once.
+"""Nox sessions that share data, also among several concurrent runs of nox.
 
     nox -f examples/noxfile.py & nox -f examples/noxfile.py
 
-Every ``check`` needs an archive. The first session that asks builds it, of whichever run; the others wait for it, and
-take it. It is built anew when its sources change. All runs count into the same results.
+Every ``check`` needs an archive. The first session of any run that asks for it builds it; the others wait for it and
+use it. It is rebuilt when its sources change. All runs count into the same results.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import nox
 
 from persistent_context import SyncPersistentContext
 
-nox.options.default_venv_backend = "none"  # neither environments nor a network; yours will have both
+nox.options.default_venv_backend = "none"  # needs neither environments nor a network; yours will have both
 
 HERE = Path(__file__).resolve().parent
 SHARED = HERE / ".nox" / "shared"
@@ -25,9 +25,9 @@ SOURCES = sorted(path for path in HERE.glob("*.py") if path != Path(__file__).re
 
 
 def archive(session: nox.Session) -> str:
-    """Return the archive's path. The transaction is held while it is built: who asks meanwhile waits for its end.
+    """Return the archive's path. The transaction stays open during the build, so other sessions wait for its end.
 
-    A build that fails or is killed leaves nothing behind, and the next one that asks tries.
+    A build that fails or is killed leaves nothing behind, and the next session that asks tries again.
     """
     version = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()[:16]
     with SyncPersistentContext(SHARED / "archives.json", lock_timeout=math.inf).transaction() as tx:

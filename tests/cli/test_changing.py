@@ -123,7 +123,7 @@ class TestRestore:
         copy = tmp_path / "copy"
         copy.write_text('{"old": [1], "n": 0}', encoding="utf-8")
 
-        assert "keys added: 1; keys that were there already: 1\n" == run("restore", stored, copy)
+        assert "keys added: 1; keys already present: 1\n" == run("restore", stored, copy)
         assert {"n": 1, "old": [1]}.items() <= values(stored).items()
         assert '{"old": [1], "n": 0}' == copy.read_text(encoding="utf-8")
 

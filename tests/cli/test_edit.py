@@ -225,7 +225,7 @@ class TestTheEditor:
 
     def test_one_that_deletes_the_text(self, stored, drafts, editor):
         """That is not a wish to delete all keys."""
-        errors = "error: the editor has deleted [^\n]*; nothing was saved\n"
+        errors = "error: the editor deleted [^\n]*; nothing was saved\n"
         run("edit", stored, code=1, errors=errors, env=editor("path.unlink()"))
 
         assert ([], 1) == (os.listdir(drafts), values(stored)["n"])
@@ -235,7 +235,7 @@ class TestTheEditor:
         [
             ("", "no editor is set: [^\n]*EDITOR=nano"),
             ("no-such-editor", "the editor no-such-editor cannot be started: No such file[^\n]*"),
-            ("vi 'a", "the command of the editor cannot be understood: vi 'a: [^\n]*"),
+            ("vi 'a", "the editor command cannot be parsed: vi 'a: [^\n]*"),
         ],
     )
     def test_one_that_there_is_not(self, stored, drafts, editor, command, told):

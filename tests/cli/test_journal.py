@@ -125,7 +125,7 @@ class TestCheckpoint:
 
         told = run("checkpoint", kept)
 
-        assert f"folded a journal of {size} bytes into {kept}, which has {kept.stat().st_size} bytes now\n" == told
+        assert f"folded a journal of {size} bytes into {kept}, which now has {kept.stat().st_size} bytes\n" == told
         assert {"n": 2} == json.loads(kept.read_text(encoding="utf-8"))
 
     def test_there_may_be_nothing_to_fold(self, kept):
@@ -133,7 +133,7 @@ class TestCheckpoint:
         run("checkpoint", kept)
         before = kept.stat().st_ino
 
-        assert f"{kept} has everything that is in its journal: nothing to fold\n" == run("checkpoint", kept)
+        assert f"{kept} already has everything in its journal: nothing to fold\n" == run("checkpoint", kept)
         assert before == kept.stat().st_ino
 
     def test_there_may_be_no_journal(self, path):
@@ -289,7 +289,7 @@ class TestJournal:
         journal = journal_of(kept)
         size = journal.stat().st_size
         journal.write_bytes(journal.read_bytes() + tail)
-        told = f"unfinished: {len(tail)} bytes at the end; nobody relies on them, and the next write replaces them"
+        told = f"unfinished: {len(tail)} bytes at the end, which were not acknowledged; the next write replaces them"
 
         assert told == run("journal", kept).splitlines()[-1]
         assert {"event": "unfinished", "offset": size, "bytes": len(tail)} == events(kept)[-1]
@@ -398,7 +398,7 @@ class TestDoctor:
             env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         )
 
-        assert ("warning", True, {}) == (level, "writers have ended" in text, findings(kept))
+        assert ("warning", True, {}) == (level, "writers ended" in text, findings(kept))
 
     def test_a_journal_without_its_file(self, kept):
         """It has only what was changed, so the file wants to be put back first."""
@@ -416,7 +416,7 @@ class TestDoctor:
         found = findings(kept)
         compared = subprocess.run(found["replaced"][2].partition(": ")[2], shell=True, capture_output=True, check=False)
 
-        assert ("warning", True, True) == (level, "was replaced" in text, "keys in the journal win" in text)
+        assert ("warning", True, True) == (level, "was replaced" in text, "its values count" in text)
         assert ({"replaced"}, True) == (found.keys(), b'"n": 7' in compared.stdout)
 
     def test_a_fold_that_was_interrupted(self, path):
@@ -524,7 +524,7 @@ class TestDoctor:
 
     @pytest.mark.parametrize(
         ("fails", "expected"),
-        [(True, ("problem", "cannot be read: Input/output error")), (False, ("ok", "has ended just now"))],
+        [(True, ("problem", "cannot be read: Input/output error")), (False, ("ok", "has just ended"))],
     )
     def test_a_journal_that_goes_wrong_meanwhile(self, kept, monkeypatch, fails, expected):
         """What happens between two looks is said as well."""

@@ -315,11 +315,11 @@ class TestWho:
             assert (held.pid, "transaction", True) == tuple(
                 json.loads(run("who", path, "--json"))[name] for name in ("pid", "purpose", "verified")
             )
-        assert ("nobody holds the lock\n", "null\n") == (run("who", path), run("who", path, "--json"))
+        assert ("no process holds the lock\n", "null\n") == (run("who", path), run("who", path, "--json"))
 
     def test_a_mistyped_name_is_not_taken_for_a_free_lock(self, path):
         """That the file does not exist is said; its first writer may hold the lock all the same."""
-        assert f"nobody holds the lock; {path} does not exist\n" == run("who", path)
+        assert f"no process holds the lock; {path} does not exist\n" == run("who", path)
 
     @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="/proc shows that a process is stopped")
     def test_it_says_that_the_holder_is_stopped(self, path, hold_transaction):

@@ -142,7 +142,7 @@ class TestADamagedJournal:
     def test_is_an_error_too(self, face, damaged, call):
         """A context that raises does not go on with a part of what was acknowledged, and leaves the journal alone."""
         before = journal_of(damaged).read_bytes(), damaged.read_bytes()
-        with pytest.raises(CorruptFileError, match="a part of the journal is damaged"):
+        with pytest.raises(CorruptFileError, match="part of the journal is damaged"):
             call(face, face.cls(damaged, on_corrupt="raise"))
 
         assert (before, []) == ((journal_of(damaged).read_bytes(), damaged.read_bytes()), kept(damaged))

@@ -1,4 +1,4 @@
-"""The arguments that several commands share, and what they stand for."""
+"""The arguments that several commands share, and how they are interpreted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Timeout = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 TAKES_VALUES = {"ignore_unknown_options": True}
-"""The settings of a command with a VALUE: what begins with ``-`` and is not one of its options is a value."""
+"""The settings of a command with a VALUE: an argument that begins with ``-`` and is not an option is a value."""
 
 
 def read(file: str, *, must_exist: bool = True) -> LiveDict:
@@ -52,13 +52,13 @@ def read(file: str, *, must_exist: bool = True) -> LiveDict:
 
 
 def require(file: str) -> None:
-    """Fail if there is no such file, rather than create it under a mistyped name."""
+    """Fail if the file does not exist: the name may be mistyped, and should not create a file."""
     if not exists(file):
         fail(f"{file} does not exist")
 
 
 def exists(file: str) -> bool:
-    """Return whether there is a file, or a journal of it."""
+    """Return whether the file or its journal exists."""
     path = identify(file)
     return os.path.lexists(path) or os.path.lexists(f"{path}.journal")
 
@@ -69,7 +69,7 @@ def open_context(file: str, timeout: float) -> SyncPersistentContext:
 
 
 def value_of(text: str, *, must_be_json: bool, is_string: bool) -> Any:
-    """Return the value that a VALUE stands for."""
+    """Return the value of a VALUE argument."""
     if must_be_json and is_string:
         refuse("--json and --string cannot be combined")
     text = standard_input() if text == "-" else text

@@ -39,7 +39,7 @@ class _Counter:
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-c", _COUNT, path],
             stdout=subprocess.PIPE,
-            start_new_session=True,  # so that Ctrl-C reaches the demonstration alone, which kills it
+            start_new_session=True,  # so that Ctrl-C reaches only the demonstration, which then kills it
         )
         assert self._process.stdout is not None, "a pipe"
         self._output = self._process.stdout
@@ -53,12 +53,12 @@ class _Counter:
         os.set_blocking(self._output.fileno(), False)
 
     def listen(self) -> None:
-        """Note what was acknowledged meanwhile."""
+        """Note what was acknowledged since the last call."""
         while said := self._output.read(_PIPE_BYTES):
             self.acknowledged += len(said)
 
     def kill(self) -> None:
-        """Kill the process with SIGKILL, and note what was acknowledged until then and whether it had failed."""
+        """Kill the process with SIGKILL; note what it had acknowledged, and whether it had already ended."""
         self.failed = self._process.poll() is not None
         self._process.kill()
         self._process.wait()
@@ -117,7 +117,7 @@ def _noticed_interrupts() -> Iterator[list[int]]:
 def _start(living: list[_Counter], path: str, processes: int) -> None:
     """Start processes, and wait until each has counted."""
     for _ in range(processes):
-        living.append(_Counter(path))  # noqa: PERF401 - each is noted at once, so that it is killed whatever happens
+        living.append(_Counter(path))  # noqa: PERF401 - each is noted at once, so that it is always killed
     for counter in living[-processes:]:
         counter.await_first()
 

@@ -92,7 +92,7 @@ def _file(path: str) -> Finding:
     except (TooManyDigitsError, OSError) as error:
         return Finding(Level.PROBLEM, "file", f"cannot be read: {getattr(error, 'strerror', error)}")
     if not document.exists:
-        return Finding(Level.OK, "file", "is empty; it reads as one without keys, and the first save fills it")
+        return Finding(Level.OK, "file", "is empty; it reads as {}, and the first save fills it")
     size = os.path.getsize(path)
     text = f"a JSON object; keys: {len(LiveDict.of(document))}, bytes: {size}"
     level, advice = Level.OK, ""
@@ -100,7 +100,7 @@ def _file(path: str) -> Finding:
         text += "; it contains duplicate keys; the last value of each counts"
         level, advice = Level.WARNING, "the next writer keeps a copy of the original"
     elif size > _LARGE_BYTES and not has_journal:
-        advice = "every change rewrites it; with journal=True, or in a database such as SQLite, it does not"
+        advice = "every change rewrites all of it; use journal=True, or a database such as SQLite"
         level = Level.WARNING
     return Finding(level, "file", text, advice)
 
@@ -148,7 +148,7 @@ def _aside(path: str) -> Iterator[Finding]:
             Level.WARNING,
             "moved aside",
             f"{copy}, {os.path.getsize(copy)} bytes: an earlier file that was not a JSON object, or had duplicate keys",
-            f"if you need it, repair it, and add what the file lacks: {command}; then delete it",
+            f"if you need it, repair it and add the keys that the file lacks: {command}; then delete it",
         )
 
 
@@ -187,9 +187,9 @@ def _holder(path: str) -> Finding:
     except OSError as error:
         return Finding(Level.PROBLEM, "lock", f"cannot be inspected: {error.strerror}")
     if holder is None:
-        return Finding(Level.OK, "lock", "nobody holds it")
+        return Finding(Level.OK, "lock", "no process holds it")
     if holder.stopped:
-        advice = f"everyone else waits for it until it is resumed or dies: kill -CONT {holder.pid}"
+        advice = f"all other writers wait until it is resumed or dies: kill -CONT {holder.pid}"
         return Finding(Level.PROBLEM, "lock", f"held by {holder}", advice)
     if holder.since is not None and time.time() - holder.since > _LONG_HOLD_SECONDS:
         return Finding(

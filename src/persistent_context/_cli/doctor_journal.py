@@ -1,4 +1,4 @@
-"""The doctor's look at the journal beside a file."""
+"""The doctor's checks of the journal beside a file."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _FOLDS: Final = "persistent-context checkpoint"
 
 
 def journal(path: str) -> Iterator[Finding]:
-    """Examine the journal of a file, if there is one, and what was kept because of it."""
+    """Examine the journal of a file, if there is one, and the copies that were kept because of it."""
     yield from _journal(f"{path}.journal", path)
     for copy in moved_aside(path, "replaced"):
         yield Finding(
             Level.WARNING,
             "replaced",
-            f"{copy}, {os.path.getsize(copy)} bytes: what another program had put in place of the file",
-            "compare it with the file, in which the changes of the journal have won, and delete it: "
+            f"{copy}, {os.path.getsize(copy)} bytes: put in place of the file by another program",
+            "compare it with the file, where the changes in the journal won, then delete it: "
             f"diff {quote(copy)} {quote(path)}",
         )
     for copy in moved_aside(f"{path}.journal"):
         yield Finding(
             Level.WARNING,
             "damaged journal",
-            f"{copy}, {os.path.getsize(copy)} bytes: what could be read of it is in the file",
-            "look for lost changes in it, one a line; then delete it",
+            f"{copy}, {os.path.getsize(copy)} bytes: its readable part is in the file",
+            "look for lost changes in it, one per line; then delete it",
         )
 
 
@@ -53,8 +53,8 @@ def _journal(name: str, path: str) -> Iterator[Finding]:
         yield Finding(
             Level.PROBLEM,
             "journal",
-            f"{name} is here, but a journal does not work on Windows",
-            f"fold it into the file where it was written, before the file is copied: {_FOLDS} {quote(path)}",
+            f"{name} exists, but journals do not work on Windows",
+            f"before copying the file, fold the journal into it where it was written: {_FOLDS} {quote(path)}",
         )
         return
     if not stat.S_ISREG(status.st_mode):
@@ -66,7 +66,7 @@ def _journal(name: str, path: str) -> Iterator[Finding]:
     except OSError as error:
         yield _closed(name, error)
     else:
-        if file is not None:  # pragma: no branch - it may have ended meanwhile
+        if file is not None:  # pragma: no branch - it may have ended in between
             yield from _permissions(name, path, file)
             yield _content(name, path)
 
@@ -75,7 +75,7 @@ def _closed(name: str, error: OSError) -> Finding:
     if error.errno == errno.EPERM:
         owner = os.lstat(name).st_uid
         text = f"{name} is not used, because it belongs to user {owner}, who may not write the file"
-        return Finding(Level.PROBLEM, "journal", text, f"find out who made it; {_removal(name)}")
+        return Finding(Level.PROBLEM, "journal", text, f"find out who created it, then {_removal(name)}")
     text = f"this user cannot open {name}, and so cannot read or save"
     return Finding(Level.PROBLEM, "journal", text, f"chmod or chown {quote(name)}")
 
@@ -116,11 +116,11 @@ def _content(name: str, path: str) -> Finding:
         )
     except (CorruptStateError, TooManyDigitsError):
         text = "it cannot be applied, because the file cannot be read"
-        return Finding(Level.PROBLEM, "journal", text, "see what is said about the file")
+        return Finding(Level.PROBLEM, "journal", text, "see the findings about the file")
     except OSError as error:
         return Finding(Level.PROBLEM, "journal", f"cannot be read: {error.strerror}")
     if state is None:
-        return Finding(Level.OK, "journal", "has ended just now")
+        return Finding(Level.OK, "journal", "has just ended")
     return _faulty(name, path, state) or _sound(path, state)
 
 
@@ -130,22 +130,22 @@ def _faulty(name: str, path: str, state: State) -> Finding | None:
         return Finding(
             Level.PROBLEM,
             "journal",
-            f"a part of {name} is damaged, and skipped; the rest is applied",
-            f"{show} shows where; the next writer keeps a copy, and writes what is left into the file",
+            f"part of {name} is damaged and is skipped; the rest is applied",
+            f"{show} shows where; the next writer keeps a copy, and writes the intact part into the file",
         )
     if not state.base.document.exists:
         return Finding(
             Level.PROBLEM,
             "journal",
-            f"{name} is here, but not the file: only what was changed since the last checkpoint is left",
-            f"put the file back before anyone saves; {show} shows what is left",
+            f"{name} exists, but the file does not: only the changes since the last checkpoint are left",
+            f"put the file back before any program saves; {show} shows what is left",
         )
     if state.fault is Fault.FOREIGN:
         return Finding(
             Level.WARNING,
             "journal",
-            f"{state.fault.value}; keys in the journal win, the others are taken over",
-            f"the next writer keeps what it was replaced by under another name; {show} shows the keys in the journal",
+            f"{state.fault.value}; for keys in the journal its values count, the other keys are taken from the file",
+            f"the next writer keeps a copy of the replacement under another name; {show} shows the keys in the journal",
         )
     if state.fault is Fault.FOLDED:
         return Finding(Level.WARNING, "journal", state.fault.value, "nothing is lost; the next writer begins a new one")
@@ -155,10 +155,10 @@ def _faulty(name: str, path: str, state: State) -> Finding | None:
 def _sound(path: str, state: State) -> Finding:
     changed = len(state.snapshot.overlay.entries())
     text = f"{state.end} bytes; keys changed since the last checkpoint: {changed}"
-    advice = f"the next writer does it, and so does: {_FOLDS} {quote(path)}"
+    advice = f"the next writer folds it, and so does: {_FOLDS} {quote(path)}"
     if state.end > 2 * state.most_bytes:
         return Finding(Level.WARNING, "journal", f"{text}; it should have been folded into the file by now", advice)
     if changed and state.file.is_idle_since(time.time() - _LONG_SECONDS):
-        text += "; its writers have ended without folding it into the file"
+        text += "; its writers ended without folding it into the file"
         return Finding(Level.WARNING, "journal", text, advice)
     return Finding(Level.OK, "journal", text)

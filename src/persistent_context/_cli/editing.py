@@ -27,7 +27,7 @@ _NO_EDITOR: Final = "no editor is set: put its command into VISUAL or EDITOR, fo
 
 
 class OnConflict(enum.StrEnum):
-    """Whose change of a key counts if both sides have changed it."""
+    """Whose change counts where both sides have changed the same value."""
 
     MINE = "mine"
     THEIRS = "theirs"
@@ -43,14 +43,14 @@ def edit(
     on_conflict: Annotated[
         OnConflict,
         typer.Option(
-            help="Whose change counts if another program has changed the same key meanwhile; raise: nothing is saved."
+            help="Whose change counts where another program has changed the same value; raise: nothing is saved."
         ),
     ] = OnConflict.RAISE,
     timeout: Timeout = 30.0,
 ) -> None:
     """Edit the state, or the value of one key, as JSON in $VISUAL or $EDITOR.
 
-    Nobody waits meanwhile: what other programs change until you leave the editor is kept.
+    The file is not locked while you edit: the changes that other programs make in the meantime are kept.
 
     If your text cannot be saved, a message names the file in which it is kept.
     """
@@ -74,7 +74,7 @@ def edit(
 
 @contextlib.contextmanager
 def _draft(name: str, text: str) -> Iterator[str]:
-    """Put a text into a file that only this user may read; at the end remove it, unless it was edited in vain."""
+    """Put a text into a file that only this user may read; remove it at the end, unless an edit was not saved."""
     directory = tempfile.mkdtemp(prefix="persistent-context-edit-")
     path = os.path.join(directory, name)
     kept = False
@@ -106,7 +106,7 @@ def _editor() -> list[str]:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        fail(f"the command of the editor cannot be understood: {command}: {error}")
+        fail(f"the editor command cannot be parsed: {command}: {error}")
     return words or fail(_NO_EDITOR)
 
 
@@ -138,7 +138,7 @@ def _parsed(path: str) -> Any:
         with open(path, encoding="utf-8-sig") as file:
             return parse(file.read())
     except FileNotFoundError:
-        fail("the editor has deleted the file that it was to edit; nothing was saved")
+        fail("the editor deleted the file that it was given; nothing was saved")
 
 
 def _wants_to_edit_again(problem: str) -> bool:
@@ -164,8 +164,8 @@ def _run_editor(command: list[str]) -> None:
 
 @contextlib.contextmanager
 def _left_to_the_editor(number: int) -> Iterator[None]:
-    """Let a key such as Ctrl-C, which reaches both processes, mean what it means in the editor."""
-    before = signal.signal(number, lambda *_: None)  # unlike SIG_IGN, a program that is started does not inherit it
+    """Leave a key such as Ctrl-C, which reaches both processes, to the editor."""
+    before = signal.signal(number, lambda *_: None)  # unlike SIG_IGN, this is not inherited by the editor
     try:
         yield
     finally:
@@ -173,7 +173,7 @@ def _left_to_the_editor(number: int) -> Iterator[None]:
 
 
 def _change(context: SyncPersistentContext, wanted: dict[str, Any]) -> None:
-    """Make a context hold exactly these values; what has the value that it had is not unsaved."""
+    """Make a context hold exactly these values; keys whose value is the same as before stay saved."""
     for key in context.keys() - wanted.keys():
         del context[key]
     context.update(wanted)

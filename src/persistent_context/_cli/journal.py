@@ -25,10 +25,10 @@ _T = TypeVar("_T")
 
 
 def fold(file: str, path: str, timeout: float) -> None:
-    """Fold the journal of a file, and say so in one line.
+    """Fold the journal of a file, and print a line about it.
 
     Args:
-        file: the file as the user calls it.
+        file: the file as the user named it.
         path: its real path.
         timeout: how long to wait for the lock, in seconds.
     """
@@ -42,18 +42,18 @@ def fold(file: str, path: str, timeout: float) -> None:
     context = SyncPersistentContext(path, lock_timeout=timeout)
     context.checkpoint()
     if context.statistics().checkpoints:
-        say(printable(f"folded a journal of {size} bytes into {file}, which has {os.path.getsize(path)} bytes now"))
+        say(printable(f"folded a journal of {size} bytes into {file}, which now has {os.path.getsize(path)} bytes"))
     else:
-        say(printable(f"{file} has everything that is in its journal: nothing to fold"))
+        say(printable(f"{file} already has everything in its journal: nothing to fold"))
 
 
 def show(file: str, path: str, *, follow: bool, json: bool) -> None:
-    """Print what is in the journal of a file, a line each.
+    """Print the journal of a file, line by line.
 
     Args:
-        file: the file as the user calls it.
+        file: the file as the user named it.
         path: its real path.
-        follow: whether to go on for ever, with what is appended, and with the journals that take its place.
+        follow: whether to continue forever, with lines that are appended and with the journals that replace it.
         json: whether to print objects for scripts.
     """
     journal = _opened(path)
@@ -83,7 +83,7 @@ def _followed(path: str, first: JournalFile) -> Iterator[Line]:
             while journal.is_at_path():
                 yield from history.lines()
                 time.sleep(_LOOK_SECONDS)
-            yield from history.lines()  # what came before it was replaced
+            yield from history.lines()  # the last lines before it was replaced
         else:
             time.sleep(_LOOK_SECONDS)
         journal = _opened(path)
@@ -134,7 +134,7 @@ def _described(fingerprint: Fingerprint) -> str:
 
 
 def _object(line: Line) -> str:
-    """Return a line as an object; the values are printed as they are written, whatever they are."""
+    """Return a line as an object; values are printed exactly as they were written."""
     content = line.content
     if content is None:
         return as_json({"event": "damaged", "offset": line.start, "bytes": line.end - line.start})
@@ -157,7 +157,7 @@ def _text(text: bytes) -> str:
 def _unfinished(start: int, size: int, *, json: bool) -> str:
     if json:
         return as_json({"event": "unfinished", "offset": start, "bytes": size})
-    return f"unfinished: {size} bytes at the end; nobody relies on them, and the next write replaces them"
+    return f"unfinished: {size} bytes at the end, which were not acknowledged; the next write replaces them"
 
 
 def _moment(author: Author, between: str = " ") -> str | None:

@@ -1,4 +1,4 @@
-"""JSON texts that users type: strict, and without anything that would be lost in silence."""
+"""JSON texts that users type: parsed strictly, so that nothing is lost silently."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def parse(text: str) -> Any:
 
     Raises:
         JSONDecodeError: it is not valid JSON.
-        ValueError: it is JSON that would not be stored as it is written.
+        ValueError: it is JSON, but would not be stored as written.
     """
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
@@ -23,7 +23,7 @@ def parse(text: str) -> Any:
 
 
 def pretty(value: Any) -> str:
-    """Return a value as JSON on indented lines, in which nothing can control an editor or a terminal."""
+    """Return a value as indented JSON, without characters that control an editor or a terminal."""
     lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
     return "".join(f"{printable_json(line)}\n" for line in lines)
 

@@ -1,4 +1,4 @@
-"""The command line: its commands, its options, and what its errors come to."""
+"""The command line: its commands, its options, and how its errors are reported."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ app.command()(demo)
 
 
 def run() -> None:
-    """Run the command line; errors are one line on standard error, and an exit code."""
+    """Run the command line; an error results in one line on standard error and an exit code."""
     prepare_streams()
     try:
         app()

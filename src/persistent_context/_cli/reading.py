@@ -1,4 +1,4 @@
-"""The commands that only look at a file: show, get, keys, watch and who."""
+"""The commands that only read a file: show, get, keys, watch and who."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def get(file: File, key: Key, json_: AsJson = False) -> None:
 
 
 def keys(file: File, json_: AsJson = False) -> None:
-    """Print the keys, one a line."""
+    """Print the keys, one per line."""
     names = list(read(file))
     if json_:
         say(as_json(names))
@@ -72,7 +72,7 @@ def watch(
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Print changes as other programs make them, until interrupted."""
+    """Print the changes that other programs make, until interrupted."""
     read(file, must_exist=False)  # a corrupt file is left in place
     context = SyncPersistentContext.create(file)
     try:
@@ -87,18 +87,19 @@ def watch(
 
 
 def who(file: File, json_: AsJson = False) -> None:
-    """Show who holds the lock of the file."""
+    """Show which process holds the lock of the file."""
     holder = open_store(identify(file)).holder()
     if json_:
         say(as_json(holder and holder._asdict()))
     elif holder:
         say(f"held by {holder}")
     else:
-        say("nobody holds the lock" if exists(file) else printable(f"nobody holds the lock; {file} does not exist"))
+        free = "no process holds the lock"
+        say(free if exists(file) else printable(f"{free}; {file} does not exist"))
 
 
 def _fields(key: str, change: Change) -> dict[str, Any]:
-    """Return a change for scripts; an absent value has no field."""
+    """Return a change for scripts; an absent value is left out."""
     return {"key": key} | {name: value for name, value in change._asdict().items() if value is not MISSING}
 
 

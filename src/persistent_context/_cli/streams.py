@@ -1,4 +1,4 @@
-"""The standard streams of the command line: what it prints, and how it fails."""
+"""The standard streams of the command line: printing, and reporting failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _STANDARD_ERROR: Final = 2
 def prepare_streams() -> None:
     """Make all output printable: escape what the encoding cannot represent, and discard output if closed.
 
-    The null device takes the numbers of closed streams, else a file opened later would, and output would go there.
+    The null device takes the descriptor numbers of closed streams; otherwise a file opened later would take them, and
+    output would go there.
     """
     while (null := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         pass
@@ -37,7 +38,7 @@ def say(line: str) -> None:
 
 
 def note(message: str) -> None:
-    """Tell the user something on standard error."""
+    """Print a message to standard error."""
     typer.echo(printable(message), err=True)
 
 
@@ -53,7 +54,7 @@ def refuse(message: str) -> NoReturn:
 
 
 def say_exactly(text: str) -> None:
-    """Print a text as it is, or fail if the encoding of the output cannot represent it."""
+    """Print a text unchanged, or fail if the output encoding cannot represent it."""
     try:
         text.encode(sys.stdout.encoding)
     except UnicodeEncodeError as error:
@@ -65,7 +66,7 @@ def say_exactly(text: str) -> None:
 
 
 def standard_input() -> str:
-    """Return all of the standard input."""
+    """Return all of standard input."""
     if sys.stdin is None:
         refuse("VALUE is - but standard input is closed")
     try:

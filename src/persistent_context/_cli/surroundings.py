@@ -1,4 +1,4 @@
-"""The doctor's look at what a file lies in: its mount point, attributes, file system, permissions and space."""
+"""The doctor's checks of a file's surroundings: mount point, attributes, file system, permissions and free space."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def attributes(path: str, directory: str) -> Iterator[Finding]:
                 yield Finding(
                     Level.PROBLEM,
                     "attributes",
-                    f"{place} is {name}, so no one can save",
+                    f"{place} is {name}, so no user can save",
                     f"chattr -{letter} {quote(place)}",
                 )
 
@@ -81,7 +81,7 @@ def _flags(path: str) -> int:
 
 def file_system(path: str) -> Finding:
     kind = _kind_of_file_system(os.path.dirname(path))
-    level, text, advice = _KNOWN.get(kind, (Level.WARNING, "its locks are not known", "the trial tests them"))
+    level, text, advice = _KNOWN.get(kind, (Level.WARNING, "its locks may not work", "the trial tests them"))
     return Finding(level, "file system", f"{kind}: {text}", advice)
 
 

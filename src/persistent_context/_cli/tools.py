@@ -23,10 +23,10 @@ _COLOURS: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 def journal(
     file: File,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is appended later.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue with lines appended later.")] = False,
     json_: AsJson = False,
 ) -> None:
-    """Show who changed what, and when, since the last checkpoint."""
+    """Show which process changed what, and when, since the last checkpoint."""
     try:
         show_journal(file, identify(file), follow=follow, json=json_)
     except KeyboardInterrupt:
@@ -39,7 +39,7 @@ def checkpoint(file: File, timeout: Timeout = 30.0) -> None:
 
 
 def doctor(file: File, json_: AsJson = False) -> None:
-    """Examine the file, its directory, lock and journal; exit with 1 if there is a problem. Nothing is changed."""
+    """Examine the file, its directory, lock and journal; exit with 1 if there is a problem. Changes nothing."""
     findings = by_severity(examine(file))
     if json_:
         say(as_json([finding._asdict() for finding in findings]))

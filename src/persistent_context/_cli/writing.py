@@ -39,7 +39,7 @@ def set_(
     string: IsString = False,
     timeout: Timeout = 30.0,
 ) -> None:
-    """Set the value of a key, which may be new, as may the file.
+    """Set the value of a key; the key and the file may be new.
 
     A VALUE may begin with a -, as in: set FILE KEY -5
     """
@@ -55,14 +55,14 @@ def append(
     string: IsString = False,
     timeout: Timeout = 30.0,
 ) -> None:
-    """Append to a list (an empty one if the key is missing) and print how many items it has now."""
+    """Append to a list (an empty one if the key is missing) and print how many items it has then."""
     item = value_of(value, must_be_json=json_, is_string=string)
     with _type_errors(file):
         say(as_json(open_context(file, timeout).append(key, item)))
 
 
 def take(file: File, key: Key, timeout: Timeout = 30.0) -> None:
-    """Delete a key and print its value as JSON; of several programs that take it at once, one gets it."""
+    """Delete a key and print its value as JSON; if several programs take it at once, exactly one gets it."""
     require(file)
     value = open_context(file, timeout).take(key, MISSING)
     if value is MISSING:
@@ -109,12 +109,12 @@ def restore(
         missing = [key for key in data if key not in tx]
         for key in missing:
             tx[key] = data[key]
-    say(f"keys added: {len(missing)}; keys that were there already: {len(data) - len(missing)}")
+    say(f"keys added: {len(missing)}; keys already present: {len(data) - len(missing)}")
 
 
 @contextlib.contextmanager
 def _type_errors(file: str) -> Iterator[None]:
-    """Report a value of the wrong type; the library's own errors explain themselves."""
+    """Report a value of the wrong type; the library's own errors are self-explanatory."""
     try:
         yield
     except PersistentContextError:

@@ -1,1 +1,1 @@
-"""Where state is kept, behind one protocol: only this package knows files, lock files and file system events."""
+"""Storage behind one protocol: only this package deals with files, lock files and file system events."""

@@ -1,4 +1,4 @@
-"""From what a user passes as the place of a context to the store that keeps its state."""
+"""Turns the file path that a user passes to a context into the store that keeps its state."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .protocol import Store
 
 
 def locate(place: str) -> str:
-    """Return a place in absolute form, whatever the current directory becomes.
+    """Return a path in absolute form, so that it no longer depends on the current directory.
 
     A leading ``~`` is the user's home directory; ``./~`` is a directory of that name.
 
     Raises:
-        ValueError: it cannot be a place.
+        ValueError: it cannot be a path.
     """
     if not place or "\0" in place:
         msg = f"filepath must be a file path, not {place!r}"
@@ -23,9 +23,9 @@ def locate(place: str) -> str:
 
 
 def identify(place: str) -> str:
-    """Return the identity of the store that an absolute place leads to at this moment: a symlink may be redirected.
+    """Return the identity of the store that an absolute path leads to at this moment: a symlink may be redirected.
 
-    Different places may lead to the same store. This reads the file system, so call it in a worker thread.
+    Different paths may lead to the same store. This reads the file system, so call it in a worker thread.
     """
     return os.path.realpath(place)
 

@@ -1,4 +1,4 @@
-"""The JSON file under a journal: what it holds, and whether it is still what was read, without reading it again."""
+"""The JSON file under a journal: its content, and a check that it has not changed that does not read it again."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Identity: TypeAlias = tuple[int, ...]
 
 
 class Base(NamedTuple):
-    """The JSON file, as it was read."""
+    """The JSON file as read."""
 
     document: Document
     fingerprint: Fingerprint
     identity: Identity | None
-    """What stat(2) said of it; None if there was no file."""
+    """Its device, inode, size and times from stat(2); None if there was no file."""
     is_settled: bool
-    """Whether its times tell it from all that may come: it was older than a tick of the clock when it was read.
+    """Whether any later change would show in its times: it was older than one clock tick when it was read.
 
     Otherwise it may have been written again within that tick: git calls such a file racily clean.
     """
@@ -40,11 +40,11 @@ def look(path: str, known: Base | None, read: Callable[[], Document]) -> Base:
 
     Args:
         path: the file.
-        known: what was known before.
+        known: the file as last read or written, if any.
         read: reads it.
 
     Raises:
-        OSError: it cannot be read, or changed all the time.
+        OSError: it cannot be read, or kept changing.
     """
     if known is not None and known.is_settled and known.identity == identity_of(path):
         return known
@@ -58,7 +58,7 @@ def look(path: str, known: Base | None, read: Callable[[], Document]) -> Base:
             fingerprint = _fingerprint(path)
         if identity == identity_of(path):
             return Base(document, fingerprint, identity, is_settled=_is_settled(identity, began))
-    msg = "the file changed whenever it was being read; stop whatever writes it without its lock"
+    msg = "the file changed each time it was read; stop the program that writes it without taking its lock"
     raise OSError(None, msg, path)
 
 
@@ -68,7 +68,7 @@ def written(path: str, document: Document, fingerprint: Fingerprint) -> Base:
 
 
 def identity_of(path: str) -> Identity | None:
-    """Return what tells a file from others at its path, and from its own earlier content; None if there is none."""
+    """Return what distinguishes a file from others at its path, and from its own earlier content; None if missing."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The file of a journal: opened, read from where reading ended, appended to, cut, and synced."""
+"""The file of a journal: opening it, reading on from the last position, appending, truncating and syncing."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _CHUNK_BYTES: Final = 256 * 1024
 
 
 class JournalFile:
-    """An open journal, closed when it is no longer referenced. While it is open, its inode number is not used again.
+    """An open journal, closed when no longer referenced. While it is open, its inode number cannot be reused.
 
     Args:
-        path: where it was opened.
+        path: the path under which it was opened.
         fd: its descriptor.
         writable: whether it may be appended to.
     """
@@ -42,21 +42,21 @@ class JournalFile:
         self.fd = fd
         self.writable: Final = writable
         self.status: Final = os.fstat(fd)
-        self._syncing: Final = threading.Lock()  # of calls, and the checkpoint of an idle journal
+        self._syncing: Final = threading.Lock()  # between calls and the checkpoint of an idle journal
         self._sync_failed = False
         self.name_is_durable = False
-        """Whether its name survives a power loss, for certain: whoever gave it to the file may have died since."""
+        """Whether its name is certain to survive a power loss: the process that created it may have died since."""
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError):
             os.close(self.fd)
 
     def has_its_descriptor(self) -> bool:
-        """Whether its descriptor is still that of this file: a program may have closed what it had not opened."""
+        """Whether its descriptor is still that of this file: the program may have closed it by mistake."""
         return is_descriptor_of(self.fd, self.status)
 
     def forget(self) -> None:
-        """Leave a descriptor that was closed, and may be in use again, to its new owner."""
+        """Give up a descriptor that was closed elsewhere, and whose number may have been reused."""
         self.fd = -1
 
     def is_at_path(self) -> bool:
@@ -68,7 +68,7 @@ class JournalFile:
         return os.path.samestat(status, self.status)
 
     def is_idle_since(self, moment: float) -> bool:
-        """Whether nobody has written to it since, in seconds of the Unix epoch."""
+        """Whether it has not been written to since a moment, in seconds of the Unix epoch."""
         return os.fstat(self.fd).st_mtime <= moment
 
     def size(self) -> int:
@@ -76,7 +76,7 @@ class JournalFile:
         return os.fstat(self.fd).st_size
 
     def lines(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """Yield every whole line from an offset on, without its end, and the offset after it."""
+        """Yield the end offset and the text, without its line end, of each whole line from an offset on."""
         rest, offset = b"", start
         while data := read_at(self.fd, offset + len(rest), _CHUNK_BYTES + len(rest)):
             is_last = len(data) < _CHUNK_BYTES + len(rest)
@@ -89,7 +89,7 @@ class JournalFile:
             let_others_run()
 
     def append(self, line: bytes, end: int) -> None:
-        """Write a line at the end, all of it or nothing; what is there, an append that was interrupted, is cut off.
+        """Write a line at the end, all of it or nothing; the remains of an interrupted append are cut off first.
 
         Raises:
             OSError: nothing was written.
@@ -100,16 +100,16 @@ class JournalFile:
             os.ftruncate(self.fd, end)
         try:
             rest = memoryview(line)
-            while rest:  # a write may be short, on a full disk or under RLIMIT_FSIZE
+            while rest:  # writes may be short, on a full disk or under RLIMIT_FSIZE
                 rest = rest[os.pwrite(self.fd, rest, end + len(line) - len(rest)) :]
         except BaseException:
             os.ftruncate(self.fd, end)
             raise
 
     def sync(self) -> None:
-        """Make its content, and its name, survive a power loss. If this fails, never try again.
+        """Make its content and its name survive a power loss. If this fails, never try again.
 
-        For why not, see :mod:`..jsonfile.syncing`. The kernel tells of an error once, whoever asks first.
+        For the reason, see :mod:`..jsonfile.syncing`. The kernel reports an error only once, to the first caller.
         """
         with self._syncing:
             if self._sync_failed:
@@ -124,7 +124,7 @@ class JournalFile:
                 raise
 
     def give(self, access: Access) -> None:
-        """Let those who may use the JSON file use it, and no one else."""
+        """Give it the permissions of the JSON file: the same users may use it, and no others."""
         access.give_to(self.fd, os.fstat(self.fd), mask=0o666)
 
 
@@ -132,7 +132,7 @@ def journal_exists(path: str) -> bool:
     """Whether there is anything at the path of a journal.
 
     Raises:
-        OSError: this cannot be found out.
+        OSError: the check failed.
     """
     try:
         os.lstat(path)
@@ -149,8 +149,8 @@ def open_journal(path: str, data_path: str) -> JournalFile | None:
     """Open the journal at a path, or return None if there is none.
 
     Raises:
-        NotARegularFileError: it is something else, such as a link.
-        PermissionError: somebody made it who may not write the JSON file.
+        NotARegularFileError: it is not a regular file but, for example, a link.
+        PermissionError: its owner may not write the JSON file.
         OSError: it cannot be opened.
     """
     flags = NO_FOLLOW | NO_WAIT
@@ -178,13 +178,13 @@ def open_journal(path: str, data_path: str) -> JournalFile | None:
     check_regular(path, status)
     if not _may_be_trusted(status, data_path):
         message = f"the journal belongs to user {status.st_uid} of group {status.st_gid}, who may not write the file"
-        message += "; find out who made it, and remove it"
+        message += "; find out who created it, then remove it"
         raise PermissionError(errno.EPERM, message, path)
     return file
 
 
 def _may_be_trusted(journal: os.stat_result, data_path: str) -> bool:
-    """Whether whoever made a journal may write the JSON file as well: others may have planted it."""
+    """Whether the owner of a journal may write the JSON file as well: otherwise it may have been planted."""
     if not hasattr(os, "geteuid") or journal.st_uid in (os.geteuid(), 0):
         return True
     try:

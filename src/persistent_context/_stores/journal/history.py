@@ -1,4 +1,4 @@
-"""What is in the lines of a journal, one after the other, without applying any of it."""
+"""The lines of a journal, parsed one by one and not applied."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Content: TypeAlias = Header | Record | Fold
 
 
 def contents(file: JournalFile, start: int, generation: str) -> Iterator[tuple[int, int, Content | None]]:
-    """Yield the offset after each line, its number, and what is in it; -1 and None if it is damaged.
+    """Yield the offset after each line, its number and its content; -1 and None if it is damaged.
 
     Args:
         file: the journal.
-        start: the offset of the first of these lines.
-        generation: that of the journal, or an empty string if the header has not been read, or is damaged.
+        start: the offset of the first line.
+        generation: the generation of the journal, or an empty string if the header is unread or damaged.
 
     Raises:
         JournalVersionError: a newer version of this package wrote the journal.
@@ -42,26 +42,26 @@ class Line(NamedTuple):
     start: int
     end: int
     content: Content | None
-    """None if this part is damaged; an empty one stands where lines are missing."""
+    """None if this part is damaged; a part of no bytes marks missing lines."""
 
 
 class History:
-    """Lists a journal from its beginning, and later what was appended to it.
+    """Lists the lines of a journal from its beginning, and later those appended to it.
 
     Args:
-        file: the journal, which is not changed.
+        file: the journal; it is only read.
     """
 
     def __init__(self, file: JournalFile) -> None:
         self.file: Final = file
         self.end = 0
-        """The offset after the last line that was understood. What comes after it may be an append in progress, or one
-        that was interrupted; nobody relies on it, and the next append replaces it."""
+        """The offset after the last valid line. Anything after it is an append in progress or an interrupted one; it
+        was not acknowledged, and the next append replaces it."""
         self._last = -1
         self._generation = ""
 
     def lines(self) -> Iterator[Line]:
-        """Yield what was appended since the last call.
+        """Yield the lines appended since the last call.
 
         Raises:
             JournalVersionError: a newer version of this package wrote the journal.

@@ -1,4 +1,4 @@
-"""Folding a journal when nobody has written for a while, and at the interpreter's exit."""
+"""Folding a journal after a second without writes, and at interpreter exit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from typing import Final, Protocol
 
 QUIET_SECONDS: Final = 1.0
-"""How long nobody must have written."""
+"""How long a journal must have been idle before it is folded."""
 
 _logger = logging.getLogger("persistent_context")
 
@@ -23,28 +23,28 @@ class FoldFunction(Protocol):
 
 
 class Idle:
-    """Calls a function once nothing has happened for a second, in a daemon thread, and at exit."""
+    """Calls a function in a daemon thread after a second without calls of :meth:`touch`, and at exit."""
 
     def __init__(self) -> None:
         self._due = 0.0
         self._thread_pid = 0
 
     def touch(self, fold: FoldFunction, *, soon: bool = False) -> None:
-        """Note that there is something to do, a second from now or at once.
+        """Schedule a fold for a second from now, or for now.
 
         Args:
-            fold: does it, unless others have written meanwhile; with ``at_exit=True``, even so. Returns whether
-                nothing is left to do; otherwise, it is called again a second later.
-            soon: at once.
+            fold: folds the journal, unless another process has just written to it; with ``at_exit=True``, even then.
+                Returns whether it is done; if not, it is called again a second later.
+            soon: whether to fold immediately.
         """
         self._due = time.monotonic() + (0 if soon else QUIET_SECONDS)
         _pending[self] = fold
         _fold_before_os_exit()
-        if self._thread_pid != os.getpid():  # a forked child has no thread of its parent's
+        if self._thread_pid != os.getpid():  # a forked child does not have its parent's threads
             self._thread_pid = os.getpid()
             try:
                 _thread.start_new_thread(self._run, (fold,))  # Thread.start() would wait for a lock
-            except RuntimeError:  # at the interpreter's exit, which folds itself; or until the next call
+            except RuntimeError:  # at interpreter exit, which folds anyway; otherwise the next call tries again
                 self._thread_pid = 0
 
     def _run(self, fold: FoldFunction) -> None:
@@ -58,7 +58,7 @@ class Idle:
             self._due = time.monotonic() + QUIET_SECONDS
         self._thread_pid = 0
         _pending.pop(self, None)
-        if due != self._due:  # something has come in between
+        if due != self._due:  # touched again just now
             self.touch(fold)
 
 
@@ -76,7 +76,7 @@ def _fold_all() -> None:
 
 
 def _fold_before_os_exit() -> None:
-    """Have a child of :mod:`multiprocessing` fold at its end, which runs no functions of :mod:`atexit`."""
+    """Make a child of :mod:`multiprocessing` fold when it ends: it does not run :mod:`atexit` functions."""
     global _finalized_pid  # noqa: PLW0603 - a race only registers it twice
     if _finalized_pid != os.getpid() and (util := sys.modules.get("multiprocessing.util")):
         util.Finalize(None, _fold_all, exitpriority=0)
@@ -84,7 +84,7 @@ def _fold_before_os_exit() -> None:
 
 
 _finalized_pid = 0
-_pending: Final[dict[Idle, FoldFunction]] = {}  # keeps their stores, even if nobody uses them any more
+_pending: Final[dict[Idle, FoldFunction]] = {}  # keeps their stores alive, even if they are no longer used
 atexit.register(_fold_all)
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=_pending.clear)  # their threads are in the parent

@@ -30,7 +30,7 @@ class Journal:
 
     Args:
         data_path: the real path of the JSON file.
-        expect: told what the JSON file may hold next, so that reading it is a comparison.
+        expect: called with the document that the JSON file may hold next, so that reading it is only a comparison.
     """
 
     def __init__(self, data_path: str, expect: Callable[[Document], None]) -> None:
@@ -38,37 +38,37 @@ class Journal:
         self.path: Final = f"{data_path}.journal"
         self._expect: Final = expect
         self.known: State | None = None
-        """What was last read or written; any thread may replace it."""
+        """The state last read or written; any thread may replace it."""
         self.wanted: bool | None = None
-        """Whether the next session that writes is to begin a journal, or to end it."""
+        """Whether the next session that writes is to begin a journal (True) or end it (False)."""
         self.distrusted: str | None = None
-        """The generation of a journal of which a sync has failed: the kernel may have dropped what was appended."""
+        """The generation of a journal whose sync has failed: the kernel may have dropped what was appended."""
         self._bytes_read: Final = Tally()
         self._shared_for: Identity | None = None
         self.appends = self.bytes_written = self.folds = 0  # counted by the holder of the lock
 
     def is_needed(self) -> bool:
-        """Whether there is a journal, or is to be one, or there was one when it was last looked at.
+        """Whether there is a journal, or is to be one, or was one when this process last looked.
 
         Raises:
-            OSError: this cannot be found out.
+            OSError: the check failed.
         """
         known = self.known
-        if known is not None and not known.file.writable:  # it may be by now
+        if known is not None and not known.file.writable:  # it may have become writable
             known = self.known = None
         if known is not None and self.wanted is None:
             return True
         is_there = journal_exists(self.path)
-        if self.wanted == is_there and (is_there or known is None):  # else what is known is still to be written
+        if self.wanted == is_there and (is_there or known is None):  # else the known state has yet to be written
             self.wanted = None
         return is_there or bool(self.wanted) or known is not None
 
     def is_distrusted(self, state: State) -> bool:
-        """Whether a sync of its journal has failed, even if it was opened again since."""
+        """Whether a sync of its journal has failed, even if it was reopened since."""
         return bool(state.generation) and state.generation == self.distrusted
 
     def added_to(self, traffic: Traffic) -> Traffic:
-        """Return the traffic of the JSON file, and of the journal."""
+        """Return the traffic of the JSON file plus that of the journal."""
         known = self.known
         return traffic._replace(
             commits=traffic.commits + self.appends,
@@ -79,7 +79,7 @@ class Journal:
         )
 
     def read(self, read_document: Callable[[], Document]) -> State | None:
-        """Return the state at this moment, or None if there is no journal; reads only what was appended since.
+        """Return the current state, or None if there is no journal; reads only what was appended since the last time.
 
         Args:
             read_document: reads the JSON file.
@@ -112,12 +112,12 @@ class Journal:
         base = look(self.data_path, known.base, read_document)
         if file is None and known.fault is None and base.identity == known.base.identity:
             return known.without_its_journal()
-        # A fold replaces the journal after it has announced itself there, and has replaced the JSON file.
+        # A fold replaces the journal only after announcing itself there and replacing the JSON file.
         self._drop(known, is_folded=known.is_announced if file else known.is_succeeded_at(base))
         return None if file is None else State.of(file, base)
 
     def _drop(self, known: State, *, is_folded: bool) -> None:
-        """Forget a journal that is gone: what is there counts."""
+        """Forget a journal that is gone: from now on, the files that exist count."""
         self.known = None
         if known.snapshot.overlay and not is_folded:
             _logger.warning(
@@ -126,20 +126,20 @@ class Journal:
             )
 
     def share(self, state: State, plain: JsonFileSession) -> None:
-        """Let those who may use the JSON file use the journal and lock it; looks again only if the file was touched."""
+        """Give the journal and the lock file the permissions of the JSON file, if that has changed since last time."""
         if state.base.identity != self._shared_for:
             if access := plain.share(durable=False):
                 state.file.give(access)
             self._shared_for = state.base.identity
 
     def note_append(self, state: State, length: int) -> None:
-        """Note the state with what was just appended."""
+        """Note the state after an append."""
         self.known = state
         self.appends += 1
         self.bytes_written += length
 
     def announce_fold(self, state: State, author: Author, becomes: Fingerprint, *, ends: bool) -> bool:
-        """Say in the journal what the JSON file is about to become; return whether that will survive."""
+        """Write into the journal what the JSON file is about to become; return whether that survives a power loss."""
         line = fold_line(state.generation, state.last + 1, author, becomes, ends=ends)
         state.file.append(line, state.end)
         self.bytes_written += len(line)
@@ -155,19 +155,19 @@ class Journal:
     def renew(
         self, find_base: Callable[[], Base], author: Author, check: Callable[[], None], *, announced: bool
     ) -> State | None:
-        """Begin a new journal on a JSON file that survives a power loss by now; return the state of both.
+        """Begin a new journal on a JSON file that already survives a power loss; return the state of both.
 
-        If it cannot be done, return None; the next session does it: the old journal says that the JSON file has
+        If this fails, return None, and leave it to the next session: the old journal records that the JSON file has
         everything.
 
         Args:
-            find_base: returns the JSON file, as it was just written.
+            find_base: returns the JSON file as just written.
             author: the process that begins it, and when.
             check: raises SessionLostError if the lock was lost.
-            announced: whether the old journal says so.
+            announced: whether the old journal records that.
 
         Raises:
-            DurabilityUnknownError: it does not.
+            DurabilityUnknownError: this failed, and the old journal does not record it.
         """
         with self._succeeding(check, announced=announced):
             self.known = state = self._begin(find_base(), author, check)
@@ -175,7 +175,7 @@ class Journal:
         return None
 
     def end(self, check: Callable[[], None], *, announced: bool) -> bool:
-        """Remove the journal; return whether that could be done. For the rest, see :meth:`renew`."""
+        """Remove the journal; return whether this succeeded. For the rest, see :meth:`renew`."""
         with self._succeeding(check, announced=announced):
             self._remove()
             return True
@@ -183,7 +183,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _succeeding(self, check: Callable[[], None], *, announced: bool) -> Iterator[None]:
-        """Log an error of the block; raise it if the old journal says nothing of the new JSON file."""
+        """Log an error of the block; raise it if the old journal does not announce the new JSON file."""
         self.known = None
         self.folds += 1
         try:
@@ -194,7 +194,7 @@ class Journal:
                 cause = error if isinstance(error, OSError) else OSError(errno.EIO, str(error))
                 raise durability_unknown(self.data_path, "the file was replaced, but not its journal", cause) from error
             _logger.warning(
-                "%s: could not renew the journal, which the next writer will do: %s",
+                "%s: could not renew the journal; the next writer will try again: %s",
                 printable(self.data_path),
                 str(error),
             )

@@ -1,9 +1,9 @@
-"""What the records of a journal have changed, as an immutable overlay of the JSON file: a commit costs what it changes.
+"""The changes of a journal's records as an immutable overlay of the JSON file: a commit costs only what it changes.
 
 An overlay is a stack of dictionaries that never change, as in a log-structured merge tree (O'Neil et al., Acta
 Informatica 33, 1996). A commit puts one on top; when the top has grown to half the size of the one below it, the two
-become one. So every key is copied and looked up in a logarithmic number of steps, and an older overlay, which other
-threads may still use, shares whatever has not been merged since.
+are merged. So every key is copied and looked up in a logarithmic number of steps, and an older overlay, which other
+threads may still use, shares all layers that have not been merged since.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Entry(NamedTuple):
 
     text: MaybeText
     number: int
-    """That of the record which has it."""
+    """The number of the record that has it."""
     place: tuple[int, int]
-    """Where it comes among the keys that come after those of the JSON file: the record that put it there."""
+    """Its position among the keys that follow those of the JSON file: the record that added it, and the index there."""
     moved: bool
-    """Whether it comes there even if the JSON file has the key: it was deleted, and set again."""
+    """Whether it comes there even if the JSON file has the key, because it was deleted and set again."""
 
 
 Layer: TypeAlias = Mapping[str, Entry]
@@ -62,12 +62,12 @@ class Overlay:
         return dict(itertools.chain.from_iterable(layer.items() for layer in self._layers))
 
     def after(self, number: int) -> Overlay:
-        """Return the overlay of the records after one."""
+        """Return the overlay of the records after the one with this number."""
         layer = {key: entry for key, entry in self.entries().items() if entry.number > number}
         return Overlay((layer,)) if layer else Overlay()
 
     def newer_than(self, older: Overlay, number: int) -> Iterator[tuple[str, Entry]]:
-        """Yield the entries that came after an older overlay of the same journal, and after its last record."""
+        """Yield the entries added since an older overlay of the same journal, whose last record has this number."""
         shared = set(map(id, older._layers))
         for layer in self._layers:
             if id(layer) not in shared:
@@ -75,7 +75,7 @@ class Overlay:
 
 
 class Changing:
-    """The changes of one record after another, on top of an overlay.
+    """Collects the changes of one record after another, on top of an overlay.
 
     Args:
         overlay: the overlay.
@@ -89,9 +89,9 @@ class Changing:
         """Apply a record.
 
         Args:
-            number: its number, above those of all records before it.
-            texts: the new texts, or MISSING, in the order in which new keys come.
-            moved: keys that come last even if they are there.
+            number: its number, greater than those of all earlier records.
+            texts: the new texts, or MISSING, in the order in which new keys are added.
+            moved: keys that go to the end even if they are present.
         """
         going = frozenset(moved)
         for index, (key, text) in enumerate(texts.items()):
@@ -103,5 +103,5 @@ class Changing:
                 self._layer[key] = Entry(text, number, before.place, before.moved)
 
     def result(self) -> Overlay:
-        """Return the overlay with all of them."""
+        """Return the overlay with all changes."""
         return self._overlay.covered(self._layer) if self._layer else self._overlay

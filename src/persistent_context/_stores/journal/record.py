@@ -1,9 +1,9 @@
 """The lines of a journal: each is framed by a checksum, its length, and the generation of the journal.
 
-``<crc32> <length> <generation> <payload>``, where the payload is a JSON object and the checksum is that of all that
-follows it. The first line, the header, says what the JSON file looked like when the journal was begun. Every other line
-is a record: the new texts of some keys, absolute, so that applying it twice does no harm; or a fold, which says what
-the JSON file is about to look like, with all records before it.
+``<crc32> <length> <generation> <payload>``, where the payload is a JSON object and the checksum covers everything after
+it. The first line, the header, identifies the JSON file on which the journal was begun. Every other line is a record,
+which has the new texts of some keys, absolute, so that applying it twice does no harm; or a fold, which identifies the
+JSON file that is about to be written with all earlier records.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Fingerprint(NamedTuple):
 
     @classmethod
     def of(cls, pieces: Iterable[bytes | memoryview]) -> Fingerprint:
-        """Return that of a content."""
+        """Return the fingerprint of a content."""
         size = crc32 = 0
         for piece in pieces:
             size += len(piece)
@@ -40,7 +40,7 @@ NO_FILE: Final = Fingerprint(0, 0)
 
 
 class Author(NamedTuple):
-    """Who wrote a line, and when."""
+    """The process that wrote a line, and the time."""
 
     time: float
     """In seconds since the Unix epoch."""
@@ -61,11 +61,11 @@ class Record(Frozen, frozen=True, rename={"deleted": "delete"}):
     """A commit: the fields of its line."""
 
     number: Whole
-    """The header is 0, and each line has the number after the one before."""
+    """The header has 0, and each line has the number after that of the previous line."""
     time: float
     pid: Whole
     set: dict[str, Raw]
-    """The new texts. A key that is also deleted comes last."""
+    """The new texts. A key that is in ``deleted`` as well goes to the end."""
     deleted: list[str] = []  # noqa: RUF012 - each record has its own
 
     @property
@@ -80,13 +80,13 @@ class Fold(NamedTuple):
     number: int
     author: Author
     becomes: Fingerprint
-    """The JSON file, once it has been replaced. If it has not, this line means nothing."""
+    """The new JSON file. If the file is never replaced, this line means nothing."""
     ends: bool
-    """Whether the journal is then removed, and no new one begun."""
+    """Whether the journal is then removed, and no new one is begun."""
 
 
 def header_line(generation: str, follows: Fingerprint, author: Author) -> bytes:
-    """Return the line of a header."""
+    """Return a header line."""
     start = b'{"persistent_context_journal": %d, "number": 0, ' % VERSION
     return _framed(generation, start + _signed(author) + b', "follows": [%d, %d]}' % follows)
 
@@ -97,11 +97,11 @@ def record_line(
     """Return the line of a commit.
 
     Args:
-        generation: of the journal.
-        number: of the line.
-        author: who commits.
+        generation: that of the journal.
+        number: that of the line.
+        author: the process that commits, and when.
         texts: the new texts; MISSING for a key that is deleted.
-        moved: keys that come last though they are there.
+        moved: keys that go to the end even if they are present.
     """
     new = {key: text for key, text in texts.items() if text is not MISSING}
     going = frozenset(moved)
@@ -120,12 +120,12 @@ def fold_line(generation: str, number: int, author: Author, becomes: Fingerprint
 
 
 def author_now(pid: int) -> Author:
-    """Return the author of a line that a process writes now."""
+    """Return the author of a line that this process writes now."""
     return Author(time.time(), pid)
 
 
 def parse_header(line: bytes) -> Header | None:
-    """Return the header in a line, or None if it is none."""
+    """Return the header in a line, or None if the line is not a header."""
     frame = _unframed(line)
     opening = frame and _read_opening(frame[1])
     if not frame or not opening:
@@ -144,7 +144,7 @@ def generation_of(line: bytes) -> str | None:
 
 
 def parse_line(line: bytes, generation: str) -> Record | Fold | None:
-    """Return what is in a line, or None if it is damaged, or belongs to another generation."""
+    """Return the content of a line, or None if it is damaged or belongs to another generation."""
     frame = _unframed(line)
     if frame is None or frame[0] != generation.encode():
         return None

@@ -26,12 +26,12 @@ _logger = logging.getLogger("persistent_context")
 
 
 class JournalSession:
-    """The lock held, and the state read under it; see :class:`Session`.
+    """A held lock, and the state read under it; see :class:`Session`.
 
     Args:
-        journal: the journal, or what is to become one.
+        journal: the journal, which may not exist yet.
         plain: a session of the JSON file alone, which holds the lock.
-        changed: called when the journal has something to fold, with ``soon=True`` if it cannot be relied upon.
+        changed: called when the journal has something to fold, with ``soon=True`` if the journal is unreliable.
     """
 
     def __init__(self, journal: Journal, plain: JsonFileSession, changed: Callable[..., None]) -> None:
@@ -43,7 +43,7 @@ class JournalSession:
         self._changed: Final = changed
         self._state: State | None = None
         self._snapshot: Snapshot | None = None
-        self._unsynced: State | None = None  # what is left to sync after the lock is released
+        self._unsynced: State | None = None  # to be synced after the lock is released
         self._bears_damage = False
 
     @property
@@ -51,7 +51,7 @@ class JournalSession:
         """The state of the JSON file and its journal.
 
         Raises:
-            CorruptStateError: the JSON file is not a JSON object, or a part of the journal is damaged.
+            CorruptStateError: the JSON file is not a JSON object, or part of the journal is damaged.
         """
         if self._snapshot is None:
             state = self._state = self._journal.read(self._plain.read)
@@ -65,7 +65,7 @@ class JournalSession:
         return self._snapshot
 
     def set_aside(self) -> None:
-        """Move a corrupt JSON file aside; of a damaged journal, the intact lines count, and a commit folds them."""
+        """Move a corrupt JSON file aside; accept the intact lines of a damaged journal, which a commit then folds."""
         self._bears_damage = True
         self._plain.set_aside()
 
@@ -90,7 +90,7 @@ class JournalSession:
     def close(self) -> None:
         """Release the lock, and then sync the journal: nothing is acknowledged until this returns.
 
-        Meanwhile others may build on what was appended; they sync the journal before they acknowledge anything, too.
+        Others may already build on what was appended; they, too, sync the journal before they acknowledge anything.
         """
         state, self._unsynced = self._unsynced, None
         try:
@@ -101,7 +101,7 @@ class JournalSession:
                 self._sync(state)
 
     def _commit_to_plain_file(self, changes: Changes, *, durable: bool) -> None:
-        """Commit without a journal: somebody else has ended it since this process looked last."""
+        """Commit without a journal: another process has ended it since this one last looked."""
         try:
             self._plain.commit(changes, durable=durable)
         finally:
@@ -129,16 +129,16 @@ class JournalSession:
         self._changed()
 
     def _fold(self, state: State | None, changes: Changes) -> None:
-        """Replace the JSON file by one that has everything, and the journal by a new one, or by none.
+        """Replace the JSON file by one that has everything, and replace or remove the journal.
 
-        If this is interrupted in between, the old journal says that the JSON file has everything.
+        If this is interrupted in between, the old journal records that the JSON file has everything.
         """
         journal, plain, author = self._journal, self._plain, author_now(os.getpid())
         check_writable(journal.data_path)
         wanted = journal.wanted
         was_ending = state is not None and state.fault is Fault.FOLDED and state.has_ended
         ends = wanted is False or (wanted is None and was_ending)
-        announced = state is None or state.fault is Fault.DELETED  # there is nothing that could be taken for newer
+        announced = state is None or state.fault is Fault.DELETED  # no old journal could be mistaken for newer
         if state is None:
             base = look(journal.data_path, None, plain.read)
             document = base.document.changed(changes.texts, changes.moved) if changes else base.document
@@ -165,19 +165,19 @@ class JournalSession:
             is_done = new is not None
             if new is not None:
                 self._state, self._snapshot = new, new.snapshot
-        if is_done and journal.wanted is wanted:  # else it was changed meanwhile
+        if is_done and journal.wanted is wanted:  # else it was changed in between
             journal.wanted = None
 
     def _keep_what_would_be_lost(self, state: State) -> None:
-        """Keep what would be lost under another name, and say so."""
+        """Keep whatever would be lost under another name, and log it."""
         path = self._journal.data_path
         if state.fault is Fault.DELETED:
-            _logger.warning("%s: %s; its changes are written into the file", printable(path), state.fault.value)
+            _logger.warning("%s: %s; its changes will be written into the file", printable(path), state.fault.value)
         elif state.fault is Fault.DAMAGED:
             aside = move_aside(self._journal.path, durable=True, keep=True)
             _logger.warning("%s: %s; it is kept in %s", printable(path), state.fault.value, printable(aside))
         elif state.fault is Fault.FOREIGN and state.snapshot.overlay and state.base.identity is None:
-            _logger.warning("%s was deleted: what its journal has is all that is left", printable(path))
+            _logger.warning("%s was deleted: only the changes in its journal are left", printable(path))
         elif state.fault is Fault.FOREIGN and state.snapshot.overlay:
             aside = move_aside(path, durable=True, keep=True, why="replaced")
             _logger.warning(

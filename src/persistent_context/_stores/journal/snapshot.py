@@ -1,4 +1,4 @@
-"""The state that a JSON file and the records of its journal amount to."""
+"""The state that results from a JSON file and the records of its journal."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ _revisions: Final = itertools.count(-1, -1)  # those of documents are positive
 
 
 class JournalSnapshot:
-    """An immutable state: a document, overlaid with what records have changed.
+    """An immutable state: a document, overlaid with the changes of records.
 
     Args:
-        document: what the JSON file holds.
-        overlay: what records have changed since.
-        generation: that of the journal.
-        number: that of its last line.
+        document: the content of the JSON file.
+        overlay: the changes of the records since.
+        generation: the generation of the journal.
+        number: the number of its last line.
+        exists: whether anything is stored at all.
     """
 
     __slots__ = ("document", "exists", "generation", "number", "overlay", "revision")
@@ -89,18 +90,18 @@ class JournalSnapshot:
         return self._compared(older, changes.keys() | older.overlay.entries().keys())
 
     def _compared(self, older: Snapshot, keys: Iterable[str]) -> dict[str, MaybeText]:
-        """Return the changes of some keys, and of those in the overlay."""
+        """Return the changes among some keys and those in the overlay."""
         compared = {*keys, *self.overlay.entries()}
         before, now = older.get(compared), self.get(compared)
         return {key: now.get(key, MISSING) for key in compared if before.get(key) != now.get(key)}
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the JSON file does not have it all: a key, or that anything is stored at all."""
+        """Whether the JSON file lacks something of it: a change, or its very existence."""
         return bool(self.overlay) or self.exists != self.document.exists
 
     def folded(self) -> Document:
-        """Return the document that the JSON file has to become, so that the records are no longer needed."""
+        """Return the document that the JSON file has to hold for the records to be no longer needed."""
         entries = self.overlay.entries()
         if not entries:
             return Document() if self.exists and not self.document.exists else self.document

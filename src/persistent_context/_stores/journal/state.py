@@ -1,4 +1,4 @@
-"""What is known of a JSON file and its journal, and how it is brought up to date by what was appended since."""
+"""The known state of a JSON file and its journal, and how appended lines bring it up to date."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SHORTEST_TO_FOLD_BYTES: Final = 1024 * 1024
 class Fault(enum.Enum):
     """Why a journal has to be folded into the JSON file before anything else is committed."""
 
-    FOLDED = "the JSON file was replaced by a fold that did not get to beginning a new journal"
+    FOLDED = "the JSON file was replaced by a checkpoint that ended before it began a new journal"
     FOREIGN = "the JSON file was replaced by a program that does not use the journal"
-    DAMAGED = "a part of the journal is damaged"
+    DAMAGED = "part of the journal is damaged"
     DELETED = "the journal was deleted while it was in use"
 
 
 class State(NamedTuple):
-    """A JSON file, its journal up to a point, and what they amount to. Immutable."""
+    """A JSON file, its journal up to a point, and the resulting state. Immutable."""
 
     file: JournalFile
     base: Base
@@ -35,15 +35,15 @@ class State(NamedTuple):
     header: Header | None = None
     """None if it is damaged."""
     end: int = 0
-    """The offset after the last line that was understood."""
+    """The offset after the last valid line."""
     last: int = -1
     """The number of that line; that of the header is 0."""
     folds: tuple[Fold, ...] = ()
-    """More than one if no new journal could be begun after one."""
+    """The folds in it: more than one if no new journal could be begun after the first."""
     is_damaged: bool = False
-    """Whether there is anything before that which was not understood."""
+    """Whether any line before ``end`` is damaged or missing."""
     is_deleted: bool = False
-    """Whether the journal is no longer at its path, and nobody has ended it."""
+    """Whether the journal is no longer at its path, though no process ended it."""
 
     @classmethod
     def of(cls, file: JournalFile, base: Base) -> State:
@@ -56,22 +56,22 @@ class State(NamedTuple):
 
     @property
     def generation(self) -> str:
-        """That of the journal, which tells its lines from those of others."""
+        """The generation of the journal, which distinguishes its lines from those of others."""
         return self.header.generation if self.header else ""
 
     @property
     def has_ended(self) -> bool:
-        """Whether the JSON file was to be without a journal after the last line."""
+        """Whether the last line announces that the journal is removed."""
         return self.is_announced and self.folds[-1].ends
 
     @property
     def damage(self) -> str:
-        """What to say if a part of the journal is damaged."""
+        """The message for a journal that is damaged in part."""
         return f"{Fault.DAMAGED.value}: {self.file.path}"
 
     @property
     def fault(self) -> Fault | None:
-        """Why the journal has to be folded, as far as it shows."""
+        """Why the journal has to be folded before the next commit; None if it does not."""
         if self.is_deleted:
             return Fault.DELETED
         if self.is_damaged or self.header is None:
@@ -82,12 +82,12 @@ class State(NamedTuple):
 
     @property
     def most_bytes(self) -> int:
-        """The size above which it is folded: a change costs the same, whatever the JSON file holds."""
+        """The size above which it is folded: this keeps the cost of a change independent of the JSON file's size."""
         return max(_SHORTEST_TO_FOLD_BYTES, self.base.fingerprint.size)
 
     @property
     def folded_number(self) -> int | None:
-        """The number of the last fold that the JSON file has; None if it has none."""
+        """The number of the last fold whose result is the current JSON file; None if there is none."""
         numbers = (fold.number for fold in reversed(self.folds) if fold.becomes == self.base.fingerprint)
         return next(numbers, None)
 
@@ -97,7 +97,7 @@ class State(NamedTuple):
         return bool(self.folds) and self.folds[-1].number == self.last
 
     def is_succeeded_at(self, base: Base) -> bool:
-        """Whether the JSON file was folded, so that what the journal has is of the past."""
+        """Whether the JSON file was replaced by an announced fold, so that the journal has nothing that it lacks."""
         return self.is_announced and self.header is not None and self.header.follows != base.fingerprint
 
     def on(self, base: Base) -> State:
@@ -105,23 +105,23 @@ class State(NamedTuple):
         state = self._replace(base=base)
         if base.document is self.base.document and base.fingerprint == self.base.fingerprint:
             return state
-        if self.folded_number is not None:  # then the overlay lacks what the JSON file had, which may be gone from it
+        if self.folded_number is not None:  # then the overlay lacks what only the old JSON file had
             return State.of(self.file, base)
         overlay = self.snapshot.overlay
         return _over(state, overlay, exists=base.document.exists or bool(overlay))
 
     def extended(self) -> State:
-        """Return the state with all that was appended since."""
+        """Return the state with everything that was appended since."""
         size = self.file.size()
         if size == self.end:
             return self
-        if size < self.end:  # somebody has cut it, with lines that were acknowledged
+        if size < self.end:  # it was truncated, and acknowledged lines with it
             return self._replace(header=None, is_damaged=True)
         changing, folds = Changing(self.snapshot.overlay), list(self.folds)
         header, end, last, exists = self.header, self.end, self.last, self.snapshot.exists
         is_damaged, is_bad = self.is_damaged, False
         for offset, number, line in contents(self.file, self.end, self.generation):
-            if line is None or number <= last:  # damaged, unless nothing comes after it: then nobody relies on it
+            if line is None or number <= last:  # damaged, unless it is the last: then it was never acknowledged
                 is_bad = True
                 continue
             is_damaged = is_damaged or is_bad or number != last + 1
@@ -139,19 +139,19 @@ class State(NamedTuple):
         return _over(state, changing.result(), exists=exists)
 
     def appended(self, length: int, changes: Changes) -> State:
-        """Return the state with another record of so many bytes."""
+        """Return the state with another record, of ``length`` bytes."""
         changing, number = Changing(self.snapshot.overlay), self.last + 1
         changing.apply(number, changes.texts, changes.moved)
         snapshot = JournalSnapshot(self.base.document, changing.result(), self.generation, number, exists=True)
         return self._replace(snapshot=snapshot, end=self.end + length, last=number)
 
     def without_its_journal(self) -> State:
-        """Return the state if the journal was deleted, and the JSON file was left as it is."""
+        """Return the state after the journal was deleted, but the JSON file was not touched."""
         return self._replace(is_deleted=True)
 
 
 def _over(state: State, overlay: Overlay, *, exists: bool) -> State:
-    """Return a state with an overlay, as far as the JSON file does not have it yet."""
+    """Return a state with an overlay, without what the JSON file already has."""
     if (number := state.folded_number) is not None:
         overlay = overlay.after(number)
     return state._replace(

@@ -1,4 +1,4 @@
-"""The store in a JSON file, with a journal beside it while there is one."""
+"""The store in a JSON file, with or without a journal beside it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _READINGS: Final = 10
 
 
 class JournalStore:
-    """A JSON file, and the journal beside it while there is one; see :class:`Store`.
+    """A JSON file, and the journal beside it if there is one; see :class:`Store`.
 
     Args:
         path: the real path of the JSON file: absolute, without symlinks.
@@ -35,7 +35,7 @@ class JournalStore:
         self._idle: Final = Idle()
 
     def want(self, *, journal: bool | None) -> None:
-        """Have the next session that writes begin a journal, or end it; see :meth:`Store.want`."""
+        """Make the next session that writes begin a journal, or end it; see :meth:`Store.want`."""
         if journal and os.name == "nt":
             msg = "journal=True does not work on Windows, which does not replace a file that others have open"
             raise ContextUsageError(msg).about(self._journal.data_path)
@@ -46,11 +46,11 @@ class JournalStore:
         """Return the state of the JSON file and of its journal.
 
         Args:
-            whole: whether a journal that is damaged in part is an error; otherwise, its intact lines count.
+            whole: whether a journal that is damaged in part is an error; otherwise its intact lines count.
 
         Raises:
-            CorruptStateError: the JSON file is not a JSON object; or it was replaced whenever it was being read.
-            OSError: it cannot be read, or its journal cannot.
+            CorruptStateError: the JSON file is not a JSON object, or was replaced each time it was read.
+            OSError: it or its journal cannot be read.
         """
         for number in range(_READINGS):
             state = self._journal.read(self._plain.snapshot)
@@ -65,9 +65,9 @@ class JournalStore:
                 return state.snapshot
             if number and whole:
                 raise CorruptStateError(state.damage)
-            if number:  # else it may look so because it is being appended to
+            if number:  # the first time, an append in progress may look like damage
                 return state.snapshot
-        msg = "it was replaced whenever it was being read"
+        msg = "it was replaced each time it was read"
         raise CorruptStateError(msg)
 
     def begin(self, purpose: str, *, wait: bool) -> Session | None:
@@ -100,7 +100,7 @@ class JournalStore:
         return self._plain.holder(probe=probe)
 
     def traffic(self) -> Traffic:
-        """Return what this process has read and written."""
+        """Return how much this process has read and written."""
         return self._journal.added_to(self._plain.traffic())
 
     def close(self) -> None:
@@ -109,13 +109,13 @@ class JournalStore:
         self._journal.known = None
 
     def after_fork_in_child(self) -> None:
-        """Forget, in a forked child, the files that are open in its parent."""
+        """Close, in a forked child, the files that are open in its parent."""
         self._plain.after_fork_in_child()
         self._journal.known = None
 
     def _fold_if_idle(self, *, at_exit: bool = False) -> bool:
         known = self._journal.known
-        if known is None or not known.file.is_at_path():  # somebody else has folded it
+        if known is None or not known.file.is_at_path():  # another process has folded it
             return True
         is_urgent = at_exit or self._journal.is_distrusted(known)
         if not is_urgent and not known.file.is_idle_since(time.time() - QUIET_SECONDS / 2):

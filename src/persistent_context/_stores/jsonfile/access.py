@@ -1,4 +1,4 @@
-"""Who may use a file: a file of ours beside it never lets in more users than the file itself."""
+"""File permissions: a file that this package creates beside the JSON file never admits more users than that file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Access(Frozen, frozen=True):
 
     @classmethod
     def of(cls, path: str) -> Access | None:
-        """Return that of the file at a path, or None if there is none."""
+        """Return the access of the file at a path, or None if there is none."""
         try:
             status = os.lstat(path)
         except FileNotFoundError:
@@ -30,12 +30,12 @@ class Access(Frozen, frozen=True):
         return cls(status, _acl(path))
 
     def give_to(self, fd: int, status: os.stat_result, mask: int = 0o7777) -> None:
-        """Give it to an open file of ours: never more, and less where not permitted.
+        """Apply it to an open file of ours: never more, and less where the system does not permit it.
 
         Args:
             fd: the file.
             status: its status.
-            mask: the permissions that it may have.
+            mask: the permissions that it may have at most.
         """
         if sys.platform == "win32" or not stat.S_ISREG(self.status.st_mode):
             return
@@ -61,7 +61,7 @@ class Access(Frozen, frozen=True):
             os.fchmod(fd, mode)
 
     def _give_acl_to(self, fd: int) -> None:
-        # With an access list, the group bits of the mode are its mask: without it they would mean more than before.
+        # With an access list, the group bits of the mode are its mask: without the list they would grant more.
         if sys.platform != "linux":
             return
         if self.acl is not None:
@@ -72,10 +72,10 @@ class Access(Frozen, frozen=True):
 
 
 def check_writable(path: str) -> None:
-    """Raise PermissionError for a file that this process may not write: its directory would let it be replaced."""
+    """Raise PermissionError for a file that this process may not write, even if its directory permits replacing it."""
     effective = os.access in os.supports_effective_ids
     if not os.access(path, os.W_OK, effective_ids=effective) and os.path.isfile(path):
-        raise PermissionError(errno.EACCES, "the file is not writable by this user, and is not replaced", path)
+        raise PermissionError(errno.EACCES, "the file is not writable by this user, so it is not replaced", path)
 
 
 def _acl(path: str) -> bytes | None:
@@ -83,5 +83,5 @@ def _acl(path: str) -> bytes | None:
         return None
     try:
         return os.getxattr(path, _ACL) or None
-    except OSError:  # ENODATA, or a file system without
+    except OSError:  # ENODATA, or a file system without access lists
         return None

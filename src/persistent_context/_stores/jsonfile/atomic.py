@@ -37,10 +37,10 @@ def replace(
     Args:
         path: the file, not a symlink.
         pieces: the new content.
-        access: that of the existing file, None if there is none.
+        access: the access of the existing file; None if there is none.
         durable: whether the content must survive a power loss when this returns. Its name may not, until the directory
             is synced.
-        check: called just before replacing; raises to prevent it.
+        check: called just before the replacement; raises to prevent it.
 
     Returns:
         The number of bytes written.
@@ -95,7 +95,7 @@ def _write(fd: int, pieces: Iterable[bytes | memoryview]) -> int:
 
 
 def _blocks(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    """Join small pieces, so that a small file takes one write."""
+    """Join small pieces, so that a small file takes a single write."""
     block: list[bytes | memoryview] = []
     size = 0
     for piece in pieces:

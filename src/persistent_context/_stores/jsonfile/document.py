@@ -138,7 +138,7 @@ class Document:
         return sorted(wanted.items())
 
     def _make_index(self) -> Mapping[str, int]:
-        """Index the pages of all keys, in no more time than a few passes take."""
+        """Index the pages of all keys; this takes no longer than a few passes."""
         index: dict[str, int] = {}
         for number, entries in enumerate(self.parts()):
             index.update(dict.fromkeys(entries, number))

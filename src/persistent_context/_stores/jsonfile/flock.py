@@ -48,18 +48,18 @@ def wait_for_lock(fd: int) -> None:
 
 
 def is_locked_here(status: os.stat_result, *, except_by: Container[int]) -> bool:
-    """Whether this process has locked a file; False where the system does not tell.
+    """Whether this process has locked a file; False where the system does not report it.
 
-    Linux lists the locks of an open file, each with the process that took it: a child that inherited the file did not.
+    Linux lists the locks of an open file with the process that took each; a child that inherited the file took none.
 
     Args:
         status: the status of the file.
-        except_by: descriptors that do not count.
+        except_by: descriptors to ignore.
     """
     taken_here = ["FLOCK", str(os.getpid())]
     with contextlib.suppress(OSError):
         for fd in map(int, os.listdir("/proc/self/fd")):
-            with contextlib.suppress(OSError):  # it was closed meanwhile
+            with contextlib.suppress(OSError):  # it was closed in between
                 if fd not in except_by and os.path.samestat(os.fstat(fd), status):
                     with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as info:
                         locks = [line.split() for line in info if line.startswith("lock:")]

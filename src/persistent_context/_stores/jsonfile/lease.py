@@ -1,4 +1,4 @@
-"""Leases: files beside the JSON file, each locked by the kernel, with a number in it that only grows."""
+"""Leases: files beside the JSON file, each locked by the kernel and holding a number that only grows."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _READABLE_CHARACTERS: Final = 24
 _NUMBER: Final = re.compile(rb"([1-9][0-9]{0,15})\n")
 _NUMBER_BYTES: Final = 17
 _UNUSED_SECONDS: Final = 24 * 60 * 60
-"""How long a lease file is kept that nobody uses: much longer than a clock is set back by itself."""
+"""How long an unused lease file is kept: much longer than the system ever sets its clock back."""
 _TRIES: Final = 5
-"""How often to try a lease that nobody holds: a program that looks who does may hold it for an instant."""
+"""How often to try a lease without a holder: a program that looks for the holder may hold it for an instant."""
 
 
 class Leases:
@@ -44,11 +44,11 @@ class Leases:
         self._has_swept = False
 
     def lease(self, name: str, *, lasting: bool) -> FileLease:
-        """Return one of them; see :meth:`Store.lease`."""
+        """Return the lease of a name; see :meth:`Store.lease`."""
         return FileLease(self, lease_path(self._data_path, name, lasting=lasting), self._data_path, lasting=lasting)
 
     def sweep(self) -> None:
-        """Remove lease files that nobody has used for a day, once in this process."""
+        """Remove the lease files that have not been used for a day; done once per process."""
         if self._has_swept:
             return
         self._has_swept = True
@@ -60,15 +60,16 @@ class Leases:
 
 
 class FileLease:
-    """A name that one thread at a time has to itself; see :class:`Sessions`.
+    """Exclusive access to a name; see :class:`Sessions`.
 
-    The file stays when the lease is released, as the number in it has to grow, and is locked the same way as the lock
-    file. One that is not ``lasting`` is removed under its lock; those who wait for it notice, and lock the next one.
+    The lease's file is locked in the same way as the lock file. It stays when the lease is released, as the number in
+    it has to grow. The file of a lease that is not ``lasting`` is removed under its lock; waiting calls notice this,
+    and lock the next one.
 
     Args:
         leases: the leases beside the same file.
         path: the lease's own file.
-        data_path: the file whose users may use it.
+        data_path: the file whose permissions it has.
         lasting: see :meth:`Store.lease`.
     """
 
@@ -79,7 +80,7 @@ class FileLease:
         self._lock: Final = FileLock(path, data_path)
 
     def begin(self, purpose: str, *, wait: bool) -> LeaseSession | None:
-        """Lock the file, and count; see :meth:`Sessions.begin`."""
+        """Lock the file, and increase its number; see :meth:`Sessions.begin`."""
         began = time.monotonic()
         held = self._lock.acquire(purpose, wait=wait)
         for _ in range(_TRIES):
@@ -105,7 +106,7 @@ class FileLease:
         return self._lock.holder(probe=probe)
 
     def traffic(self) -> Traffic:
-        """Return nothing: what leases read and write is not counted."""
+        """Return zeros: the traffic of leases is not counted."""
         return Traffic()
 
     def close(self) -> None:
@@ -113,17 +114,17 @@ class FileLease:
         self._lock.close()
 
     def after_fork_in_child(self) -> None:
-        """Close the file in a forked child, which leaves the lease with its parent."""
+        """Close the file in a forked child; the lease stays with the parent."""
         self._lock.after_fork_in_child()
 
 
 class LeaseSession:
-    """The lease held; its state is its token. See :class:`Session`.
+    """A held lease; its state is its token. See :class:`Session`.
 
     Args:
         held: the lock of its file.
         token: the token; None if the lease is not lasting.
-        waited: how long it was waited for, in seconds.
+        waited: how long acquiring it had to wait, in seconds.
     """
 
     def __init__(self, held: HeldLock, token: int | None, waited: float) -> None:
@@ -140,7 +141,7 @@ class LeaseSession:
         """Do nothing: a token cannot be corrupt. See :meth:`Session.set_aside`."""
 
     def commit(self, changes: Changes, *, durable: bool) -> Document:  # noqa: ARG002 - a lease has nothing to write
-        """Check that nobody can have held the lease meanwhile; see :meth:`Session.commit`."""
+        """Check that no other process can have held the lease since it was acquired; see :meth:`Session.commit`."""
         if self._is_lasting:
             self._lock.check()
         return self.snapshot
@@ -160,7 +161,7 @@ class LeaseSession:
 
 
 def lease_path(data_path: str, name: str, *, lasting: bool) -> str:
-    """Return the file of a lease: what can be read of the name, and a digest of it, since any name may be a lease's."""
+    """Return the path of a lease's file: the readable part of the name, and a digest, as any string may be a name."""
     directory, data_name = os.path.split(data_path)
     readable = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[:_READABLE_CHARACTERS]
     digest = hashlib.sha256(f"{data_name}\0{name}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -169,14 +170,14 @@ def lease_path(data_path: str, name: str, *, lasting: bool) -> str:
 
 
 def next_token(held: HeldLock) -> int:
-    """Return a number greater than all before it, and keep it in the locked file; it survives a power loss.
+    """Return a number greater than all earlier ones, and store it in the locked file; it survives a power loss.
 
-    The number is the time in microseconds, or one more than the last number if that is greater. So it grows if the
-    clock is set back, as long as the file is there, and if the file is deleted or restored from a backup, as long as
-    the clock is right.
+    The number is the time in microseconds, or one more than the last number if that is greater. So it grows even if
+    the clock is set back, as long as the file exists; and even if the file is deleted or restored from a backup, as
+    long as the clock is right.
 
     Raises:
-        NotARegularFileError: the file is not one of this package, and is not written to.
+        NotARegularFileError: the file does not belong to this package, and is not written to.
         OSError: it cannot be written.
     """
     file = held.file

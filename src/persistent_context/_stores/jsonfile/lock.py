@@ -40,11 +40,11 @@ _LOOKS: Final = (0, 0.001, 0.002, 0.004, 0.008, 0.016)
 
 
 class _Wait:
-    """A thread's wait in the kernel's queue. The first to settle it decides how it ends: granted or abandoned."""
+    """A thread's wait in the kernel's queue. The first to settle it decides whether it was granted or abandoned."""
 
     def __init__(self, file: LockFile) -> None:
         self.file: Final = file
-        self._settled = threading.Lock()  # an atomic flag, locked once by the first to try
+        self._settled = threading.Lock()  # an atomic flag: the first to try locks it, for good
 
     @property
     def is_over(self) -> bool:
@@ -65,8 +65,8 @@ class FileLock:
         self.path: Final = path
         self.data_path: Final = data_path
         self._files = LockFiles(path, data_path)
-        self._idle: deque[LockFile] = deque()  # one at most
-        self._wait: _Wait | None = None  # the last one
+        self._idle: deque[LockFile] = deque()  # at most one
+        self._wait: _Wait | None = None  # the latest one
         weakref.finalize(self, self._files.close_all).atexit = False
 
     def acquire(self, purpose: str, *, wait: bool) -> HeldLock | None:
@@ -77,7 +77,7 @@ class FileLock:
             wait: wait in the kernel's queue, without a limit; otherwise, return None if the lock is held.
 
         Returns:
-            The lock; None after an abandoned wait as well, when other threads may be using this object.
+            The lock. None also after an abandoned wait; other threads may then be using this object.
 
         Raises:
             OSError: the lock file cannot be opened or locked, or is a link.
@@ -107,9 +107,9 @@ class FileLock:
     def abandon_vain_wait(self) -> bool:
         """End a wait for a lock file that was deleted or replaced, while others may lock its successor.
 
-        It would wait until the former holder, which may be stopped, continues or dies. The waiting thread cannot be
-        woken: when the kernel grants it the lock, it releases it immediately, and its ``acquire`` returns None.
-        Meanwhile this object is free for another thread to acquire.
+        Such a wait would last until the former holder, which may be stopped, continues or dies. The waiting thread
+        cannot be woken: when the kernel grants it the lock, it releases the lock at once, and its ``acquire`` returns
+        None. Until then, another thread may acquire this object.
 
         Returns:
             Whether there was such a wait, and the lock has not just been granted.
@@ -125,8 +125,8 @@ class FileLock:
         """Return the current holder of the lock, or None.
 
         Args:
-            probe: ask the kernel even if the file has the stamp of a live process. Another attempt to take the lock at
-                the same moment fails.
+            probe: ask the kernel even if the file has the stamp of a live process. This makes another attempt to take
+                the lock at the same moment fail.
         """
         try:
             with self._files.explaining():
@@ -153,7 +153,7 @@ class FileLock:
         try:
             unlock(file.fd)
         except BaseException as error:
-            self._let_go(file)  # which unlocks it, too
+            self._let_go(file)  # this unlocks it as well
             if not isinstance(error, OSError):
                 raise
         else:
@@ -195,7 +195,7 @@ class FileLock:
         try:
             wait_for_lock(file.fd)
         except BaseException as error:
-            if wait.settle() or not isinstance(error, OSError):  # an abandoned wait has no one to report it to
+            if wait.settle() or not isinstance(error, OSError):  # after an abandoned wait, no caller wants the error
                 raise
         return wait.settle()
 
@@ -209,14 +209,14 @@ class FileLock:
 
 
 class HeldLock:
-    """The lock, held.
+    """A held lock.
 
     Args:
         lock: the lock.
         file: the lock file, locked.
         status: its status.
         purpose: the purpose to write into the stamp.
-        waited: whether it had to wait.
+        waited: whether acquiring it had to wait.
     """
 
     def __init__(self, lock: FileLock, file: LockFile, status: os.stat_result, purpose: str, *, waited: bool) -> None:
@@ -233,12 +233,12 @@ class HeldLock:
         self.holder_crashed: Final = self._is_stamped and is_of_holder(before)
         """Whether the previous holder died holding it."""
         self.in_new_directory: Final = before != EMPTY_STAMP and not file.directory_is_durable
-        """Whether the directory may not survive a power loss: no holder has recorded in the file that it synced it."""
+        """Whether the directory may not survive a power loss: no holder has recorded in the file that it was synced."""
         self.promised = tells_of_promises(before) or not self._is_stamped
-        """Whether a call has promised, or is about to, that what is in the file survives a power loss.
+        """Whether a call has promised, or is about to promise, that the content of the file survives a power loss.
 
-        A later writer then has to sync the new content, even if it promises nothing itself: the name of its file may
-        survive, and what was promised is in there.
+        A later writer then has to sync the new content even if it promises nothing itself: its file may be the one
+        that survives, and it has to contain what was promised.
         """
         if self._is_stamped:
             write_at(file.fd, 0, stamp_for(purpose, promised=self.promised))
@@ -250,11 +250,11 @@ class HeldLock:
 
     @property
     def is_stamped(self) -> bool:
-        """Whether the lock file is one of this package, and has the holder's stamp."""
+        """Whether the lock file belongs to this package, and has the holder's stamp."""
         return self._is_stamped
 
     def share(self, access: Access | None) -> None:
-        """Let those who may use the data file lock it, and no one else."""
+        """Give the lock file the permissions of the data file: the same users may lock it, and no others."""
         if self._is_ours and access is not None:
             access.give_to(self._file.fd, self._status, mask=0o666)
 
@@ -281,5 +281,5 @@ class HeldLock:
         return UNSYNCED_STAMP if self.in_new_directory else EMPTY_STAMP
 
     def note_durable_directory(self) -> None:
-        """Note that the directory survives a power loss from now on; the next holds need not see to it."""
+        """Note that the directory now survives a power loss; later holds need not sync it."""
         self._file.directory_is_durable = True

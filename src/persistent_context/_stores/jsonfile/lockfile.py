@@ -1,4 +1,4 @@
-"""The lock file: opened, created if it is missing, and known to be the one at its path."""
+"""The lock file: opening it, creating it if it is missing, and checking that it is still the one at its path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ATTEMPTS: Final = 100
 
 
 class LockFile:
-    """An open lock file. While it is open, its inode number cannot be used again."""
+    """An open lock file. While it is open, its inode number cannot be reused."""
 
     __slots__ = ("directory_is_durable", "fd", "is_new", "path", "status")
 
@@ -32,7 +32,7 @@ class LockFile:
         """Whether this process has made its directory survive a power loss."""
 
     def status_at_path(self) -> os.stat_result | None:
-        """Return its current status, or None if it is closed, or the path names another file or none."""
+        """Return its current status, or None if it is closed or the path no longer names it."""
         try:
             status = os.lstat(self.path)
         except (FileNotFoundError, NotADirectoryError):
@@ -40,11 +40,11 @@ class LockFile:
         return status if self.fd >= 0 and os.path.samestat(status, self.status) else None
 
     def has_its_descriptor(self) -> bool:
-        """Whether its descriptor is still that of this file: a program may have closed what it had not opened."""
+        """Whether its descriptor is still that of this file: the program may have closed it by mistake."""
         return is_descriptor_of(self.fd, self.status)
 
     def close(self) -> None:
-        """Close it; this unlocks it, unless a forked child inherited it."""
+        """Close it; this also unlocks it, unless a forked child inherited it."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             with contextlib.suppress(OSError):  # the descriptor is gone whatever close(2) returns
@@ -52,11 +52,11 @@ class LockFile:
 
 
 class LockFiles:
-    """Opens lock files, and knows those that are open, since a forked child has to close them.
+    """Opens lock files, and keeps track of the open ones, since a forked child has to close them.
 
     Args:
-        path: the lock file.
-        data_path: the file that it locks.
+        path: the path of the lock file.
+        data_path: the file that it protects.
     """
 
     def __init__(self, path: str, data_path: str) -> None:
@@ -65,10 +65,10 @@ class LockFiles:
         self._open: set[LockFile] = set()
 
     def open(self) -> LockFile:
-        """Open the lock file; a missing one is created, and so is its directory.
+        """Open the lock file; create it and its directory if they are missing.
 
         Raises:
-            NotARegularFileError: it is something else, such as a link.
+            NotARegularFileError: it is not a regular file but, for example, a link.
             OSError: raised by the system.
         """
         with self.explaining():
@@ -88,22 +88,22 @@ class LockFiles:
             file.close()
 
     def forget(self, file: LockFile) -> None:
-        """Leave a descriptor that was closed, and may be in use again, to its new owner."""
+        """Give up a descriptor that was closed elsewhere, and whose number may have been reused."""
         self._open.discard(file)
         file.fd = -1
 
     def descriptors(self) -> list[int]:
-        """Return the descriptors of those that are open."""
+        """Return the descriptors of the open lock files."""
         return [file.fd for file in list(self._open)]
 
     def close_all(self) -> None:
-        """Close all of them."""
+        """Close all open lock files."""
         while self._open:
             self._open.pop().close()
 
     @contextlib.contextmanager
     def explaining(self) -> Iterator[None]:
-        """Explain an error of opening the lock file, if it is not a regular file."""
+        """Explain an error in opening the lock file if it is not a regular file."""
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The other names beside a file: its temporaries, those left by crashed writers, and copies that were moved aside."""
+"""The other files beside a file: temporary files, those left by crashed writers, and copies that were moved aside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAME_BYTES: Final = 200  # leaves room for suffixes: a file name has at most 25
 
 
 def temporary_name(path: str) -> str:
-    """Return a new name for a temporary file beside a file."""
+    """Return a new path for a temporary file beside a file."""
     return f"{_temporary_start(path)}.{os.urandom(8).hex()}.tmp"
 
 
@@ -47,7 +47,7 @@ def leftovers(path: str) -> Iterator[str]:
 
 
 def move_aside(path: str, *, durable: bool, keep: bool = False, why: str = "corrupt") -> str:
-    """Rename a file that is ``why``, or with ``keep`` link it under a second name, and return the new name."""
+    """Rename a file, or with ``keep`` link it under a second name; return the new path, which states ``why``."""
     directory, name = os.path.split(path)
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     aside = os.path.join(directory, f"{shortened(name)}.{why}-{moment}-{os.urandom(4).hex()}")
@@ -58,7 +58,7 @@ def move_aside(path: str, *, durable: bool, keep: bool = False, why: str = "corr
 
 
 def moved_aside(path: str, why: str = "corrupt") -> list[str]:
-    """Return the files that were moved aside from a path, or kept, for a reason, oldest first."""
+    """Return the files that were moved aside or kept for this reason, oldest first."""
     start = f"{shortened(os.path.basename(path))}.{why}-"
     return sorted(beside(path, re.compile(rf"{re.escape(start)}\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}}")))
 
@@ -79,5 +79,5 @@ def beside(path: str, pattern: re.Pattern[str]) -> list[str]:
 
 
 def shortened(name: str) -> str:
-    """Return a file name, cut where a suffix would make it too long."""
+    """Return a file name, cut so that a suffix does not make it too long."""
     return os.fsdecode(os.fsencode(name)[:_NAME_BYTES]) if len(os.fsencode(name)) > _NAME_BYTES else name

@@ -11,7 +11,7 @@ from typing import Final
 from ...errors import NotARegularFileError
 
 NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
-NO_WAIT: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # a FIFO would block open() for ever
+NO_WAIT: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # a FIFO would block open() forever
 _CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_BINARY", 0)
 _LAST_STANDARD_STREAM: Final = 2
 _KINDS: Final = {
@@ -25,7 +25,7 @@ _KINDS: Final = {
 
 
 def open_fd(path: str, flags: int, mode: int = 0o666) -> int:
-    """Open a file as ``os.open`` does, but never as the standard input, output or error.
+    """Open a file as ``os.open`` does, but never as standard input, output or error.
 
     If a process has closed one of them, the next opened file takes its number, and printed output would go there.
     """
@@ -40,7 +40,7 @@ def open_fd(path: str, flags: int, mode: int = 0o666) -> int:
     finally:
         for low in taken:
             os.close(low)
-    if flags & os.O_EXCL:  # it is new: discard what another thread has printed into it meanwhile
+    if flags & os.O_EXCL:  # it is new: discard what another thread may have printed into it in between
         os.ftruncate(fd, 0)
         os.lseek(fd, 0, os.SEEK_SET)
     return fd
@@ -50,7 +50,7 @@ def open_to_read(path: str) -> tuple[int, int]:
     """Open a regular file for reading, and return its descriptor and size.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: it does not exist.
         NotARegularFileError: it is not a regular file, or a loop of symbolic links.
         OSError: raised by the system.
     """
@@ -72,7 +72,7 @@ def open_to_read(path: str) -> tuple[int, int]:
 
 
 def is_descriptor_of(fd: int, status: os.stat_result) -> bool:
-    """Whether a descriptor is that of a file: a program may have closed it, and its number been used again."""
+    """Whether a descriptor is that of a file: a program may have closed it, and its number may have been reused."""
     try:
         return os.path.samestat(os.fstat(fd), status)
     except OSError:
@@ -106,7 +106,7 @@ def check_regular(path: str, status: os.stat_result) -> None:
 
 
 def not_a_regular_file(path: str, mode: int) -> NotARegularFileError:
-    """Return an error that says what was found instead of a regular file."""
+    """Return an error that names what was found instead of a regular file."""
     code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
     what = _KINDS.get(stat.S_IFMT(mode), "something unknown")
     return NotARegularFileError(code, f"expected a regular file, found {what}", path)

@@ -32,13 +32,13 @@ class Page:
 
     @classmethod
     def of(cls, entries: Mapping[str, Text | Raw]) -> Page:
-        """Write entries as a page."""
+        """Return entries as a page."""
         raw = {key: text if isinstance(text, Raw) else Raw(text) for key, text in entries.items()}
         return cls(b"{" + _lines(entries) + b"}", raw)
 
     @classmethod
     def parse(cls, body: bytes) -> Page | None:
-        """Return the page of these lines, or None if they are invalid or not as this module would write them."""
+        """Return the page of these lines, or None if they are invalid or not exactly as this module writes them."""
         text = b"{" + body + b"}"
         entries = split(text)
         if not entries or _lines(entries) != body or body.count(b"\n") != len(entries) - 1:
@@ -46,7 +46,7 @@ class Page:
         return cls(text, entries)
 
     def edited(self, body: bytes) -> Page | None:
-        """Return the page of these lines if it has the same keys with other texts, else None; parses only those."""
+        """Return the page of these lines, parsing only the changed ones; None if the keys are not the same."""
         old, new = self.text, b"{" + body + b"}"
         front = _common_start(old, new)
         back = _common_end(old, new, min(len(old), len(new)) - front)
@@ -72,7 +72,7 @@ class Page:
         return entries
 
     def keep_entries(self, *, keep: bool) -> None:
-        """Trade memory for speed: set whether the page remembers how it splits."""
+        """Trade memory for speed: set whether the page caches how it splits."""
         self._entries = self.entries() if keep else None
 
     def find(self, keys: AbstractSet[str]) -> dict[str, Text]:
@@ -87,7 +87,7 @@ class Page:
         return {key: text for key, text in texts if text is not None}
 
     def changed(self, texts: Mapping[str, Text], removed: Collection[str]) -> list[Page]:
-        """Return the pages that replace this one when some of its texts are changed and some keys are removed."""
+        """Return the pages that replace this one after some of its texts are changed and some keys are removed."""
         entries = self.entries()
         if not removed and _SPLICED_SHARE * len(texts) <= len(entries):
             page = self._spliced(texts, entries)
@@ -96,7 +96,7 @@ class Page:
         return pages_of({**{key: text for key, text in entries.items() if key not in removed}, **texts})
 
     def _spliced(self, texts: Mapping[str, Text], entries: dict[str, Raw]) -> Page:
-        """Return the page with other texts of some keys; much cheaper than writing all of it again."""
+        """Return the page with new texts for some keys; much cheaper than writing all of it again."""
         text = self.text
         for key, key_text in zip(texts, key_texts(texts), strict=True):
             start = self._start(text, key_text)
@@ -121,7 +121,7 @@ class Page:
 
 
 def pages_of(entries: Mapping[str, Text | Raw]) -> list[Page]:
-    """Write entries as one page, or as several if one would be too long."""
+    """Return entries as one page, or as several if one would be too long."""
     if not entries:
         return []
     share = _PAGE_ENTRIES

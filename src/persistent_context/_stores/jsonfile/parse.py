@@ -31,7 +31,7 @@ Read: TypeAlias = Callable[[int, int], bytes]
 
 
 def parse(read: Read, size: int, known: Document = EMPTY) -> Document:
-    """Return the document in a file, sharing unchanged pages with the ``known`` one; an empty file has none yet.
+    """Return the document in a file, sharing unchanged pages with the ``known`` one; EMPTY for an empty file.
 
     Whether a text is accepted depends only on the text, never on its layout or the known document.
 
@@ -116,7 +116,7 @@ def _same_at_back(read: Read, start: int, end: int, pages: Sequence[Page]) -> tu
 
 
 def _parse_lines(read: Read, start: int, end: int) -> tuple[list[Page], list[str]] | None:
-    """Parse lines into pages; return these and all keys, or None if there are none or the layout is not ours."""
+    """Parse lines into pages; return them and all keys, or None if there are no lines or the layout is not ours."""
     pages: list[Page] = []
     keys: list[str] = []
     while start < end:
@@ -152,9 +152,9 @@ def _parse_any_layout(text: bytes) -> Document:
 
 
 def _parse_pieces(text: bytes) -> Document | None:
-    """Parse an object in any layout, about a page at a time, or return None if that cannot be done.
+    """Parse an object in any layout, about a page at a time, or return None if that is not possible.
 
-    It cannot for an object with duplicate keys, as the values of all duplicates have to be checked.
+    It is not for an object with duplicate keys, as the values of all duplicates have to be checked.
     """
     opening, end = _OUTERMOST.match(text), text.rfind(b"}")
     if opening is None or text[end + 1 :].strip(_SPACES) or _ESCAPED_COMMA.search(text):

@@ -1,4 +1,4 @@
-"""What stands in the lock file: who holds the lock, as recorded by the holder itself.
+"""The content of the lock file: the holder of the lock, as recorded by the holder itself.
 
 The content is untrusted: a bounded part of it is read, checked and shown, but never relied on for locking.
 """
@@ -17,8 +17,8 @@ from ...types import Holder
 STAMP_BYTES: Final = 512
 _MAGIC: Final = b'{"persistent_context":'
 _LONGEST_NAME: Final = 64
-_STOPPED: Final = "T"  # not "t", a stop for a tracer: it is passing under strace, and SIGCONT does not end it
-_DEAD: Final = ("Z", "X")  # a zombie holds no lock, and only waits for its parent to notice
+_STOPPED: Final = "T"  # not "t", stopped by a tracer: under strace that is temporary, and SIGCONT does not end it
+_DEAD: Final = ("Z", "X")  # a zombie holds no locks
 
 
 def _padded(content: bytes) -> bytes:
@@ -26,36 +26,36 @@ def _padded(content: bytes) -> bytes:
 
 
 VOLATILE_STAMP: Final = _padded(b'"volatile"')
-"""Nobody holds the lock, and no call has promised yet that anything in the file survives a power loss."""
+"""The lock is not held, and no call has promised yet that anything in the file survives a power loss."""
 UNSYNCED_STAMP: Final = _padded(b'"unsynced"')
-"""A call has, but no one has recorded that the directory survives a power loss."""
+"""The lock is not held; a call has promised this, but it is not recorded that the directory survives a power loss."""
 EMPTY_STAMP: Final = _padded(b"null")
-"""The directory does, and nobody holds the lock."""
+"""The lock is not held; a call has promised this, and the directory survives a power loss."""
 _WITHOUT_HOLDER: Final = frozenset({b"", VOLATILE_STAMP, UNSYNCED_STAMP, EMPTY_STAMP})
 _PROMISED: Final = b'"promised": true'
 
 
 def is_stamp(content: bytes) -> bool:
-    """Whether the start of a lock file is a stamp, or nothing: anything else is foreign, and is not overwritten."""
+    """Whether the start of a lock file is a stamp or empty: anything else is foreign, and is not overwritten."""
     return not content or content.startswith(_MAGIC)
 
 
 def is_of_holder(stamp: bytes) -> bool:
-    """Whether a stamp is that of a holder who has not erased it."""
+    """Whether a stamp is that of a holder that has not erased it."""
     return stamp not in _WITHOUT_HOLDER
 
 
 def tells_of_promises(stamp: bytes) -> bool:
-    """Whether a call has promised that what it found or left in the file survives a power loss."""
+    """Whether a stamp records that a call has promised that the content of the file survives a power loss."""
     return stamp in {UNSYNCED_STAMP, EMPTY_STAMP} or _PROMISED in stamp
 
 
 def stamp_for(purpose: str, *, promised: bool) -> bytes:
-    """Return the stamp of this process, which holds the lock from now on.
+    """Return the stamp of this process, which has just taken the lock.
 
     Args:
-        purpose: what for.
-        promised: what :func:`tells_of_promises` says of the stamp before.
+        purpose: the purpose of the hold.
+        promised: what :func:`tells_of_promises` returned for the previous stamp.
     """
     promises = b"true" if promised else b"false"
     return _padded(
@@ -64,7 +64,7 @@ def stamp_for(purpose: str, *, promised: bool) -> bytes:
 
 
 def holder_of(stamp: bytes) -> Holder:
-    """Parse a stamp; one of a dead or former holder, or in a foreign format, gives an empty holder."""
+    """Parse a stamp; that of a dead or former holder, or one in a foreign format, gives an empty holder."""
     nobody = Holder()
     try:
         content = json.loads(stamp)["persistent_context"]
@@ -91,14 +91,14 @@ def holder_of(stamp: bytes) -> Holder:
 
 
 def this_process() -> Holder:
-    """Return this process as a holder that has left no stamp."""
+    """Return this process as a holder, for a lock that it has taken without writing a stamp."""
     pid = os.getpid()
     return Holder(pid, _myself(pid)["host"], verified=True)
 
 
 @functools.lru_cache(maxsize=1)
 def _myself(pid: int) -> dict[str, Any]:
-    """Return a stamp's description of a process: a pid alone means nothing in another container or after a reboot."""
+    """Return the description of a process in a stamp: a pid alone is ambiguous across containers and reboots."""
     process = _process(pid)
     return {
         "pid": pid,
@@ -115,7 +115,7 @@ def _me(pid: int) -> bytes:
 
 
 def _pid_space() -> str | None:
-    """Return what identifies a process ID space: the boot, and the namespace within it."""
+    """Return the identity of the process ID space: the boot, and the namespace within it."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"

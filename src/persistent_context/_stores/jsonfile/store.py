@@ -1,4 +1,4 @@
-"""The store in one plain JSON file, and its sessions: the lock held, the file read under it and replaced."""
+"""The store in one plain JSON file, and its sessions, which hold the lock, read the file under it and replace it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class JsonFileStore:
         return document
 
     def read_finished(self) -> tuple[Document, int | None]:
-        """Return what :meth:`read` does, but look again if a writer without the lock may be about to finish it."""
+        """Return what :meth:`read` does, but look again if a program may be writing the file in place."""
         for _ in range(_SECOND_LOOKS):
             with contextlib.suppress(CorruptStateError):
                 document, fd = self.read()
@@ -133,7 +133,7 @@ class JsonFileStore:
         return self._lock.holder(probe=probe)
 
     def traffic(self) -> Traffic:
-        """Return what this process has read and written."""
+        """Return how much this process has read and written."""
         return Traffic(self._commits, self._bytes_read.total(), self._bytes_written)
 
     def close(self) -> None:
@@ -141,11 +141,11 @@ class JsonFileStore:
         self._lock.close()
 
     def after_fork_in_child(self) -> None:
-        """Close the lock file in a forked child, which leaves the lock with its parent."""
+        """Close the lock file in a forked child; the lock stays with the parent."""
         self._lock.after_fork_in_child()
 
     def expect(self, document: Document) -> None:
-        """Say what the file may hold next: if it does, reading it is a comparison."""
+        """Set what the file may hold next: if it does, reading it is only a comparison."""
         self._known = document
 
     def note_commit(self, document: Document, written: int) -> None:
@@ -162,12 +162,12 @@ class JsonFileStore:
 
 
 class JsonFileSession:
-    """The lock held, and the document read under it; see :class:`Session`.
+    """A held lock, and the document read under it; see :class:`Session`.
 
     Args:
         store: the file.
         lock: its lock.
-        waited: how long it was waited for, in seconds.
+        waited: how long acquiring it had to wait, in seconds.
     """
 
     def __init__(self, store: JsonFileStore, lock: HeldLock, waited: float) -> None:
@@ -179,10 +179,10 @@ class JsonFileSession:
         self._since: Final = time.monotonic()
         self._document: Document | None = None
         self._old_fd: int | None = None
-        """What the document was read through. A replaced file that is open is freed when it is closed, after the lock
-        is released: on ext4 that takes seven times as long as replacing it."""
+        """The descriptor that the document was read through. While it is open, a replaced file is not freed: on ext4,
+        freeing takes seven times as long as replacing, and so waits until the lock is released."""
         self._is_open = True
-        self._complete: Callable[..., None] | None = None  # what is left to do, after the lock is released
+        self._complete: Callable[..., None] | None = None  # left to do after the lock is released
 
     @property
     def snapshot(self) -> Document:
@@ -194,14 +194,14 @@ class JsonFileSession:
         return self.read() if self._document is None else self._document
 
     def set_aside(self) -> None:
-        """Move a corrupt file aside, unless it was repaired or removed meanwhile."""
+        """Move a corrupt file aside, unless it was repaired or removed in between."""
         path = self._store.path
         self._close_old()
         try:
             self._document, self._old_fd = self._store.read()
         except CorruptStateError as error:
             check_writable(path)
-            with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile, maybe with its directory
+            with contextlib.suppress(FileNotFoundError):  # it was removed in between, maybe with its directory
                 aside = move_aside(path, durable=True)
                 _logger.warning(
                     "%s is not a JSON object (%s): moved aside to %s", printable(path), str(error), printable(aside)
@@ -214,23 +214,23 @@ class JsonFileSession:
         access = self.share(durable=durable)
         if changes:
             self._replace(old.changed(changes.texts, changes.moved), access, durable=durable)
-        elif durable and old.exists:  # it may have been written by someone who did not sync it
+        elif durable and old.exists:  # it may have been written without a sync
             self._complete = make_durable
         return self.snapshot
 
     def share(self, *, durable: bool) -> Access | None:
-        """Let those who may use the file lock it, and note whether this session promises that it survives."""
+        """Give the lock file the permissions of the file, and note whether this session promises durability."""
         access = Access.of(self._store.path)
         self.lock.share(access)
         self.lock.promised = self.lock.promised or durable
         return access
 
     def assume(self, document: Document) -> None:
-        """Spare the session reading the file: this is what it holds."""
+        """Set the content of the file, so that the session need not read it."""
         self._document = document
 
     def read(self) -> Document:
-        """Read the file, even if it was read already.
+        """Read the file, even if it was already read.
 
         Raises:
             CorruptStateError: the file is not a JSON object.
@@ -240,7 +240,7 @@ class JsonFileSession:
         return self._document
 
     def fold(self, new: Document) -> None:
-        """Replace the file, with what was in it and in its journal, and make it survive a power loss at once.
+        """Replace the file by the content of both it and its journal, and make it survive a power loss at once.
 
         Raises:
             SessionLostError: nothing was written.
@@ -257,7 +257,7 @@ class JsonFileSession:
     def close(self) -> None:
         """Release the lock, and then sync the directory: nothing is acknowledged until this returns.
 
-        Meanwhile others may build on the new file; they sync the directory before they acknowledge anything, too.
+        Others may already build on the new file; they, too, sync the directory before they acknowledge anything.
         """
         if not self._is_open:
             return
@@ -283,7 +283,7 @@ class JsonFileSession:
         try:
             if self.snapshot.repeats:
                 self._keep(durable=durable)
-            if sys.platform == "win32":  # which does not replace an open file
+            if sys.platform == "win32":  # Windows does not replace an open file
                 self._close_old()
             written = replace(path, new.pieces(), access, durable=self.lock.promised, check=self.lock.check)
         except DurabilityUnknownError:
@@ -308,7 +308,7 @@ class JsonFileSession:
         _logger.warning("%s contained duplicate keys; the original is kept in %s", printable(path), printable(aside))
 
     def _wait_for_the_lock_file_to_go(self) -> None:
-        """Raise SessionLostError if the directory is being removed: its files go one by one, the lock file too."""
+        """Raise SessionLostError if the directory is being removed: its files, and the lock file, go one by one."""
         for _ in range(_SECOND_LOOKS):
             self.lock.check()
             time.sleep(_SECOND_LOOK_SECONDS)

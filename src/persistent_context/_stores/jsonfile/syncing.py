@@ -24,13 +24,13 @@ def sync(fd: int) -> None:
     if sys.platform == "darwin":
         import fcntl  # noqa: PLC0415
 
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync(2) of macOS does not empty the drive's cache
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # on macOS, fsync(2) does not flush the drive's cache
     else:
         os.fsync(fd)
 
 
 def sync_data(fd: int) -> None:
-    """Make the content of an open file survive a power loss, and its size, but not its times."""
+    """Make the content and size of an open file survive a power loss, but not its times."""
     if hasattr(os, "fdatasync"):
         os.fdatasync(fd)
     else:
@@ -39,7 +39,7 @@ def sync_data(fd: int) -> None:
 
 def sync_directory(path: str) -> None:
     """Make the names in a directory survive a power loss."""
-    if sys.platform == "win32":  # no such call: NTFS journals names
+    if sys.platform == "win32":  # there is no such call, and NTFS journals names
         return
     fd = open_fd(path, _DIRECTORY)
     try:
@@ -49,7 +49,7 @@ def sync_directory(path: str) -> None:
 
 
 def make_name_durable(path: str, *, new_directory: bool) -> None:
-    """Make the name of a file that was replaced survive a power loss.
+    """Make the name of a replaced file survive a power loss.
 
     Args:
         path: the file.

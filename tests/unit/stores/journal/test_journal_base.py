@@ -149,7 +149,7 @@ class TestLooking:
             path.write_text(f'{{"a": {next(numbers)}{" " * next(numbers)}}}', encoding="utf-8")
             return plain()
 
-        with pytest.raises(OSError, match="changed whenever it was being read") as caught:
+        with pytest.raises(OSError, match="changed each time it was read") as caught:
             look(str(path), None, read)
 
         assert str(path) == caught.value.filename

@@ -214,7 +214,7 @@ class TestAJournalThatCannotBeMade:
 
         assert (expected, {"json": 1, "a": 10, "b": 1}) == (found, seen(path))
         assert ([], 1) == (kept(path), len(lines_of(path)[1]))
-        assert {True} == {"could not renew the journal, which the next writer will do" in one for one in warnings()}
+        assert {True} == {"could not renew the journal; the next writer will try again" in one for one in warnings()}
 
     def test_it_is_not_acknowledged_if_the_old_one_knows_nothing_of_it(
         self, path, store, refuse, break_sync, monkeypatch
@@ -309,7 +309,7 @@ class TestForeignPrograms:
         commit(store, {"b": b"2"})
 
         assert ([{"a": 1}] * 2, {"a": 1, "b": 2}) == (found, stored(path))
-        assert [f"{path} was deleted: what its journal has is all that is left"] == warnings()
+        assert [f"{path} was deleted: only the changes in its journal are left"] == warnings()
 
     def test_one_that_was_deleted_with_an_empty_journal_is_gone(self, path, store):
         """If the JSON file is deleted and the journal is empty, the state does not exist."""

@@ -351,7 +351,7 @@ class TestAFailedSync:
         commit(store, {"c": b"3"})
 
         assert ({"json": 1, "a": 1, "b": 2}, {"json": 1, "a": 1, "b": 2, "c": 3}) == (found, seen(path))
-        assert ["could not renew the journal, which the next writer will do"] == [
+        assert ["could not renew the journal; the next writer will try again"] == [
             one.split(": ")[1] for one in warnings()
         ]
 
@@ -403,6 +403,6 @@ class TestAFailedSync:
         commit(store, {"b": b"2"})
 
         assert ({"json": 1, "a": 1, "b": 2}, False) == (stored(path), inode == journal_of(path).stat().st_ino)
-        assert ["could not renew the journal, which the next writer will do"] == [
+        assert ["could not renew the journal; the next writer will try again"] == [
             one.split(": ")[1] for one in warnings()
         ]

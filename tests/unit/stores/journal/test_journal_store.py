@@ -123,7 +123,7 @@ class TestReading:
     def test_one_that_is_replaced_all_the_time_is_an_error(self, store, monkeypatch):
         """A journal that is replaced all the time raises an error instead of an endless wait."""
         monkeypatch.setattr(_store, "_READINGS", 0)
-        with pytest.raises(CorruptStateError, match="replaced whenever"):
+        with pytest.raises(CorruptStateError, match="replaced each time"):
             store.snapshot()
 
     def test_threads_read_while_others_write(self, path, store):
