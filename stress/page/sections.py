@@ -112,9 +112,7 @@ def proofs(record: Record) -> Html:
             tag("small", f"{said} in {given.total():,} operations"),
         )
         parts.append(tag("article", head, *(_proof(checker) if checker else ()), class_="checker"))
-    caption = (
-        "Each checker is a pure function of the logged history and of the final file. Its source is below it."
-    )
+    caption = "Each checker is a pure function of the logged history and of the final file. Its source is below it."
     return section("What was checked", tag("p", caption, class_="caption"), *parts)
 
 
