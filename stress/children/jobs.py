@@ -33,7 +33,7 @@ Stage: TypeAlias = "Callable[[PersistentContext, str, str], Awaitable[object]]"
 
 
 async def add(context: PersistentContext, key: str, payload: str) -> object:
-    """Put a job with add(), which must find no such key."""
+    """Put a job by `add`, which must find no such key."""
     return await context.add(key, payload)
 
 
