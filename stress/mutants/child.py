@@ -1,4 +1,4 @@
-"""The process of a catcher: makes sure that it is the copy that is imported, then runs the catcher's module.
+"""The process of a catcher: verifies that the copy of the library is imported, then runs the catcher's module.
 
 ``python -m stress.mutants.child BUILD MODULE ARGUMENT ...``
 """
@@ -13,11 +13,11 @@ import traceback
 from pathlib import Path
 
 NOT_THE_BUILD = 90
-"""The exit code if the copy cannot be imported, or something else was."""
+"""The exit code if the copy cannot be imported, or something else was imported."""
 
 
 def check(build: str) -> None:
-    """Import all of the library, and end the process unless it comes from the build."""
+    """Import the whole library, and end the process unless it comes from the build."""
     try:
         package = importlib.import_module("persistent_context")
         modules = [

@@ -295,7 +295,7 @@ BROKEN = {
         "                announced = journal.announce_fold(state, author, becomes, ends=ends)\n",
         "                announced = True\n",
         ["kill:checkpoint:async rename:2", "lossy:checkpoint:async step:10", "kill:end:async unlink:1"],
-        "the JSON file is none that the journal tells of",
+        "the JSON file does not match the journal",
     ),
     "a call is acknowledged before it is written": (
         "cycle.py",
@@ -311,7 +311,7 @@ def skip_unless_possible(name: str) -> None:
     """Skip, and say how to get what is missing."""
     (scenario,) = Choice(only=name).scenarios()
     if lacks := scenario.missing():
-        pytest.skip(f"{name}: {lacks[0]}; to have it: {lacks[1]}")
+        pytest.skip(f"{name}: {lacks[0]}; to run it: {lacks[1]}")
 
 
 def run(*arguments: str, library: Path = LIBRARY.parent, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -333,7 +333,7 @@ class TestThisLibrary:
         skip_unless_possible(name)
         findings = explore(Choice(only=name, sample=True))
         for skipped in findings.skipped:
-            pytest.skip(f"{skipped.why}; to have it: {skipped.remedy}")
+            pytest.skip(f"{skipped.why}; to run it: {skipped.remedy}")
 
         assert [] == [(result.command, result.problems) for result in findings.results if not result.passed]
         assert findings.passed
@@ -383,7 +383,7 @@ class TestTheCommand:
         done = run("--only", "kill:save:async", PATH=str(tmp_path))
 
         assert 1 == done.returncode
-        assert "SKIPPED kill:save:async: strace is not installed; to have it: apt-get install strace" in done.stdout
+        assert "SKIPPED kill:save:async: strace is not installed; to run it: apt-get install strace" in done.stdout
         assert "NOTHING WAS TRIED" in done.stdout
 
     def test_it_writes_what_it_found_for_programs(self, tmp_path):
@@ -434,7 +434,7 @@ class TestTheModel:
         """A tool that injects nothing is not taken for a library that withstands everything."""
         (result,) = results_of(Harmless(), None, Choice(), print)
 
-        assert ("the fault did not come to pass: nothing is shown",) == result.problems
+        assert ("the fault did not take place: nothing is shown",) == result.problems
 
     def test_a_point_that_fails_fails_the_run(self):
         """One broken promise is enough, even where the fault had no call left to befall."""

@@ -125,9 +125,9 @@ class TestApplying:
             (Edit("mapping", "import", "x"), "times, not once"),
             (Edit("_gone", "import", "x"), "no module _gone"),
             (Edit("mapping", LINE, LINE), "changes nothing"),
-            (Edit("mapping", LINE, "            return (\n"), "no Python"),
+            (Edit("mapping", LINE, "            return (\n"), "no longer valid Python"),
         ],
-        ids=["not there", "more than once", "no module", "no change", "no Python"],
+        ids=["not there", "more than once", "no module", "no change", "no longer valid Python"],
     )
     def test_what_does_not_fit_is_refused(self, edit, why):
         """An edit that does not fit the source is an error, and no mutant that changes nothing."""
