@@ -127,7 +127,7 @@ class TestApplying:
             (Edit("mapping", LINE, LINE), "changes nothing"),
             (Edit("mapping", LINE, "            return (\n"), "no longer valid Python"),
         ],
-        ids=["not there", "more than once", "no module", "no change", "no longer valid Python"],
+        ids=["not there", "more than once", "no module", "no change", "not Python"],
     )
     def test_what_does_not_fit_is_refused(self, edit, why):
         """An edit that does not fit the source is an error, and no mutant that changes nothing."""
