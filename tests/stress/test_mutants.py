@@ -222,7 +222,7 @@ class TestJudging:
             (1, "\ncount: lost: 3 of 9\n    (one)\n\nFAIL\n", Sight.BROKEN),
             (1, "\nregister: not linearizable: key/5\n\nFAIL\n", Sight.BROKEN),
             (1, "Traceback\n", Sight.ACCIDENT),
-            (1, "SKIPPED power:xfs: no root; to have it: sudo\nNOTHING WAS TRIED", Sight.NOTHING),
+            (1, "SKIPPED power:xfs: no root; to run it: sudo\nNOTHING WAS TRIED", Sight.NOTHING),
             (2, "BROKEN SET-UP: this run shows nothing", Sight.ACCIDENT),
         ],
         ids=["pass", "found", "found in words", "died", "skipped", "broken set-up"],
