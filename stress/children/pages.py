@@ -42,7 +42,7 @@ REWRITE_EVERY = 2.0
 
 
 class Site:
-    """The process: its contexts, and who acts on them."""
+    """The process: its contexts, and the tasks and threads that act on them."""
 
     def __init__(self, assignment: Assignment, desk: Desk) -> None:
         """Prepare; nothing is opened yet."""

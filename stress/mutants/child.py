@@ -23,7 +23,7 @@ def check(build: str) -> None:
         modules = [
             importlib.import_module(f"{package.__name__}.{one.name}") for one in pkgutil.iter_modules(package.__path__)
         ]
-    except BaseException:  # noqa: BLE001 - whatever it is, it is no test that failed
+    except BaseException:  # noqa: BLE001 - whatever it is, it is not a failed test
         traceback.print_exc()
         sys.exit(NOT_THE_BUILD)
     for module in (package, *modules):

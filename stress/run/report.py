@@ -38,7 +38,7 @@ Calls take long here because dozens of processes take turns at one lock, most tu
 processes keep the lock until they are continued. Calls end unknown because their process was killed or they were \
 cancelled or interrupted: the checkers accept both outcomes, but never a part of one.
 """
-"""What the columns of the table mean, and why their figures are not those of everyday use."""
+"""What the columns of the table mean, and why their figures differ from those of everyday use."""
 
 
 class Verdict(Enum):

@@ -243,7 +243,7 @@ class TestDoctor:
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
     def test_a_directory_and_a_lock_file_that_this_user_may_not_write(self, stored):
-        """Both are reported, for the user who asks."""
+        """Both are reported, with respect to the user who runs the command."""
         for directory in stored.parents:
             if not directory.stat().st_mode & stat.S_IXOTH:
                 directory.chmod(directory.stat().st_mode | stat.S_IXOTH)

@@ -160,7 +160,7 @@ class TestTheContentOfTheLockFile:
         assert stamp
 
     def test_a_stamp_put_back_after_its_holder_died(self, face: Any, path: Path, hold_transaction: Any) -> None:
-        """A stamp of a process that is gone, copied back, is not believed, whoever holds the lock."""
+        """A copied stamp of a process that is gone is not believed, whoever holds the lock."""
         lock = Path(f"{path}.lock")
         held = hold_transaction(path)
         stamp = lock.read_bytes()

@@ -325,7 +325,7 @@ class TestVerdicts:
         assert list(tmp_path.iterdir()) == []
 
     def test_run_of_another_version(self, tmp_path):
-        """A run that was stored with other options than there are now is refused with exit code 2."""
+        """A run that was stored with other options than the present ones is refused with exit code 2."""
         done = command("stress.page", store(tmp_path / "run", {}, plan={"unheard_of": 1}))
 
         assert done.returncode == 2
@@ -422,7 +422,7 @@ class TestSize:
         assert f"Findings ({2_000 * len(CHECKERS) + 500:,})" in whole
 
     def test_percentile_of_a_few(self):
-        """Percentiles are nearest ranks: of one latency all are that latency, and of none there is none."""
+        """Percentiles are nearest ranks: of a single latency all are that latency, and without any there are none."""
         one = Latencies()
         one.add(1_234_567)
 
