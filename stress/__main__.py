@@ -30,7 +30,7 @@ def main() -> int:
         if options.hours is not None:
             return Soak.begin(directory, options.plan).go_on(console, options)
         return run_once(console, options, directory)
-    except KeyboardInterrupt:  # what is left was said where it is known
+    except KeyboardInterrupt:  # the code that was interrupted has already printed what is left on disk
         return INTERRUPTED
 
 
@@ -44,7 +44,7 @@ def run_once(console: Console, options: Options, directory: Path) -> int:
         if not conclude(console, run, report, page=options.report, keep=options.keep):
             shutil.rmtree(directory)
     except KeyboardInterrupt:
-        tell_interrupted(console, directory, "nothing was shown; the files and the logs of the run are left")
+        tell_interrupted(console, directory, "nothing was shown; the files and the logs of the run are kept")
         raise
     return report.verdict.exit_code
 

@@ -23,7 +23,7 @@ BEFORE: dict[str, Any] = {"n": 1, "other": [1]}
 
 
 def _save(ctx: PersistentContext) -> Coroutine[Any, Any, None]:
-    ctx.set("n", 2)  # before the task begins: a task that was cancelled before its first step does nothing at all
+    ctx.set("n", 2)  # before the task begins: a task that is cancelled before its first step does nothing at all
     return ctx.save()
 
 
@@ -73,7 +73,7 @@ every_write = pytest.mark.parametrize("call", WRITES)
 
 
 class Cancelling:
-    """Awaits a coroutine, counts how often it suspends, and cancels the task at one, or at every, suspension."""
+    """Awaits a coroutine, counts its suspensions, and cancels the task at one or at all of them."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], at: int | None, how: str) -> None:
         self.coroutine = coroutine
@@ -110,13 +110,13 @@ class Cancelling:
 
 
 async def spin(times: int) -> None:
-    """Let the loop go round so many times."""
+    """Let the loop turn this number of times."""
     for _ in range(times):
         await asyncio.sleep(0)
 
 
 def spins(limit: int = 20_000) -> list[int]:
-    """Return numbers of rounds of the loop: every small one, then ever larger ones."""
+    """Return numbers of turns of the loop: every small one, then ever larger ones."""
     numbers = list(range(12))
     while numbers[-1] < limit:
         numbers.append(numbers[-1] * 5 // 4)
@@ -128,7 +128,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def fresh(directory: Path, name: object) -> Path:
-    """Return a new file in a directory of its own."""
+    """Return a new file in its own directory."""
     path = directory / str(name) / "state.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(BEFORE))
@@ -141,7 +141,7 @@ def take_and_give_back(path: Path) -> None:
 
 
 async def settled(task: asyncio.Task[Any]) -> None:
-    """Wait for the end of `task`, but not for ever."""
+    """Wait for the end of `task`, but not forever."""
     finished, _ = await asyncio.wait({task}, timeout=30)
 
     assert finished, "the call did not end"
@@ -169,7 +169,7 @@ async def check(path: Path, ctx: PersistentContext, call: str, *, hit: bool, eff
         assert set() == ctx.unsaved_keys()
         assert found == ctx.get_all_data()
 
-    # The context goes on, and what was withdrawn does not come along with the next call.
+    # The context still works, and the next call does not include what was withdrawn.
     assert 1 == await ctx.incr("probe")
     assert {**found, "probe": 1} == read(path)
     if call == "save":
@@ -190,7 +190,7 @@ async def held(path: Path) -> AsyncIterator[FileLock]:
 
 
 async def opened(path: Path, task: asyncio.Task[Any]) -> None:
-    """Wait until the library has the lock file open beside the test, which it has when it waits for it."""
+    """Return once the library has the lock file open, in addition to the test: it does while it waits for the lock."""
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("needs /proc/self/fd to see that a call waits for the lock: run on Linux")
     lock = os.path.realpath(f"{path}.lock")

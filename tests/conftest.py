@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: both faces of a context, child processes, and watches for leaks and blocking."""
+"""Fixtures for all tests: both faces of a context, child processes, and checks for leaks and blocking."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from hypothesis import HealthCheck, settings
 import persistent_context
 from persistent_context import PersistentContext, SyncPersistentContext
 
-pytest.register_assert_rewrite("cancelling", "commandline")  # what they check is told in full, as in a test
+pytest.register_assert_rewrite("cancelling", "commandline")  # their failed assertions are explained, as in a test
 
 settings.register_profile("no-times", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("no-times")  # a busy machine is no failure
+settings.load_profile("no-times")  # slowness on a busy machine is not a failure
 
 IMPORT_ROOT = Path(persistent_context.__file__).resolve().parent.parent
 OPEN_FILES = Path("/proc/self/fd")
@@ -63,10 +63,10 @@ WATCHDOG = "import faulthandler; faulthandler.dump_traceback_later(60, exit=True
 
 
 class Child:
-    """A real Python process that speaks in lines over its standard streams."""
+    """A real Python process that exchanges lines over its standard streams."""
 
     def __init__(self, code: str, arguments: tuple[object, ...], errors: Path) -> None:
-        """Start ``code``; whatever it writes to standard error is shown when it fails."""
+        """Start ``code``; its standard error is shown when it fails."""
         self._errors = errors
         environment = dict(os.environ, PYTHONUNBUFFERED="1")
         environment["PYTHONPATH"] = os.pathsep.join(
@@ -99,7 +99,7 @@ class Child:
             self.process.stdin.flush()
 
     def finish(self) -> list[str]:
-        """Wait for the child to end well; the lines it had still to say."""
+        """Wait for the child to end successfully; return the remaining lines."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         rest = self.process.stdout.read().splitlines()
@@ -112,7 +112,7 @@ class Child:
         return self.process.poll() is None
 
     def kill(self) -> list[str]:
-        """Kill the child with SIGKILL; the lines that it had written until then."""
+        """Kill the child with SIGKILL; return the lines that it had written until then."""
         self.process.kill()
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -121,7 +121,7 @@ class Child:
         return rest
 
     def discard(self) -> None:
-        """Kill what is left, and close the pipes."""
+        """Kill the child if it still runs, and close the pipes."""
         if self.running():
             self.process.kill()
         self.process.wait()
@@ -131,7 +131,7 @@ class Child:
 
 
 class Held:
-    """A lock that another process holds until it is told to let go."""
+    """A lock that another process holds until it is told to release it."""
 
     def __init__(self, child: Child) -> None:
         """Wait until the child holds the lock."""
@@ -223,7 +223,7 @@ def face(request):
 
 @pytest.fixture
 def path(tmp_path):
-    """Where the context of a test lives: in a directory that holds nothing else."""
+    """The file of a test's context, in an otherwise empty directory."""
     directory = tmp_path / "data"
     directory.mkdir()
     return directory / "state.json"
@@ -231,7 +231,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def spawn(tmp_path):
-    """Start Python code as a process of its own: ``spawn(code, *arguments)``."""
+    """Start Python code as a separate process: ``spawn(code, *arguments)``."""
     children: list[Child] = []
 
     def start(code: str, *arguments: object) -> Child:
@@ -246,31 +246,31 @@ def spawn(tmp_path):
 
 @pytest.fixture
 def run(spawn):
-    """Run Python code as a process of its own, and return what it printed; a hang fails, with all stacks."""
+    """Run Python code as a separate process, and return what it printed; a hang fails, with all stacks."""
     return lambda code, *arguments: spawn(WATCHDOG + code, *arguments).finish()
 
 
 @pytest.fixture
 def hold(spawn):
-    """Have another program hold the lock: ``with hold(path):``."""
+    """Let another program hold the lock: ``with hold(path):``."""
     return lambda filepath: Held(spawn(HOLD_AS_A_FOREIGN_PROGRAM, filepath))
 
 
 @pytest.fixture
 def hold_transaction(spawn):
-    """Have another process hold a transaction open: ``with hold_transaction(path) as held:``."""
+    """Let another process hold a transaction open: ``with hold_transaction(path) as held:``."""
     return lambda filepath: Held(spawn(HOLD_IN_A_TRANSACTION, filepath))
 
 
 @pytest.fixture
 def nobody_repairs_it(monkeypatch):
-    """Have a bad document looked at for a second time at once, and not again: nobody is about to finish it."""
+    """Let a bad document be read a second time at once, and not again: no program is about to finish it."""
     monkeypatch.setattr("persistent_context._stores.jsonfile.store._SECOND_LOOKS", 1)
     monkeypatch.setattr("persistent_context._stores.jsonfile.store._SECOND_LOOK_SECONDS", 0)
 
 
 def _open_below(directory: str) -> set[str]:
-    """The names of all open files below ``directory``; a deleted one counts."""
+    """Return the names of all open files below ``directory``, including deleted ones."""
     names = set()
     for descriptor in OPEN_FILES.iterdir():
         with contextlib.suppress(OSError):
@@ -281,7 +281,7 @@ def _open_below(directory: str) -> set[str]:
 
 
 def _lasting(look, *, seconds: float = 60.0):
-    """What ``look`` still finds when it has found something for ``seconds`` on end."""
+    """Return what ``look`` still finds after finding something for ``seconds`` without a break."""
     deadline = time.monotonic() + seconds
     while found := look():
         if time.monotonic() > deadline:
@@ -293,7 +293,7 @@ def _lasting(look, *, seconds: float = 60.0):
 
 @pytest.fixture(scope="module", autouse=True)
 def no_lock_stays_open(tmp_path_factory):
-    """Fail when a lock file of any test of the module stays open; an idle thread may keep one for about a second."""
+    """Fail if a lock file of any test of the module stays open; an idle thread may keep one for about a second."""
     yield
     if OPEN_FILES.exists():
         base = str(tmp_path_factory.getbasetemp())
@@ -303,12 +303,12 @@ def no_lock_stays_open(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_leaks(request, tmp_path, caplog):
-    """Fail a test that leaves a thread behind that keeps the interpreter alive, or an open file other than a lock."""
+    """Fail a test that leaves behind a thread that keeps the interpreter alive, or an open file other than a lock."""
     before = set(threading.enumerate())
     yield
-    request.node.funcargs.clear()  # pytest lets go of contexts only after no_lock_stays_open has looked
+    request.node.funcargs.clear()  # pytest would release contexts only after no_lock_stays_open has looked
     for phase in ("setup", "call"):
-        caplog.get_records(phase).clear()  # and of errors that were logged, whose tracebacks know contexts
+        caplog.get_records(phase).clear()  # and logged errors, whose tracebacks refer to contexts
     threads = _lasting(lambda: [one for one in threading.enumerate() if not one.daemon and one not in before])
 
     assert [] == threads
@@ -319,7 +319,7 @@ def no_leaks(request, tmp_path, caplog):
 
 
 def _sync_face() -> dict[str, set[str]]:
-    """The names of all functions of the sync face, by the end of their file's name."""
+    """Return the names of all functions of the sync face, by the end of their file's name."""
     found = {}
     for file in (IMPORT_ROOT / "persistent_context" / "_api").glob("blocking*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -329,25 +329,25 @@ def _sync_face() -> dict[str, set[str]]:
 
 
 class Tripwire(logging.Handler):
-    """Raises BlockingError where the library makes a blocking call in the thread of an event loop.
+    """Raises BlockingError if the library makes a blocking call in the thread of an event loop.
 
     An error in a callback of the loop, or at the end of a cycle, goes to a log instead of to the test: those are
-    remembered.
+    recorded.
     """
 
     LIBRARY = ("persistent_context._api", "persistent_context.runtime", "pytest_persistent_context")
-    """What programs call. A test that calls what is below it, within a loop, blocks that loop itself."""
+    """The functions that programs call. A test that calls what is below them in a loop blocks that loop itself."""
 
     MORE = ("os.open", "os.lstat", "os.fsync", "threading.Condition.wait", "threading.Thread.join")
-    """What blockbuster does not know. Events, queues and futures wait in a condition; every cycle opens files."""
+    """Unknown to blockbuster. Events, queues and futures wait in a condition; every cycle opens files."""
 
     NOT_PATCHED = ("threading.Lock.acquire", "threading.Lock.acquire_lock")
-    """Taking a lock is one step of the interpreter, which signals do not interrupt: a Python function would be many."""
+    """Taking a lock is one step of the interpreter, which signals do not interrupt; a Python function has many."""
 
     EXCEPTIONS = (
         # The sync face blocks its thread by design, even in a coroutine.
         *_sync_face().items(),
-        # No thread can be started: the loop's thread does the work, as documented, and only tries to take the lock.
+        # If no thread can be started, the loop's thread does the work, as documented, and only tries to take the lock.
         ("persistent_context/_engine/worker.py", {"run_in_pool"}),
         ("persistent_context/_api/aio_executor.py", {"run"}),
         # Starting a thread waits until it runs, as the loop's own run_in_executor() does.
@@ -355,10 +355,10 @@ class Tripwire(logging.Handler):
         # Measuring coverage looks for source files.
         ("coverage/control.py", {"_should_trace"}),
     )
-    """Functions, by the end of their file's name, in which everything may block, and why."""
+    """Functions, by the end of their file's name, that may block, and why."""
 
     def __init__(self) -> None:
-        """Know what blocks."""
+        """Prepare the list of functions that block."""
         super().__init__()
         self.logged: list[str] = []
         self._blockbuster = BlockBuster(self.LIBRARY)
@@ -371,12 +371,12 @@ class Tripwire(logging.Handler):
                 function.can_block_in(file, names)
         # sleep(0) lets other threads run, and returns.
         functions["time.sleep"].can_block_predicate = lambda seconds: seconds == 0
-        # The constructor of a context makes its path absolute: the kernel knows the current directory.
+        # The constructor of a context makes its path absolute; the kernel has the current directory in memory.
         for name in ("os.path.abspath", "os.getcwd"):
             functions[name].can_block_in("persistent_context/_stores/factory.py", "locate")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Remember an error that was logged."""
+        """Record an error that was logged."""
         if record.exc_info and isinstance(record.exc_info[1], BlockingError):
             self.logged.append(f"{record.getMessage()}: {record.exc_info[1]}")
 
@@ -387,14 +387,14 @@ class Tripwire(logging.Handler):
         return self
 
     def __exit__(self, *_exc_info: object) -> None:
-        """Let everything block again."""
+        """Stop watching."""
         logging.getLogger().removeHandler(self)
         self._blockbuster.deactivate()
 
 
 @pytest.fixture(scope="session")
 def tripwire():
-    """The tripwire of this process: it tells a loop's thread from others, so it need not know which test is run."""
+    """The tripwire of this process: it recognises loop threads by itself, so it need not know which test runs."""
     with Tripwire() as tripwire:
         yield tripwire
 
@@ -409,16 +409,16 @@ def nothing_blocks_the_loop(tripwire):
 
 
 def pytest_addoption(parser):
-    """Offer to run less, or to search longer."""
-    parser.addoption("--part", action="store_true", help="run a part of the large matrices and of what takes long")
+    """Add the options to run less, or to search longer."""
+    parser.addoption("--part", action="store_true", help="run a part of the large matrices and of the slow files")
     parser.addoption("--thorough", action="store_true", help="let the random searches take ten times as long")
 
 
 def pytest_collection_modifyitems(config, items):
-    """With ``--part``, spread what is long and depends little on the version over the Pythons.
+    """With ``--part``, divide slow tests that depend little on the version among the Pythons.
 
-    A third of each large matrix is run, and an eighth of the files that take long, as they start many programs or write
-    much. Which part that is depends on the Python, so that three of them run all of the matrices.
+    This runs a third of each large matrix, and an eighth of the slow files, which start many programs or write much.
+    The Python version determines which part, so that three of them run the whole matrices.
     """
     if not config.getoption("--part"):
         return

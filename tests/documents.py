@@ -1,4 +1,4 @@
-"""Bad documents, what becomes of them, and the calls that meet them."""
+"""Bad documents, how they are treated, and the calls that meet them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ DOCUMENTS: dict[str, bytes] = {
     "501 lists deep": b'{"a": ' + b"[" * 501 + b"]" * 501 + b"}",
     "501 objects deep": b'{"a": ' * 502 + b"1" + b"}" * 502,
     "a root 100,000 deep": b"[" * DEEP + b"]" * DEEP,
-    # numbers that are none
+    # invalid numbers
     "NaN": b'{"a": NaN}',
     "NaN nested": b'{"a": {"b": [1, NaN]}}',
     "Infinity": b'{"a": Infinity}',
@@ -74,7 +74,7 @@ DOCUMENTS: dict[str, bytes] = {
     "a bare point": b'{"a": .5}',
     "a trailing point": b'{"a": 1.}',
     "hexadecimal": b'{"a": 0x10}',
-    # strings that are none
+    # invalid strings
     "a lone high surrogate": b'{"a": "\\ud800"}',
     "a lone low surrogate": b'{"a": "\\udc00"}',
     "surrogates the wrong way round": b'{"a": "\\udc00\\ud800"}',
@@ -86,7 +86,7 @@ DOCUMENTS: dict[str, bytes] = {
     "a raw NUL in a string": b'{"a": "x\0y"}',
     "an unknown escape": b'{"a": "\\x41"}',
     "single quotes": b"{'a': 1}",
-    # roots that are no object
+    # roots that are not objects
     "root list": b'[{"a": 1}]',
     "root number": b"42",
     "root string": b'"{}"',
@@ -130,7 +130,7 @@ SPELLINGS: dict[str, bytes] = {
     "two byte order marks": b"\xef\xbb\xbf\xef\xbb\xbf{}",
     "a byte order mark in the middle": b'{"a": 1,\xef\xbb\xbf"b": 2}',
 }
-"""More that JSON forbids, which only loading tries: whoever loads and whoever writes reads a file alike."""
+"""More that JSON forbids, tried only with loading, since loading and writing read a file in the same way."""
 
 SOME_DOCUMENTS = [
     "only blanks",
@@ -145,7 +145,7 @@ SOME_DOCUMENTS = [
 
 
 def asides(path: Path) -> list[Path]:
-    """Return what was moved aside for `path`."""
+    """Return the files that were moved aside for `path`."""
     return sorted(path.parent.glob(glob.escape(path.name) + ".corrupt-*"))
 
 
@@ -159,7 +159,7 @@ def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def leftovers(path: Path) -> list[str]:
-    """Return the names beside `path` that are neither it, nor its lock, nor moved aside."""
+    """Return the names beside `path` other than its own, its lock's, and those of files moved aside."""
     known = {path.name, path.name + ".lock", *(aside.name for aside in asides(path))}
     return sorted(name for name in os.listdir(path.parent) if name not in known)
 

@@ -1,4 +1,4 @@
-"""What tests of the journal share: stores, commits, what other programs see, and the lines of a journal."""
+"""Helpers of the journal's tests: stores, commits, what other programs see, and the lines of a journal."""
 
 import json
 import os
@@ -14,14 +14,14 @@ __all__ = ["MISSING", "fold_line", "header_line", "record_line"]
 
 
 def open_store(path, *, journal=True):
-    """Return one more store on a file, as another process would have it."""
+    """Return a new store on a file, as another process would have it."""
     store = JournalStore(str(path))
     store.want(journal=journal)
     return store
 
 
 def commit(store, texts=(), *, moved=(), durable=True, folds=False):
-    """Commit texts by key in a session of its own, which sets aside what is corrupt."""
+    """Commit texts by key in a new session, which sets aside a corrupt state."""
     session = store.begin("test", wait=True)
     try:
         try:
@@ -34,12 +34,12 @@ def commit(store, texts=(), *, moved=(), durable=True, folds=False):
 
 
 def entries(store):
-    """Return what a store reads, in order."""
+    """Return the entries that a store reads, in order."""
     return [(key, bytes(text)) for part in store.snapshot().parts() for key, text in part.items()]
 
 
 def seen(path):
-    """Return what one more process reads, by key."""
+    """Return what a new process reads, by key."""
     return {key: json.loads(text) for key, text in entries(open_store(path, journal=None))}
 
 
@@ -49,18 +49,18 @@ def stored(path):
 
 
 def journal_of(path):
-    """Return where the journal of a file is."""
+    """Return the path of a file's journal."""
     return path.with_name(f"{path.name}.journal")
 
 
 def lines_of(path):
-    """Return the header of a file's journal, and what is in its other lines."""
+    """Return the header of a file's journal, and the content of its other lines."""
     first, *others = journal_of(path).read_bytes().splitlines()
     header = parse_header(first)
     return header, [parse_line(line, header.generation if header else "") for line in others]
 
 
 def kept(path):
-    """Return the names of what was kept aside, without the times."""
+    """Return the names of the files kept aside, without the times."""
     found = (re.fullmatch(r"(.*)-\d{8}T\d{6}Z-[0-9a-f]{8}", name) for name in os.listdir(path.parent))
     return sorted(name[1] for name in found if name)

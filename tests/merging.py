@@ -1,4 +1,4 @@
-"""A plain specification of merging inside values: on decoded values, by recursion, with no regard to cost."""
+"""A plain specification of merging inside values: on decoded values, recursive, regardless of cost."""
 
 import copy
 import json
@@ -15,22 +15,22 @@ class Merged(NamedTuple):
 
 
 def canonical(value):
-    """What tells values apart: ``1``, ``1.0`` and ``True`` differ, the order of keys in objects does not."""
+    """A form that distinguishes values: ``1``, ``1.0`` and ``True`` differ, the order of object keys does not count."""
     return "MISSING" if value is MISSING else json.dumps(value, sort_keys=True)
 
 
 def same(one, other):
-    """Whether two values are the same JSON."""
+    """Return whether two values are the same JSON."""
     return canonical(one) == canonical(other)
 
 
 def begins(longer, shorter):
-    """Whether a list begins with another."""
+    """Return whether a list begins with another."""
     return canonical(longer[: len(shorter)]) == canonical(shorter)
 
 
 def merge(base, mine, theirs, prefers="mine", path=()):
-    """Merge two sides of a value, where MISSING stands for absence; the preferred side wins conflicts."""
+    """Merge two sides of a value, where MISSING means that it is absent; the preferred side wins conflicts."""
     if same(mine, base):
         return Merged(theirs)
     if same(theirs, base):
@@ -56,7 +56,7 @@ def merge(base, mine, theirs, prefers="mine", path=()):
 
 
 def rebase(base, mine, theirs):
-    """An unsaved value over what others wrote, and its new base: both stay as they are at the places in conflict."""
+    """Rebase an unsaved value on others' changes; return it and its new base, both unchanged at places in conflict."""
     merged = merge(base, mine, theirs)
     top = {"": copy.deepcopy(theirs)}
     for path in merged.conflicts:

@@ -1,4 +1,4 @@
-"""A model of the contract: one file, what three contexts have of it in memory, and what their calls come to."""
+"""A model of the contract: one file, three contexts' views of it in memory, and the effects of their calls."""
 
 import copy
 import json
@@ -11,26 +11,26 @@ from persistent_context import MISSING, ConflictError
 
 
 class OnPurposeError(Exception):
-    """What the functions and blocks of this module raise."""
+    """Raised by the functions and blocks of this module."""
 
 
 def canonical(value):
-    """The text by which values are told apart: ``1``, ``1.0`` and ``True`` differ, the order of inner keys does not."""
+    """A text that distinguishes values: ``1``, ``1.0`` and ``True`` differ, the order of inner keys does not count."""
     return "MISSING" if value is MISSING else json.dumps(value, sort_keys=True)
 
 
 def texts(mapping):
-    """The canonical text of each value."""
+    """Return the canonical text of each value."""
     return {key: canonical(value) for key, value in mapping.items()}
 
 
 def value_of(text, default=None):
-    """A new value for a canonical text."""
+    """Return a new value for a canonical text."""
     return default if text is None else json.loads(text)
 
 
 def decide(key, base, mine, theirs):
-    """A policy in which deleting wins, and every argument tells in the result."""
+    """A policy in which deleting wins, and whose result depends on every argument."""
     if mine is MISSING:
         return MISSING
     return zlib.crc32(repr([key, *map(canonical, (base, mine, theirs))]).encode())
@@ -48,7 +48,7 @@ def grown(value):
 
 
 def refuse(value):
-    """Spoil the copy that a function was given, then fail."""
+    """Change the copy that the function was given, then fail."""
     grown(value)
     raise OnPurposeError
 
@@ -58,7 +58,7 @@ FUNCTIONS = {"grown": grown, "refuse": refuse, "same": lambda value: value, "kin
 
 @dataclass
 class View:
-    """What one context must have in memory, and what it last saw in the file; key by key, as text."""
+    """What one context must have in memory, and what it last saw in the file, by key, as text."""
 
     policy: object
     memory: dict = field(default_factory=dict)
@@ -69,7 +69,7 @@ class View:
         return {key for key in {*self.memory, *self.base} if self.memory.get(key) != self.base.get(key)}
 
     def know(self, key, text):
-        """Memory and base are what the file holds."""
+        """Set memory and base to what the file holds."""
         for mapping in (self.memory, self.base):
             if text is None:
                 mapping.pop(key, None)
@@ -77,7 +77,7 @@ class View:
                 mapping[key] = text
 
     def merged(self, keys, theirs):
-        """What the unsaved changes among some keys come to, given what others made of them."""
+        """Return the merge of the unsaved changes of some keys with what others made of them."""
         result, conflicts = {}, set()
         for key in self.unsaved() & set(keys):
             sides = [value_of(mapping.get(key), MISSING) for mapping in (self.base, self.memory, theirs)]
@@ -94,18 +94,18 @@ class View:
 
 
 class Model:
-    """The file and the views of three contexts, with the calls as the contract has them; it knows nothing of src."""
+    """The file and the views of three contexts, with the calls according to the contract, independent of src."""
 
     def __init__(self, policies):
         """Begin without a file."""
         self.views = [View(policy) for policy in policies]
         self.file = None  # its mapping in order, or None
-        self.corrupt = None  # its bytes, if they are no document
+        self.corrupt = None  # its bytes, if they are not a valid document
         self.aside = []  # the bytes of corrupt files that were moved
         self.writes = 0
 
     def run(self, who, call):
-        """Make a call: its outcome and the model after it, which is this one if it failed."""
+        """Make a call: return its outcome and the model after it, which is this one if it failed."""
         after = copy.deepcopy(self)
         try:
             result = getattr(after, call.name)(after.views[who], *call.arguments)
@@ -124,18 +124,18 @@ class Model:
             self.file = new
 
     def move_aside(self):
-        """A corrupt file is kept under another name."""
+        """Keep a corrupt file under another name."""
         if self.corrupt is not None:
             self.aside.append(self.corrupt)
             self.corrupt = None
 
     def load(self, view):
-        """Memory becomes what the file holds."""
+        """Set memory to what the file holds."""
         self.move_aside()
         view.memory, view.base = dict(self.file or {}), dict(self.file or {})
 
     def save(self, view):
-        """Merge; a file that is gone or corrupt gets all of memory."""
+        """Merge; a missing or corrupt file gets all of memory."""
         if self.file is None:
             self.commit(view.memory, create=True)
         else:
@@ -143,7 +143,7 @@ class Model:
         view.memory, view.base = dict(self.file), dict(self.file)
 
     def refresh(self, view):
-        """Take over what others changed, and keep what is unsaved; a file that is gone or corrupt changes nothing."""
+        """Take over others' changes, and keep what is unsaved; a missing or corrupt file changes nothing."""
         self.move_aside()
         if self.file is None:
             return
@@ -160,7 +160,7 @@ class Model:
                     mapping[key] = canonical(value)
 
     def _update(self, view, key, function):
-        """An atomic operation: the unsaved change of its key goes first."""
+        """Do an atomic operation, after including the unsaved change of its key."""
         theirs = self.file or {}
         before = {**theirs, **view.merged([key], theirs)}.get(key)
         text, result = function(before)
@@ -180,16 +180,16 @@ class Model:
         return self._update(view, key, add)
 
     def add(self, view, key, value):
-        """Set what is absent."""
+        """Set a key that is absent."""
         return self._update(view, key, lambda text: (canonical(value), True) if text is None else (text, False))
 
     def compare_and_set(self, view, key, expected, new):
-        """Replace what is as expected."""
+        """Replace a value that is as expected."""
         wanted, wish = (None if value is MISSING else canonical(value) for value in (expected, new))
         return self._update(view, key, lambda text: (wish, True) if text == wanted else (text, False))
 
     def mutate(self, view, key, function, default):
-        """Replace by what a function returns."""
+        """Replace a value by what a function returns."""
 
         def replace(text):
             value = FUNCTIONS[function](copy.deepcopy(value_of(text, default)))
@@ -198,11 +198,11 @@ class Model:
         return self._update(view, key, replace)
 
     def delete(self, view, key):
-        """Delete; was it there?"""
+        """Delete a key; return whether it was there."""
         return self._update(view, key, lambda text: (None, text is not None))
 
     def take(self, view, key, default):
-        """Delete and return."""
+        """Delete a key and return its value."""
         return self._update(view, key, lambda text: (None, value_of(text, default)))
 
     def append(self, view, key, item):
@@ -221,7 +221,7 @@ class Model:
         return self._update(view, key, add)
 
     def transaction(self, view, steps, end):
-        """Commit all that was changed, together with the unsaved changes of the keys that were touched."""
+        """Commit all changes, together with the unsaved changes of the keys that were touched."""
         committed = self.file or {}
         draft, touched, seen = dict(committed), set(), []
         for step, key, value in steps:
@@ -246,12 +246,12 @@ class Model:
 
 
 class Call(NamedTuple):
-    """A call of a context that goes to the file: a method, and what it is given."""
+    """A call of a context that accesses the file: a method, and its arguments."""
 
     name: str
     arguments: tuple = ()
 
 
 def failed(error):
-    """What is compared of an error."""
+    """Return what is compared of an error."""
     return type(error), sorted(error.keys) if isinstance(error, ConflictError) else None

@@ -26,7 +26,7 @@ class AsyncFace:
 
 
 class SyncFace:
-    """The face without a loop: the same story runs through in one go, for nothing in it suspends."""
+    """The face without a loop: the same story runs through in one go, since nothing in it suspends."""
 
     name = "sync"
     context = SyncPersistentContext
@@ -44,12 +44,12 @@ class SyncFace:
 
 @pytest.fixture(params=[AsyncFace, SyncFace], ids=["async", "sync"], name="face")
 def either_face(request: pytest.FixtureRequest) -> Any:
-    """Each of the two faces in turn, in a module that says ``face = either_face``."""
+    """Each of the two faces in turn, for a module with ``face = either_face``."""
     return request.param
 
 
 async def done(result: Any) -> Any:
-    """Await what the awaited face returns, pass through what the other one returns."""
+    """Await the result of the awaited face, or return that of the other one."""
     return await result if inspect.isawaitable(result) else result
 
 

@@ -8,7 +8,7 @@ import filelock
 from persistent_context import LockTimeoutError, PersistentContext, PersistentContextError, SyncPersistentContext
 
 path = sys.argv[1]
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born ignoring it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts out ignoring it
 
 def stored(path=path):
     with open(path, encoding="utf-8") as file:

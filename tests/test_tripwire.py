@@ -1,4 +1,4 @@
-"""The tripwire itself: whatever of the library blocks an event loop is seen, and what does not is let be."""
+"""The tripwire itself: it detects whatever in the library blocks an event loop, and nothing else."""
 
 import asyncio
 import os
@@ -12,14 +12,14 @@ from persistent_context import PersistentContext, SyncPersistentContext
 
 
 class ReadsInTheLoop(PersistentContext):
-    """What a build does that forgets to leave the loop's thread."""
+    """A faulty build that does not leave the loop's thread."""
 
     async def load(self):
         self._sync_load_internal()
 
 
 def blocking_in(call):
-    """Return a build whose calls do something in the loop's thread first."""
+    """Return a build whose calls first do something in the loop's thread."""
 
     class Blocks(PersistentContext):
         async def _perform(self, *args, **kwargs):
@@ -31,12 +31,12 @@ def blocking_in(call):
 
 class TestABuildThatBlocks:
     async def test_a_file_that_is_looked_up(self, path):
-        """Following symlinks is I/O."""
+        """Following symlinks is I/O, and is detected."""
         with pytest.raises(BlockingError, match="os.lstat"):
             await ReadsInTheLoop.create(path)
 
     async def test_a_file_that_is_read(self, path):
-        """So is reading, by a context that knows its file."""
+        """Reading is detected, by a context that knows its file."""
         ctx = ReadsInTheLoop(path)
         await ctx.save()
 
@@ -56,12 +56,12 @@ class TestABuildThatBlocks:
         ids=["sleep", "stat", "open", "fsync", "wait", "join"],
     )
     async def test_a_call_that_blocks(self, path, call, name):
-        """Whatever is called by the library, however deep."""
+        """Blocking calls anywhere below the library are detected."""
         with pytest.raises(BlockingError, match=name):
             await blocking_in(call)(path).incr("n")
 
     async def test_a_callback_that_blocks(self, path, tripwire):
-        """What a callback of the loop raises is logged, not raised: it fails the test nevertheless."""
+        """A blocking callback of the loop only logs an error, and fails the test nevertheless."""
         ctx = await PersistentContext.create(path)
         asyncio.get_running_loop().call_soon(ctx._sync_load_internal)
         await asyncio.sleep(0)
@@ -72,16 +72,16 @@ class TestABuildThatBlocks:
 
 class TestWhatMayBlock:
     async def test_the_test_itself(self, path):
-        """What a test does in its loop is its own business."""
+        """A test may block its own loop."""
         os.stat(path.parent)
         path.write_text("{}\n")
         time.sleep(0.001)
 
     async def test_the_sync_face_in_a_coroutine(self, path):
-        """It blocks, as its name says."""
+        """The synchronous face may block, even in a coroutine."""
         assert 1 == SyncPersistentContext.create(path).incr("n")
 
     async def test_other_threads(self, path):
-        """Only the thread of a loop is watched."""
+        """Only the threads of loops are watched."""
         assert 1 == await asyncio.to_thread(lambda: SyncPersistentContext.create(path).incr("n"))
         assert 2 == await (await PersistentContext.create(path)).incr("n")

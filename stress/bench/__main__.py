@@ -23,7 +23,7 @@ from .watch import WATCH
 WORKS = {work.name: work for work in (*THROUGHPUT, SAVING, *BIGFILE, STARTUP, WATCH, SHARING, *JOURNALS)}
 QUICK = {"seconds": 0.5, "repeat": 1}
 PIPED_WIDTH = 120
-"""Columns of the tables where there is no terminal to ask."""
+"""Columns of the tables if there is no terminal to ask."""
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -31,14 +31,14 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stress.bench", description="Compare this project with its peers.")
     parser.add_argument("--seconds", type=float, default=3.0, help="duration of each timed cell (default: %(default)s)")
     parser.add_argument(
-        "--repeat", type=int, default=3, help="rounds, of which medians are quoted (default: %(default)s)"
+        "--repeat", type=int, default=3, help="rounds; the report has their medians (default: %(default)s)"
     )
     parser.add_argument("--only", nargs="+", choices=WORKS, metavar="NAME", help=f"of {', '.join(WORKS)}")
     parser.add_argument("--quick", action="store_true", help="one round of 0.5 s: does it run?")
     parser.add_argument(
-        "--out", type=Path, default=Path("bench-report"), help="where the results go (default: %(default)s)"
+        "--out", type=Path, default=Path("bench-report"), help="where to write the results (default: %(default)s)"
     )
-    parser.add_argument("--dir", type=Path, help="a folder on the disk to measure, no tmpfs (default: that of --out)")
+    parser.add_argument("--dir", type=Path, help="a folder on the disk to measure, not tmpfs (default: that of --out)")
     options = parser.parse_args(arguments)
     if options.quick:
         parser.set_defaults(**QUICK)
@@ -47,7 +47,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 
 def measure(table: Table, settings: Settings, rounds: int, console: Console) -> None:
-    """Let the competitors of one work take turns for so many rounds."""
+    """Let the competitors of one work take turns for this number of rounds."""
     with console.status("") as status:
         for number in range(1, rounds + 1):
             progress = f"{table.work.name}: round {number} of {rounds}"
@@ -58,7 +58,7 @@ def measure(table: Table, settings: Settings, rounds: int, console: Console) -> 
 
 
 def main(arguments: list[str]) -> int:
-    """Run the works and publish what they measured; a wrong counter is an exception, a missed figure is not."""
+    """Run the works and publish the results; a wrong counter raises an exception, a missed figure does not."""
     options = parse_arguments(arguments)
     console = Console(emoji=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
     tables = {name: Table(WORKS[name]) for name in options.only or WORKS}

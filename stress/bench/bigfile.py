@@ -1,4 +1,4 @@
-"""Work 6: a file of 16 MB with 200,000 keys: time, how long the event loop stands still meanwhile, and peak memory."""
+"""Work 6: a file of 16 MB with 200,000 keys: time, longest stall of the event loop, and peak memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PEAK_RATIO = Column("peak_ratio", "÷ the file's size", Unit.RATIO)
 
 
 class State(Protocol):
-    """What both ways of keeping state in a file can do."""
+    """The methods that both ways of keeping state in a file have."""
 
     async def load(self) -> None:
         """Read the file into memory."""
@@ -51,7 +51,7 @@ class State(Protocol):
         """Change a value in memory."""
 
     async def save(self) -> None:
-        """Make memory's changes durable."""
+        """Make the changes in memory durable."""
 
     async def incr(self, key: str) -> object:
         """Add one to a number in the file, atomically across processes."""
@@ -74,7 +74,7 @@ class JsonInThread:
         self.values[key] = value
 
     async def save(self) -> None:
-        """Write all of memory, without looking what others wrote meanwhile."""
+        """Write all of memory, without checking what others wrote in the meantime."""
         await asyncio.to_thread(lambda: write_file(self.path, json.dumps(self.values).encode(), durable=True))
 
     async def incr(self, key: str) -> int:
@@ -97,9 +97,9 @@ def write_big(path: Path, separator: str) -> None:
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process ever had resident.
+    """Return the greatest resident size of this process so far, in bytes.
 
-    Linux's `ru_maxrss` also covers what the parent had before it started this program; `VmHWM` does not.
+    Linux's `ru_maxrss` also includes the peak of the parent before it started this program; `VmHWM` does not.
     """
     if sys.platform == "linux":
         fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -122,7 +122,7 @@ async def load_and_save(kind: Kind, path: Path) -> Metrics:
 
 
 def stored_counter(path: Path) -> int:
-    """Return the counter as any other program finds it."""
+    """Return the counter as another program reads it."""
     return int(json.loads(path.read_bytes())[COUNTER])
 
 
@@ -149,19 +149,19 @@ async def memory(kind: Kind, path: Path) -> Metrics:
 
 
 async def idle(_kind: Kind, _path: Path) -> Metrics:
-    """Measure how long a loop stands still when nothing happens: the machine's own noise."""
+    """Measure how long an idle loop stalls: the noise of the machine."""
     _, stall = await timed(partial(asyncio.sleep, 1))
     return {LOAD_STALL.metric: stall, SAVE_STALL.metric: stall}
 
 
 def _measure(measurement: Measurement, kind: Kind, path: Path) -> Metrics:
-    """Run one measurement; in a fresh process."""
+    """Run one measurement, in a fresh process."""
     return asyncio.run(measurement(kind, path))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What to measure for one competitor, and how its file separates the keys."""
+    """What to measure for one competitor, and what separates the keys in its file."""
 
     measurement: Measurement
     kind: Kind

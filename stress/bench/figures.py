@@ -1,4 +1,4 @@
-"""The figures to reach: what this project promises of its speed, as ratios within one run."""
+"""The figures to reach: the speed that this project promises, as ratios within one run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .peers import BY_HAND, DISKCACHE, FLOOR, JOURNAL, SQLITE_IN_THREAD
 
 @dataclass(frozen=True)
 class Figure:
-    """One promise and what was measured."""
+    """One promise and its measurement."""
 
     claim: str
     measured: float
@@ -27,7 +27,7 @@ class Figure:
 
     @property
     def target_text(self) -> str:
-        """Return the target as a person wants to read it."""
+        """Return the target in a readable form."""
         return f"{'≥' if self.at_least else '≤'} {self.unit.show(self.target)}"
 
 
@@ -37,7 +37,7 @@ def _at_most(claim: str, measured: float, target: float, unit: Unit = Unit.RATIO
 
 
 def _advantage(table: Table, competitor: str) -> float:
-    """Return how many times the competitor's rate the project's is."""
+    """Return the project's rate divided by the competitor's."""
     rate = throughput.RATE.metric
     return table.value(PROJECT, rate) / table.value(competitor, rate)
 
@@ -140,5 +140,5 @@ FIGURES = {
 
 
 def figures(tables: Mapping[str, Table]) -> list[Figure]:
-    """Return the figures of the works that were measured and have one."""
+    """Return the figures of the works that were measured and have any."""
     return [figure for name, table in tables.items() if name in FIGURES for figure in FIGURES[name](table)]

@@ -1,4 +1,4 @@
-"""Work 10: what a journal changes, by the size of the file and by the number of processes."""
+"""Work 10: the effect of a journal, by the size of the file and by the number of processes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SIZES = {"16 kB": 200, "256 kB": 3_200, "1 MB": 12_500, "4 MB": 50_000, "16 MB":
 """How many keys a file of that size has."""
 SMALLEST, LARGEST = "16 kB", "16 MB"
 KINDS = {PROJECT: None, JOURNAL: True}
-"""The competitors, and the option of their contexts."""
+"""The competitors, with the journal option of their contexts."""
 CALLS = 31
 OTHERS = 1_000
 FEW = 2
-"""As many changes by another process as without a journal make no difference to the next call."""
+"""Changes by another process. Without a journal, their number makes no difference to the next call."""
 SINGLE = 10_000
 CROWDS = (1, 2, 4, 8, 16, 32)
 CROWD_PEERS = (PROJECT, JOURNAL, SQLITE_IN_THREAD)
@@ -54,7 +54,7 @@ def sized(kind: str, size: str) -> str:
 
 
 def crowd(peer: str, processes: int) -> str:
-    """Return the name of a competitor in so many processes."""
+    """Return the name of a competitor with this number of processes."""
     return f"{peer}, {processes} process{'es' * (processes > 1)}"
 
 
@@ -78,7 +78,7 @@ def _write(path: Path, keys: int) -> None:
 
 
 async def _opened(path: Path, kind: str) -> PersistentContext:
-    """Return a context that has read and written the file once: what that costs is measured elsewhere."""
+    """Return a context that has read and written the file once, the cost of which is measured elsewhere."""
     context = await PersistentContext.create(path, journal=KINDS[kind], lock_timeout=LOCK_TIMEOUT)
     await context.incr(COUNTER)
     await context.incr(COUNTER)
@@ -86,7 +86,7 @@ async def _opened(path: Path, kind: str) -> PersistentContext:
 
 
 async def _by_size(path: Path, kind: str) -> Metrics:
-    """Time single calls, and how long the loop stands still in them and in a checkpoint."""
+    """Time single calls, and how long the loop stalls in them and in a checkpoint."""
     context = await _opened(path, kind)
     increments = [await timed(partial(context.incr, COUNTER)) for _ in range(CALLS)]
     saves = []
@@ -112,7 +112,7 @@ async def _wait_and_call(path: Path, kind: str, pipe: Connection) -> None:
 
 
 async def _takeover(path: Path, kind: str) -> float:
-    """Time the first call of another process after a thousand of this one."""
+    """Time the first call of another process after a thousand calls of this one."""
     context = await _opened(path, kind)
     ours, theirs = SPAWN.Pipe()
     other = SPAWN.Process(target=_run, args=(_wait_and_call, path, kind, theirs))
@@ -127,7 +127,7 @@ async def _takeover(path: Path, kind: str) -> float:
 
 
 async def _amplification(path: Path, kind: str) -> Metrics:
-    """Count what is written for single changes all over the file, with all checkpoints that come in between."""
+    """Count the bytes written for single changes all over the file, with all checkpoints in between."""
     context = await _opened(path, kind)
     before = context.statistics().bytes_written
     changed = 0
@@ -147,7 +147,7 @@ async def _amplification(path: Path, kind: str) -> Metrics:
 
 
 def _run(function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a measurement; in a fresh process."""
+    """Run a measurement, in a fresh process."""
     return asyncio.run(function(*args, **kwargs))
 
 

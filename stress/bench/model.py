@@ -1,4 +1,4 @@
-"""What a benchmark is made of: works, the columns they are shown in, and the tables that collect their runs."""
+"""The parts of a benchmark: works, the columns that show them, and the tables that collect their runs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from statistics import median
 PROJECT = "persistent_context"
 
 Metrics = Mapping[str, float]
-"""What one run of one competitor measured: rates a second, durations in seconds, sizes in bytes."""
+"""The measurements of one run of one competitor: rates per second, durations in seconds, sizes in bytes."""
 
 
 class WrongCounterError(Exception):
-    """A store does not hold what it acknowledged: no figure of it is worth anything."""
+    """A store does not hold what it acknowledged, so its figures are worthless."""
 
 
 class Unit(Enum):
-    """How a number is written."""
+    """The unit of a number, which determines its format."""
 
     RATE = "a second"
     SECONDS = "seconds"
@@ -28,7 +28,7 @@ class Unit(Enum):
     RATIO = "times"
 
     def show(self, value: float) -> str:
-        """Return the value as a person wants to read it."""
+        """Return the value in a readable form."""
         match self:
             case Unit.RATE:
                 return f"{value:,.0f}/s"
@@ -51,7 +51,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line decides for every work."""
+    """The options of the command line that all works use."""
 
     seconds: float
     scratch: Path
@@ -61,7 +61,7 @@ class Settings:
 class Work:
     """One piece of work that several competitors do; each round yields every competitor once.
 
-    The first column is the one that the project and its peers are compared by.
+    The project and its peers are compared by the first column.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Table:
     runs: dict[str, list[Metrics]] = field(default_factory=lambda: defaultdict(list))
 
     def median(self, competitor: str, metric: str) -> float | None:
-        """Return the median over a competitor's runs, or `None` where it has no such metric."""
+        """Return the median over a competitor's runs, or `None` if it has no such metric."""
         values = [run[metric] for run in self.runs.get(competitor, ()) if metric in run]
         return median(values) if values else None
 
@@ -86,7 +86,7 @@ class Table:
         """Return the median of a metric that was measured.
 
         Raises:
-            LookupError: nobody measured it.
+            LookupError: the metric was not measured.
         """
         found = self.median(competitor, metric)
         if found is None:
@@ -95,7 +95,7 @@ class Table:
         return found
 
     def advantage(self, competitor: str) -> float | None:
-        """Return how many times better than this competitor the project is, by the first column."""
+        """Return how many times better the project is than this competitor, by the first column."""
         column = self.work.columns[0]
         ours, theirs = self.median(PROJECT, column.metric), self.median(competitor, column.metric)
         if not ours or not theirs:

@@ -1,7 +1,7 @@
-"""The competitors: one small class each, written as its users would write it, with the fastest settings that are right.
+"""The competitors: one small class each, written as its users would, with the fastest settings that are correct.
 
-Each holds a counter among other small keys. What is not durable is listed for context: it was never asked to survive
-a power cut, and some of it not even a crash.
+Each holds a counter among other small keys. Those that are not durable are listed for context: they do not claim to
+survive a power cut, and some not even a crash.
 """
 
 # ruff: noqa: D102 - the verbs are described once, by Store
@@ -37,7 +37,7 @@ from .model import PROJECT
 
 COUNTER = "counter"
 LOCK_TIMEOUT = 120.0
-"""Seconds; nobody may fail for waiting, however unfair its waiting is."""
+"""Seconds; no call may fail by waiting, however unfair the lock is."""
 
 JOURNAL = f"{PROJECT}, journal"
 FLOOR = "bare floor"
@@ -49,12 +49,12 @@ DISKCACHE = "diskcache FULL"
 
 
 def small_values() -> dict[str, int]:
-    """Return what every store starts with: the counter and 200 other keys."""
+    """Return the initial content of every store: the counter and 200 other keys."""
     return {COUNTER: 0} | {f"key-{number:03}": number for number in range(200)}
 
 
 def write_file(path: Path, content: bytes, *, durable: bool) -> None:
-    """Replace a file by way of a temporary; durably means that file and directory are synced, in this order."""
+    """Replace a file by way of a temporary file; if durable, sync the file and the directory, in this order."""
     temporary = f"{path}.tmp"
     with open(temporary, "wb") as file:
         file.write(content)
@@ -69,7 +69,7 @@ def write_file(path: Path, content: bytes, *, durable: bool) -> None:
 
 
 class Store(ABC):
-    """One process's handle on a store; `seed` and `read` are for the one who checks the count."""
+    """One process's handle on a store; only the process that checks the count uses `seed` and `read`."""
 
     @abstractmethod
     def seed(self, values: dict[str, int]) -> None:
@@ -80,11 +80,11 @@ class Store(ABC):
         """Return a stored value."""
 
     def close(self) -> None:  # noqa: B027
-        """Give back what is open."""
+        """Release all resources."""
 
 
 class SyncStore(Store):
-    """A store whose calls block; from asyncio it is called through `asyncio.to_thread`, and so by several threads."""
+    """A store whose calls block; from asyncio they are made by `asyncio.to_thread`, and so from several threads."""
 
     @abstractmethod
     def incr(self, key: str) -> int:
@@ -100,7 +100,7 @@ class AsyncStore(Store):
 
 
 class JsonFile(Store):
-    """A store that is one JSON file, which anybody can write before and read after."""
+    """A store that is one JSON file, which any program can write before and read after."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "store.json"
@@ -122,7 +122,7 @@ class Project(JsonFile, AsyncStore):
         self.context = PersistentContext(self.path, durable=durable, lock_timeout=LOCK_TIMEOUT, journal=journal)
 
     def read(self, key: str) -> int:
-        return int(SyncPersistentContext.create(self.path).get(key))  # what is in the journal counts
+        return int(SyncPersistentContext.create(self.path).get(key))  # includes what is in the journal
 
     async def incr(self, key: str) -> int:
         number = await self.context.incr(key)
@@ -131,7 +131,7 @@ class Project(JsonFile, AsyncStore):
 
 
 class ByHand(JsonFile, SyncStore):
-    """What most people write: filelock's `FileLock` as it comes, and the whole file in and out by `json`."""
+    """What most people write: filelock's `FileLock` with its defaults, and `json` for the whole file in and out."""
 
     def __init__(self, folder: Path, *, durable: bool) -> None:
         super().__init__(folder)
@@ -173,7 +173,7 @@ class Floor(JsonFile, SyncStore):
 
 
 class Lmdb(SyncStore):
-    """LMDB as it comes, which is durable."""
+    """LMDB with its defaults, which are durable."""
 
     def __init__(self, folder: Path) -> None:
         self.environment = lmdb.open(str(folder / "lmdb"), map_size=2**24)
@@ -198,7 +198,7 @@ class Lmdb(SyncStore):
 
 
 class Sqlite(SyncStore):
-    """A table of keys and values in WAL mode; one connection a process, which is faster than one a thread."""
+    """A table of keys and values in WAL mode; one connection per process, which is faster than one per thread."""
 
     def __init__(self, folder: Path, *, synchronous: str) -> None:
         self.threads = threading.Lock()
@@ -253,7 +253,7 @@ class AppendFloor(JsonFile, SyncStore):
     """The least that a durable append of a shared journal can cost, in Python.
 
     The kernel's queue for the lock, records with a checksum, one sync outside the lock, and nothing else: no
-    checkpoint, no recovery, and the one key only.
+    checkpoint, no recovery, and only one key.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -316,7 +316,7 @@ class Diskcache(SyncStore):
 
 
 class TinyDB(SyncStore):
-    """TinyDB under a `FileLock`, one document a key; it syncs, but writes in place, so a crash can tear the file."""
+    """TinyDB under a `FileLock`, one document per key; it syncs, but writes in place, so a crash can tear the file."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / "store.json"
@@ -347,7 +347,7 @@ class TinyDB(SyncStore):
 
 
 class Shelf(SyncStore):
-    """`shelve` under a `FileLock`, opened anew each time since no `dbm` may be open in two processes."""
+    """`shelve` under a `FileLock`, opened anew each time since a `dbm` file may not be open in two processes."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "store"
@@ -379,7 +379,7 @@ IN_THREADS = {
     SQLITE_IN_THREAD: Peer(partial(InThread, kind=partial(Sqlite, synchronous="FULL")), durable=True),
     APPEND_FLOOR: Peer(partial(InThread, kind=AppendFloor), durable=True),
 }
-"""What a program with an event loop would use where there is one task a process."""
+"""What a program with an event loop would use with one task per process."""
 
 PEERS = {
     PROJECT: Peer(partial(Project, durable=True), durable=True),

@@ -26,7 +26,7 @@ MEANINGS = {
 
 
 def _colour(competitor: str) -> str:
-    """Return the colour that says whose bar it is, and whether it survives a power cut."""
+    """Return the colour of a bar, which shows whose it is, and whether it survives a power cut."""
     ours, durable = competitor.startswith(PROJECT), ALL_PEERS[competitor].durable
     if ours:
         return OURS if durable else OURS_NOT_DURABLE
@@ -34,7 +34,7 @@ def _colour(competitor: str) -> str:
 
 
 def _bars(axes: Axes, table: Table) -> None:
-    """Draw the rates of one work, the best on top."""
+    """Draw the rates of one work, with the best on top."""
     rates, names = zip(*sorted((table.value(name, RATE.metric), name) for name in table.runs), strict=True)
     bars = axes.barh(names, rates, color=[_colour(name) for name in names])
     axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=3, fontsize=8)
@@ -47,7 +47,7 @@ def _bars(axes: Axes, table: Table) -> None:
 
 
 def plot_journal(sizes: Table, crowds: Table, path: Path) -> None:
-    """Draw what a journal changes: rates by the size of the file, and by the number of processes."""
+    """Draw the effect of a journal: rates by the size of the file, and by the number of processes."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     names = list(journal.SIZES)
@@ -68,7 +68,7 @@ def plot_journal(sizes: Table, crowds: Table, path: Path) -> None:
 
 
 def plot(tables: Sequence[Table], path: Path) -> None:
-    """Draw one panel a work, each as high as it has competitors."""
+    """Draw one panel per work, with a height for the number of competitors."""
     heights = [1 + len(table.runs) for table in tables]
     figure = Figure(figsize=(9, 0.27 * sum(heights) + 0.6), layout="constrained")
     panels = figure.subplots(len(tables), height_ratios=heights, squeeze=False)

@@ -24,7 +24,7 @@ ABSENT = "-"
 
 @dataclass(frozen=True)
 class Grid:
-    """A table as text: what rich and Markdown both show."""
+    """A table as text, which rich and Markdown both show."""
 
     title: str
     headings: Sequence[str]
@@ -47,7 +47,7 @@ class Grid:
 
 
 def environment() -> dict[str, str]:
-    """Return what the figures depend on."""
+    """Return the environment that the figures depend on."""
     packages = ("filelock", "msgspec", "anyio", "orjson", "diskcache", "tinydb", "lmdb")
     return {
         "machine": f"{platform.platform()}, {cpu_count()} CPUs",
@@ -77,7 +77,7 @@ def _grid(table: Table) -> Grid:
 
 
 def _figures_grid(reached: Iterable[Figure]) -> Grid:
-    """Return the last table: what was promised, and whether it was met."""
+    """Return the last table: the promised figures, and whether they were met."""
     return Grid(
         "Figures to reach",
         ["", "target", "measured", "met"],
@@ -94,7 +94,7 @@ def show(table: Table, console: Console) -> None:
 
 
 def publish(tables: Mapping[str, Table], settings: Mapping[str, float], folder: Path, console: Console) -> None:
-    """Print the figures to reach; write `results.json`, `results.md`, and plots of what there is to draw."""
+    """Print the figures to reach; write `results.json`, `results.md`, and the plots for the works that have them."""
     reached = figures(tables)
     grids = [_grid(table) for table in tables.values()]
     if reached:

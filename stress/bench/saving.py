@@ -1,4 +1,4 @@
-"""Work 5: an uncontended durable save of one changed key, beside the least that the same bytes can cost."""
+"""Work 5: an uncontended durable save of one changed key, compared with the least that the same bytes can cost."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ TIME = Column("time", "median time", Unit.SECONDS)
 
 
 def _noop() -> None:
-    """Do nothing, elsewhere."""
+    """Do nothing, in another thread."""
 
 
 def _folder(scratch: Path, name: str) -> Path:
-    """Return a new folder, so that no competitor's directory is the other's."""
+    """Return a new folder, so that each competitor has its own directory."""
     folder = scratch / name
     folder.mkdir()
     return folder
 
 
 async def _alternate(scratch: Path, seconds: float) -> dict[str, Sequence[float]]:
-    """Time them in turns, so that a disk that is slow for a while is slow for all."""
+    """Time them in turns, so that a disk that is slow for a while is slow for all of them."""
     floor, by_hand = Floor(_folder(scratch, "floor")), ByHand(_folder(scratch, "hand"), durable=True)
     path = _folder(scratch, "project") / "store.json"
     for store in (floor, by_hand):
@@ -67,7 +67,7 @@ async def _alternate(scratch: Path, seconds: float) -> dict[str, Sequence[float]
 
 
 def _measure(scratch: Path, seconds: float) -> dict[str, float]:
-    """Return each one's median time in seconds; runs in a fresh process."""
+    """Return the median time of each in seconds; runs in a fresh process."""
     return {name: median(times) for name, times in asyncio.run(_alternate(scratch, seconds)).items()}
 
 

@@ -1,4 +1,4 @@
-"""Work 9: a value that the workers of pytest-xdist share, by `compute_once` and by the recipe of its documentation."""
+"""Work 9: a value that pytest-xdist workers share, by `compute_once` and by the recipe in its documentation."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def test_it(number, ready, worker_id):
 
 
 def _run(folder: Path, fixture: str) -> Metrics:
-    """Run a suite of as many tests as workers, which all ask at the same moment."""
+    """Run a suite with as many tests as workers, which all ask for the value at the same moment."""
     suite = folder / "test_sharing.py"
     suite.write_text(SUITE.format(fixture=fixture, workers=WORKERS), encoding="utf-8")
-    (folder / "pytest.ini").touch()  # not the settings of a project above the folder
+    (folder / "pytest.ini").touch()  # so that the settings of a project above the folder do not apply
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(WORKERS), str(suite)]
     begin = time.perf_counter()
     ended = subprocess.run(
@@ -85,7 +85,7 @@ def _run(folder: Path, fixture: str) -> Metrics:
 
 
 def _round(settings: Settings) -> Iterator[tuple[str, Metrics]]:
-    """Run it by both."""
+    """Run it with both."""
     for name, fixture in ((PROJECT, BY_PLUGIN), (RECIPE, BY_RECIPE)):
         with TemporaryDirectory(dir=settings.scratch) as folder:
             yield name, _run(Path(folder), fixture)

@@ -1,4 +1,4 @@
-"""How long an event loop stands still while something is awaited."""
+"""Measures how long an event loop stalls while something is awaited."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 PERIOD = 0.001
-"""Seconds that the ticker sleeps; what a gap between two ticks has beyond it is a stall."""
+"""Seconds that the ticker sleeps; the excess of a gap between two ticks is a stall."""
 
 
 @dataclass
 class Stall:
-    """The longest time, in seconds, that the event loop stood still."""
+    """The longest stall of the event loop, in seconds."""
 
     seconds: float = 0.0
 
@@ -40,12 +40,12 @@ async def watching() -> AsyncIterator[Stall]:
     try:
         yield stall
     finally:
-        tick()  # the gap that the body ended in
+        tick()  # the gap in which the body ended
         task.cancel()
 
 
 async def timed(call: Callable[[], Awaitable[object]]) -> tuple[float, float]:
-    """Return how long a call took and how long the loop stood still meanwhile, both in seconds."""
+    """Return how long a call took, and how long the loop stalled during it, both in seconds."""
     async with watching() as stall:
         begin = time.perf_counter()
         await call()

@@ -1,8 +1,8 @@
 """Works 1 to 4: `incr` of one counter by many tasks, many processes, or both, and how fairly they get their turns.
 
-Where there are many tasks, peers whose calls block are called through `asyncio.to_thread`. Where there is one, they are
-called in a plain loop without asyncio, which is the best that they can do; this project is awaited all the same, and
-so are those that say `to_thread`.
+With many tasks, peers whose calls block are called through `asyncio.to_thread`. With one task, they are called in a
+plain loop without asyncio, which is the best that they can do; this project is awaited even then, and so are those
+that say `to_thread`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ CYCLE = Column("cycle", "median cycle", Unit.SECONDS)
 def summarise(window: Window, tallies: list[Tally]) -> Metrics:
     """Return the figures of one run.
 
-    Rates and fairness count what was acknowledged before the deadline; waits include the stragglers' last ones. A cycle
-    is the time from one acknowledgement, of whichever process, to the next.
+    Rates and fairness count the operations acknowledged before the deadline; waits include the last ones of the
+    stragglers. A cycle is the time from one acknowledgement, of whichever process, to the next.
     """
     done = [sum(end <= window.deadline for end in tally.ends) for tally in tallies]
     waits = list(chain.from_iterable(tally.waits() for tally in tallies))
@@ -71,7 +71,7 @@ def contend(peer: str, settings: Settings, *, processes: int, tasks: int) -> Met
 
 
 def contest(name: str, processes: int, tasks: int, columns: Iterable[Column], peers: Iterable[str]) -> Work:
-    """Return the work of so many processes of so many tasks."""
+    """Return the work for this number of processes and tasks."""
 
     def play_round(settings: Settings) -> Iterator[tuple[str, Metrics]]:
         for peer in peers:

@@ -1,4 +1,4 @@
-"""Work 8: how long after another process's change `watch()` tells it."""
+"""Work 8: how long after another process's change `watch()` reports it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ LONGEST = Column("longest", "longest delay", Unit.SECONDS)
 
 
 def _write(path: Path, asked: Connection) -> None:
-    """Make a change whenever one is asked for, whose value is the time just before it; one clock for all processes."""
+    """Make a change on each request; its value is the time just before it, on a clock that all processes share."""
     context = SyncPersistentContext.create(path)
     while asked.recv():
-        time.sleep(random.uniform(0, PAUSE_SECONDS))  # so that it comes at any moment between two looks
+        time.sleep(random.uniform(0, PAUSE_SECONDS))  # so that it comes at a random moment between two looks
         context.mutate("time", lambda _: time.monotonic())
 
 
 def _delays(path: Path, changes: int, events: bool) -> list[float]:  # noqa: FBT001 - passed on by position
-    """Watch another process make changes; return after how many seconds each was told. Runs in a fresh process."""
+    """Watch another process make changes; return the delay of each report in seconds. Runs in a fresh process."""
     if not events:
         sys.modules["watchfiles"] = None  # type: ignore[assignment] # as if it were not installed
     ours, theirs = SPAWN.Pipe()
@@ -51,7 +51,7 @@ def _delays(path: Path, changes: int, events: bool) -> list[float]:  # noqa: FBT
 
 
 def _round(settings: Settings) -> Iterator[tuple[str, Metrics]]:
-    """Watch by the file system's events, and by looking."""
+    """Watch by the file system's events, and by polling."""
     for name, events in ((PROJECT, True), (POLLING, False)):
         with TemporaryDirectory(dir=settings.scratch) as folder:
             changes = round(settings.seconds * CHANGES_PER_SECOND)
@@ -59,4 +59,4 @@ def _round(settings: Settings) -> Iterator[tuple[str, Metrics]]:
         yield name, {MEDIAN.metric: median(delays), LONGEST.metric: max(delays)}
 
 
-WATCH = Work("watch", "Another process's change, told by watch()", (MEDIAN, LONGEST), _round)
+WATCH = Work("watch", "Another process's change, reported by watch()", (MEDIAN, LONGEST), _round)

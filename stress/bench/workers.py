@@ -1,7 +1,7 @@
 """A crew of processes that increment one counter together: all start at one instant and stop at one deadline.
 
-Each worker opens its store, says that it is ready, gets the start and the deadline (`time.monotonic`, one clock for all
-processes), and reports when each of its operations began and ended.
+Each worker opens its store, reports that it is ready, gets the start and the deadline (`time.monotonic`, one clock for
+all processes), and reports when each of its operations began and ended.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 SPAWN = multiprocessing.get_context("spawn")
 START_DELAY = 0.05
-"""Seconds from the moment all are ready, so that even the last one told starts in time."""
+"""Seconds from the moment all are ready, so that even the last one to be told starts in time."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """When to begin, and when to begin nothing more."""
+    """The moment to begin, and the moment after which no operation begins."""
 
     start: float
     deadline: float
@@ -49,7 +49,7 @@ class Tally:
     ends: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, begin: float, end: float) -> None:
-        """Note one operation."""
+        """Record one operation."""
         self.begins.append(begin)
         self.ends.append(end)
 
@@ -85,7 +85,7 @@ async def _by_tasks(incr: Callable[[], Awaitable[int]], tasks: int, window: Wind
 
 
 def _run(store: Store, tasks: int, window: Window) -> Tally:
-    """Increment in the way that suits the store: a blocking one gets threads only if there are tasks to keep alive."""
+    """Increment in the way that suits the store: a blocking one gets threads only if there are several tasks."""
     match store:
         case AsyncStore():
             return asyncio.run(_by_tasks(partial(store.incr, COUNTER), tasks, window))
@@ -99,7 +99,7 @@ def _run(store: Store, tasks: int, window: Window) -> Tally:
 
 
 def _work(pipe: Connection, peer: str, folder: Path, tasks: int) -> None:
-    """Do one worker's part; runs in its process."""
+    """Do the part of one worker; runs in its process."""
     store = ALL_PEERS[peer].open(folder)
     pipe.send(None)
     tally = _run(store, tasks, pipe.recv())
@@ -108,14 +108,14 @@ def _work(pipe: Connection, peer: str, folder: Path, tasks: int) -> None:
 
 
 def _receive(pipe: Connection, patience: float) -> Tally | None:
-    """Return what a worker sends next.
+    """Return the next message of a worker.
 
     Raises:
         EOFError: it died; its traceback is on stderr.
-        TimeoutError: it said nothing for so long that it must hang.
+        TimeoutError: it was silent for so long that it must hang.
     """
     if not pipe.poll(patience):
-        msg = f"a worker said nothing for {patience:.0f} seconds"
+        msg = f"a worker was silent for {patience:.0f} seconds"
         raise TimeoutError(msg)
     message = pipe.recv()
     assert message is None or isinstance(message, Tally)
@@ -123,7 +123,7 @@ def _receive(pipe: Connection, patience: float) -> Tally | None:
 
 
 def run_crew(peer: str, folder: Path, *, processes: int, tasks: int, seconds: float) -> tuple[Window, list[Tally]]:
-    """Let processes of so many tasks increment for so many seconds; return when that was, and a tally a process."""
+    """Let processes increment, with this number of tasks each; return the time window, and a tally per process."""
     with ExitStack() as cleanup:
         pipes = []
         for _ in range(processes):
@@ -132,7 +132,7 @@ def run_crew(peer: str, folder: Path, *, processes: int, tasks: int, seconds: fl
             worker.start()
             theirs.close()
             cleanup.callback(worker.join)
-            cleanup.callback(worker.kill)  # runs before the join, and does nothing to one that has ended
+            cleanup.callback(worker.kill)  # runs before the join, and does nothing to a process that has ended
             pipes.append(cleanup.enter_context(ours))
         for pipe in pipes:
             _receive(pipe, LOCK_TIMEOUT)

@@ -1,1 +1,1 @@
-"""The checkers: pure functions that hold a history of operations against what the file holds in the end."""
+"""The checkers: pure functions that compare a history of operations with the final content of the file."""

@@ -1,4 +1,4 @@
-"""Checks the bank: no money appears or vanishes, and every balance is what the transfers made it."""
+"""Checks the bank: no money appears or vanishes, and every balance follows from the transfers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stress.logs.history import Operation, Outcome
 
 
 def check_bank(evidence: Evidence) -> Iterator[Violation]:
-    """No snapshot ever shows another total, and the balances are those of replaying all transfers in their order."""
+    """Every snapshot shows the same total, and replaying all transfers in order gives the final balances."""
     reads = [*evidence.reads, *evidence.having(Outcome.OK, "audit", "audit_exclusively")]
     yield from _check_totals(evidence, reads)
     count = evidence.final.get(TRANSFERS, 0)
@@ -23,7 +23,7 @@ def check_bank(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _check_totals(evidence: Evidence, reads: Iterable[Operation]) -> Iterator[Violation]:
-    """Check that nobody saw money appear or vanish, or balances to which the journal does not lead."""
+    """Check that no read saw money appear or vanish, or balances that do not follow from the journal."""
     expected = OPENING_BALANCE * len(ACCOUNTS)
     for read in reads:
         if (total := _total(read.result)) != expected:
@@ -37,7 +37,7 @@ def _check_totals(evidence: Evidence, reads: Iterable[Operation]) -> Iterator[Vi
 
 
 def _check_replay(evidence: Evidence, count: int) -> Iterator[Violation]:
-    """Check that all transfers, in their order, lead to the balances, and that the journal tells the last ones."""
+    """Check that all transfers, replayed in order, give the balances, and that the journal lists the last ones."""
     by_number = _transfers_by_number(evidence)
     first = count - len(evidence.final.get(JOURNAL, [])) + 1
     for number, (token, *_) in enumerate(evidence.final.get(JOURNAL, []), first):
@@ -48,7 +48,7 @@ def _check_replay(evidence: Evidence, count: int) -> Iterator[Violation]:
     for number in range(1, count + 1):
         transfer = by_number.get(number)
         if transfer is None:
-            yield Violation("foreign", f"nobody made transfer {number}, so no later one can be replayed")
+            yield Violation("foreign", f"no operation made transfer {number}, so no later one can be replayed")
             return
         note = transfer.note
         balances[note["from"]] -= note["amount"]
@@ -69,8 +69,8 @@ def _total(document: Mapping[str, Any]) -> int:
 def _transfers_by_number(evidence: Evidence) -> dict[int, Operation]:
     """Return the transfers that happened, by their numbers.
 
-    Where none was acknowledged with a number, it is the unknown one that noted it last: whoever notes a number, under
-    the lock, proves that nobody had committed it before.
+    If none was acknowledged with a number, the number belongs to the unknown transfer that noted it last: a note is
+    written under the lock, so it proves that no earlier transfer with that number had been committed.
     """
     unknown = [transfer for transfer in evidence.having(Outcome.UNKNOWN, "transfer") if transfer.note]
     unknown.sort(key=lambda transfer: transfer.noted)

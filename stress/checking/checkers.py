@@ -1,8 +1,8 @@
-"""The checkers: pure functions that hold a history of operations against the document that is left.
+"""The checkers: pure functions that compare a history of operations with the final document.
 
-All rest on three facts. An acknowledged operation happened, between its invocation and its end. A failed one did not.
-An unknown one, whose worker was killed or whose call was cancelled, happened before the worker was dead or the
-cancelling was told, or never.
+All rely on three facts. An acknowledged operation happened, between its invocation and its end. A failed one did not.
+An unknown one, whose worker was killed or whose call was cancelled, either happened before the worker was dead or
+the cancelled call returned, or never.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from stress.logs.history import History, Outcome
 
 
 def check_once(evidence: Evidence) -> Iterator[Violation]:
-    """Of all who create a key one wins, and everybody who looks afterwards sees the winner's value."""
+    """Of all operations that try to create a key one wins, and every later read sees the winner's value."""
     for key, operations in evidence.by_key().items():
         final = evidence.final.get(key)
         attempts = [operation for operation in operations if operation.name != "read_winner"]
@@ -43,9 +43,9 @@ def check_once(evidence: Evidence) -> Iterator[Violation]:
         possible = winners or [attempt for attempt in attempts if attempt.outcome is Outcome.UNKNOWN]
         owner = next((attempt for attempt in possible if attempt.id == final), None)
         if owner is None and (decided or final is not None):
-            yield Violation("lost", f"{key} has {final!r}, by nobody who can have won", winners)
+            yield Violation("lost", f"{key} has {final!r}, which no possible winner wrote", winners)
         if owner is not None and owner.invoked > first_end:
-            yield Violation("stale", f"{key} was still free after somebody had been refused it", [owner])
+            yield Violation("stale", f"{key} was still free after another operation had been refused it", [owner])
         for read in operations:
             if read.name != "read_winner" or read.outcome is not Outcome.OK or read.result == final:
                 continue
@@ -54,7 +54,7 @@ def check_once(evidence: Evidence) -> Iterator[Violation]:
 
 
 def check_reads(evidence: Evidence) -> Iterator[Violation]:
-    """Whoever opens the file at any moment reads one whole document."""
+    """Every read of the file, at any moment, sees one whole document."""
     for read in evidence.having(Outcome.FAIL):
         yield Violation("missing" if read.error.startswith("FileNotFoundError") else "torn", read.error, [read])
 
@@ -91,5 +91,5 @@ def check(history: History, final: Mapping[str, Any]) -> dict[str, list[Violatio
     }
     known = {*opening_keys(), *(operation.key for operation in history.operations)}
     for key in final.keys() - known:
-        found["read"].append(Violation("foreign", f"nobody ever wrote {key}"))
+        found["read"].append(Violation("foreign", f"no operation ever wrote {key}"))
     return found

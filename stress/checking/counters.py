@@ -10,7 +10,7 @@ from stress.logs.history import Outcome
 
 
 def check_counters(evidence: Evidence) -> Iterator[Violation]:
-    """Every increment is in the final value exactly once, each gave a value of its own, and none went back in time."""
+    """Every increment is in the final value exactly once, all returned different values, and none went back in time."""
     for key, operations in evidence.by_key().items():
         final = evidence.final.get(key, 0)
         growths = [Growth(made, made.result) for made in operations if made.result is not None]

@@ -1,4 +1,4 @@
-"""Checks programs that end in the middle of everything, and calls that are hit by signals."""
+"""Checks programs that are ended in the middle of their work, and calls that are hit by signals."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stress.children.patience import PATIENCE
 from stress.logs.history import Operation, Outcome
 
 SHOWN = 10
-"""How many of those calls are told that took too long."""
+"""How many of those calls are listed that took too long."""
 
 
 def check_endings(evidence: Evidence) -> Iterator[Violation]:
-    """Each program ends by itself and soon, and what its last save was told to have saved is in the file."""
+    """Each program ends by itself in time, and what its last save acknowledged is in the file."""
     programs = [one for one in evidence.operations if _is_program(one)]
     calls = [one for one in evidence.operations if not _is_program(one)]
     for program in programs:
@@ -28,20 +28,20 @@ def check_endings(evidence: Evidence) -> Iterator[Violation]:
 
 
 def check_signals(evidence: Evidence) -> Iterator[Violation]:
-    """A call that a signal interrupts has its whole effect or none, and none if it waited; nobody waits for it."""
+    """An interrupted call has its whole effect or none, and none if it was still waiting; it holds up no other call."""
     yield from _check_calls(evidence)
 
 
 def check_waits(operations: Iterable[Operation]) -> Iterator[Violation]:
-    """Check that each call had its turn in time: one that takes very long has waited for something that hung."""
+    """Check that no call took too long: one that did was waiting for something that hung."""
     late = [one for one in operations if PATIENCE * 1e9 < one.finished - one.invoked < math.inf]
     if late:
         late.sort(key=lambda one: one.invoked)
-        yield Violation("hung", f"{len(late)} calls took more than {PATIENCE:g} s, these first", late[:SHOWN])
+        yield Violation("hung", f"{len(late)} calls took more than {PATIENCE:g} s; these are the first", late[:SHOWN])
 
 
 def _check_calls(evidence: Evidence) -> Iterator[Violation]:
-    """Check counters by what they count, and the keys that one task has to itself by what it saved."""
+    """Check counters against the increments, and the keys that only one task writes against its saves."""
     counts = [one for one in evidence.operations if one.name.startswith("incr")]
     saves = [one for one in evidence.operations if not one.name.startswith("incr")]
     yield from check_counters(replace(evidence, operations=counts))
@@ -50,5 +50,5 @@ def _check_calls(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _is_program(operation: Operation) -> bool:
-    """Whether it is the run of a whole program."""
+    """Return whether the operation is the run of a whole program."""
     return operation.id.endswith(".end.0")

@@ -1,4 +1,4 @@
-"""What a checker is given, and what it gives back."""
+"""The input and the output of a checker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stress.logs.history import Operation, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was done in one workload, what others saw of it meanwhile, and what is left at the end."""
+    """The operations of one workload, what readers saw in the meantime, and the final document."""
 
     operations: Sequence[Operation]
     final: Mapping[str, Any]
@@ -20,10 +20,10 @@ class Evidence:
     reads: Sequence[Operation] = ()
     everything: Sequence[Operation] = ()
     """The operations of all workloads."""
-    """Successful reads of the whole file from outside; the result of each is the document's numbers, by key."""
+    """Successful reads of the whole file from outside. The result of each is the numbers in the document, by key."""
 
     def having(self, outcome: Outcome, *names: str) -> list[Operation]:
-        """Return the operations that ended so, of any name or of those given."""
+        """Return the operations with this outcome, of any name or of the given ones."""
         return [
             operation
             for operation in self.operations
@@ -43,7 +43,7 @@ class Violation:
     """A promise that was broken, and the operations that show it."""
 
     kind: str
-    """Lost, duplicated, foreign, reordered, stale, torn, missing, not linearizable; hung, missed, echoed, grown; or
+    """Lost, duplicated, foreign, reordered, stale, torn, missing, not linearizable, hung, missed, echoed or grown; or
     undecided: nothing was shown."""
     message: str
     operations: Sequence[Operation] = ()

@@ -1,4 +1,4 @@
-"""Checks numbers that only grow, by one: each value has one maker, and no value is older than what was known before."""
+"""Checks numbers that only grow, by one: each value is made once, and no operation sees an outdated value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stress.logs.history import Operation
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """An acknowledged operation that made a number grow to a value; or, if a sighting, one that saw the value."""
+    """An acknowledged operation that made a number grow to a value, or one that saw the value (a sighting)."""
 
     operation: Operation
     value: int
@@ -22,12 +22,12 @@ class Growth:
 
 
 def seen_in(key: str, reads: Iterable[Operation]) -> list[Growth]:
-    """Return what reads saw of a number."""
+    """Return the values of a number that reads saw."""
     return [Growth(read, read.result.get(key, 0), sighting=True) for read in reads]
 
 
 def check_growth(key: str, growths: Sequence[Growth], sightings: Sequence[Growth], final: int) -> Iterator[Violation]:
-    """Check one number: no two operations made the same value, none made one beyond the end, and none is stale."""
+    """Check one number: no value is made twice, none is above the final one, and none is stale."""
     makers: dict[int, Operation] = {}
     for growth in growths:
         if growth.value in makers:
@@ -42,10 +42,10 @@ def check_growth(key: str, growths: Sequence[Growth], sightings: Sequence[Growth
 def check_gaps(
     key: str, growths: Sequence[Growth], sightings: Sequence[Growth], unknown: Iterable[Operation], final: int
 ) -> Iterator[Violation]:
-    """Check that each value whose maker is not known is the work of an unknown operation, pending at the right time.
+    """Check that each value without a known maker can be the work of an unknown operation that was pending at the time.
 
-    A value was made after the lower ones were made or seen, and before the higher ones were: the windows in which the
-    missing values were made come in order. So each is best given, of the operations that fit, the one that ended first.
+    A value was made after the lower ones were made or seen, and before the higher ones were. The time windows of the
+    missing values are therefore in order, and each value is best given to the fitting operation that ended first.
     """
     made = {growth.value for growth in growths}
     not_before: defaultdict[int, float] = defaultdict(float)
@@ -71,20 +71,20 @@ def check_gaps(
             if last_chances:
                 heappop(last_chances)
             else:
-                message = f"{key} became {value}, and no operation can have made it that between these"
+                message = f"{key} became {value}, and no operation can have made it so between these"
                 yield Violation("duplicated", message, _bounds(value, [*growths, *sightings]))
         earliest = max(earliest, not_before[value])
 
 
 def _bounds(value: int, growths: Iterable[Growth]) -> list[Operation]:
-    """Return what shows best when a value was made: the last to begin that knew a lower one, the first to know it."""
+    """Return the tightest bounds on when a value was made: the last to begin with a lower one, the first to know it."""
     before = max((one for one in growths if one.value < value), key=lambda one: one.operation.invoked, default=None)
     after = min((one for one in growths if one.value >= value), key=lambda one: one.operation.finished, default=None)
     return [one.operation for one in (before, after) if one is not None]
 
 
 def _check_real_time(key: str, growths: Sequence[Growth]) -> Iterator[Violation]:
-    """Check that whoever began after another had ended saw at least the other's value, and made a higher one."""
+    """Check that an operation that began after another had ended saw at least its value, or made a higher one."""
     ended = iter(sorted(growths, key=lambda growth: growth.operation.finished))
     earlier = next(ended, None)
     highest: Growth | None = None
@@ -94,6 +94,6 @@ def _check_real_time(key: str, growths: Sequence[Growth]) -> Iterator[Violation]
                 highest = earlier
             earlier = next(ended, None)
         if highest is not None and later.value < highest.value + (not later.sighting):
-            message = f"{key} was {later.value} to one who began after {highest.value} had been seen"
+            message = f"{key} was {later.value} to an operation that began after {highest.value} had been seen"
             yield Violation("stale", message, [highest.operation, later.operation])
-            highest = None  # told once, or everything that follows would be told as well
+            highest = None  # reported once, or everything that follows would be reported as well

@@ -1,4 +1,4 @@
-"""Checks a queue of jobs that come and go: each came and went, and memory has forgotten it."""
+"""Checks a queue of short-lived jobs: each was put and taken, and memory has forgotten it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from stress.checking.evidence import Evidence, Violation
 from stress.logs.history import Operation, Outcome
 
 SLACK = {"objects": (2_000, 0.1), "bytes": (500_000, 50.0)}
-"""By how much memory may grow: at all, and for each job. A job that is remembered is an object and a key at least."""
+"""How much memory may grow: in total, and for each job. A job that is kept has at least an object and a key."""
 
 
 def check_jobs(evidence: Evidence) -> Iterator[Violation]:
-    """Each job was put and taken, those that were kept are there, and memory does not grow with the jobs ever done."""
+    """Each job was put and taken, those that were kept are there, and memory does not grow with the number of jobs."""
     for job in evidence.having(Outcome.OK, "job"):
         if not all(job.result) or job.key in evidence.final:
             yield Violation("lost", "a job was not put, or not there to be taken, or came back", [job])
@@ -28,7 +28,7 @@ def check_jobs(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _check_memory(looks: Sequence[Operation]) -> Iterator[Violation]:
-    """Compare the first look, when all tables and caches are there, with the last one."""
+    """Compare the first measurement, taken when all tables and caches exist, with the last one."""
     if not looks:
         return
     first, last = looks[0], looks[-1]
@@ -36,5 +36,5 @@ def _check_memory(looks: Sequence[Operation]) -> Iterator[Violation]:
     for what, (at_all, for_each) in SLACK.items():
         grown = last.result[what] - first.result[what]
         if grown > at_all + for_each * jobs:
-            message = f"{grown:,} {what} more after {jobs:,} jobs that came and went"
+            message = f"{grown:,} more {what} after {jobs:,} jobs that came and went"
             yield Violation("grown", message, [first, last])

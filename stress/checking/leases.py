@@ -10,7 +10,7 @@ from stress.logs.history import Outcome
 
 
 def check_leases(evidence: Evidence) -> Iterator[Violation]:
-    """One at a time holds a lease, and each holder has a greater token than all before it."""
+    """A lease has one holder at a time, and each holder has a greater token than all before it."""
     for key, operations in evidence.by_key().items():
         held = [operation for operation in operations if operation.outcome is Outcome.OK]
         for earlier, later in pairwise(sorted(held, key=lambda operation: operation.result[0])):
@@ -18,12 +18,12 @@ def check_leases(evidence: Evidence) -> Iterator[Violation]:
             if token == next_token:
                 yield Violation("duplicated", f"{key} was held twice with token {token}", [earlier, later])
             elif since < until:
-                message = f"{key} was held with token {next_token} before its holder with token {token} was done"
+                message = f"{key} was held with token {next_token} before its holder with token {token} had finished"
                 yield Violation("reordered", message, [earlier, later])
 
 
 def check_computed(evidence: Evidence) -> Iterator[Violation]:
-    """One computes a value, unless it is killed or cancelled, and all have that value."""
+    """A value is computed once, unless the computation is killed or cancelled, and every caller gets that value."""
     for key, operations in evidence.by_key().items():
         final = evidence.final.get(key)
         given = [operation for operation in operations if operation.outcome is Outcome.OK]
@@ -32,8 +32,8 @@ def check_computed(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("duplicated", f"{key} was computed {len(computed)} times", computed)
         others = [operation for operation in given if operation.result != final]
         if others:
-            yield Violation("lost", f"{key} has {final!r}, and not what callers got", others)
+            yield Violation("lost", f"{key} has {final!r}, not what callers got", others)
         if final is not None and not any(
             operation.id == final and operation.note is not None for operation in operations
         ):
-            yield Violation("foreign", f"{key} has {final!r}, which nobody has computed", given)
+            yield Violation("foreign", f"{key} has {final!r}, which no call computed", given)

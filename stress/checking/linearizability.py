@@ -1,10 +1,10 @@
-"""Decides whether what was seen of one register can be told as a sequence: each operation at a moment while it ran.
+"""Decides whether the operations on one register can be ordered so that each happens at one moment while it ran.
 
 That is linearizability (Herlihy and Wing, 1990), and it can be checked key by key. The search is that of Wing and Gong,
 "Testing and Verifying Concurrent Objects" (Journal of Parallel and Distributed Computing 17, 1993), in the
 "just-in-time" form of Lowe, "Testing for linearizability" (Concurrency and Computation 29, 2017): events are taken in
-the order of time, an operation is given its place only when one that has to be over by then cannot do without, and two
-ways that lead to the same operations in place and the same state are one way from there on.
+the order of time, an operation is placed only when it has to be over or when one that does needs it, and two paths
+that place the same operations and lead to the same state are treated as one from there on.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import TypeAlias
 from stress.logs.history import Operation
 
 State: TypeAlias = "str | None"
-"""A register's value; `None` stands for absence."""
+"""A register's value; `None` means that it is absent."""
 
 LONGEST_WINDOW = 300
-"""Operations of which one is left out after the other to find a small part of a history that fails."""
+"""Up to so many operations, each is left out in turn to find a small part of a history that fails."""
 LIMIT = 2_000_000
-"""Steps of one search. A search that needs more is given up, and says so: that is no proof of anything."""
+"""Steps of one search. A search that needs more gives up and says so: that proves nothing."""
 
 
 class No(Enum):
-    """What an operation answers to a state in which it cannot have happened as it was told."""
+    """The answer of an operation to a state in which it cannot have happened as reported."""
 
     NO = "no"
 
@@ -42,40 +42,40 @@ class Step:
     """Gives the state after it, or `No.NO`."""
     invoked: float
     finished: float
-    """It happened by then, if it did at all."""
+    """It happened by then, if at all."""
     certain: bool
-    """Whether it did happen. What was refused or only seen is certain as well."""
+    """Whether it did happen. An operation that was refused, or that only read, is certain as well."""
     changes: bool
     """Whether it can change the state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Impossible:
-    """Shows that a history is not linearizable: operations that no sequence explains, as few as were found."""
+    """Shows that a history is not linearizable: as few operations as were found that no order explains."""
 
     culprit: Operation
-    """The one that could not be given a place before it was over."""
+    """The operation that could not be placed before it was over."""
     window: Sequence[Operation]
-    """It, and what was under way since the register was last at rest and matters to it."""
+    """That operation, and those since the last moment of rest that matter to it."""
     states: Sequence[State]
-    """What the register can have held when it was last at rest."""
+    """The possible values of the register at the last moment of rest."""
 
 
 class GaveUpError(Exception):
-    """The search took more steps than it was allowed."""
+    """The search took more steps than allowed."""
 
 
 _Configuration: TypeAlias = tuple[State, frozenset[int]]
-"""The state, and the pending steps that have been given their places."""
+"""The state, and the pending steps that have been placed."""
 
 
 def search(steps: Sequence[Step], states: Iterable[State] = (None,), *, limit: int = LIMIT) -> Impossible | None:
-    """Look for a sequence that explains all steps; return `None` if there is one.
+    """Look for an order that explains all steps; return `None` if there is one.
 
     Args:
-        steps: what was done to one register, in any order.
-        states: what the register can have held before.
-        limit: how many steps of the search are made at most.
+        steps: the operations on one register, in any order.
+        states: the possible values of the register before them.
+        limit: the greatest number of search steps.
 
     Raises:
         GaveUpError: the limit was reached.
@@ -87,14 +87,14 @@ def search(steps: Sequence[Step], states: Iterable[State] = (None,), *, limit: i
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """A moment at which nothing was under way but what may happen at any time or never."""
+    """A moment at which only operations that may happen at any time or never were in flight."""
 
     at: float
     states: Sequence[State]
 
 
 class _Frontier:
-    """All that can be the case at one moment."""
+    """All configurations that are possible at one moment."""
 
     def __init__(self, steps: Sequence[Step], states: Iterable[State], limit: int) -> None:
         self.pending: set[int] = set()
@@ -104,7 +104,7 @@ class _Frontier:
         self.rest = _Rest(-1, list(states))
 
     def end(self, number: int) -> bool:
-        """Have a step be over: it is in its place now, or, unless it is certain, never; return whether that can be."""
+        """End a step: it is placed now or, unless it is certain, never; return whether that is possible."""
         placed = set(self._place(number))
         if not self._steps[number].certain:
             placed |= {one for one in self._configurations if number not in one[1]}
@@ -115,7 +115,7 @@ class _Frontier:
         return bool(self._configurations)
 
     def _best(self, configurations: Iterable[_Configuration]) -> set[_Configuration]:
-        """Leave out what can be no better than another: the same, with more used up of what need not happen."""
+        """Leave out configurations that are no better than another: the same, with more optional steps used up."""
         groups: defaultdict[_Configuration, list[frozenset[int]]] = defaultdict(list)
         for state, done in set(configurations):
             optional = frozenset(number for number in done if not self._steps[number].certain)
@@ -128,7 +128,7 @@ class _Frontier:
         }
 
     def _place(self, number: int) -> Iterator[_Configuration]:
-        """Yield what can be the case once a step is in its place, after as many others as it takes."""
+        """Yield the configurations that are possible once a step is placed, after as many others as it needs."""
         todo = [self._with_looks(*one) for one in self._configurations]
         seen = set(todo)
         while todo:
@@ -149,20 +149,20 @@ class _Frontier:
                     todo.append(following)
 
     def _with_looks(self, state: State, done: frozenset[int]) -> _Configuration:
-        """Give a place to all that only looks and sees this state: that is never wrong, as nothing is changed by it."""
+        """Place all steps that only read and saw this state: that is always right, since they change nothing."""
         looks = [other for other in self.pending - done if not self._steps[other].changes]
         return state, done.union(look for look in looks if not isinstance(self._steps[look].leads(state), No))
 
 
 def _events(steps: Sequence[Step]) -> list[tuple[float, bool, int]]:
-    """Return beginnings and ends in order; of those at one moment the beginnings first, so that they overlap."""
+    """Return beginnings and ends in order; at the same moment, beginnings come first, so that the steps overlap."""
     begun = [(step.invoked, False, number) for number, step in enumerate(steps)]
     ended = [(step.finished, True, number) for number, step in enumerate(steps)]
     return sorted(begun + ended)
 
 
 def _first_failure(steps: Sequence[Step], states: Sequence[State], limit: int) -> tuple[int, _Rest] | None:
-    """Return the first step that had to be over and had no place, and the last moment of rest before."""
+    """Return the first step that had to be over and could not be placed, and the last moment of rest before it."""
     frontier = _Frontier(steps, states, limit)
     for at, is_end, number in _events(steps):
         if at == math.inf:
@@ -175,10 +175,10 @@ def _first_failure(steps: Sequence[Step], states: Sequence[State], limit: int) -
 
 
 def _explain(steps: Sequence[Step], states: Sequence[State], culprit: int, rest: _Rest, limit: int) -> Impossible:
-    """Cut out of a history that is not linearizable a small part that is not, either.
+    """Reduce a history that is not linearizable to a small part that is not linearizable either.
 
-    What only looks at the register can be left out of a linearizable history: if the rest is still inexplicable, it
-    was not needed to show that.
+    Operations that only read can be left out of a linearizable history: if the rest still cannot be explained, they
+    were not needed to show that.
     """
     last = steps[culprit]
     whole = [step for step in steps if step.invoked <= last.finished]

@@ -1,4 +1,4 @@
-"""Checks lists that everybody appends to, and that are taken whole now and then."""
+"""Checks lists to which all workers append, and which are drained now and then."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def check_lists(evidence: Evidence) -> Iterator[Violation]:
         for token in segment.tokens:
             maker = appends.get(token)
             if maker is None or maker.outcome is Outcome.FAIL or maker.key != segment.key:
-                message = f"{token} does not belong into {segment.key}"
+                message = f"{token} does not belong in {segment.key}"
                 yield Violation("foreign", message, [maker] if maker else [])
     for drain in unknown_drains:
         remaining = sum(times_seen[token] > 0 for token in drain.note)
         if 0 < remaining < len(drain.note):
-            message = f"a transaction happened in part: {remaining} of {len(drain.note)} tokens were not taken"
+            message = f"a transaction took effect in part: {remaining} of {len(drain.note)} tokens were not taken"
             yield Violation("torn", message, [drain])
     yield from _check_order(segments, appends)
 
 
 def _check_order(segments: Iterable[Segment], appends: Mapping[str, Operation]) -> Iterator[Violation]:
-    """Check that each task's tokens stand in its order, within each segment and from one to the next."""
+    """Check that each task's tokens are in its order, within each segment and from one to the next."""
     runs: defaultdict[tuple[str, str], list[tuple[bool, list[int]]]] = defaultdict(list)
     for segment in segments:
         by_task: defaultdict[str, list[int]] = defaultdict(list)
@@ -62,5 +62,5 @@ def _check_order(segments: Iterable[Segment], appends: Mapping[str, Operation]) 
         for earlier, later in pairwise(serial for _, serials in sorted(parts) for serial in serials):
             if earlier > later:
                 tokens = (f"{task}.{earlier}", f"{task}.{later}")
-                message = f"{tokens[0]} stands before {tokens[1]} in {key}"
+                message = f"{tokens[0]} is before {tokens[1]} in {key}"
                 yield Violation("reordered", message, [appends[token] for token in tokens if token in appends])

@@ -1,4 +1,4 @@
-"""Checks what those are told who only watch: the last value of every key, and nothing that nobody wrote."""
+"""Checks the reports of pure watchers: the last value of every key, and no value that was never written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stress.logs.history import Operation, Outcome
 
 
 def check_observing(evidence: Evidence) -> Iterator[Violation]:
-    """Every watcher ends up with what is in its file, and is told of changes in order, and only of what was written."""
+    """Every watcher ends up with the content of its file, and is told of written values only, in order."""
     makers = {one.id: one for one in evidence.everything}
     final = {key: gist(value) for key, value in evidence.final.items()}
     told: dict[str, list[Operation]] = {}
@@ -40,16 +40,16 @@ def _check_last(watch: Operation, tellings: Sequence[Operation], final: Mapping[
     for key in sorted(mine.keys() | last.keys()):
         value, telling = last.get(key, (None, watch))
         if value != mine.get(key):
-            message = f"a watcher was told last that {key} has {value!r}, and it has {mine.get(key)!r}"
+            message = f"the last value of {key} told to a watcher is {value!r}, and the file has {mine.get(key)!r}"
             yield Violation("missed", message, [watch, _of_key(telling, key)])
 
 
 def _check_order(tellings: Sequence[Operation]) -> Iterator[Violation]:
-    """Check that each change was told from the value that was told before, and that what only grows did."""
+    """Check that each reported change begins at the value reported before, and that growing numbers only grow."""
     known: dict[str, Any] = {}
     for telling in tellings:
         for key in (telling.note or {}).get("unexpected", ()):
-            message = f"a change of {key} was told from another value than {known.get(key)!r}"
+            message = f"a change of {key} was reported from another value than {known.get(key)!r}"
             yield Violation("reordered", message, [_of_key(telling, key)])
         for key, value in telling.result.items():
             before = known.get(key)
@@ -62,17 +62,17 @@ def _check_order(tellings: Sequence[Operation]) -> Iterator[Violation]:
 def _check_values(
     tellings: Sequence[Operation], makers: Mapping[str, Operation], final: Mapping[str, Any]
 ) -> Iterator[Violation]:
-    """Check that what was told had been written."""
+    """Check that every reported value had been written."""
     for telling in tellings:
         for key, value in telling.result.items():
             if _is_foreign(key, value, telling, makers, final):
-                yield Violation("foreign", f"nobody had written {value!r} to {key}", [_of_key(telling, key)])
+                yield Violation("foreign", f"no operation had written {value!r} to {key}", [_of_key(telling, key)])
 
 
 def _is_foreign(
     key: str, value: Any, telling: Operation, makers: Mapping[str, Operation], final: Mapping[str, Any]
 ) -> bool:
-    """Return whether a value cannot have been in the file when it was told."""
+    """Return whether a value cannot have been in the file when it was reported."""
     last = final.get(key)
     if isinstance(value, int) and isinstance(last, int) and key not in ACCOUNTS:
         return value > last
@@ -83,7 +83,7 @@ def _is_foreign(
 
 
 def _made(maker: Operation | None, key: str, telling: Operation) -> bool:
-    """Return whether an operation can have written to a key before that was told."""
+    """Return whether an operation can have written to a key before the report."""
     return (
         maker is not None
         and maker.invoked <= telling.finished
@@ -92,7 +92,7 @@ def _made(maker: Operation | None, key: str, telling: Operation) -> bool:
 
 
 def _of_key(telling: Operation, key: str) -> Operation:
-    """Return what was told of a key alone: the rest of it is long."""
+    """Return the part of a report that is about a key: the rest is long."""
     return replace(telling, key=key, result=telling.result.get(key), note=None) if telling.result else telling
 
 

@@ -18,7 +18,7 @@ def check_owned(evidence: Evidence) -> Iterator[Violation]:
             if operation.name != "read_back":
                 if operation.outcome is Outcome.OK:
                     possible.clear()
-                # One that failed is possible too: its change stays unsaved, and the context's next save carries it.
+                # A failed one is possible too: its change stays unsaved, and the context's next save includes it.
                 possible[None if operation.name == "delete" else operation.id] = operation
             elif operation.outcome is Outcome.OK and operation.result not in possible:
                 yield _impossible(key, operation.result, possible, operation)
@@ -29,7 +29,7 @@ def check_owned(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _impossible(key: str, seen: str | None, possible: _Writers, *readers: Operation) -> Violation:
-    """Tell that a key has a value that it cannot have."""
+    """Return the violation that a key has an impossible value."""
     writers = [operation for operation in possible.values() if operation is not None]
     expected = " or ".join(repr(value) for value in possible)
     return Violation("lost", f"{key} has {seen!r} instead of {expected}", [*writers, *readers])

@@ -1,4 +1,4 @@
-"""Checks the file of many pages: registers of one key and of several, and what nobody ever changes."""
+"""Checks the file of many pages: registers of one key and of several, and values that never change."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from stress.logs.history import Operation, Outcome
 
 
 def check_pages(evidence: Evidence) -> Iterator[Violation]:
-    """Each register behaves like one, keys of a bundle change together, and the rest is as it was at the beginning."""
+    """Each register behaves like one, the keys of a bundle change together, and the rest is unchanged."""
     if not evidence.operations:
-        return  # there were no such processes
+        return  # the run had no such processes
     written = {key for register in ALL for key in register.keys}
     for key, value in opening_paged().items():
         if key not in written and evidence.final.get(key) != value:
             yield Violation(
-                "lost", f"{key}, which nobody changes, has {str(evidence.final.get(key))[:100]!r} at the end"
+                "lost", f"{key}, which no operation changes, has {str(evidence.final.get(key))[:100]!r} at the end"
             )
     final = {register.name: register.held(evidence.final.get) for register in ALL}
     operations = [*map(_opening, final), *(one for one in evidence.operations if one.key in final)]
@@ -31,7 +31,7 @@ def check_pages(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _opening(name: str) -> Operation:
-    """Return the writing of what a register holds at the beginning."""
+    """Return an operation that writes the initial value of a register."""
     return Operation(
         id=OPENING_TOKENS[name],
         workload="pages",

@@ -1,4 +1,4 @@
-"""Checks lists that only grow: whoever sees one sees the beginning of what everybody sees later."""
+"""Checks lists that only grow: every read is the beginning of all later ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SEEING = ("see", "see_exclusively")
 
 
 def check_prefixes(evidence: Evidence) -> Iterator[Violation]:
-    """Every read of a list is a prefix of the later ones, and each acknowledged token stays where it was put."""
+    """Every read of a list is a prefix of the later ones, and each acknowledged token stays in its place."""
     for key, operations in evidence.by_key().items():
         appends = {one.id: one for one in operations if one.name not in _SEEING}
         acknowledged = [one for one in appends.values() if one.outcome is Outcome.OK]
@@ -26,15 +26,15 @@ def check_prefixes(evidence: Evidence) -> Iterator[Violation]:
             for place, token in enumerate(tokens, 1):
                 maker = appends.get(token)
                 if maker is None or maker.outcome is Outcome.FAIL or (reader and maker.invoked > reader.finished):
-                    message = f"nobody can have appended {token} to {key} by then"
+                    message = f"no operation can have appended {token} to {key} by then"
                     yield Violation("foreign", message, _known(maker, reader))
                     continue
                 before = places.setdefault(_number(generation, place), token)
                 if before != token:
-                    message = f"place {place} of generation {generation} of {key} has {token}, and it had {before}"
+                    message = f"place {place} of generation {generation} of {key} has {token}; before it had {before}"
                     yield Violation("reordered", message, _known(appends.get(before), maker, reader))
 
-        # An unknown append whose token was seen did happen, and while it was pending.
+        # An unknown append whose token was seen did happen, while it was pending.
         proven = {token: number for number, token in places.items() if token in appends}
         growths = [Growth(one, _number(*one.result)) for one in acknowledged]
         growths += [
@@ -50,7 +50,7 @@ def check_prefixes(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _number(generation: int, place: int) -> int:
-    """Return how many tokens were ever appended, with the one at this place."""
+    """Return how many tokens had been appended in total, up to the one at this place."""
     return generation * GENERATION + place
 
 

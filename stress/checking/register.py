@@ -1,4 +1,4 @@
-"""Holds the operations on registers against what a register may do."""
+"""Compares the operations on registers with what a register may do."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ FINAL = "final"
 
 
 def check_registers(evidence: Evidence, *, limit: int = LIMIT) -> Iterator[Violation]:
-    """Each register behaves as if its operations had happened one after the other, each while it was under way.
+    """Each register behaves as if its operations had happened one after the other, each while it was in flight.
 
-    The search is that of Wing and Gong (1993) and Lowe (2017); one that takes too long is told as given up.
+    The search is that of Wing and Gong (1993) and Lowe (2017); one that takes too long is reported as given up.
     """
     for key, operations in evidence.by_key().items():
         last = max(operation.invoked for operation in operations)
@@ -33,22 +33,22 @@ def check_registers(evidence: Evidence, *, limit: int = LIMIT) -> Iterator[Viola
         try:
             found = search([step for one in (*operations, left) for step in steps_of(one)], limit=limit)
         except GaveUpError:
-            yield Violation("undecided", f"{key}: the search gave up, {len(operations)} operations are not judged")
+            yield Violation("undecided", f"{key}: the search gave up; {len(operations)} operations were not judged")
             continue
         if found:
             held = " or ".join(repr(state) for state in sorted(found.states, key=str))
-            message = f"{key}: {found.culprit.id} has no place in any order of these, before which it held {held}"
+            message = f"{key}: {found.culprit.id} fits into no order of these operations, before which it held {held}"
             yield Violation("not linearizable", message, _with_writers(found.window, found.states, operations))
 
 
 def _with_writers(window: Sequence[Operation], states: Sequence[State], all_: Sequence[Operation]) -> list[Operation]:
-    """Put those in front who wrote what the register held before, if it is few."""
+    """Put those in front that wrote what the register held before, if they are few."""
     writers = [one for one in all_ if one.id in states and one not in window] if len(states) <= 3 else []  # noqa: PLR2004
     return [*writers, *window]
 
 
 def steps_of(operation: Operation) -> Iterator[Step]:
-    """Yield what an operation may have done to its register; nothing, if it can have done nothing that counts.
+    """Yield the possible effects of an operation on its register; nothing, if it cannot have had any.
 
     Values are the ids of the operations that wrote them.
     """
@@ -57,7 +57,7 @@ def steps_of(operation: Operation) -> Iterator[Step]:
     leads: Callable[[State], State | No]
     changes = True
     if operation.name == "write":
-        # Memory keeps a change whose save failed, and any later save of the context may carry it.
+        # Memory keeps a change whose save failed, and any later save of the context may include it.
         finished = math.inf if operation.outcome is Outcome.FAIL else finished
         leads = _always(operation.id)
     elif operation.outcome is Outcome.FAIL:
@@ -66,7 +66,7 @@ def steps_of(operation: Operation) -> Iterator[Step]:
         if not certain:
             return
         leads, changes = _when(operation.result, operation.result), False
-    elif operation.note is None:  # killed before it had its turn, or knew what to replace
+    elif operation.note is None:  # killed before it had its turn, or before it knew what to replace
         return
     else:
         expected = operation.note["expected"]

@@ -1,4 +1,4 @@
-"""Checks what the threads of one process do to a file: all of its kinds of keys."""
+"""Checks what the threads of one process do to a file, for all of its kinds of keys."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ KINDS: tuple[tuple[tuple[str, ...], Callable[[Evidence], Iterable[Violation]]], 
     (tuple(register.name for register in REGISTERS), check_registers),
     ((own_key(""),), check_owned),
 )
-"""How the keys begin, and what they are held against."""
+"""How the keys begin, and the checker of each."""
 
 
 def check_threads(evidence: Evidence) -> Iterator[Violation]:
-    """Counters are exact, lists keep what is appended, registers behave like one, and nobody's own values are lost."""
+    """Counters are exact, lists keep what is appended, registers behave like one, and own keys lose nothing."""
     for beginnings, checker in KINDS:
         operations = [one for one in evidence.operations if one.key.startswith(beginnings)]
         yield from checker(replace(evidence, operations=operations, reads=()))

@@ -16,7 +16,7 @@ _Makers = Mapping[tuple[str, Any], Operation]
 
 
 def check_watching(evidence: Evidence) -> Iterator[Violation]:
-    """Counters are exact, nobody misses what is always there, and whoever watches is told of others' last changes."""
+    """Counters are exact, permanent keys are always seen, and every watcher is told of others' last changes."""
     counts = [one for one in evidence.operations if one.name.startswith("incr")]
     calls = [one for one in evidence.operations if one.name != "watch"]
     yield from check_counters(replace(evidence, operations=counts, reads=()))
@@ -26,10 +26,10 @@ def check_watching(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _check_looks(evidence: Evidence) -> Iterator[Violation]:
-    """Check that what was there from the beginning never went away, for anybody."""
+    """Check that the keys that were there from the beginning never went away, for any operation."""
     for one in evidence.having(Outcome.OK, "look", "look_exclusively"):
         if not one.result:
-            yield Violation("lost", f"{one.key} was not there for one who looked", [one])
+            yield Violation("lost", f"{one.key} was not there for an operation that looked", [one])
     touched = {one.key for one in evidence.operations if one.key.startswith(filler(0)[:-3])}
     for key in sorted(touched - evidence.final.keys()):
         yield Violation("lost", f"{key} is gone")
@@ -45,7 +45,7 @@ def _check_watchers(evidence: Evidence) -> Iterator[Violation]:
         if watch.name == "watch":
             tellings = told.get(_task(watch), [])
             if watch.outcome is not Outcome.OK:
-                yield Violation("missed", "a watcher was never told that all was over", [watch, *tellings[-1:]])
+                yield Violation("missed", "a watcher was never told that all work was done", [watch, *tellings[-1:]])
             yield from _check_watcher(watch, tellings, makers, evidence.final)
 
 
@@ -57,7 +57,7 @@ def _check_watcher(
         maker = makers.get((key, final.get(key)))
         if maker is not None and _context(maker) != _context(watch):
             if key not in last:
-                yield Violation("missed", f"a watcher was told nothing of {key}, ever", [watch, maker])
+                yield Violation("missed", f"a watcher was never told anything of {key}", [watch, maker])
             elif last[key].result != final[key]:
                 message = f"a watcher was not told of the last change of {key}"
                 yield Violation("missed", message, [last[key], maker])
@@ -73,5 +73,5 @@ def _task(operation: Operation) -> str:
 
 
 def _context(operation: Operation) -> str:
-    """Return what tells the context through which an operation went from all others."""
+    """Return what identifies the context that an operation went through."""
     return _task(operation).rpartition("-")[0]

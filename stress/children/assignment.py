@@ -1,4 +1,4 @@
-"""What the supervisor and its children agree on: what to do, where to log, when to stop, how to show what hangs."""
+"""The interface between the supervisor and its children: what to do, where to log, when to stop, how to show hangs."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from typing import Any, Self
 from stress.documents.openings import STATE
 
 SHOW_STACKS = signal.SIGUSR2
-"""Makes a child write down where its threads are. SIGUSR1 is what `signals` hurts its calls with."""
+"""Makes a child dump the stacks of its threads. SIGUSR1 is taken: `signals` hits its calls with it."""
 
 
 def kind_of(place: str) -> str:
-    """Return the kind of the child that has a place, which is the place itself of the reader and of workers."""
+    """Return the kind of the child in a place: of the reader and of workers, the place itself."""
     return place.partition("-")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """What one child process is to do. It travels as the only command-line argument."""
+    """What one child process is to do. It is passed as the only command-line argument."""
 
     place: str
-    """The number of a worker, which its successors inherit; or the reader, or another kind of child, and its number."""
+    """The number of a worker, which its successors inherit; or the reader; or another kind of child, and its number."""
     incarnation: int
-    """How many had the place before."""
+    """How many children had the place before."""
     directory: str
     tasks: int
     seed: int
@@ -39,38 +39,38 @@ class Assignment:
     """`time.monotonic_ns()` when the run began."""
     seconds: float
     cancel_every: float = 0.0
-    """Mean seconds from one cancelled call of this process to the next; 0: none."""
+    """Mean seconds from one cancelled call of this process to the next; 0: never."""
     fork_every: float = 0.0
-    """Mean seconds from the end of one forked child to the next one; 0: none."""
+    """Mean seconds from the end of one forked child to the next one; 0: never."""
     peers: int = 1
     """How many children of this kind there are."""
     workers: int = 1
-    """How many processes hammer the file, and stand in front of each call."""
+    """How many processes hammer the file, and may be ahead of each call."""
     journal: bool = False
     """Whether the files may have journals, so that the JSON files may lag behind."""
 
     @property
     def name(self) -> str:
-        """What the child is called in logs and reports."""
+        """The name of the child in logs and reports."""
         return f"{self.place}.{self.incarnation}"
 
     @property
     def kind(self) -> str:
-        """What kind of child it is: the module, or the number of a worker."""
+        """The kind of the child: the module, or the number of a worker."""
         return kind_of(self.place)
 
     @property
     def state(self) -> Path:
-        """The file that everybody hammers."""
+        """The file that all workers hammer."""
         return self.file(STATE)
 
     @property
     def own_state(self) -> Path:
-        """The file of those kinds of children that have one to themselves."""
+        """The file of a kind of child that has its own."""
         return self.file(self.kind)
 
     def file(self, name: str) -> Path:
-        """Return one of the files of the run, by its name in `OPENINGS`."""
+        """Return a file of the run, by its name in `OPENINGS`."""
         return Path(self.directory, f"{name}.json")
 
     @property
@@ -80,11 +80,11 @@ class Assignment:
 
     @property
     def log(self) -> Path:
-        """Where the child logs its operations."""
+        """The log of the child's operations."""
         return Path(self.directory, "logs", f"{self.name}.jsonl")
 
     def document(self, name: str = STATE) -> dict[str, Any]:
-        """Return what a file holds, read without the library unless it may have a journal.
+        """Return the content of a file, read without the library unless it may have a journal.
 
         Raises:
             OSError: it is missing.
@@ -99,17 +99,17 @@ class Assignment:
         return document
 
     def log_of_child(self, number: int) -> Path:
-        """Return where a forked child logs its operations."""
+        """Return the log of a forked child."""
         return Path(self.directory, "logs", f"{self.name}.fork{number}.jsonl")
 
     @property
     def stacks(self) -> Path:
-        """Where the child dumps its threads' stacks when it gets `SHOW_STACKS`."""
+        """The file to which the child dumps its threads' stacks when it gets `SHOW_STACKS`."""
         return Path(self.directory, "logs", f"{self.name}.stacks")
 
     @property
     def output(self) -> Path:
-        """What the child prints."""
+        """The file that has what the child prints."""
         return Path(self.directory, "logs", f"{self.name}.output")
 
     def progress(self) -> float:
@@ -117,19 +117,19 @@ class Assignment:
         return (time.monotonic_ns() - self.began) / 1e9 / self.seconds
 
     def to_argument(self) -> str:
-        """Return it as a command-line argument."""
+        """Return the assignment as a command-line argument."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_command_line(cls) -> Self:
-        """Return what this process was started with."""
+        """Return the assignment that this process was started with."""
         return cls(**json.loads(sys.argv[1]))
 
 
 def prepare(assignment: Assignment) -> threading.Event:
     """Make this process ready to be asked for its stacks; return the event that is set when it is to stop.
 
-    It is to stop when its standard input ends: which it does, too, when the supervisor dies.
+    It is to stop when its standard input ends, which also happens when the supervisor dies.
     """
     prepare_stacks(assignment)
     stop = threading.Event()
@@ -143,7 +143,7 @@ def prepare(assignment: Assignment) -> threading.Event:
 
 
 def prepare_stacks(assignment: Assignment) -> None:
-    """Make this process, and those that it will fork, ready to be asked for their stacks."""
+    """Make this process, and its later forks, ready to be asked for their stacks."""
     stacks = os.open(assignment.stacks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     faulthandler.register(SHOW_STACKS, file=stacks)
     faulthandler.enable(file=stacks)

@@ -1,4 +1,4 @@
-"""The two faces of the library under one set of names, so that each operation is written once."""
+"""The two faces of the library under one set of names, so that each operation is written only once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Protocol
 from persistent_context import Lease, PersistentContext, SyncPersistentContext
 
 LOCK_TIMEOUT = 60.0
-"""Seconds. Long enough that a wait which ends in a timeout is worth a look."""
+"""Seconds. Long enough that a wait which times out is suspicious."""
 
 
 class Context(Protocol):
-    """What the operations use of a context."""
+    """The methods of a context that the operations use."""
 
     def get(self, key: str, default: Any = None, /) -> Any:
         """Return the value in memory."""
@@ -22,28 +22,28 @@ class Context(Protocol):
         """Set the value in memory."""
 
     def setdefault(self, key: str, default: Any, /) -> Any:
-        """Return the value in memory, and set it before if there is none."""
+        """Return the value in memory, after setting it if there is none."""
 
     def pop(self, key: str, default: Any, /) -> Any:
         """Delete the value in memory."""
 
     async def load(self) -> None:
-        """Drop what was changed in memory, and read the file."""
+        """Drop the unsaved changes, and read the file."""
 
     async def save(self) -> None:
-        """Write what was changed in memory."""
+        """Write the unsaved changes."""
 
     async def incr(self, key: str, /) -> Any:
         """Add one to a number in the file."""
 
     async def add(self, key: str, value: Any, /) -> bool:
-        """Set the value of a key that the file has not."""
+        """Set a key that is not in the file."""
 
     async def compare_and_set(self, key: str, expected: Any, new: Any, /) -> bool:
-        """Set the value of a key that has the expected one in the file."""
+        """Set a key that has the expected value in the file."""
 
     async def mutate(self, key: str, fn: Callable[[Any], Any], /, default: Any = None) -> Any:
-        """Replace a value in the file by what a function makes of it."""
+        """Replace a value in the file by the result of a function."""
 
     async def checkpoint(self) -> None:
         """Fold the journal into the file."""
@@ -55,7 +55,7 @@ class Context(Protocol):
         """Wait for a lease, and hold it."""
 
     async def compute_once(self, key: str, factory: Callable[[], str], /) -> str:
-        """Return a value of the file, computed if there is none."""
+        """Return a value from the file, computed if there is none."""
 
     def statistics(self) -> Any:
         """Return the library's own figures."""
@@ -72,9 +72,9 @@ async def open_threaded_context(path: str) -> Context:
 
 
 class ThreadedContext:
-    """A `SyncPersistentContext` whose calls can be awaited, by a thread that runs a loop of its own.
+    """A `SyncPersistentContext` whose calls can be awaited, for a thread that runs its own loop.
 
-    They block that loop, on purpose: the thread has nothing else to do.
+    The calls block that loop, on purpose: the thread has nothing else to do.
     """
 
     def __init__(self, context: SyncPersistentContext) -> None:
@@ -87,45 +87,45 @@ class ThreadedContext:
         self.statistics = context.statistics
 
     async def load(self) -> None:
-        """Block for it."""
+        """Block until it is done."""
         self._context.load()
 
     async def save(self) -> None:
-        """Block for it."""
+        """Block until it is done."""
         self._context.save()
 
     async def incr(self, key: str, /) -> Any:
-        """Block for it."""
+        """Block until it is done."""
         return self._context.incr(key)
 
     async def add(self, key: str, value: Any, /) -> bool:
-        """Block for it."""
+        """Block until it is done."""
         return self._context.add(key, value)
 
     async def compare_and_set(self, key: str, expected: Any, new: Any, /) -> bool:
-        """Block for it."""
+        """Block until it is done."""
         return self._context.compare_and_set(key, expected, new)
 
     async def mutate(self, key: str, fn: Callable[[Any], Any], /, default: Any = None) -> Any:
-        """Block for it."""
+        """Block until it is done."""
         return self._context.mutate(key, fn, default)
 
     async def checkpoint(self) -> None:
-        """Block for it."""
+        """Block until it is done."""
         self._context.checkpoint()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[MutableMapping[str, Any]]:
-        """Block for its beginning and its end."""
+        """Block until it has begun, and until it has ended."""
         with self._context.transaction() as tx:
             yield tx
 
     @asynccontextmanager
     async def lease(self, name: str, /) -> AsyncIterator[Lease]:
-        """Block for its beginning and its end."""
+        """Block until it is held, and until it is released."""
         with self._context.lease(name) as lease:
             yield lease
 
     async def compute_once(self, key: str, factory: Callable[[], str], /) -> str:
-        """Block for it."""
+        """Block until it is done."""
         return self._context.compute_once(key, factory)

@@ -1,6 +1,6 @@
-"""A foreign process: knows no more than `filelock` and `json`. `python -m stress.children.foreign ASSIGNMENT`.
+"""A foreign process: uses only `filelock` and `json`. `python -m stress.children.foreign ASSIGNMENT`.
 
-It takes the plain lock beside the file, reads, counts, and writes the whole document, each time in another layout.
+It takes the plain lock of the file, reads, counts, and writes the whole document, each time in another layout.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stress.logs.history import Kind, Log
 PATIENCE = 20.0
 """Seconds to wait for the lock."""
 POLL = 0.001
-"""Seconds between two tries: `filelock` has no queue, so who tries seldom never gets a turn among those who have."""
+"""Seconds between two tries: `filelock` has no queue, so a process that tries seldom never gets a turn."""
 PAUSE = 0.05
 """Mean seconds between two turns."""
 LAYOUTS: tuple[dict[str, Any], ...] = (
@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 
 def main() -> None:
-    """Count as the command line says, until told to stop."""
+    """Count as the command line says, until asked to stop."""
     assignment = Assignment.from_command_line()
     stop = prepare(assignment)
     log = Log(assignment.log)
@@ -65,7 +65,7 @@ def count_one(key: str, document: dict[str, Any]) -> int:
 
 
 def rewrite(state: Path, layout: dict[str, Any], change: Callable[[dict[str, Any]], Result]) -> Result:
-    """Change what is in the file, and write it anew; return what the change returns."""
+    """Change the content of the file, and rewrite it; return what the change returns."""
     document = json.loads(state.read_bytes())
     result = change(document)
     temporary = state.with_name(f"{state.name}.foreign-{os.getpid()}")

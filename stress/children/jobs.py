@@ -1,7 +1,7 @@
-"""A process that goes on and on while its keys come and go. `python -m stress.children.jobs ASSIGNMENT`.
+"""A process that runs for long while its keys come and go. `python -m stress.children.jobs ASSIGNMENT`.
 
-A queue of jobs, each a key of a random name that is put into the file and taken out again, by the ten thousand.
-Afterwards nothing is left of them: neither in the file nor in memory, which is measured whenever no job is under way.
+A queue of jobs, tens of thousands of them, each under a random key that is put into the file and taken out again.
+Nothing of them may be left, in the file or in memory, which is measured whenever no job is in flight.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from stress.logs.history import Log
 from stress.logs.scribe import Desk, Scribe
 
 LANES = 100
-"""Jobs under way at the same time, which share their cycles."""
+"""Jobs in flight at the same time, which share their cycles."""
 JOBS = 10
-"""Of each lane, between one look at the memory and the next."""
+"""Jobs of each lane, between one measurement of the memory and the next."""
 KEPT = 20
-"""Jobs that are never taken out again: each lane's first, in so many lanes."""
+"""Jobs that are never taken out again: the first one of each of so many lanes."""
 PAYLOAD = 400
 """Characters."""
 COUNT = "jobs/count"
@@ -33,7 +33,7 @@ Stage: TypeAlias = "Callable[[PersistentContext, str, str], Awaitable[object]]"
 
 
 async def add(context: PersistentContext, key: str, payload: str) -> object:
-    """Put a job, as there cannot be one yet."""
+    """Put a job by `add`, which must find no such key."""
     return await context.add(key, payload)
 
 
@@ -55,7 +55,7 @@ async def expect(context: PersistentContext, key: str, payload: str) -> object:
 
 
 async def change_and_expect(context: PersistentContext, key: str, payload: str) -> object:
-    """Note that a job is being done, and then take it."""
+    """Note that a job is running, and then take it."""
     running = await context.mutate(key, lambda old: f"{old} is running")
     return running == f"{payload} is running" and await context.compare_and_set(key, running, MISSING)
 
@@ -68,7 +68,7 @@ async def pop(context: PersistentContext, key: str, payload: str) -> object:
 
 
 async def delete(context: PersistentContext, key: str, payload: str) -> object:
-    """Delete a job in memory, which has it by what was put or from a save, and save."""
+    """Delete a job from memory, where it is either since it was put or from a save, and save."""
     await context.save()
     taken = _pop(context, key)
     await context.save()
@@ -78,7 +78,7 @@ async def delete(context: PersistentContext, key: str, payload: str) -> object:
 PUTS: tuple[Stage, ...] = (add, expect_missing, put)
 TAKES: tuple[Stage, ...] = (expect, expect, expect, change_and_expect, delete)
 SELDOM: Stage = pop
-"""A transaction has a cycle to itself, so there are few of them."""
+"""A transaction has a whole cycle, so there are few of them."""
 
 
 def _pop(mapping: MutableMapping[str, object], key: str) -> object:
@@ -89,7 +89,7 @@ class Queue:
     """The queue, and its workers."""
 
     def __init__(self, assignment: Assignment, desk: Desk) -> None:
-        """Get ready; nothing is opened yet."""
+        """Prepare; nothing is opened yet."""
         self._assignment = assignment
         self._desk = desk
         self._path = str(assignment.own_state)
@@ -98,8 +98,8 @@ class Queue:
         self._done = 0
 
     async def run(self) -> None:
-        """Have jobs done until told to stop."""
-        # What is durable is none of this workload's business, and so it gets on.
+        """Put and take jobs until asked to stop."""
+        # Durability is not what this workload tests, and without it there are more jobs.
         mine, others, idle = [
             await PersistentContext.create(self._path, durable=False, lock_timeout=LOCK_TIMEOUT) for _ in range(3)
         ]
@@ -119,12 +119,12 @@ class Queue:
         watcher.cancel()
 
     async def _keep(self, scribe: Scribe, context: PersistentContext) -> None:
-        """Put a job that is not taken."""
+        """Put a job that stays."""
         with scribe.operation("keep", self._name()) as entry:
             await put(context, entry.key, entry.token)
 
     async def _lane(self, scribe: Scribe, context: PersistentContext) -> None:
-        """Have some jobs done, one after the other."""
+        """Put and take some jobs, one after the other."""
         for number in range(JOBS):
             if self._desk.stop.is_set():
                 return
@@ -149,13 +149,13 @@ class Queue:
 
 
 async def _watch(context: PersistentContext) -> None:
-    """Watch what comes and goes, and remember nothing."""
+    """Watch keys come and go, and remember nothing."""
     async for _ in context.watch():
         pass
 
 
 def main() -> int:
-    """Work as the command line says until told to stop; return the exit code."""
+    """Work as the command line says until asked to stop; return the exit code."""
     assignment = Assignment.from_command_line()
     desk = Desk(Log(assignment.log), "jobs", prepare(assignment))
     asyncio.run(Queue(assignment, desk).run())

@@ -1,4 +1,4 @@
-"""Begins and ends the journals of all files, and folds them. `python -m stress.children.journal ASSIGNMENT`."""
+"""Begins, ends and folds the journals of all files. `python -m stress.children.journal ASSIGNMENT`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from stress.logs.history import Log
 PAUSE = 0.3
 """Mean seconds between two turns."""
 WITH = 0.8
-"""How often a journal is begun, or there already, rather than ended."""
+"""The part of the turns that begin a journal, or leave it, rather than end it."""
 
 
 def main() -> None:
-    """Switch as the command line says, until told to stop."""
+    """Work as the command line says, until asked to stop."""
     assignment = Assignment.from_command_line()
     stop = prepare(assignment)
     random = Random(f"{assignment.seed} {assignment.name}")

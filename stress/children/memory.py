@@ -1,4 +1,4 @@
-"""How much a process keeps in memory, as Python's own objects: the resident size would tell of freed memory as well."""
+"""Measures the memory of a process by its Python objects: the resident size would include freed memory."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from itertools import chain
 from typing import Any
 
 SIZED = (str, bytes, int, float, tuple, list, dict, set, deque)
-"""The types of what fills memory. Some types of extensions tell absurd sizes."""
+"""The types that fill memory. Some extension types report absurd sizes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What is in memory at one moment."""
+    """The content of memory at one moment."""
 
     objects: int
-    """Those that the garbage collector knows, and what those refer to."""
+    """Objects that the garbage collector tracks, and those they refer to."""
     bytes: int
-    """Of those whose type is in `SIZED`."""
+    """Bytes of those whose type is in `SIZED`."""
     longest: int
-    """The number of entries of the longest table, list or queue: where what is never forgotten is mostly kept."""
+    """Entries of the longest table, list or queue, where objects that are never forgotten usually are."""
 
     def told(self) -> dict[str, int]:
-        """Return it as a dictionary."""
+        """Return the size as a dictionary."""
         return asdict(self)
 
 
 def measure() -> Size:
-    """Count, after everything that nobody refers to has been collected."""
+    """Measure, after collecting all garbage."""
     gc.collect()
     sizes: dict[int, int] = {}
     longest = 0
@@ -44,7 +44,7 @@ def measure() -> Size:
 
 
 def _unknown(known: list[Any]) -> Iterator[Any]:
-    """Yield what the collector does not know: strings and numbers, and dictionaries and tuples of these alone."""
+    """Yield the objects that the collector does not track: strings, numbers, and containers of these alone."""
     for one in known:
         for leaf in _referents(one):
             yield leaf

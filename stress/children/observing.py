@@ -1,7 +1,7 @@
 """A process that writes nothing and watches every file of the run. `python -m stress.children.observing ASSIGNMENT`.
 
 It watches each file twice: a thread through the synchronous face, and a task through the other one. It is stopped when
-nobody writes any more, and waits until every watcher knows what is in its file, or has had time enough to.
+no process writes any more, and waits until every watcher knows the content of its file, or has had enough time to.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from stress.logs.scribe import Desk, Scribe
 
 SHORTEST_WAIT = 0.001
 LONGEST_WAIT = 0.5
-"""Seconds after which a task gives up waiting for changes, and begins anew: nothing gets lost by that."""
+"""Seconds after which a task stops waiting for changes, and starts again: no change may get lost by that."""
 LONGEST_NAP = 0.2
-"""Seconds after which a watcher comes for more, at most: what it did not take meanwhile is not lost."""
+"""The longest time between two fetches of a watcher, in seconds: changes that were not fetched may not get lost."""
 LOOK_EVERY = 0.1
 """Seconds, at the end."""
 
@@ -39,7 +39,7 @@ class Watcher:
     """What one watcher of one file has been told."""
 
     def __init__(self, scribe: Scribe, path: Path, random: Random) -> None:
-        """Get ready; it knows nothing yet."""
+        """Prepare; it knows nothing yet."""
         self.scribe = scribe
         self.path = path
         self._random = random
@@ -47,13 +47,13 @@ class Watcher:
         self._guard = threading.Lock()
 
     def begin(self, data: Mapping[str, Any]) -> None:
-        """Log what the context holds before anything is told."""
+        """Log what the context holds before anything is reported."""
         with self.scribe.operation("known", self.path.name) as entry, self._guard:
             self._known = {key: gist(value) for key, value in data.items()}
             entry.result = dict(self._known)
 
     def tell(self, changes: Mapping[str, Change]) -> float:
-        """Log what is told; return how many seconds the watcher may sleep now."""
+        """Log what was reported; return how many seconds the watcher may sleep now."""
         with self.scribe.operation("told", self.path.name) as entry, self._guard:
             entry.result = {key: _gist(change.new) for key, change in changes.items()}
             wrong = {key for key, change in changes.items() if _gist(change.old) != self._known.get(key)}
@@ -63,11 +63,11 @@ class Watcher:
         return self._random.choice([0.0, self._random.uniform(0.0, LONGEST_NAP)])
 
     def patience(self) -> float:
-        """Return how many seconds to wait for changes: often not long enough to read the file."""
+        """Return how many seconds to wait for changes: often too few to read the file."""
         return math.exp(self._random.uniform(math.log(SHORTEST_WAIT), math.log(LONGEST_WAIT)))
 
     def knows_all(self) -> bool:
-        """Return whether it has been told all that is in the file now."""
+        """Return whether it has been told the present content of the file."""
         data = SyncPersistentContext.create(self.path).get_all_data() if self.path.exists() else {}
         with self._guard:
             known = {key: value for key, value in self._known.items() if value is not None}
@@ -82,7 +82,7 @@ class Observatory:
     """The process: all watchers of all files."""
 
     def __init__(self, assignment: Assignment, desk: Desk) -> None:
-        """Get ready; nothing is opened yet."""
+        """Prepare; nothing is opened yet."""
         self._assignment = assignment
         self._desk = desk
         self._over = threading.Event()
@@ -90,7 +90,7 @@ class Observatory:
         self._of_threads = [self._watcher("thread", name) for name in OPENINGS]
 
     def run(self) -> None:
-        """Watch until told to stop, and then until all has been told."""
+        """Watch until asked to stop, and then until everything has been reported."""
         with ThreadPoolExecutor(len(self._of_threads) + 1) as pool:
             parts = [pool.submit(self._watch_blocking, watcher) for watcher in self._of_threads]
             parts.append(pool.submit(asyncio.run, self._watch_all()))
@@ -101,7 +101,7 @@ class Observatory:
                 part.result()
 
     def _wait_for_the_last(self) -> None:
-        """Wait until every watcher knows what is in its file, or has had time enough to."""
+        """Wait until every watcher knows the content of its file, or has had enough time to."""
         deadline = time.monotonic() + PATIENCE
         waiting = [*self._of_tasks, *self._of_threads]
         while waiting and time.monotonic() < deadline and not self._desk.crashed:
@@ -142,7 +142,7 @@ class Observatory:
 
 
 def main() -> int:
-    """Watch as the command line says until told to stop; return the exit code."""
+    """Watch as the command line says until asked to stop; return the exit code."""
     assignment = Assignment.from_command_line()
     desk = Desk(Log(assignment.log), "observing", prepare(assignment))
     Observatory(assignment, desk).run()

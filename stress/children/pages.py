@@ -1,8 +1,8 @@
-"""A process that changes a file of many pages, all over it. `python -m stress.children.pages ASSIGNMENT`.
+"""A process that makes changes all over a file of many pages. `python -m stress.children.pages ASSIGNMENT`.
 
 Values grow, shrink, come and go on every page, some of them in bundles whose keys are on pages far from each other. A
-loop and threads of the process share what the library knows of the file, and now and then a thread that knows no more
-than `filelock` and `json` writes it anew in another layout. The process may be killed at any moment.
+loop and threads of the process share what the library knows of the file, and now and then a thread that uses only
+`filelock` and `json` rewrites it in another layout. The process may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from stress.logs.scribe import REFUSALS, Desk, Scribe
 
 TASKS = 4
 CONTEXTS = 2
-"""Of the tasks, which share them. Each thread has one of its own."""
+"""Contexts that the tasks share. Each thread has its own."""
 THREADS = 2
 ALL_SHARE = 0.05
-"""Of the operations, those that read all registers."""
+"""The part of the operations that read all registers."""
 BOUND_SHARE = 0.25
-"""Of the others, those on bundles."""
+"""The part of the others that are on bundles."""
 ON_BUNDLES = (read, read_exclusively, exchange, write)
 HOT = 20
-"""Registers of one key, all over the file, on which half of the operations on such are."""
+"""Registers of one key, all over the file, that half of the operations on such registers use."""
 PAUSE = 0.05
-"""Mean seconds between two operations: writing a long file is work, of which other workloads need some."""
+"""Mean seconds between two operations: writing a long file uses processor time that other workloads need too."""
 REWRITE_EVERY = 2.0
 """Mean seconds between two changes of the layout by each process."""
 
 
 class Site:
-    """The process: its contexts, and who acts on them."""
+    """The process: its contexts, and the tasks and threads that act on them."""
 
     def __init__(self, assignment: Assignment, desk: Desk) -> None:
-        """Get ready; nothing is opened yet."""
+        """Prepare; nothing is opened yet."""
         self._assignment = assignment
         self._path = str(assignment.own_state)
         self._desk = desk
 
     def run(self) -> None:
-        """Act until told to stop."""
+        """Act until asked to stop."""
         with ThreadPoolExecutor(THREADS + 2) as pool:
             parts = [pool.submit(asyncio.run, self._run_tasks()), pool.submit(self._rewrite)]
             parts += [pool.submit(asyncio.run, self._run_thread(number)) for number in range(THREADS)]
@@ -67,7 +67,7 @@ class Site:
         await self._act(f"thread{number}", await self._open_threaded(), self._open_threaded)
 
     async def _act(self, name: str, context: Context, fresh: Callable[[], Awaitable[Context]]) -> None:
-        """Act until told to stop."""
+        """Act until asked to stop."""
         random = self._random(name)
         hand = Hand(Scribe(self._desk, f"{self._assignment.name}.{name}"), random, context, fresh)
         while not self._desk.stop.is_set():
@@ -80,7 +80,7 @@ class Site:
             await asyncio.sleep(PAUSE * random.uniform(0.0, 2.0))
 
     def _rewrite(self) -> None:
-        """Write the same in another layout, without the library, again and again."""
+        """Write the same content in another layout, without the library, again and again."""
         random = self._random("foreign")
         scribe = Scribe(self._desk, f"{self._assignment.name}.foreign", (*REFUSALS, Timeout))
         lock = FileLock(f"{self._path}.lock")
@@ -99,7 +99,7 @@ class Site:
 
 
 def main() -> int:
-    """Work as the command line says until told to stop; return the exit code."""
+    """Work as the command line says until asked to stop; return the exit code."""
     assignment = Assignment.from_command_line()
     desk = Desk(Log(assignment.log), "pages", prepare(assignment))
     Site(assignment, desk).run()

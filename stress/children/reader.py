@@ -1,4 +1,4 @@
-"""A process that constantly reads the file, without its lock. `python -m stress.children.reader ASSIGNMENT`."""
+"""A process that constantly reads the file, without the lock. `python -m stress.children.reader ASSIGNMENT`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stress.documents.hammered import snapshot
 from stress.logs.history import Kind, Log
 
 SAME_EVERY = 50_000_000
-"""Nanoseconds in which of many reads that show the same only the first and the last are logged."""
+"""Nanoseconds in which, of many reads with the same result, only the first and the last are logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def read(document_of: Callable[[], dict[str, Any]], token: str) -> Read:
         document = document_of()
         finished = time.monotonic_ns()
         return Read(token, invoked, finished, Kind.OK, {"result": snapshot(document)})
-    except (OSError, ValueError, AttributeError, TypeError) as error:  # missing, torn, or no object
+    except (OSError, ValueError, AttributeError, TypeError) as error:  # missing, torn, or not an object
         told = {"error": f"{type(error).__name__}: {error}"}
         return Read(token, invoked, time.monotonic_ns(), Kind.FAIL, told)
 
@@ -46,7 +46,7 @@ def write(log: Log, read: Read, assignment: Assignment) -> None:
 
 
 def main() -> None:
-    """Read as the command line says, until told to stop."""
+    """Read as the command line says, until asked to stop."""
     assignment = Assignment.from_command_line()
     stop = prepare(assignment)
     log = Log(assignment.log)

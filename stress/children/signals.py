@@ -1,7 +1,7 @@
 """A process whose blocking calls are hit by signals. `python -m stress.children.signals ASSIGNMENT`.
 
-The main thread makes calls. SIGALRM comes in the middle of most of them, and its handler raises; SIGUSR1 comes at any
-moment, and its handler makes calls itself. Other threads use the same contexts meanwhile, and must get on with it.
+The main thread makes calls. SIGALRM arrives during most of them, and its handler raises; SIGUSR1 arrives at any
+moment, and its handler makes calls itself. Other threads use the same contexts at that time, and must not be blocked.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from stress.logs.scribe import REFUSALS, Desk, Scribe
 COUNTER = "signals/counter"
 COMPANIONS = 2
 HELD_SECONDS = 0.02
-"""For how long another thread holds a transaction open, at most, so that a call is interrupted while it waits."""
+"""The longest time for which another thread holds a transaction open, so that a call is interrupted while it waits."""
 SETTINGS = 200
 """Keys set in a row, in memory."""
 
 
 class TimeIsUpError(Exception):
-    """What the handler raises: as task queues do to a task that takes too long."""
+    """Raised by the handler, as task queues do in a task that takes too long."""
 
 
 THROWN = (TimeIsUpError, KeyboardInterrupt)
@@ -44,7 +44,7 @@ class Victim:
         self._random = Random(f"{assignment.seed} {assignment.name}")
         self._contexts = [SyncPersistentContext.create(self._path, lock_timeout=LOCK_TIMEOUT) for _ in range(2)]
         self._scribe = Scribe(desk, f"{assignment.name}.main", interruptions=THROWN)
-        # Wherever it strikes, a handler's call works, or is refused at once.
+        # Wherever the signal strikes, a handler's call works or is refused at once.
         refused = (*REFUSALS, ReentrantTransactionError)
         self._handlers_scribe = Scribe(desk, f"{assignment.name}.handler", refused, THROWN)
         self._withdrawn_scribe = Scribe(desk, f"{assignment.name}.vain", (*REFUSALS, *THROWN))
@@ -56,11 +56,11 @@ class Victim:
 
     @property
     def contexts(self) -> list[SyncPersistentContext]:
-        """Those that other threads share."""
+        """The contexts that other threads share."""
         return self._contexts
 
     def act(self) -> None:
-        """Make one call, and have it interrupted, perhaps."""
+        """Make one call, which may be interrupted."""
         context = self._random.choice(self._contexts)
         acts = (self._incr, self._incr_exclusively, self._save, self._set_many, self._save_in_block)
         if not self._random.randrange(8):
@@ -71,11 +71,11 @@ class Victim:
                 context.save()
 
     def _key(self, context: SyncPersistentContext, who: str = "main") -> str:
-        """Return a key that is saved through this context alone: it may keep a change whose save was interrupted."""
+        """Return a key that is saved only through this context, which may keep a change whose save was interrupted."""
         return f"{self._keys}/{who}/{self._contexts.index(context)}"
 
     def _perform(self, act: Callable[[SyncPersistentContext], None], context: SyncPersistentContext) -> bool:
-        """Make a call; return whether it was not interrupted."""
+        """Make a call; return whether it completed without an interruption."""
         self._handling = False  # a handler that was interrupted may have left it set
         try:
             act(context)
@@ -108,7 +108,7 @@ class Victim:
             self._disarm()
 
     def _set_many(self, context: SyncPersistentContext) -> None:
-        """Do nothing but set a key: the handlers save meanwhile."""
+        """Set keys and nothing else, while the handlers save."""
         with self._scribe.operation("save", self._key(context)) as entry:
             self._arm()
             for _ in range(SETTINGS):
@@ -125,7 +125,7 @@ class Victim:
             self._disarm()
 
     def _incr_in_vain(self, context: SyncPersistentContext) -> None:
-        """Have a call interrupted for certain while it waits for its turn: it must not take effect, ever."""
+        """Make a call that is certain to be interrupted while it waits for its turn: it must never take effect."""
         with self._held() as held:
             if held:
                 with self._withdrawn_scribe.operation("incr_in_vain", COUNTER) as entry:
@@ -135,7 +135,7 @@ class Victim:
 
     @contextmanager
     def _held(self) -> Iterator[bool]:
-        """Have another thread hold a transaction open; the handlers, whose calls would wait for it, make none."""
+        """Let another thread hold a transaction open; the handlers make no calls, which would wait for it."""
         began, over = threading.Event(), threading.Event()
         granted: list[bool] = []
 
@@ -160,7 +160,7 @@ class Victim:
             self._handling = False
 
     def _arm(self, seconds: float | None = None) -> None:
-        """Have an exception raised in this thread after some time: often at once, or never."""
+        """Schedule an exception in this thread: often at once, or never."""
         self._armed = True
         signal.setitimer(signal.ITIMER_REAL, seconds or 10 ** self._random.uniform(-5.0, -1.0))
 
@@ -197,7 +197,7 @@ class Victim:
 
 
 def accompany(scribe: Scribe, context: SyncPersistentContext) -> None:
-    """Use a context beside the victim, until told to stop."""
+    """Use a context at the same time as the victim, until asked to stop."""
     while not scribe.desk.stop.wait(0.01):
         with scribe.operation("incr", COUNTER) as entry:
             entry.result = context.incr(COUNTER)
@@ -216,7 +216,7 @@ def send_signals(random: Random, stop: threading.Event) -> None:
 
 
 def main() -> int:
-    """Work as the command line says until told to stop; return the exit code."""
+    """Work as the command line says until asked to stop; return the exit code."""
     assignment = Assignment.from_command_line()
     desk = Desk(Log(assignment.log), "signals", prepare(assignment))
     victim = Victim(assignment, desk)

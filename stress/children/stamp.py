@@ -1,4 +1,4 @@
-"""Reads who says, in the lock file, that it holds the lock: a hint for where to strike, and no more."""
+"""Reads from the lock file which process claims to hold the lock: only a hint for where to strike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def holder(lock_file: Path) -> int | None:
-    """Return the process that says so, or `None`."""
+    """Return the process that claims to hold the lock, or `None`."""
     try:
         return int(json.loads(lock_file.read_bytes())["persistent_context"]["pid"])
     except (OSError, ValueError, LookupError, TypeError):

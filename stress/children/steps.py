@@ -1,4 +1,4 @@
-"""Operations that several kinds of children perform: on registers, on counters, on lists, and on keys of one's own."""
+"""Operations that several kinds of children perform: on registers, on counters, on lists, and on own keys."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def read_exclusively(hand: Hand, register: Register) -> None:
 
 
 async def write(hand: Hand, register: Register) -> None:
-    """Set the value in memory, whatever it was, and save. No other thread may save the context between two keys."""
+    """Set the value in memory, whatever the old one was, and save. No other thread may save between two of the keys."""
     with hand.scribe.operation("write", register.name) as entry:
         for key in register.keys:
             hand.context.set(key, register.dress(entry.token))
@@ -62,7 +62,7 @@ async def exchange(hand: Hand, register: Register) -> None:
 
 
 async def swap(hand: Hand, register: Register) -> None:
-    """Replace the value of the one key, unless somebody else did since it was read."""
+    """Replace the value of the only key, unless it was changed after it was read."""
     expected = register.held((await hand.fresh()).get)
     with hand.scribe.operation("swap", register.name, expected=expected) as entry:
         new = register.dress(entry.token)
@@ -70,13 +70,13 @@ async def swap(hand: Hand, register: Register) -> None:
 
 
 async def create(hand: Hand, register: Register) -> None:
-    """Set the value of the one key if there is none."""
+    """Set the value of the only key if there is none."""
     with hand.scribe.operation("create", register.name, expected=None) as entry:
         entry.result = await hand.context.add(entry.key, register.dress(entry.token))
 
 
 async def remove(hand: Hand, register: Register) -> None:
-    """Delete the one key, unless somebody else changed it since it was read."""
+    """Delete the only key, unless it was changed after it was read."""
     expected = register.held((await hand.fresh()).get)
     with hand.scribe.operation("remove", register.name, expected=expected) as entry:
         entry.result = await hand.context.compare_and_set(entry.key, _value(register, expected), MISSING)
@@ -87,7 +87,7 @@ def _value(register: Register, token: str | None) -> Any:
 
 
 async def survey(hand: Hand, registers: Sequence[Register], key: str) -> None:
-    """Read many values in a transaction, one after the other; `key` is what the operation is logged with."""
+    """Read many values in a transaction, one after the other; `key` is the one that the log names."""
     with hand.scribe.operation("survey", key) as entry:
         async with hand.context.transaction() as tx:
             entry.result = {register.name: register.held(tx.get) for register in registers}
@@ -128,28 +128,28 @@ async def drain(hand: Hand, key: str) -> None:
 
 
 async def replace(hand: Hand, key: str) -> None:
-    """Set a key of one's own, and save."""
+    """Set an own key, and save."""
     with hand.scribe.operation("replace", key) as entry:
         hand.context.set(entry.key, [entry.token])
         await hand.context.save()
 
 
 async def change(hand: Hand, key: str) -> None:
-    """Change the live value of a key of one's own, and save."""
+    """Change the live value of an own key, and save."""
     with hand.scribe.operation("change", key) as entry:
         hand.context.setdefault(entry.key, [""])[0] = entry.token
         await hand.context.save()
 
 
 async def delete(hand: Hand, key: str) -> None:
-    """Delete a key of one's own, and save."""
+    """Delete an own key, and save."""
     with hand.scribe.operation("delete", key) as entry:
         hand.context.pop(entry.key, None)
         await hand.context.save()
 
 
 async def read_back(hand: Hand, key: str) -> None:
-    """Read a key of one's own from the file."""
+    """Read an own key from the file."""
     with hand.scribe.operation("read_back", key) as entry:
         entry.result = (await hand.fresh()).get(entry.key, [None])[0]
 

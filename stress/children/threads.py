@@ -1,7 +1,7 @@
 """A process whose threads hammer one file, each in its own way. `python -m stress.children.threads ASSIGNMENT`.
 
-Some threads have contexts of their own, some share one, and two run event loops with contexts of the other face. Every
-operation of one stands in the way of those of all others, which the library has to sort out within the process.
+Some threads have their own contexts, some share one, and two run event loops with contexts of the other face. The
+operations of all of them compete, and the library has to coordinate them within the process.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from stress.logs.history import Log
 from stress.logs.scribe import Desk, Scribe
 
 ALONE = 3
-"""Threads that have a context of their own."""
+"""Threads that have their own context."""
 SHARING = 3
 """Threads that share one."""
 LOOPS = 2
 TASKS = 3
-"""In each loop, sharing a context."""
+"""Tasks in each loop, which share a context."""
 
 
 class Crowd:
     """The threads of the process."""
 
     def __init__(self, assignment: Assignment, desk: Desk) -> None:
-        """Get ready; nothing is opened yet."""
+        """Prepare; nothing is opened yet."""
         self._assignment = assignment
         self._path = str(assignment.own_state)
         self._desk = desk
 
     def run(self) -> None:
-        """Act until told to stop."""
+        """Act until asked to stop."""
         shared = self._open_blocking()
         acting = [self._act(f"alone{number}", self._open_blocking(), self._open_threaded) for number in range(ALONE)]
         acting += [self._act(f"sharing{number}", shared, self._open_threaded) for number in range(SHARING)]
@@ -49,12 +49,12 @@ class Crowd:
                 pass
 
     async def _run_loop(self, name: str) -> None:
-        """Let tasks of one loop act."""
+        """Let the tasks of one loop act."""
         context = await self._open()
         await asyncio.gather(*(self._act(f"{name}-{number}", context, self._open) for number in range(TASKS)))
 
     async def _act(self, name: str, context: Context, fresh: Callable[[], Awaitable[Context]]) -> None:
-        """Act until told to stop."""
+        """Act until asked to stop."""
         random = Random(f"{self._assignment.seed} {self._assignment.name} {name}")
         hand = Hand(Scribe(self._desk, f"{self._assignment.name}.{name}"), random, context, fresh)
         while not self._desk.stop.is_set():
@@ -80,7 +80,7 @@ class Crowd:
 
 
 def main() -> int:
-    """Work as the command line says until told to stop; return the exit code."""
+    """Work as the command line says until asked to stop; return the exit code."""
     assignment = Assignment.from_command_line()
     desk = Desk(Log(assignment.log), "threads", prepare(assignment))
     Crowd(assignment, desk).run()

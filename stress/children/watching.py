@@ -1,7 +1,7 @@
 """A process whose threads and event loops watch a file of many pages. `python -m stress.children.watching ASSIGNMENT`.
 
-Threads share one context of the synchronous face; two event loops, each in a thread of its own, have one each. All
-write, all look whether what was always there is there, and on each of the three contexts somebody watches.
+Threads share one context of the synchronous face; two event loops, each in its own thread, have one each. All of them
+write, all check that the permanent keys are there, and each of the three contexts has a watcher.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOOPS = ("loop0", "loop1")
 THREADS = "threads"
 WATCHED = (*COUNTERS, *LATEST, DONE)
 PAUSE = 0.01
-"""Mean seconds between two operations: rewriting many pages is work, of which other workloads need some."""
+"""Mean seconds between two operations: rewriting many pages uses processor time that other workloads need too."""
 
 Step: TypeAlias = "Callable[[Hand], Awaitable[None]]"
 
@@ -48,7 +48,7 @@ async def put(hand: Hand) -> None:
 
 
 async def swap(hand: Hand) -> None:
-    """Replace a value, unless somebody else did since it was read."""
+    """Replace a value, unless it was changed after it was read."""
     with hand.scribe.operation("swap", hand.random.choice(LATEST)) as entry:
         expected = (await hand.fresh()).get(entry.key)
         swapped = await hand.context.compare_and_set(entry.key, expected, entry.token)
@@ -56,26 +56,26 @@ async def swap(hand: Hand) -> None:
 
 
 async def claim(hand: Hand) -> None:
-    """Try to create what is there: which writes nothing, and makes nothing known as one's own."""
+    """Try to create a key that exists: this writes nothing, so it must not count as the context's own write."""
     with hand.scribe.operation("claim", hand.random.choice(LATEST)) as entry:
         entry.result = entry.token if await hand.context.add(entry.key, entry.token) else None
 
 
 async def edit(hand: Hand) -> None:
-    """Make a value longer or shorter, so that pages are cut anew."""
+    """Make a value longer or shorter, so that pages are cut differently."""
     with hand.scribe.operation("edit", filler(hand.random.randrange(FILLERS))) as entry:
         length = hand.random.randint(1, 2 * FILLER)
         await hand.context.mutate(entry.key, lambda old: (old + old)[:length] or "-", default="")
 
 
 async def look(hand: Hand) -> None:
-    """Look, through another context, for a value that is always there."""
+    """Look, through another context, for a permanent key."""
     with hand.scribe.operation("look", filler(hand.random.randrange(FILLERS))) as entry:
         entry.result = (await hand.fresh()).get(entry.key) is not None
 
 
 async def look_exclusively(hand: Hand) -> None:
-    """Look in a transaction."""
+    """Look for a permanent key in a transaction."""
     with hand.scribe.operation("look_exclusively", filler(hand.random.randrange(FILLERS))) as entry:
         async with hand.context.transaction() as tx:
             entry.result = tx.get(entry.key) is not None
@@ -85,10 +85,10 @@ STEPS: tuple[Step, ...] = (count, count, count, put, swap, claim, edit, look, lo
 
 
 class Site:
-    """The process: its contexts, and who acts and watches on them."""
+    """The process: its contexts, and the tasks and threads that act on and watch them."""
 
     def __init__(self, assignment: Assignment, desk: Desk) -> None:
-        """Get ready; nothing is opened yet."""
+        """Prepare; nothing is opened yet."""
         self._assignment = assignment
         self._path = str(assignment.own_state)
         self._desk = desk
@@ -97,7 +97,7 @@ class Site:
         """Released by each part that will not write any more."""
 
     def run(self) -> None:
-        """Act until told to stop, and watch until all such processes have said that they write no more."""
+        """Act until asked to stop, and watch until all such processes have said that they will not write any more."""
         with ThreadPoolExecutor(self._parts + 1) as pool:
             parts = [pool.submit(asyncio.run, self._run_loop(name)) for name in LOOPS]
             parts += [pool.submit(self._run_threads), pool.submit(self._tell_that_all_have_acted)]
@@ -132,7 +132,7 @@ class Site:
                     return
 
     def _run_threads(self) -> None:
-        """Let threads act that share a context, and one watch."""
+        """Let threads that share a context act, and one watch."""
         context = self._open_blocking()
         watch = context.watch(*WATCHED)
         watcher = threading.Thread(target=self._watch_blocking, args=(watch,))
@@ -162,14 +162,14 @@ class Site:
             pass
 
     def _is_last(self, scribe: Scribe, changes: Mapping[str, Change]) -> bool:
-        """Log what a watcher is told; return whether all is done."""
+        """Log what a watcher is told; return whether all work is done."""
         for key, change in changes.items():
             with scribe.operation("told", key) as entry:
                 entry.result = change.new
         return DONE in changes and changes[DONE].new == self._assignment.peers
 
     async def _act(self, name: str, context: Context, fresh: Callable[[], Awaitable[Context]]) -> None:
-        """Act until told to stop."""
+        """Act until asked to stop."""
         random = Random(f"{self._assignment.seed} {self._assignment.name} {name}")
         hand = Hand(self._scribe(name), random, context, fresh)
         while not self._desk.stop.is_set():
@@ -190,7 +190,7 @@ class Site:
 
 
 def main() -> int:
-    """Work as the command line says until told to stop; return the exit code."""
+    """Work as the command line says until asked to stop; return the exit code."""
     assignment = Assignment.from_command_line()
     desk = Desk(Log(assignment.log), "watching", prepare(assignment))
     Site(assignment, desk).run()

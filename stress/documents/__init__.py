@@ -1,1 +1,1 @@
-"""The files of a run: what they hold at the beginning, which those who write and those who check both know."""
+"""The files of a run: their initial content, which the writers and the checkers both know."""

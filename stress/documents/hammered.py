@@ -1,4 +1,4 @@
-"""The file that the workers hammer, `state.json`: the keys that are there from the beginning, and what they hold."""
+"""The file that the workers hammer, `state.json`: the keys that are there from the beginning, and their values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 ACCOUNTS = tuple(f"bank/account/{number}" for number in range(8))
 OPENING_BALANCE = 1_000
 TRANSFERS = "bank/transfers"
-"""Counts the transfers. Each takes its number in its own transaction, which puts all of them in one order."""
+"""Counts the transfers. Each takes its number in its transaction, which puts all of them in one order."""
 JOURNAL = "bank/journal"
 """The last transfers, oldest first: the token, from where, to where, how much."""
 BASE = "bank/base"
@@ -17,13 +17,13 @@ JOURNAL_LENGTH = 20
 REPLAYS = "bank/replays"
 """In a snapshot, but not in the file: whether the journal leads to the balances."""
 GENERATION = 20
-"""Tokens in a list that only grows, before it starts anew."""
+"""Tokens in a list that only grows, before it starts again."""
 MEMBERS = "nested"
-"""An object, in an object, in an object: with a member for each task that hammers it."""
+"""An object within two others, with a member for each task that hammers the file."""
 
 
 def opening_document() -> dict[str, Any]:
-    """Return what the file holds before the run."""
+    """Return the content of the file before the run."""
     balances = dict.fromkeys(ACCOUNTS, OPENING_BALANCE)
     return {**balances, TRANSFERS: 0, JOURNAL: [], BASE: balances, MEMBERS: {"by": {"seat": {}}}}
 
@@ -49,7 +49,7 @@ def snapshot(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def replays(document: Mapping[str, Any]) -> bool:
-    """Return whether the journal leads from the balances before it to those that are there."""
+    """Return whether the journal leads from the balances before it to the present ones."""
     balances = {account: document.get(account) for account in ACCOUNTS}
     return _replayed(document.get(BASE, {}), document.get(JOURNAL, [])) == balances
 

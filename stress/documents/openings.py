@@ -1,4 +1,4 @@
-"""All files of a run: what each of them holds at the beginning, and which key belongs to which."""
+"""All files of a run: the initial content of each, and which key belongs to which file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stress.documents.paged import opening_paged
 from stress.documents.watched import opening_watched
 
 STATE = "state"
-"""The file that the workers hammer. Those kinds of children that have a file to themselves give it their own name."""
+"""The file that the workers hammer. A kind of child that has its own file gives it its name."""
 OPENINGS: Mapping[str, dict[str, Any] | None] = {
     STATE: opening_document(),
     "watching": opening_watched(),
@@ -18,7 +18,7 @@ OPENINGS: Mapping[str, dict[str, Any] | None] = {
     "threads": None,
     "jobs": None,
 }
-"""What is in each file before the run; None if it is missing."""
+"""The content of each file before the run; None if it is missing."""
 
 
 def opening_keys() -> set[str]:

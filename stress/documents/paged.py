@@ -1,4 +1,4 @@
-"""The file of many pages, `pages.json`: a megabyte of values, of which some change and come and go on every page."""
+"""The file of many pages, `pages.json`: a megabyte of values, of which some change, come and go on every page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 from stress.documents.registers import Register
 
 FILLERS = 300
-"""Values that nobody ever changes."""
+"""Values that never change."""
 FILLER = 1_000
 """Characters of each of them."""
 SINGLES = 150
@@ -17,19 +17,19 @@ BUNDLES = 6
 PARTS = 5
 """Keys of each bundle, far from each other at the beginning."""
 OPENING = "opening.0.0"
-"""How the tokens begin of what is there from the beginning."""
+"""The beginning of the tokens that are there from the start."""
 LENGTHS = (40, 200, 1_500, 4_000, 9_000, 70_000, 130_000)
-"""Characters of a value. A page of the library holds about 64 kB, and often another value has just the same length."""
+"""Characters of a value. A page of the library has about 64 kB, and often another value has exactly the same length."""
 CELL = 30
-"""Characters of a token in it, with dots behind the token."""
+"""Characters of the token in a value, padded with dots."""
 WEIGHTS = (8, 12, 45, 25, 8, 1, 1)
 
 
 def padded(token: str) -> str:
-    """Return the value that an operation writes: its token, and a text that only this token has.
+    """Return the value that an operation writes: its token, and a text that depends on the token.
 
-    The text has what separates the lines of the file, so that whoever cuts pages has to tell the one from the other.
-    Values that are equally long take equally many bytes of the file.
+    The text contains what separates the lines of the file, so a page must not be cut there. Values of the same length
+    take the same number of bytes in the file.
     """
     (length,) = Random(blake2b(token.encode()).digest()).choices(LENGTHS, WEIGHTS)
     cell = token.ljust(CELL, ".")
@@ -48,12 +48,12 @@ OPENING_TOKENS = {register.name: f"{OPENING}.{number}" for number, register in e
 
 
 def filler(number: int) -> str:
-    """Return the key of a value that nobody ever changes."""
+    """Return the key of a value that never changes."""
     return f"pages/filler/{number:03}"
 
 
 def opening_paged() -> dict[str, str]:
-    """Return what the file holds before the run: the keys of each bundle are on pages far from each other."""
+    """Return the content of the file before the run: the keys of each bundle are on pages far from each other."""
     parts: list[dict[str, str]] = [{} for _ in range(PARTS)]
     for number, register in enumerate(ALL):
         for place, key in enumerate(register.keys, number):

@@ -9,17 +9,17 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """Where a value is kept, and how it is written."""
+    """Where a value is kept, and in what form."""
 
     name: str
-    """What the logs call it."""
+    """Its name in the logs."""
     keys: tuple[str, ...]
-    """Its keys in the file, which all have the same value at any time."""
+    """Its keys in the file, which always have the same value."""
     dress: Callable[[str], str] = str
-    """Returns the text that is written for an operation's token. It begins with the token, and perhaps dots."""
+    """Returns the text that is written for an operation's token. It begins with the token, perhaps padded with dots."""
 
     def held(self, get: Callable[[str], Any]) -> str | None:
-        """Return the token of the value, or None if there is none; what nobody wrote is told as no operation's token.
+        """Return the token of the value, or None if there is none; a value that no operation wrote gives another text.
 
         Args:
             get: returns the value of a key in the file, or None.

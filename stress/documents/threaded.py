@@ -1,4 +1,4 @@
-"""The file that the threads of one process hammer, `threads.json`: its keys. It is missing at the beginning."""
+"""The file that the threads of one process hammer, `threads.json`: its keys. The file is missing at first."""
 
 from __future__ import annotations
 

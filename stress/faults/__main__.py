@@ -13,20 +13,20 @@ from stress.faults import report
 from stress.faults.run import Choice, explore
 
 PIPED_WIDTH = 140
-"""Columns of the table where there is no terminal to ask."""
+"""Columns of the table if there is no terminal to ask."""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(prog="python -m stress.faults", description=__doc__)
     parser.add_argument(
-        "--only", default="", metavar="SCENARIO", help="one, or several: kill, kill:save, kill:save:async"
+        "--only", default="", metavar="SCENARIO", help="one scenario or several: kill, kill:save, kill:save:async"
     )
     parser.add_argument(
         "--point", default="", help="one point, like rename:1 or fsync=EIO:2; needs --only with one scenario"
     )
     parser.add_argument("--quick", action="store_true", help="a sample, in about 20 s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
     parser.add_argument("--list", action="store_true", help="list the scenarios, and what this machine lacks for them")
     options = parser.parse_args(arguments)
     chosen = Choice(only=options.only).scenarios()
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
             note = f"  (cannot run here: {lacks[0]}; {lacks[1]})" if lacks else ""
             console.print(f"{scenario.name:36}{scenario.about}{note}", markup=False, highlight=False, soft_wrap=True)
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that mounts are undone
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is unmounted
     try:
         with console.status("") as status:
             findings = explore(choice, status.update)

@@ -1,4 +1,4 @@
-"""What the file holds before a fault, and what each operation makes of it."""
+"""The content of the file before a fault, and what each operation makes of it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from pathlib import Path
 from typing import Any
 
 OPERATIONS = ("save", "incr", "transaction", "commit", "create")
-"""`commit` is the end of a transaction alone; `create` the save that makes the file, its lock and directories."""
+"""`commit` is only the end of a transaction; `create` is the save that makes the file, its lock and directories."""
 UNCHANGING = ("resave", "rewrite", "checkpoint")
-"""`resave` saves when nothing is unsaved; `rewrite` is a transaction that sets what the file has."""
+"""`resave` saves when nothing is unsaved; `rewrite` is a transaction that sets what the file already has."""
 JOURNALED = {"append": True, "append-save": True, "checkpoint": True, "begin": True, "end": False}
-"""Operations on a file that has a journal, or that begin or end it, and what the context wants of it."""
+"""Operations on a file with a journal, or that begin or end one, and the journal option of the context."""
 WITHOUT_JOURNAL = {"append": "incr", "append-save": "save", "begin": "incr", "end": "incr"}
-"""What they change: the same as these."""
+"""Their effect on the document: the same as that of these."""
 NEIGHBOUR = "neighbour"
-"""The key that another process counts meanwhile."""
+"""The key that another process counts in the meantime."""
 KEPT = "kept " * 1_000
 SIZE = 5_000
-"""Characters of the value that is written: more than a page, less than a write of its own."""
+"""Characters of the value that is written: more than a page, and less than a separate write."""
 
 Document = dict[str, Any]
 
 
 def opening() -> Document:
-    """Return what the file holds at first."""
+    """Return the content of the file before all operations."""
     return {"n": 0, "kept": KEPT, NEIGHBOUR: 0}
 
 
 def value_of(number: int, size: int = SIZE) -> str:
-    """Return the value that the operation of that number writes."""
+    """Return the value that the operation with this number writes."""
     return f"{number} ".ljust(size, "y")
 
 
@@ -40,7 +40,7 @@ def caller_key(caller: int) -> str:
 
 
 def after(document: Document | None, operation: str, number: int, size: int = SIZE) -> Document:
-    """Return what an operation makes of a document, or of no file."""
+    """Return the document, or the missing file, after an operation."""
     operation = WITHOUT_JOURNAL.get(operation, operation)
     if operation == "neighbour":
         return with_neighbour(document)
@@ -53,14 +53,14 @@ def after(document: Document | None, operation: str, number: int, size: int = SI
 
 
 def with_neighbour(document: Document | None) -> Document:
-    """Return what the other process makes of a document, or of no file."""
+    """Return the document, or the missing file, after the other process's change."""
     changed = dict(document or {})
     changed[NEIGHBOUR] = changed.get(NEIGHBOUR, 0) + 1
     return changed
 
 
 def write(path: Path, document: Document) -> None:
-    """Write a document as somebody's editor would."""
+    """Write a document as an editor would."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document), encoding="utf-8")
 
@@ -77,11 +77,11 @@ def read(path: Path) -> Document | str | None:
         found = json.loads(content)
     except ValueError as error:
         return f"the file is torn: {len(content)} bytes, {error}"
-    return found if isinstance(found, dict) else "the file holds no object"
+    return found if isinstance(found, dict) else "the file does not hold an object"
 
 
 def tell(document: Document | str | None) -> str:
-    """Describe a document in a line."""
+    """Describe a document in one line."""
     if not isinstance(document, dict):
         return str(document or "no file")
     return repr({key: value[:6] if isinstance(value, str) else value for key, value in document.items()})

@@ -1,4 +1,4 @@
-"""An error at every system call of an operation: it changes nothing, or the call says that it cannot know."""
+"""An error at every system call of an operation: nothing is changed, or the call says that it cannot know."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ LASTING: dict[str, str] = {
     **dict.fromkeys(("write", "pwrite64"), "ENOSPC"),
     "mkdir": "EROFS",
 }
-"""Errors that stay: that call and all after it fail."""
+"""Errors that last: this call and all later ones of its kind fail."""
 TOLD = ("write", "pwrite64", "writev", "ftruncate", "fsync", "fdatasync", "rename", "renameat", "renameat2")
-"""Calls without which no change is safe: if one fails, save on the lock file, no operation may say that it is done."""
+"""Calls without which no change is safe: if one fails, except on the lock file, no operation may report success."""
 SYNC = ("fsync", "fdatasync")
 RENAMES = ("rename", "renameat", "renameat2")
 
@@ -45,7 +45,7 @@ class Errors:
     """Fails the calls of one operation of one face, each in turn."""
 
     def __init__(self, operation: str, face: str) -> None:
-        """Choose what is failed."""
+        """Choose what fails."""
         self.name = f"error:{operation}:{face}"
         self.about = "an error of a system call"
         self._operation = operation
@@ -66,7 +66,7 @@ class Errors:
         ]
 
     def attempt(self, lab: Lab, fault: str, number: int) -> Result:
-        """Fail that call, look, and let the same context and another process go on."""
+        """Fail that call, look at the file, and let the same context and another process go on."""
         call, _, error = fault.partition("=")
         lasting = "+" if error.endswith("+") else ""
         tracer = Tracer(lab, f"{call}:error={error.removesuffix('+')}:when={number}{lasting}")
@@ -90,7 +90,7 @@ class Errors:
 
 
 def swallowed(hits: Sequence[Call], outcome: str) -> list[str]:
-    """Return what is wrong if a call that failed was needed, and the operation said that it is done."""
+    """Return what is wrong if a call that failed was needed, and the operation reported success."""
     needed = [
         hit
         for hit in hits
@@ -118,12 +118,12 @@ def before_it_is_durable(calls: Sequence[Call]) -> list[Call]:
 
 
 def opens_to_sync(call: Call) -> bool:
-    """Whether a call opens a directory to sync it; whoever lists one uses O_NONBLOCK."""
+    """Return whether a call opens a directory to sync it; opening one to list it uses O_NONBLOCK."""
     return call.name == "openat" and "O_DIRECTORY" in call.text and "O_NONBLOCK" not in call.text
 
 
 def retried(calls: Sequence[Call]) -> list[str]:
-    """Return what is wrong if a file was synced again after that had failed: the kernel would lie."""
+    """Return what is wrong if a file was synced again after a failed sync: the kernel would wrongly report success."""
     failed: set[str] = set()
     for call in calls:
         if call.name in SYNC and call.on in failed:

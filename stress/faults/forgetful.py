@@ -23,16 +23,16 @@ from stress.faults.wire import Wire
 
 STEP = "step"
 NAMES_FIRST = "step-names-first"
-"""The fault that loses no names, but the content of files that were not synced: the disk may write names early."""
+"""The fault that keeps names, but loses the content of unsynced files: a disk may write names early."""
 NEVER = 0
-"""The number of a step that does not come."""
+"""The number of a step that never comes."""
 PATIENCE = 20.0
-"""Seconds in which the file system must have answered."""
+"""Seconds within which the file system must answer."""
 REMEDY = "apt-get install fuse3; pip install mfusepy; a container also needs --device /dev/fuse --cap-add SYS_ADMIN"
 
 
 class LossyMount:
-    """The lossy file system, mounted: `stress.faults.lossy` in a process of its own."""
+    """The lossy file system, mounted: `stress.faults.lossy` in its own process."""
 
     def __init__(self, root: Path) -> None:
         """Mount it on an empty directory.
@@ -55,13 +55,13 @@ class LossyMount:
             )
         if self._wire.hear() is None:
             ours.close()
-            words = self._process.communicate()[1].splitlines() or ["it ended without a word"]
+            words = self._process.communicate()[1].splitlines() or ["it ended without a message"]
             msg = f"FUSE cannot be mounted: {next((line for line in words if line.startswith('fuse')), words[-1])}"
             raise CannotSetUpError(msg, REMEDY)
 
     @contextmanager
     def losing(self, before: int) -> Iterator[None]:
-        """Have the power fail before that step of the block."""
+        """Let the power fail before that step of the block."""
         self._ask(lose_before=before)
         yield
 
@@ -70,13 +70,13 @@ class LossyMount:
         return int(self._ask()["steps"])
 
     def restore(self, *, names_kept: bool) -> bool:
-        """Forget what was not synced, save for names that are kept, and go on; return whether the power had failed."""
+        """Forget what was not synced, except names if they are kept, and go on; return whether the power had failed."""
         off = bool(self._ask()["off"])
         self._ask(restore=True, names_kept=names_kept)
         return off
 
     def cut_power(self) -> None:
-        """Forget all that was not synced, and go on."""
+        """Forget everything that was not synced, and go on."""
         self.restore(names_kept=False)
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ def missing() -> tuple[str, str] | None:
     """Return what this machine lacks for the lossy file system, and how to get it."""
     try:
         importlib.import_module("mfusepy")
-    except (ImportError, OSError) as error:  # OSError: there is no libfuse
+    except (ImportError, OSError) as error:  # OSError: libfuse is missing
         return f"FUSE from Python: {error}", REMEDY
     if not os.path.exists("/dev/fuse"):
         return "there is no /dev/fuse", REMEDY
@@ -108,10 +108,10 @@ def missing() -> tuple[str, str] | None:
 
 
 class Forgetful:
-    """Does one operation of one face on the lossy file system, whose power fails before each step in turn."""
+    """Does one operation of one face on the lossy file system, and loses power before each step in turn."""
 
     def __init__(self, operation: str, face: str) -> None:
-        """Choose what is cut."""
+        """Choose the operation and the face."""
         self.name = f"lossy:{operation}:{face}"
         self.about = "power loss where only what was synced is kept"
         self._operation = operation

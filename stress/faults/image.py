@@ -1,4 +1,4 @@
-"""Real file systems of a test's own: loop-mounted images whose power can be cut, and small tmpfs that fill up."""
+"""Real file systems for a test: loop-mounted images whose power can be cut, and small tmpfs that fill up."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from stress.faults.lab import CannotSetUpError
 SHUTDOWN = 0x8004587D
 """FS_IOC_SHUTDOWN of Linux."""
 NO_LOG_FLUSH = 2
-"""FS_SHUTDOWN_FLAGS_NOLOGFLUSH: what the journal has not written yet is lost, as by a power loss."""
+"""FS_SHUTDOWN_FLAGS_NOLOGFLUSH: what is not yet in the file system's journal is lost, as in a power loss."""
 KINDS = {
     "xfs": (300, ["mkfs.xfs", "-q", "-f"], "loop", "xfsprogs"),
     "ext4": (32, ["mkfs.ext4", "-q", "-F"], "loop,noauto_da_alloc", "e2fsprogs"),
 }
-"""MiB of the image, how it is made, the options of its mount, the package. XFS makes none that is smaller.
+"""Size of the image in MiB, command that makes it, mount options, package. XFS images cannot be smaller.
 
-`noauto_da_alloc`, since ext4 otherwise forgives a rename of a file that was not synced.
+`noauto_da_alloc`, since ext4 otherwise forgives the rename of an unsynced file.
 """
 RIGHTS = "run as root in a container that may mount (docker: --privileged)"
 
 
 def missing(kind: str | None = None) -> tuple[str, str] | None:
-    """Return what this machine lacks for mounts, as far as can be seen without one, and how to get it."""
+    """Return what this machine lacks for mounts, as far as can be seen without mounting, and how to get it."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "mounts need root on Linux", RIGHTS
     if kind is None:
@@ -57,8 +57,8 @@ class Image:
     """A mounted image of a file system.
 
     Args:
-        kind: of `KINDS`.
-        directory: an empty one, where the image and its mount point go.
+        kind: one of `KINDS`.
+        directory: an empty directory for the image and its mount point.
     """
 
     def __init__(self, kind: str, directory: Path) -> None:
@@ -81,7 +81,7 @@ class Image:
         _mount(self.root, *self._command)
 
     def cut_power(self) -> None:
-        """Lose all that was not made durable, and mount what is left."""
+        """Lose everything that was not made durable, and mount what is left."""
         descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.ioctl(descriptor, SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
@@ -97,8 +97,8 @@ class Image:
 
 
 def unmount(mountpoint: Path) -> None:
-    """Unmount, if it is mounted; where somebody has a file open, the mount ends when that is closed."""
-    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")  # a dead one fails stat(2)
+    """Unmount, if it is mounted; if a file is open, the mount ends when that is closed."""
+    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")  # stat(2) fails on a dead one
     if f" {mountpoint} " in mounts and subprocess.run(["umount", mountpoint], check=False).returncode:
         subprocess.run(["umount", "--lazy", mountpoint], check=True)
 

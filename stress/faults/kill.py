@@ -1,4 +1,4 @@
-"""SIGKILL before every system call of an operation: the file is whole, the lock free, nothing acknowledged lost."""
+"""SIGKILL before every system call of an operation: the file is whole, the lock free, nothing acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Kill:
     """Kills one operation of one face, before each of its calls in turn."""
 
     def __init__(self, operation: str, face: str) -> None:
-        """Choose what is killed."""
+        """Choose the operation and the face."""
         self.name = f"kill:{operation}:{face}"
         self.about = "SIGKILL before a system call"
         self._operation = operation
@@ -32,13 +32,13 @@ class Kill:
         return [Series(call, counted[call]) for call in strace.CALLS if counted[call]]
 
     def attempt(self, lab: Lab, fault: str, number: int) -> Result:
-        """Kill before that call, look, and let another process go on."""
+        """Kill before that call, look at the file, and let another process go on."""
         with Trial(lab, self._operation, self._face) as trial:
             answer = trial.strike(Tracer(lab, f"{fault}:signal=KILL:when={number}"))
             status = trial.victim.end()
             hit = answer is None
             if hit and status != -signal.SIGKILL:
-                trial.problems.append(f"it was to be killed, and ended with {status}")
+                trial.problems.append(f"it should have been killed, but ended with {status}")
             trial.judge_file(answer)
             seen = f"{'killed' if hit else 'clean'}: {trial.state}"
             if not hit:

@@ -1,4 +1,4 @@
-"""Where experiments are made: a scratch directory, the process that forks victims, and what is undone at the end."""
+"""Where experiments are made: a scratch directory, the process that forks victims, and the clean-up at the end."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ROOM = 1024**3
 
 
 class Closes(Protocol):
-    """What can be closed."""
+    """Anything that can be closed."""
 
     def close(self) -> None:
-        """Undo it."""
+        """Undo what was set up."""
 
 
 Closing = TypeVar("Closing", bound=Closes)
@@ -33,7 +33,7 @@ class CannotSetUpError(Exception):
 
 
 def memory() -> str:
-    """Return a directory in memory if there is one with room, else where temporaries go."""
+    """Return a directory in memory if there is one with enough room, else the temporary directory."""
     with contextlib.suppress(OSError):
         if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
             return MEMORY
@@ -48,7 +48,7 @@ class Lab:
     """
 
     def __init__(self, *, fast: bool = False) -> None:
-        """Lay out; nothing is started yet."""
+        """Prepare; nothing is started yet."""
         self._parent = memory() if fast else None
         self._stack = ExitStack()
         self._kept = ExitStack()
@@ -66,20 +66,20 @@ class Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End and remove all."""
+        """End and remove everything."""
         self._stack.close()
 
     def keep(self, closing: Closing) -> Closing:
-        """Have something closed at the end of the scenario."""
+        """Close something at the end of the scenario."""
         self._kept.callback(closing.close)
         return closing
 
     def tidy(self) -> None:
-        """Close what the scenario that ends had kept."""
+        """Close everything that was kept for the scenario that ends."""
         self._kept.close()
 
     def fresh(self, below: Path | None = None) -> Path:
-        """Return the path of a file that is not there, in a directory of its own that survives a power loss."""
+        """Return the path of a missing file, in its own directory, which survives a power loss."""
         parent = below or self.scratch
         directory = parent / f"{next(self._numbers)}"
         directory.mkdir()

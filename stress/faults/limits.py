@@ -1,4 +1,4 @@
-"""Real limits, without any tracer: files that may not grow, and a small tmpfs that is full."""
+"""Real limits, without a tracer: files that may not grow, and a small tmpfs that is full."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from stress.faults.model import Result, Series
 from stress.faults.trial import Trial
 
 SIZES = {0: SIZE, 1: SIZE, 511: SIZE, 4_096: SIZE, 10_000: SIZE, 100_000: 2_500_000, 1_500_000: 2_500_000}
-"""Bytes that a file may have, and characters of the value to write: some cut the lock's stamp short, some a document of
-one write, some one of several.
+"""The greatest size of a file, and the length of the value to write: some cut short the lock's stamp, some a document
+of one write, some one of several writes.
 """
 SMALLEST_JOURNAL = 5_000
-"""Bytes that cut a record short."""
+"""File sizes that cut a record short."""
 LARGE = 400_000
-"""Characters of a value that has no room in the tmpfs, and would be one write."""
+"""Characters of a value that does not fit into the tmpfs, and would be one write."""
 
 
 class FileSize:
     """Lets no file grow beyond a limit: RLIMIT_FSIZE, with SIGXFSZ ignored, makes real short writes and EFBIG."""
 
     def __init__(self, operation: str, face: str) -> None:
-        """Choose what is limited."""
+        """Choose the operation and the face."""
         self.name = f"limit:{operation}:{face}"
         self.about = "a real limit on the size of files"
         self._operation = operation
@@ -46,7 +46,7 @@ class FileSize:
         return [Series(f"bytes={size}", 1, once=True) for size in sorted(sizes)]
 
     def attempt(self, lab: Lab, fault: str, number: int) -> Result:
-        """Write under the limit; once it is lifted, all works again."""
+        """Write under the limit; once it is lifted, everything works again."""
         limit = int(fault.partition("=")[2])
         with Trial(lab, self._operation, self._face, size=SIZES.get(limit, SIZE)) as trial:
             seen = be_refused(trial, limit=limit)
@@ -56,10 +56,10 @@ class FileSize:
 
 
 class FullDisk:
-    """Writes to a tmpfs that has no room for the data, or for one file more; after that there is room again."""
+    """Writes to a tmpfs that has no room for the data, or for one more file; afterwards there is room again."""
 
     def __init__(self, operation: str, face: str) -> None:
-        """Choose what finds no room."""
+        """Choose the operation and the face."""
         self.name = f"full:{operation}:{face}"
         self.about = "a real disk that is full"
         self._operation = operation
@@ -70,13 +70,13 @@ class FullDisk:
         return image.missing()
 
     def series(self, lab: Lab) -> Sequence[Series]:
-        """Return one series for room, one for files."""
+        """Return one series for bytes, and one for files."""
         del lab
         needed = ("bytes",) if self._operation in JOURNALED else ("bytes", "files")  # an append makes no file
         return [Series(f"tmpfs-{what}", 1, once=True) for what in needed]
 
     def attempt(self, lab: Lab, fault: str, number: int) -> Result:
-        """Write on the full disk; once there is room, all works again."""
+        """Write on the full disk; once there is room, everything works again."""
         root = lab.fresh().parent
         with image.mounted(root, "-t", "tmpfs", "-o", "size=256k,nr_inodes=30", "none"):
             large = LARGE if fault == "tmpfs-bytes" else 100
@@ -90,7 +90,7 @@ class FullDisk:
 
 
 def be_refused(trial: Trial, **more: Any) -> str:
-    """Let the victim write what cannot be written; return what it said."""
+    """Let the victim write what cannot be written; return the outcome that it reported."""
     answer = trial.strike(**more)
     if answer is None:
         trial.problems.append(f"the process died: exit status {trial.victim.end()}")

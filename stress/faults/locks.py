@@ -1,4 +1,4 @@
-"""Who holds a lock file and who waits for it, as the kernel tells."""
+"""The holder of a lock file, and the processes that wait for it, according to the kernel."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ WAITS = "->"
 
 
 def holds(pid: int, path: Path) -> bool:
-    """Whether a process holds the lock of a file."""
+    """Return whether a process holds the lock of a file."""
     return (pid, False) in _of(path)
 
 
 def waits(pid: int, path: Path) -> bool:
-    """Whether a process waits for the lock of a file."""
+    """Return whether a process waits for the lock of a file."""
     return (pid, True) in _of(path)
 
 
 def _of(path: Path) -> set[tuple[int, bool]]:
-    """Return the processes that have to do with the lock of a file, and whether they wait for it."""
+    """Return the processes that hold or wait for the lock of a file, and whether they wait."""
     inode = str(path.stat().st_ino)
     found = set()
     for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines():

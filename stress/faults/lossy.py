@@ -1,7 +1,7 @@
 """A file system in memory that forgets what was not synced: `python -m stress.faults.lossy MOUNTPOINT FD`.
 
 After a power loss a file has the content of its last fsync, and a directory the names of its last fsync, or all its
-names: a disk may write those early. POSIX allows both.
+names, since a disk may write those early. POSIX allows both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stress.faults.wire import Wire
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A file or a directory, as it is seen and as it is kept."""
+    """A file or a directory: its present content, and what is kept of it."""
 
     mode: int
     owner: int = 0
@@ -34,7 +34,7 @@ class Node:
     kept_names: dict[str, Node] = field(default_factory=dict)
 
     def forget(self, *, names_kept: bool) -> None:
-        """Go back to what was kept, here and below."""
+        """Go back to what is kept, here and below."""
         self.data = bytearray(self.kept_data)
         self.names = dict(self.names if names_kept else self.kept_names)
         for node in self.names.values():
@@ -42,7 +42,7 @@ class Node:
 
 
 class Lossy:
-    """The callbacks of FUSE. Every change, and every sync, is a step; before a chosen one the power fails."""
+    """The callbacks of FUSE. Every change and every sync is a step; before a chosen one the power fails."""
 
     use_ns = True
 
@@ -56,7 +56,7 @@ class Lossy:
         self._last: int | None = None
         self._off = False
 
-    # What the supervisor orders, in a thread of its own.
+    # The orders of the supervisor, in a separate thread.
 
     def obey(self) -> None:
         """Obey until the supervisor is gone."""
@@ -69,10 +69,10 @@ class Lossy:
                 self._off, self._last = False, None
             self._wire.say(steps=self._steps, off=self._off)
 
-    # What the kernel asks for, in the main thread.
+    # The requests of the kernel, in the main thread.
 
     def init(self, _path: str) -> None:
-        """Tell that it is mounted."""
+        """Report that it is mounted."""
         self._wire.say(mounted=True)
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:

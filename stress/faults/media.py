@@ -20,7 +20,7 @@ class Medium(Protocol):
     root: Path
 
     def cut_power(self) -> None:
-        """Lose all that was not made durable, and go on with what is left."""
+        """Lose everything that was not made durable, and go on with what is left."""
 
     def close(self) -> None:
         """Unmount it."""

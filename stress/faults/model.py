@@ -1,4 +1,4 @@
-"""What is tried and what comes of it: series, points, results, and what a machine lacks."""
+"""The points that are tried and their results: series, points, results, and what a machine lacks."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ class Series:
     """The points 1, 2, 3 ... of one kind of fault, in one scenario."""
 
     fault: str
-    """The call that is hit, and with what: `rename`, `fsync=EIO`, `write=ENOSPC+` (that one and all after it)."""
+    """The call that is hit, and how: `rename`, `fsync=EIO`, `write=ENOSPC+` (that one and all later ones)."""
     expected: int
-    """How many points a run without faults leads to expect. A quick run believes it, a full one goes on."""
+    """The number of points that a run without faults suggests. A quick run relies on it, a full one goes on."""
     once: bool = False
-    """Whether there is one point and no more."""
+    """Whether there is exactly one point."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one point."""
+    """The result of one point."""
 
     scenario: str
     fault: str
     number: int
     hit: bool
-    """Whether the fault took place. If not, the operation has no such call any more: the series is at its end."""
+    """Whether the fault took place. If not, the operation has no such call any more, and the series ends."""
     seen: str
-    """What was seen, in a few words."""
+    """What was observed, in a few words."""
     problems: tuple[str, ...] = ()
-    """The promises that were broken; empty if none was."""
+    """The broken promises; empty if there are none."""
 
     @property
     def passed(self) -> bool:
@@ -66,15 +66,15 @@ class Tally:
     scenario: str
     fault: str
     seen: str
-    """What was seen, how often."""
+    """What was observed, and how often."""
     tried: int
     failures: tuple[Result, ...]
-    """Smallest number first."""
+    """The smallest number first."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """All that a run found."""
+    """All results of a run."""
 
     results: list[Result] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)

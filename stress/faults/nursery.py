@@ -1,4 +1,4 @@
-"""The supervisor's side of the victims: starts the process that forks them, speaks with them, ends them."""
+"""The supervisor's side of the victims: starts the process that forks them, talks to them, ends them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stress.faults.wire import Wire
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = str(Path(persistent_context.__file__).resolve().parents[1])
-"""Where the library comes from that is tried: the children take it from there, too."""
+"""Where the library under test comes from: the children import it from there, too."""
 PATIENCE = 30.0
-"""Seconds in which a victim must have answered: longer than it waits for the lock."""
+"""Seconds within which a victim must answer: longer than it waits for the lock."""
 
 
 class VictimFailedError(Exception):
-    """A victim that was to live and to work is gone, or says nothing."""
+    """A victim that should live and work is gone, or does not answer."""
 
 
 class Victim:
@@ -50,7 +50,7 @@ class Victim:
             raise VictimFailedError(msg) from error
 
     def enter(self, number: int, **more: Any) -> dict[str, Any] | None:
-        """Have it enter a transaction and wait there; return its answer if it did not get in."""
+        """Let it enter a transaction and wait there; return its answer if it did not get in."""
         self.say("commit", number, **more)
         answer = self.hear()
         if answer is None:
@@ -62,7 +62,7 @@ class Victim:
         """Return its answer, or `None` if it died.
 
         Raises:
-            VictimFailedError: it said nothing for long.
+            VictimFailedError: it did not answer for a long time.
         """
         try:
             return self._wire.hear()
@@ -71,7 +71,7 @@ class Victim:
             raise VictimFailedError(msg) from None
 
     def has_said_something(self, seconds: float) -> bool:
-        """Whether there is an answer, or it died, within that time."""
+        """Return whether there is an answer, or it died, within that time."""
         return self._wire.has_news(seconds)
 
     def go_on(self) -> None:
@@ -79,7 +79,7 @@ class Victim:
         self._wire.say(go=True)
 
     def attempt(self, operation: str, number: int = 0, **more: Any) -> dict[str, Any]:
-        """Give an order and return the answer; stops nowhere on the way."""
+        """Give an order and return the answer, without stops on the way."""
         if operation != "commit":
             self.say(operation, number, **more)
         elif answer := self.enter(number, **more):
@@ -100,7 +100,7 @@ class Victim:
         return self._status
 
     def __enter__(self) -> Self:
-        """Have it ended with the block."""
+        """End it at the end of the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,7 +109,7 @@ class Victim:
 
 
 class Nursery:
-    """A process that has imported all there is to import, and forks victims.
+    """A process that has imported everything that is needed, and forks victims.
 
     Args:
         temporaries: the directory in which they warm up.
@@ -126,23 +126,23 @@ class Nursery:
                 stdin=subprocess.DEVNULL,
                 cwd=ROOT,
                 env=os.environ | {"PYTHONPATH": path, "TMPDIR": temporaries},
-                start_new_session=True,  # Ctrl-C is the supervisor's business
+                start_new_session=True,  # Ctrl-C is for the supervisor
             )
         ours.settimeout(PATIENCE)
         self._wire = Wire(ours)
 
     def __enter__(self) -> Self:
-        """Have it ended with the block."""
+        """End it at the end of the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it; its victims end when their sockets close, if they have not been ended."""
+        """End it; victims that have not been ended end when their sockets close."""
         self._wire.channel.close()
         self._process.kill()
         self._process.wait()
 
     def fork(self, path: Path, face: str, *, durable: bool = True, journal: bool | None = None) -> Victim:
-        """Return a victim that has loaded the file, whose writes are durable or not, and what it wants of a journal."""
+        """Return a victim that has loaded the file, with these options of its context."""
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE)
         with theirs:

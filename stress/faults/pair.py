@@ -1,8 +1,8 @@
-"""Two writers and a power loss: what one has renamed and not yet synced, the other builds on and acknowledges.
+"""Two writers and a power loss: one has renamed and not yet synced, and the other builds on that and is acknowledged.
 
 The first writer is stopped after each of its calls that matter, from the last one before the rename on. Then the second
-one does a call. If the first one holds the lock, the second one gets it when the first one is killed or goes on. At the
-end the power is cut: the file must hold what was acknowledged to either, and all that the second one built on.
+one makes a call. If the first one holds the lock, the second one gets it when the first one is killed or goes on. At
+the end the power is cut: the file must hold what was acknowledged to either, and everything that the second built on.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from stress.faults.strace import Call, Trace
 from stress.faults.trial import FAULTED, Answer, Trial
 
 KILLED = "killed"
-"""The first writer does not go on after its stop: it is killed when the second one is done, or waits for its lock."""
+"""The first writer does not go on after its stop: it is killed when the second one is done or waits for its lock."""
 CONTINUED = "continued"
-"""The first writer goes on when the second one is done, or waits for its lock, and is acknowledged too."""
+"""The first writer goes on when the second one is done or waits for its lock, and is acknowledged too."""
 OVERTAKEN = "overtaken"
 """The second writer is stopped before it syncs the names; the first one goes on and is acknowledged."""
 SECOND = 4
 """The number of the second writer's operation."""
 VOLATILE = "-volatile"
-"""The end of the name of an operation of a context that is not durable: its acknowledgement promises nothing."""
+"""The suffix of an operation of a context that is not durable: its acknowledgement promises nothing."""
 APPENDS = ("append", "append-save")
 """Operations that rename nothing."""
 RENAMES = ("rename", "renameat", "renameat2")
@@ -48,23 +48,23 @@ EFFECTS = (
     *("write", "pwrite64", "writev", "ftruncate", "fsync", "fdatasync", "flock", *RENAMES),
     *("link", "linkat", "unlink", "unlinkat", "mkdir", "mkdirat"),
 )
-"""Calls that make a difference to the other writer or to what a power loss leaves; after others there is no stop."""
+"""Calls that affect the other writer or what a power loss leaves; there is no stop after others."""
 GLANCE = 0.001
-"""Seconds between two looks whether something has happened."""
+"""Seconds between two checks of a condition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """The call after which a process is stopped: the one of that number on that path, counted in each thread."""
+    """The call after which a process is stopped: the call of that number on that path, counted in each thread."""
 
     calls: str
     number: int = 1
     path: str | None = None
-    """Relative to the directory of the file; else calls on all paths count."""
+    """Relative to the directory of the file; if there is none, calls on all paths count."""
 
     @contextmanager
     def of(self, lab: Lab, victim: Victim, directory: Path) -> Iterator[Callable[[], bool]]:
-        """Lie in wait; yield what waits until it is stopped, and returns whether that came before its answer."""
+        """Attach; yield a function that waits for the stop, and returns whether that came before the answer."""
         path = None if self.path is None else directory / self.path
         tracer = Tracer(lab, f"{self.calls}:signal=STOP:when={self.number}", path, f"strace-{victim.pid}.log")
         with tracer(victim.pid) as trace:
@@ -72,16 +72,16 @@ class Halt:
 
 
 class Pair:
-    """Has two processes write to one file, and cuts the power when the second one or the first one is acknowledged.
+    """Lets two processes write to one file, and cuts the power when the second or the first one is acknowledged.
 
     Args:
-        kind: the file system, of `MEDIA`.
+        kind: the file system, one of `MEDIA`.
         first: the operation of the first writer, which renames.
-        second: that of the second writer.
+        second: the operation of the second writer.
     """
 
     def __init__(self, kind: str, first: str, second: str) -> None:
-        """Choose who writes what, and where."""
+        """Choose the writers' operations, and the file system."""
         self.name = f"pair:{kind}:{first}:{second}"
         self.about = f"power loss when one of two writers is done, on {kind}"
         self._kind = kind
@@ -121,7 +121,7 @@ class Pair:
         return [Series(ACKNOWLEDGED, 1, once=True), *series]
 
     def attempt(self, lab: Lab, fault: str, number: int) -> Result:
-        """Stop the first writer there, let the second one write, cut the power, and look."""
+        """Stop the first writer there, let the second one write, cut the power, and look at the file."""
         if fault != ACKNOWLEDGED and number > len(self._halts[fault]):
             return Result(self.name, fault, number, hit=False, seen="clean")
         with self._trial(lab) as trial, self._second_of(lab, trial) as second:
@@ -147,7 +147,7 @@ class Pair:
         return Trial(lab, self._first, "sync", path, durable=self._first_is_durable)
 
     def _second_of(self, lab: Lab, trial: Trial) -> Victim:
-        """Return the second writer, a process of its own."""
+        """Return the second writer, a separate process."""
         if self._second_is_durable:
             return trial.neighbour
         return lab.nursery.fork(trial.path, trial.face, durable=False)
@@ -173,13 +173,13 @@ class Pair:
             needed.add("first")  # it was built on, or confirmed
         allowed = meeting.outcomes(needed)
         if found not in allowed:
-            said = f"the call said done to {' and '.join(sorted(needed)) or 'nobody'}{meeting.stopped_after}"
+            said = f"the call said done to {' and '.join(sorted(needed)) or 'neither'}{meeting.stopped_after}"
             wanted = " or ".join(map(tell, allowed))
             trial.problems.append(f"{said}, and the file holds {tell(found)} instead of {wanted}")
 
 
 class Meeting:
-    """The two writers of one trial, and what they answered."""
+    """The two writers of one trial, and their answers."""
 
     def __init__(self, lab: Lab, trial: Trial, second: Victim, operation: str) -> None:
         """Prepare; nothing is done yet."""
@@ -187,7 +187,7 @@ class Meeting:
         self.first_answer: Answer = None
         self.second_answer: Answer = None
         self.found_by_second: Document | str | None = None
-        """What the file held when the second writer began."""
+        """The content of the file when the second writer began."""
         self.seen = "acknowledged"
         self.stopped_after = ""
         """The call after which the first writer was stopped, in words."""
@@ -228,14 +228,14 @@ class Meeting:
             else:
                 self.second_answer = self._answer_of_second()
             if fault == KILLED:
-                trial.victim.end()  # here: without the tracer it could go on
+                trial.victim.end()  # now: without the tracer it could go on
             else:
                 self._continue_first()
             self.second_answer = self.second_answer or self._answer_of_second()
         return True
 
     def outcomes(self, needed: set[str]) -> list[Document | None]:
-        """Return what the file may hold if no operation is lost that is needed, in any order that is possible."""
+        """Return what the file may hold if no needed operation is lost, in any possible order."""
         outcomes: list[Document | None] = []
         both: dict[str, tuple[str, int]] = {
             "first": (self.trial.operation, FAULTED),
@@ -254,7 +254,7 @@ class Meeting:
         return outcomes
 
     def _overtake(self) -> None:
-        """Let the second writer replace what the first one has, and get no further; then let the first one go on."""
+        """Let the second writer replace the first one's file and stop; then let the first one go on."""
         path = self.trial.path
         changes = self._operation not in document.UNCHANGING
         halt = Halt("/^rename") if changes else Halt("fsync", path=path.name)
@@ -268,7 +268,7 @@ class Meeting:
             if not is_stopped():
                 self.second_answer = self._answer_of_second()
             self._continue_first()
-            self._second.end()  # here: without the tracer it could go on
+            self._second.end()  # now: without the tracer it could go on
 
     def _begin_second(self) -> None:
         self._note()
@@ -293,7 +293,7 @@ def _answer(victim: Victim, who: str) -> dict[str, Any]:
 
 
 def _takes_effect(call: Call, *, appends: bool) -> bool:
-    """Whether others see a change from this call on."""
+    """Return whether others see a change from this call on."""
     return ".journal" in call.text if appends and call.name == "pwrite64" else not appends and call.name in RENAMES
 
 
@@ -302,7 +302,7 @@ def _halts(calls: Sequence[Call], directory: Path) -> Iterator[Halt]:
     counted: Counter[tuple[str, str, str | None]] = Counter()
     for call in calls:
         on = Path(call.on)
-        # The temporary has another name each time: there are no other calls of the kind, or all of them count.
+        # The temporary has another name each time: it has no other calls of the kind, or all of them count.
         path = None if on.suffix == ".tmp" or not on.is_relative_to(directory) else str(on.relative_to(directory))
         counted[call.thread, call.name, path] += 1
         counted[call.thread, call.name, "all"] += 1

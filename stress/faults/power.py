@@ -12,14 +12,14 @@ from stress.faults.steps import Tracer, count_calls
 from stress.faults.trial import Trial
 
 ACKNOWLEDGED = "acknowledged"
-"""The fault that comes at once when the call has returned."""
+"""The fault that comes right after the call has returned."""
 
 
 class PowerLoss:
     """Kills one operation of one face before each of its calls in turn, and cuts the power of the file system."""
 
     def __init__(self, kind: str, operation: str, face: str) -> None:
-        """Choose what is cut."""
+        """Choose the file system, the operation and the face."""
         self.name = f"power:{kind}:{operation}:{face}"
         self.about = f"power loss before a system call, on {kind}"
         self._kind = kind
@@ -41,7 +41,7 @@ class PowerLoss:
         return [Series(ACKNOWLEDGED, 1, once=True), *calls]
 
     def attempt(self, lab: Lab, fault: str, number: int) -> Result:
-        """Kill before that call, cut the power, look, and let another process go on."""
+        """Kill before that call, cut the power, look at the file, and let another process go on."""
         tracer = Tracer(lab, f"{fault}:signal=KILL:when={number}")
         with Trial(lab, self._operation, self._face, lab.fresh(self._image.root)) as trial:
             answer = trial.strike() if fault == ACKNOWLEDGED else trial.strike(tracer)

@@ -1,4 +1,4 @@
-"""What a run comes to, for people and for programs."""
+"""The result of a run, for people and for programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def show(findings: Findings, console: Console) -> None:
     console.print(_table(findings))
     for why, remedy in dict.fromkeys((skipped.why, skipped.remedy) for skipped in findings.skipped):
         names = [skipped.scenario for skipped in findings.skipped if skipped.why == why]
-        line = f"SKIPPED {', '.join(names)}: {why}; to have it: {remedy}"
+        line = f"SKIPPED {', '.join(names)}: {why}; to run it: {remedy}"
         console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
     for tally in findings.tallies():
         if tally.failures:
@@ -32,7 +32,7 @@ def show(findings: Findings, console: Console) -> None:
 
 
 def save(findings: Findings, file: Path) -> None:
-    """Write all that was found as JSON."""
+    """Write all results as JSON."""
     content = {
         "passed": findings.passed,
         "seconds": findings.seconds,

@@ -1,4 +1,4 @@
-"""A run: every point of every scenario that was chosen, or a sample of them."""
+"""A run: every point of the chosen scenarios, or a sample of them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ CORE = (
     *("acknowledged", "write", "fsync", "rename", "openat", "step", "bytes", "tmpfs"),
     *("killed", "continued", "overtaken"),
 )
-"""Faults that a sample takes before all others."""
+"""Faults that a sample takes first."""
 SAMPLE = 3
 """Points of each scenario in a sample."""
 SAMPLE_SECONDS = 18.0
-"""What a sample may take altogether, and a little more: a point that was begun is finished."""
+"""The time limit of a sample in seconds; the last point, once begun, is finished."""
 SCENARIO_SECONDS = 900.0
-"""What one scenario may take; what it did not get to is told."""
+"""The time limit of one scenario; the points that are left then are reported."""
 SERIES_LIMIT = 300
-"""Points after which a series is taken for endless."""
+"""Points after which a series counts as endless."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Choice:
     only: str = ""
     """A scenario, or the beginning of the names of several, up to a colon."""
     point: str = ""
-    """One point, like `rename:1`; else all."""
+    """One point, like `rename:1`; if empty, all."""
     sample: bool = False
     """Whether a few points of each scenario are enough."""
 
@@ -44,7 +44,7 @@ class Choice:
         return [one for one in scenarios() if f"{one.name}:".startswith(f"{self.only}:" if self.only else "")]
 
     def points(self, scenario: str, series: Sequence[Series]) -> Iterator[tuple[Series, Iterable[int]]]:
-        """Yield the series, and the numbers of those of their points that are tried, in order."""
+        """Yield the series, and the numbers of their points to try, in order."""
         if self.point:
             fault, _, number = self.point.rpartition(":")
             yield Series(fault, 0), [int(number)]
@@ -58,7 +58,7 @@ class Choice:
 
 
 def in_turns(chosen: Sequence[Scenario]) -> list[Scenario]:
-    """Order scenarios so that each kind of fault has its first one before any has its second."""
+    """Order scenarios so that each kind of fault gets its first one before any gets its second."""
     kinds: dict[str, list[Scenario]] = {}
     for scenario in chosen:
         kinds.setdefault(scenario.about, []).append(scenario)
@@ -66,7 +66,7 @@ def in_turns(chosen: Sequence[Scenario]) -> list[Scenario]:
 
 
 def explore(choice: Choice, tick: Callable[[str], None] = lambda _: None) -> Findings:
-    """Try the chosen points and return what was found; `tick` is told of each before it is tried."""
+    """Try the chosen points and return the results; `tick` is called with each before it is tried."""
     findings = Findings()
     chosen = in_turns(choice.scenarios()) if choice.sample else choice.scenarios()
     began = time.monotonic()
@@ -90,7 +90,7 @@ def explore(choice: Choice, tick: Callable[[str], None] = lambda _: None) -> Fin
 
 
 def results_of(scenario: Scenario, lab: Lab, choice: Choice, tick: Callable[[str], None]) -> Iterator[Result]:
-    """Try the points of one scenario: N = 1, 2, 3 ... until the fault does not come to pass any more."""
+    """Try the points of one scenario: N = 1, 2, 3 ... until the fault no longer takes place."""
     deadline = time.monotonic() + SCENARIO_SECONDS
     tick(f"{scenario.name}, without a fault")
     try:
@@ -106,9 +106,7 @@ def results_of(scenario: Scenario, lab: Lab, choice: Choice, tick: Callable[[str
             except VictimFailedError as error:
                 result = _failed(scenario, one.fault, number, f"before or after the fault: {error}")
             if not result.hit and number <= one.expected:
-                result = replace(
-                    result, problems=(*result.problems, "the fault did not come to pass: nothing is shown")
-                )
+                result = replace(result, problems=(*result.problems, "the fault did not take place: nothing is shown"))
             yield result
             if not result.hit:
                 break

@@ -1,4 +1,4 @@
-"""All scenarios there are."""
+"""All scenarios."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stress.faults.several import FailingDisk, SlowDisk
 FACES = ("async", "sync")
 LIMITED = ("save", "transaction", "append-save")
 POWERED = (("save", "async"), ("incr", "sync"), ("transaction", "async"), ("create", "sync"))
-"""Below the faces, both make the same calls: the disk does not see which one it was."""
+"""Below the faces, both make the same calls: the disk cannot tell them apart."""
 WITH_JOURNAL = (
     ("append", "sync"),
     ("append-save", "async"),
@@ -40,11 +40,11 @@ PAIRS = {
     "xfs": (("save", "incr"), ("incr-volatile", "resave"), ("incr", "incr-volatile")),
     "ext4": (("commit", "rewrite"), ("incr", "incr")),
 }
-"""File systems, and what the first and the second writer do there: the cheapest one gets most."""
+"""File systems, and the operations of the first and the second writer there: most are on the cheapest one."""
 
 
 class Scenario(Protocol):
-    """One kind of fault that befalls one operation."""
+    """One kind of fault that strikes one operation."""
 
     name: str
     about: str

@@ -1,4 +1,4 @@
-"""Several callers in one process: each is acknowledged, or told of an error, for a write that they may share."""
+"""Several callers in one process: each gets an acknowledgement or an error, for a write that they may share."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from stress.faults.trial import Trial
 CALLERS = 5
 SYNCS = "fsync,fdatasync"
 SYNC_MILLISECONDS = 20
-"""How long each sync takes at least: what is acknowledged before its sync is caught in between."""
+"""The shortest time that a sync takes: an acknowledgement before its sync falls into that time."""
 
 
 class SlowDisk:
-    """Cuts the power at each acknowledgement in turn, while the syncs of the other callers are under way."""
+    """Cuts the power at each acknowledgement in turn, while the syncs of the other callers are in flight."""
 
     def __init__(self, kind: str, face: str) -> None:
         """Choose the file system and the face."""
@@ -57,7 +57,7 @@ class SlowDisk:
 
 
 class FailingDisk:
-    """Fails every sync of the directory, slowly: each caller must be told that it may not survive a power loss."""
+    """Fails all syncs of the directory, slowly: each caller must learn that its change may not survive a power loss."""
 
     def __init__(self, face: str) -> None:
         """Choose the face."""
@@ -75,7 +75,7 @@ class FailingDisk:
         return [Series("fsync-of-directory=EIO", 1, once=True)]
 
     def attempt(self, lab: Lab, fault: str, number: int) -> Result:
-        """Let all callers run into the error; after it, all works again."""
+        """Let all callers run into the error; after it, everything works again."""
         with Trial(lab, "incr", self._face) as trial:
             failing = Tracer(lab, f"{SYNCS}:error=EIO:delay_enter={SYNC_MILLISECONDS * 1000}", trial.path.parent)
             with failing(trial.victim.pid):
@@ -92,7 +92,7 @@ class FailingDisk:
 
 
 def _answers(trial: Trial, number: int) -> list[dict[str, Any]]:
-    """Return what that many callers, or as many as there are, say first."""
+    """Return the answers of the first callers, up to that number."""
     answers: list[dict[str, Any]] = []
     while len(answers) < number and (answer := trial.victim.hear()) and "caller" in answer:
         answers.append(answer)
@@ -100,7 +100,7 @@ def _answers(trial: Trial, number: int) -> list[dict[str, Any]]:
 
 
 def _judge(trial: Trial, answers: Sequence[dict[str, Any]], outcome: str) -> None:
-    """All these callers must have that outcome, and be in the file; others may be, and nothing else is changed."""
+    """All these callers must have that outcome, and be in the file; others may be, and nothing else may be changed."""
     trial.problems += [
         f"the call of {answer['caller']} said {answer['outcome']} instead of {outcome}: {answer['error']}"
         for answer in answers

@@ -1,6 +1,6 @@
-"""What a JSON file and its journal amount to, found out without the library: the second opinion on it.
+"""The state that a JSON file and its journal represent, determined without the library: a second opinion on it.
 
-It only knows what the documentation says: the JSON file, and the records after the one that it has already.
+It only uses what is documented: the JSON file, and the records after the last one that it already includes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Line = dict[str, Any]
 
 
 def journal_of(path: Path) -> Path:
-    """Return where the journal of a file is, if it has one."""
+    """Return the path of the journal of a file, if it has one."""
     return path.with_name(f"{path.name}.journal")
 
 
@@ -35,7 +35,7 @@ def read_state(path: Path) -> Document | str | None:
     identity = [len(content), zlib.crc32(content)]
     begins = [index for index, line in enumerate(lines) if identity in (line.get("follows"), *_becomes(line))]
     if not begins:
-        return "the JSON file is none that the journal tells of"
+        return "the JSON file does not match the journal"
     return _applied(document, lines[begins[-1] :])
 
 

@@ -1,4 +1,4 @@
-"""How many system calls of each name an operation makes, and a tracer that a trial can use."""
+"""The number of system calls of each name that an operation makes, and a tracer for a trial."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ class Tracer:
     """Attaches strace to the process it is given, and keeps the trace.
 
     Args:
-        lab: where the log goes.
-        inject: the fault, as strace wants it.
-        path: what the calls must be on; see `Trace`.
-        log: the name of the log, of which each process that is traced at the same time needs its own.
+        lab: the lab, which has the directory of the log.
+        inject: the fault, in strace's syntax.
+        path: the path that the calls must be on; see `Trace`.
+        log: the name of the log; processes that are traced at the same time need different ones.
     """
 
     def __init__(self, lab: Lab, inject: str | None = None, path: Path | None = None, log: str = "strace.log") -> None:
-        """Lay out; nothing is attached yet."""
+        """Prepare; nothing is attached yet."""
         self._log = lab.scratch / log
         self._inject = inject
         self._path = path
         self.trace: Trace
 
     def __call__(self, pid: int) -> Trace:
-        """Return the block in which the process is traced."""
+        """Return the context manager in which the process is traced."""
         self.trace = Trace(pid, self._log, self._inject, self._path)
         return self.trace
 
@@ -38,7 +38,7 @@ def count_calls(lab: Lab, operation: str, face: str, path: Path | None = None) -
     """Return how often an operation makes each call.
 
     Raises:
-        VictimFailedError: it did not succeed; then there is nothing to count.
+        VictimFailedError: the operation did not succeed, so there is nothing to count.
     """
     tracer = Tracer(lab)
     with Trial(lab, operation, face, path) as trial:

@@ -1,4 +1,4 @@
-"""System calls of a running process: seen, failed or made deadly by strace."""
+"""System calls of a running process: observed, failed or made deadly by strace."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CHANGING = (
     *("link", "linkat", "unlink", "unlinkat", "mkdir", "mkdirat", "fchmod", "fchown", "fsetxattr", "fremovexattr"),
     *("flock", "close"),
 )
-"""Calls after which something in a file system, or who may use it, can be another than before."""
+"""Calls that may change something in a file system, or who may use it."""
 LOOKING = ("read", "pread64", "lseek", "fstat", "newfstatat", "statx", "getxattr", "fgetxattr", "getdents64")
-"""Calls that change nothing, and may fail all the same."""
+"""Calls that change nothing, but may fail."""
 CALLS = CHANGING + LOOKING
 END_LIMIT = 10.0
-"""Seconds after which strace, asked to let go of a process, is killed."""
+"""Seconds after which strace, asked to detach from a process, is killed."""
 
 
 class CannotTraceError(Exception):
@@ -32,7 +32,7 @@ class CannotTraceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One system call that was seen."""
+    """One observed system call."""
 
     name: str
     text: str
@@ -41,7 +41,7 @@ class Call:
 
     @property
     def injected(self) -> bool:
-        """Whether its result is a fault that was injected."""
+        """Whether its result is an injected fault."""
         return "(INJECTED)" in self.text
 
     @property
@@ -56,13 +56,13 @@ class Trace:
 
     Args:
         pid: the process; all its threads are traced.
-        log: where strace writes.
-        inject: the fault, as strace wants it.
-        path: the file or directory that calls must be on to be seen, counted and faulted; else all calls are.
+        log: the file that strace writes.
+        inject: the fault, in strace's syntax.
+        path: the file or directory whose calls are observed, counted and faulted; if there is none, all calls are.
     """
 
     def __init__(self, pid: int, log: Path, inject: str | None = None, path: Path | None = None) -> None:
-        """Lay out the command; nothing is attached yet."""
+        """Prepare the command; nothing is attached yet."""
         self._log = log
         self._command = ["strace", "-f", "-y", "-s", "0", "-p", str(pid), "-o", str(log)]
         self._command += ["-e", "trace=" + ",".join(f"?{call}" for call in CALLS), "-e", "signal=STOP"]
@@ -87,7 +87,7 @@ class Trace:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the process, if it lives."""
+        """Detach from the process, if it lives."""
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.communicate(timeout=END_LIMIT)
@@ -100,7 +100,7 @@ class Trace:
         return "--- stopped by SIGSTOP ---" in self._log.read_text(encoding="utf-8", errors="replace")
 
     def calls(self) -> Sequence[Call]:
-        """Return the calls that were seen, once the block is left; one that another thread cut in two is made whole."""
+        """Return the observed calls, after the block; a call that another thread cut in two is joined."""
         calls, begun = [], {}
         for line in self._log.read_text(encoding="utf-8", errors="replace").splitlines():
             thread, _, text = line.partition(" ")

@@ -1,4 +1,4 @@
-"""One experiment: changes that are acknowledged, one more that a fault befalls, and what must hold after it."""
+"""One experiment: acknowledged changes, one more that a fault strikes, and what must hold after it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stress.faults.state import journal_of, read_state
 
 Answer = dict[str, Any] | None
 FAULTED = 2
-"""The number of the operation that the fault befalls."""
+"""The number of the operation that the fault strikes."""
 
 
 class Trial:
     """One file, the victim that changes it, and a neighbour that changes another key of it.
 
-    The victim does the operation once, acknowledged, then the neighbour does its own: the victim has not seen that.
+    The victim does the operation once, acknowledged, then the neighbour does its own, which the victim has not seen.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Trial:
         *,
         durable: bool = True,
     ) -> None:
-        """Lay out; nothing is started yet."""
+        """Prepare; nothing is started yet."""
         self.lab = lab
         self.operation = operation
         self.face = face
@@ -45,12 +45,12 @@ class Trial:
             self.path = self.path.parent / "new" / "directories" / self.path.name
         self.problems: list[str] = []
         self.old: Document | None = None
-        """What the file holds before the fault."""
+        """The content of the file before the fault."""
         self.found: Document | None = None
-        """What it holds now, as far as that was looked at."""
+        """Its present content, if it was read."""
 
     def __enter__(self) -> Self:
-        """Bring the file to where the fault finds it."""
+        """Bring the file to its state before the fault."""
         wanted = JOURNALED.get(self.operation)
         if self.operation != "create":
             document.write(self.path, document.opening())
@@ -72,12 +72,12 @@ class Trial:
 
     @property
     def new(self) -> Document:
-        """What the file holds if the faulted operation took effect."""
+        """The content of the file if the faulted operation took effect."""
         return document.after(self.old, self.operation, FAULTED, self.size)
 
     @property
     def state(self) -> str:
-        """Which file was found."""
+        """Whether the old file, the new file or another one was found."""
         return "new file" if self.found == self.new else "old file" if self.found == self.old else "another file"
 
     def read(self) -> Document | str | None:
@@ -93,8 +93,8 @@ class Trial:
         """Let the victim do the operation under a fault; return its answer, or `None` if it died.
 
         Args:
-            fault: makes, of the victim's process id, the block in which the fault lurks.
-            more: what else the victim is told.
+            fault: makes the block that injects the fault, from the victim's process id.
+            more: further parameters of the order.
         """
         order = {"number": FAULTED, "size": self.size, **more}
         try:
@@ -114,11 +114,11 @@ class Trial:
     def _answer(self) -> Answer:
         answer = self.victim.hear()
         if answer is None:
-            self.victim.end()  # a process that is traced is gone only when it is reaped
+            self.victim.end()  # a traced process is gone only after it is reaped
         return answer
 
     def judge_file(self, answer: Answer, *, power_lost: bool = False) -> None:
-        """The file must be whole, and the old or the new one: whichever the call said, if it said something."""
+        """The file must be whole, and either old or new: if the call gave an answer, the one that matches it."""
         outcome = answer and answer["outcome"]
         found = self.read()
         allowed: dict[str | None, list[Document | None]] = {
@@ -128,23 +128,23 @@ class Trial:
             "refused": [self.old],
         }
         if outcome not in allowed:
-            self.problems.append(f"an error of a type that was not promised: {answer and answer['error']}")
+            self.problems.append(f"the type of the error was not promised: {answer and answer['error']}")
         elif found not in allowed[outcome]:
             said = f"the call said {outcome}" if outcome else "a kill"
             self.problems.append(f"{said}, and the file holds {tell(found)}; before: {tell(self.old)}")
         self.found = found if isinstance(found, dict) else None
         if outcome == "done" and self.operation in {"checkpoint", "begin", "end"} and read(self.path) != found:
-            self.problems.append("the call said done, and the JSON file is not up to date")
+            self.problems.append("the call said done, but the JSON file is not up to date")
 
     def judge_memory(self, answer: dict[str, Any]) -> None:
-        """After an error before the replace the change is still unsaved; after the replace memory is as the file."""
-        if self.operation == "checkpoint":  # memory has nothing to do with it
+        """After an error before the replacement the change is still unsaved; after it, memory agrees with the file."""
+        if self.operation == "checkpoint":  # memory is not involved
             return
         saving = self.operation in {"save", "append-save", "create"}
         refused = answer["outcome"] == "refused"
         unsaved = ["new"] if refused and saving else []
         if answer["unsaved"] != unsaved:
-            self.problems.append(f"the call said {answer['outcome']}, and unsaved are {answer['unsaved']}")
+            self.problems.append(f"the call said {answer['outcome']}, and the unsaved keys are {answer['unsaved']}")
         wanted = {key: (self.found or {}).get(key) for key in ("n", "new")}
         if refused and saving:
             wanted["new"] = self.new["new"]
@@ -152,25 +152,25 @@ class Trial:
             self.problems.append(f"the call said {answer['outcome']}, and memory holds {tell(answer['memory'])}")
 
     def judge_tidiness(self, when: str) -> None:
-        """Nothing may lie beside the file and its lock."""
+        """No other files may be beside the file and its lock."""
         if left := leftovers(self.path):
             self.problems.append(f"left behind {when}: {', '.join(left)}")
 
     def go_on(self) -> None:
-        """The same context must work again, and catch up with what it could not do to the journal."""
-        if self.problems:  # there may be nothing to go on from
+        """The same context must work again, and then begin or end the journal if it could not before."""
+        if self.problems:  # there may be no state to continue from
             return
         self._do(self.victim, self.operation, 3, after=document.after(self.found, self.operation, 3))
         if self.operation in JOURNALED and journal_of(self.path).exists() == (self.operation == "end"):
-            self.problems.append("the same context went on, and the journal was not begun, or not ended")
+            self.problems.append("the same context went on, but the journal was not begun or not ended")
 
     def follow_up(self, neighbour: Victim | None = None) -> None:
-        """Another process must get the lock at once, lose nothing, and tidy up."""
+        """Another process must get the lock at once, lose nothing, and clean up."""
         self._do(neighbour or self.neighbour, "neighbour", after=document.with_neighbour(self.found))
         self.judge_tidiness("after the next write")
 
     def _do(self, victim: Victim, operation: str, number: int = 0, *, after: Document) -> None:
-        """Do something that must succeed, and look whether the file holds that."""
+        """Do something that must succeed, and check that the file has the result."""
         who = "another process" if operation == "neighbour" else "the same context"
         try:
             answer = victim.attempt(operation, number)

@@ -1,7 +1,7 @@
-"""The processes that faults are done to: `python -m stress.faults.victim FD` forks one whenever it is asked to.
+"""The processes that faults are injected into: `python -m stress.faults.victim FD` forks one on each request.
 
-A victim changes a file as it is told. All it says goes through a socket by `send` and `recv`, so that no call on files
-is counted, failed or killed but the library's own.
+A victim changes a file as ordered. It talks through a socket by `send` and `recv` only, so that the only calls on files
+that are counted, failed or killed are the library's.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from stress.faults.document import NEIGHBOUR, SIZE, WITHOUT_JOURNAL, caller_key,
 from stress.faults.wire import Wire
 
 LOCK_TIMEOUT = 5.0
-"""Seconds. Nobody holds the lock for long: a wait that reaches this limit waits for the dead."""
+"""Seconds. No process holds the lock for long: a wait that reaches this limit waits for a dead process."""
 NEVER_SECONDS = 3600.0
 CALLER_SECONDS = 0.005
-"""How long after one caller of several the next one begins: a fraction of what a sync takes on the slow disk."""
+"""The delay between the starts of two of several callers: a fraction of the time of a sync on the slow disk."""
 
 
 class Options(TypedDict):
@@ -99,7 +99,7 @@ class Victim:
                 await self._context.save()
 
     async def _change_several(self, number: int) -> None:
-        """Let that many callers, who begin one after the other, count a key each; tell what became of each."""
+        """Let that many callers, which begin one after the other, count a key each; report the outcome of each."""
 
         async def change(caller: int) -> None:
             key = caller_key(caller)
@@ -124,7 +124,7 @@ class Victim:
             thread.join()
 
     async def _attempt(self, operation: str, number: int, size: int) -> dict[str, Any]:
-        """Do it, and report what became of it, on the word of the library."""
+        """Do it, and report the outcome, according to the library."""
         outcome, error = await _outcome(self._change(operation, number, size))
         return {
             "outcome": outcome,
@@ -135,7 +135,7 @@ class Victim:
 
 
 async def _outcome(change: Awaitable[object]) -> tuple[str, BaseException | None]:
-    """Return what becomes of a change, in one word, and the error."""
+    """Return the outcome of a change, in one word, and the error."""
     try:
         await change
     except DurabilityUnknownError as failure:
@@ -149,7 +149,7 @@ async def _outcome(change: Awaitable[object]) -> tuple[str, BaseException | None
 
 @contextlib.contextmanager
 def _limited(bytes_in_file: int | None) -> Iterator[None]:
-    """Limit the size of files that this process may write; Python ignores SIGXFSZ, so that a write fails."""
+    """Limit the size of files that this process may write; Python ignores SIGXFSZ, so a write fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     if bytes_in_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_in_file, hard))
@@ -160,9 +160,9 @@ def _limited(bytes_in_file: int | None) -> Iterator[None]:
 
 
 def _begin(wire: Wire, path: str, face: str, *, durable: bool, journal: bool | None) -> None:
-    """Be a victim. The sync face has no loop: nothing that it awaits ever suspends."""
+    """Be a victim. The synchronous face has no loop: nothing that it awaits ever suspends."""
     logging.getLogger("persistent_context").addHandler(logging.NullHandler())  # warnings are expected
-    vars(idle)["QUIET_SECONDS"] = NEVER_SECONDS  # no checkpoint but those that are told
+    vars(idle)["QUIET_SECONDS"] = NEVER_SECONDS  # only explicit checkpoints
     life = Victim(wire, face, durable=durable, journal=journal).live(path)
     if face == "async":
         asyncio.run(life)
@@ -172,7 +172,7 @@ def _begin(wire: Wire, path: str, face: str, *, durable: bool, journal: bool | N
 
 
 def main() -> None:
-    """Fork and reap on demand, until the supervisor is gone."""
+    """Fork and reap on request, until the supervisor is gone."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     wire = Wire(channel)
     while (order := wire.hear()) is not None:

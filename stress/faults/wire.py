@@ -12,7 +12,7 @@ class Wire:
     """One end of a socket."""
 
     def __init__(self, channel: socket.socket) -> None:
-        """Take the socket over."""
+        """Take over the socket."""
         self.channel = channel
         self._rest = b""
 
@@ -21,11 +21,11 @@ class Wire:
         self.channel.sendall(json.dumps(what).encode() + b"\n")
 
     def has_news(self, seconds: float) -> bool:
-        """Whether a message, or the end, comes within that time."""
+        """Return whether a message, or the end, comes within that time."""
         return b"\n" in self._rest or bool(select.select([self.channel], [], [], seconds)[0])
 
     def hear(self) -> dict[str, Any] | None:
-        """Wait for a message; `None` if the other end is gone.
+        """Wait for a message; return `None` if the other end is gone.
 
         Raises:
             TimeoutError: the socket has a timeout, and nothing came.

@@ -1,1 +1,1 @@
-"""What the processes of a run log, and the history that is read from it."""
+"""The logs of the processes of a run, and the history that is read from them."""

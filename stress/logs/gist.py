@@ -1,4 +1,4 @@
-"""What a log keeps of a value that may be long: enough to tell it from all others, and the operations it names."""
+"""The gist of a value that may be long, for the log: enough to identify it, and the operations that it names."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from hashlib import blake2b
 from typing import Any
 
 SHORT = 60
-"""Characters of the values that are kept as they are."""
+"""Characters of a value that is logged unchanged."""
 TOKEN = re.compile(r"(?<![\w.-])[\w-]+\.\d+\.[\w-]+\.\d+(?![\w-])")
-"""The id of an operation, wherever it stands in a value."""
+"""The id of an operation, anywhere in a value."""
 
 
 def gist(value: Any) -> Any:
-    """Return a value that JSON has if it is short, else a dictionary: its digest, and the first and the last token."""
+    """Return a JSON value itself if it is short, else a dictionary: its digest, and its first and last token."""
     text = json.dumps(value, sort_keys=True)
     if len(text) <= SHORT:
         return value
@@ -24,5 +24,5 @@ def gist(value: Any) -> Any:
 
 
 def tokens_in(gist: Any) -> Iterator[str]:
-    """Yield the ids of operations that a gist names."""
+    """Yield the ids of the operations that a gist names."""
     yield from TOKEN.findall(json.dumps(gist))

@@ -1,4 +1,4 @@
-"""What workers log, one JSON line an event, and the history of operations that those lines tell afterwards."""
+"""The events that workers log, one JSON line each, and the history of operations that is read from them."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from typing import Any
 
 
 class Kind(StrEnum):
-    """What an event says."""
+    """The meaning of an event."""
 
     INVOKE = "invoke"
     """An operation is about to start."""
     NOTE = "note"
-    """What a transaction saw and will do, written while it holds the lock: it tells later what an unknown one did."""
+    """What a transaction saw and will do, logged while it holds the lock: it shows later what an unknown one did."""
     OK = "ok"
     """The operation was acknowledged."""
     FAIL = "fail"
-    """The operation ended in an error that promises that nothing happened."""
+    """The operation raised an error that promises that nothing happened."""
     INFO = "info"
-    """The operation ended in an error that leaves its outcome unknown."""
+    """The operation raised an error that leaves its outcome unknown."""
     KILLED = "killed"
-    """A process is dead. The supervisor says so, once it has seen it end."""
+    """A process is dead. The supervisor logs this once it has seen the process end."""
     CRASH = "crash"
     """The library raised what its contract does not allow."""
     STATISTICS = "statistics"
     """How many commits the worker has made so far."""
     FAULT = "fault"
-    """Something was done to a process, a call or the file that is meant to hurt."""
+    """A process, a call or the file was hurt on purpose."""
 
 
 class Outcome(StrEnum):
@@ -56,7 +56,7 @@ class Operation:
     invoked: int
     """`time.monotonic_ns()` just before it started."""
     finished: float = math.inf
-    """`time.monotonic_ns()` just after it ended, or after its process was dead: it happened by then, or never."""
+    """`time.monotonic_ns()` just after it ended, or after its process was dead: it happened by then or never."""
     outcome: Outcome = Outcome.UNKNOWN
     result: Any = None
     note: Any = None
@@ -70,7 +70,7 @@ class Operation:
         return self.id.rsplit(".", 2)[0]
 
     def __str__(self) -> str:
-        """Tell the operation in one line, for a report."""
+        """Describe the operation in one line, for a report."""
         told = {"result": self.result, "note": self.note}
         details = "".join(f" {name}={value!r}" for name, value in told.items() if value is not None)
         return f"{self.id} {self.name}({self.key}){details}: {self.outcome}, {self.invoked} to {self.finished:.0f}"
@@ -81,16 +81,16 @@ class Fault:
     """One fault that was injected."""
 
     name: str
-    """What was done: kill, stop, cancel, delete_lock, fork."""
+    """The kind: kill, stop, cancel, delete_lock, fork."""
     target: str
-    """To which process, operation or file."""
+    """The process, operation or file that was hit."""
     at: int
-    """`time.monotonic_ns()` when it had been done."""
+    """`time.monotonic_ns()` just after it."""
 
 
 @dataclass(slots=True)
 class History:
-    """What the processes of a run logged."""
+    """Everything that the processes of a run logged."""
 
     operations: list[Operation] = field(default_factory=list)
     crashes: list[str] = field(default_factory=list)
@@ -98,7 +98,7 @@ class History:
     deaths: dict[str, int] = field(default_factory=dict)
     """`time.monotonic_ns()` when each killed process was dead, by its `worker.incarnation`."""
     commits: int = 0
-    """Commits that the workers counted. What one did in the moment before it was killed is not in it."""
+    """Commits that the workers counted, without those just before a worker was killed."""
     faults: list[Fault] = field(default_factory=list)
     """In the order of their times."""
     began: int = 0
@@ -153,7 +153,7 @@ def read_logs(paths: Iterable[Path]) -> History:
 
 
 def _ended(operation: Operation, deaths: Mapping[str, int]) -> Operation:
-    """Return the operation; if it was pending when its process was killed, it ended with it."""
+    """Return the operation; if it was pending when its process was killed, it ended at that moment."""
     if operation.finished < math.inf:
         return operation
     return replace(operation, finished=deaths.get(operation.process, math.inf))
@@ -162,8 +162,8 @@ def _ended(operation: Operation, deaths: Mapping[str, int]) -> Operation:
 def parse(log: bytes) -> History:
     """Turn the log of one process into its history.
 
-    An operation without an outcome is one that was pending when the process ended. A last line that a kill cut short is
-    ignored: what it would have told was not yet told to anybody.
+    An operation without an outcome was pending when the process ended. A last line that a kill cut short is ignored:
+    its event had not yet been reported to anyone.
     """
     history = History()
     operations: dict[str, dict[str, Any]] = {}
@@ -180,7 +180,7 @@ def parse(log: bytes) -> History:
 
 
 def _tell_operation(event: Mapping[str, Any], operations: dict[str, dict[str, Any]]) -> None:
-    """Add what an event says of an operation."""
+    """Add what an event says about an operation."""
     match event["kind"]:
         case Kind.INVOKE:
             known = {name: event[name] for name in ("id", "workload", "name", "key")}
@@ -193,7 +193,7 @@ def _tell_operation(event: Mapping[str, Any], operations: dict[str, dict[str, An
 
 
 def _tell_process(event: Mapping[str, Any], operations: Mapping[str, Mapping[str, Any]], history: History) -> None:
-    """Add what an event says of a process, or of what was done to it."""
+    """Add what an event says about a process, or about a fault."""
     match event["kind"]:
         case Kind.CRASH:
             operation = operations.get(event["id"], {"name": "worker", "key": ""})

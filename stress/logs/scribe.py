@@ -1,4 +1,4 @@
-"""Logs the operations of those children that are no workers: one scribe for each of their tasks or threads."""
+"""Logs the operations of the children other than workers: one scribe for each task or thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from persistent_context import DurabilityUnknownError, LockLostError, LockTimeou
 from stress.logs.history import Kind, Log
 
 REFUSALS: tuple[type[BaseException], ...] = (LockTimeoutError, LockLostError)
-"""The errors that any call may raise, and which promise that nothing happened."""
+"""The errors that any call may raise, and that promise that nothing happened."""
 
 
 @dataclass(slots=True)
@@ -25,22 +25,22 @@ class Desk:
     log: Log
     workload: str
     stop: threading.Event
-    """Set when the process is to stop, and by whoever sees the library raise what it must not."""
+    """Set when the process is to stop, or when the library raises an error that its contract does not allow."""
     crashed: bool = False
 
 
 @dataclass(slots=True)
 class Entry:
-    """One operation under way."""
+    """One operation in flight."""
 
     token: str
-    """Unique in the run: what the operation writes, so that its trace can be found."""
+    """Unique in the run: the value that the operation writes, so that its effect can be found."""
     key: str
     log: Log
     result: Any = None
 
     def note(self, note: object) -> None:
-        """Log, inside a transaction, what it saw and will commit: it tells later what a killed one did."""
+        """Log, inside a transaction, what it saw and will commit: this shows later what a killed one did."""
         self.log.write(Kind.NOTE, id=self.token, note=note)
 
 
@@ -52,14 +52,14 @@ class Scribe:
     name: str
     """`process.incarnation.task`"""
     refusals: tuple[type[BaseException], ...] = REFUSALS
-    """After these nothing has happened."""
+    """Errors after which nothing has happened."""
     interruptions: tuple[type[BaseException], ...] = ()
-    """What the process itself throws into its calls. Whether they took effect is not known then."""
+    """What the process itself throws into its calls, which leaves their outcome unknown."""
     serials: Iterator[int] = field(default_factory=count)
 
     @contextmanager
     def operation(self, name: str, key: str, **more: object) -> Iterator[Entry]:
-        """Log an operation and how it ended. An interruption goes on, all other errors end here."""
+        """Log an operation and how it ended. An interruption propagates; all other errors stop here."""
         log = self.desk.log
         entry = Entry(f"{self.name}.{next(self.serials)}", key, log)
         log.write(Kind.INVOKE, id=entry.token, workload=self.desk.workload, name=name, key=key)

@@ -1,1 +1,1 @@
-"""Broken builds of the library, and the proof that a test or a stress run finds each of them."""
+"""Broken builds of the library, and the proof that a test or a stress run catches each of them."""

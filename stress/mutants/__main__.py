@@ -1,6 +1,6 @@
 """The mutation gate: `python -m stress.mutants`. Exits with 0 if every broken build is caught, 1 if not.
 
-2 says that all that could be shown on this machine was caught, and that it lacks something to show the rest.
+2 means that everything this machine could show was caught, and that it lacks something to show the rest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stress.mutants.report import exit_code, show, show_list, write
 from stress.mutants.table import AREAS, MUTANTS
 
 PIPED_WIDTH = 150
-"""Columns of the tables where there is no terminal to ask."""
+"""Columns of the tables if there is no terminal to ask."""
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -30,13 +30,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--area", nargs="+", choices=AREAS, help="only those of these areas: %(choices)s", metavar="AREA"
     )
-    parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
+    parser.add_argument("--list", action="store_true", help="list the broken builds, and run nothing")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="parallel runs (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
     parser.add_argument("--keep", action="store_true", help="keep the builds and the outputs of the catchers")
     options = parser.parse_args(arguments)
     if options.jobs < 1:
-        parser.error("at least one has to run at a time")
+        parser.error("--jobs must be at least 1")
     return options
 
 

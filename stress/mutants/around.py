@@ -1,4 +1,4 @@
-"""Builds whose pytest plugin tears down wrongly, and whose command line prints what a terminal obeys."""
+"""Builds whose pytest plugin tears down wrongly, or whose command line prints sequences that a terminal obeys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EACH_ONCE = "teardown::TestTeardown::test_one_that_fails"
 AROUND: Final = (
     Mutant(
         "teardown-before-fixtures",
-        "Values are torn down before fixtures that use them are finalised, if the run is interrupted.",
+        "If the run is interrupted, values are torn down before the fixtures that use them are finalised.",
         Promise.ONCE,
         (
             Edit(
@@ -25,7 +25,7 @@ AROUND: Final = (
     ),
     Mutant(
         "unkept-value-leaks",
-        "What a factory started stays if JSON cannot hold the value.",
+        "What a factory started is not torn down if JSON cannot hold the value.",
         Promise.ONCE,
         (
             Edit(
@@ -38,7 +38,7 @@ AROUND: Final = (
     ),
     Mutant(
         "discard-only-on-success",
-        "A value whose teardown raised stays, and every worker tears it down.",
+        "A value whose teardown raised stays in the file, and every worker tears it down.",
         Promise.ONCE,
         (
             Edit(
@@ -54,7 +54,7 @@ AROUND: Final = (
     ),
     Mutant(
         "outcomes-of-pytest-escape",
-        "A teardown that ends by pytest.fail or pytest.skip leaves the others undone.",
+        "A teardown that ends with pytest.fail or pytest.skip prevents the others.",
         Promise.ONCE,
         (Edit(PLUGIN, "            except BaseException as error:", "            except Exception as error:"),),
         (suite(_EACH_ONCE),),
@@ -74,28 +74,28 @@ AROUND: Final = (
     ),
     Mutant(
         "crash-time-not-noted",
-        "A worker that crashed after a while is not waited for until it is replaced.",
+        "A worker that crashes late is not waited for until it is replaced.",
         Promise.ONCE,
         (Edit(PLUGIN, "        os.utime(present)\n", ""),),
         (suite("teardown::TestTeardown::test_a_worker_that_crashed_after_a_while"),),
     ),
     Mutant(
         "teardown-failures-of-workers-lost",
-        "A run passes although a worker could not tear down.",
+        "A run passes although a worker could not tear down a value.",
         Promise.FAILURE,
         (Edit(PLUGIN, "    _failures(node.config).extend(output.get(_OUTPUT, ()))\n", "    del output\n"),),
         (suite(_EACH_ONCE),),
     ),
     Mutant(
         "waiting-worker-interrupted",
-        "A worker that waits for the others when the run is interrupted tears nothing down.",
+        "A worker that is waiting for the others when the run is interrupted tears nothing down.",
         Promise.ONCE,
         (Edit(PLUGIN, "lambda *_: moments.append(time.monotonic())", "signal.default_int_handler"),),
         (suite("teardown::TestTeardown::test_an_interruption_while_a_worker_waits_for_the_others"),),
     ),
     Mutant(
         "value-steers-the-terminal",
-        "What the command line prints of a value may hold sequences that a terminal obeys.",
+        "Values that the command line prints may contain sequences that a terminal obeys.",
         Promise.ACCESS,
         (
             Edit(
@@ -108,7 +108,7 @@ AROUND: Final = (
     ),
     Mutant(
         "async-factory-not-cancelled",
-        "An asynchronous factory that hangs is waited for, whatever the user does.",
+        "An asynchronous factory that hangs cannot be interrupted.",
         Promise.CANCELLING,
         (
             Edit(

@@ -10,18 +10,18 @@ from stress.mutants.model import Edit
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "persistent_context"
 PLUGIN = "pytest_persistent_context"
-"""The one module that stands beside the package."""
+"""The only module beside the package."""
 
 
 class InapplicableError(Exception):
-    """An edit does not fit the source: what it was to break is not there, or is there more than once."""
+    """An edit does not fit the source: the text to replace is missing, or occurs more than once."""
 
 
 def edited(edits: Iterable[Edit], package: Path = PACKAGE) -> dict[str, str]:
     """Return the new texts of the modules that the edits change.
 
     Raises:
-        InapplicableError: an edit does not fit, changes nothing, or leaves no valid Python.
+        InapplicableError: an edit does not fit, changes nothing, or does not leave valid Python.
     """
     texts: dict[str, str] = {}
     for edit in edits:
@@ -40,13 +40,13 @@ def edited(edits: Iterable[Edit], package: Path = PACKAGE) -> dict[str, str]:
         try:
             compile(text, f"{module}.py", "exec")
         except SyntaxError as error:
-            message = f"{module} is no Python any more: {error}"
+            message = f"{module} is no longer valid Python: {error}"
             raise InapplicableError(message) from error
     return texts
 
 
 def module_file(package: Path, module: str) -> Path:
-    """Return the file of a module of the library, by its name or, if several have it, by the end of its path.
+    """Return the file of a module of the library, by its name or, if several have that name, by the end of its path.
 
     Raises:
         InapplicableError: no module has the name, or several have it.

@@ -1,4 +1,4 @@
-"""One run of a catcher against one build, and what it shows."""
+"""One run of a catcher against one build, and its result."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from stress.mutants.model import Catcher, Suite
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 150.0
-"""Seconds after which a catcher is killed; that is no verdict of its own, and catches nothing."""
+"""Seconds after which a catcher is killed; this is not a verdict, and catches nothing."""
 FAILED = 1
-"""The exit code of pytest, and of the programs here, if something was found: all others above 0 are accidents."""
+"""The exit code of pytest, and of the programs here, if something was found; all others above 0 are accidents."""
 
 _FAILED = re.compile(r"^FAILED tests/(?:\w+/)*test_(\S+(?: \S+)*?)(?: - .*)?$", re.MULTILINE)
 _STARTED = re.compile(r"^tests/(?:\w+/)*test_(\S+::.*?) *(?:PASSED.*|\++ Timeout .*)?$", re.MULTILINE)
@@ -34,7 +34,7 @@ _ACCIDENT = re.compile(
 
 
 class Sight(Enum):
-    """What a run of a catcher shows of a build."""
+    """The result of a catcher's run on a build."""
 
     BROKEN = "something failed"
     SOUND = "nothing failed"
@@ -53,13 +53,13 @@ class Run:
 
 
 def judge(catcher: Catcher, code: int, output: str) -> Run:
-    """Tell what a run that ended by itself shows, by its exit code and its output.
+    """Judge a run that ended by itself, by its exit code and its output.
 
-    A failure counts if the catcher says so itself and names what failed. A build that dies of a slip in the replaced
+    A failure counts if the catcher reports it and names what failed. A build with a programming error in the replaced
     lines would fail every test: such a failure does not count.
     """
     if code == FAILED and (slip := _ACCIDENT.search(output)):
-        return Run(Sight.ACCIDENT, f"a slip in the build itself: {slip[1]}")
+        return Run(Sight.ACCIDENT, f"a programming error in the build itself: {slip[1]}")
     if isinstance(catcher, Suite):
         return _judge_tests(code, output)
     return _judge_program(code, output)
@@ -91,15 +91,15 @@ def _judge_tests(code: int, output: str) -> Run:
 
 
 def _end_of(output: str) -> str:
-    """Return the last words of an output, in one line."""
+    """Return the last lines of an output, in one line."""
     return " / ".join(line.strip() for line in output.strip().splitlines()[-6:] if line.strip())
 
 
 def run(catcher: Catcher, build: Path, directory: Path, *, limit: float = LIMIT) -> Run:
-    """Run a catcher against a build; what it prints is kept in the directory, which no other run may use."""
+    """Run a catcher against a build; its output is kept in the directory, which no other run may use."""
     if isinstance(catcher, Suite):
         command = ["pytest", "-x", "-v", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        # The child has imported the library, which pytest would have rewritten the assertions of, as it has a plugin.
+        # The library is already imported in the child; pytest would have rewritten its assertions, as it has a plugin.
         command += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         command += ["-o", f"timeout={catcher.limit}", "--basetemp", str(directory / "tests"), *catcher.nodes]
     else:
@@ -121,7 +121,7 @@ def run(catcher: Catcher, build: Path, directory: Path, *, limit: float = LIMIT)
             code = None
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # what a failed test may have left as well
+                os.killpg(process.pid, signal.SIGKILL)  # including what a failed test may have left running
             process.wait()
     seconds = time.monotonic() - began
     words = (directory / "output").read_text(encoding="utf-8", errors="replace")
@@ -132,7 +132,7 @@ def run(catcher: Catcher, build: Path, directory: Path, *, limit: float = LIMIT)
 
 
 def _environment(build: Path, directory: Path) -> dict[str, str]:
-    """Return the environment: the build before all else, and nothing of a pytest or coverage that runs the gate."""
+    """Return the environment: the build first in the path, and nothing of a pytest or coverage that runs the gate."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COVERAGE_"))}
     path = os.pathsep.join([str(build), *filter(None, [inherited.get("PYTHONPATH")])])
     return {

@@ -1,4 +1,4 @@
-"""The process of a catcher: makes sure that it is the copy that is imported, then runs the catcher's module.
+"""The process of a catcher: verifies that the copy of the library is imported, then runs the catcher's module.
 
 ``python -m stress.mutants.child BUILD MODULE ARGUMENT ...``
 """
@@ -13,17 +13,17 @@ import traceback
 from pathlib import Path
 
 NOT_THE_BUILD = 90
-"""The exit code if the copy cannot be imported, or something else was."""
+"""The exit code if the copy cannot be imported, or something else was imported."""
 
 
 def check(build: str) -> None:
-    """Import all of the library, and end the process unless it comes from the build."""
+    """Import the whole library, and end the process unless it comes from the build."""
     try:
         package = importlib.import_module("persistent_context")
         modules = [
             importlib.import_module(f"{package.__name__}.{one.name}") for one in pkgutil.iter_modules(package.__path__)
         ]
-    except BaseException:  # noqa: BLE001 - whatever it is, it is no test that failed
+    except BaseException:  # noqa: BLE001 - whatever it is, it is not a failed test
         traceback.print_exc()
         sys.exit(NOT_THE_BUILD)
     for module in (package, *modules):

@@ -9,14 +9,14 @@ from stress.mutants.model import Edit, Mutant, Promise, suite
 COMMANDS: Final = (
     Mutant(
         "edited-text-removed",
-        "A text that was edited and cannot be saved is removed.",
+        "An edited text that cannot be saved is removed.",
         Promise.LOST,
         (Edit("editing", "if kept := _differs(path, text):", "if _differs(path, text):"),),
         (suite("edit::TestTextsThatCannotBeSaved::test_it_says_why_and_keeps_them"),),
     ),
     Mutant(
         "edited-state-replaces",
-        "What is saved after editing is what the editor had, whatever others have changed since.",
+        "Saving after editing stores the whole edited text, and discards what others have changed since.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -29,21 +29,21 @@ COMMANDS: Final = (
     ),
     Mutant(
         "edit-overrules",
-        "An edited value overrules what another program has stored meanwhile, without a word.",
+        "An edited value silently overwrites what another program has stored since.",
         Promise.CLOBBERED,
         (Edit("editing", "    ] = OnConflict.RAISE,\n", "    ] = OnConflict.MINE,\n"),),
         (suite("edit::TestConflicts::test_one_is_an_error_and_the_text_is_kept"),),
     ),
     Mutant(
         "edited-copy-readable",
-        "Every user can read the copy of the state that is edited.",
+        "Every user can read the copy of the state that is being edited.",
         Promise.ACCESS,
         (Edit("editing", "os.O_EXCL, 0o600)", "os.O_EXCL, 0o666)"),),
         (suite("edit::TestSaving::test_the_text_is_private_and_controls_nothing"),),
     ),
     Mutant(
         "edited-value-steers-the-terminal",
-        "An editor is given characters that its terminal obeys.",
+        "The text for the editor may contain characters that the editor's terminal obeys.",
         Promise.ACCESS,
         (Edit("jsontext", '    return "".join(f"{printable_json(line)}\\n"', '    return "".join(f"{line}\\n"'),),
         (suite("edit::TestSaving::test_the_text_is_private_and_controls_nothing"),),
@@ -57,7 +57,7 @@ COMMANDS: Final = (
     ),
     Mutant(
         "value-loses-a-part",
-        "Of a key that is twice in an object, one value is dropped.",
+        "If a key occurs twice in an object, one of the values is dropped.",
         Promise.FAILURE,
         (Edit("jsontext", "        if key in found:\n", "        if False:\n"),),
         (suite("changing::TestValuesThatLookLikeOptions::test_a_value_that_would_lose_a_part"),),
@@ -77,28 +77,28 @@ COMMANDS: Final = (
     ),
     Mutant(
         "append-to-anything",
-        "Appending to what is not a list fails with an error that explains nothing.",
+        "Appending to a value that is not a list fails with an error that explains nothing.",
         Promise.FAILURE,
         (Edit("updates", 'text is not MISSING and not text.startswith(b"[")', "False"),),
         (suite("changing::TestAppend::test_what_is_no_list"),),
     ),
     Mutant(
         "completion-offers-anything",
-        "A shell inserts a key that it splits or obeys.",
+        "Completion offers keys that the shell splits or interprets.",
         Promise.ACCESS,
         (Edit("completion", " and _PLAIN.fullmatch(key))", ")"),),
         (suite("completion::TestKeys::test_those_that_a_shell_would_split_or_obey_are_not_offered"),),
     ),
     Mutant(
         "completion-talks",
-        "A warning appears in the middle of the line that the user types.",
+        "A warning appears in the middle of the line that the user is typing.",
         Promise.FAILURE,
         (Edit("completion", "    logging.disable()", "    pass"),),
         (suite("completion::TestKeys::test_a_file_that_cannot_be_read_is_no_error"),),
     ),
     Mutant(
         "stopped-holder-unknown",
-        "Nobody is told that the holder of the lock is stopped.",
+        "The status does not say that the holder of the lock is stopped.",
         Promise.STARVES,
         (Edit("stamp", '_STOPPED: Final = "T"', '_STOPPED: Final = "Z"'),),
         (suite("main::TestWho::test_it_says_that_the_holder_is_stopped"),),

@@ -1,4 +1,4 @@
-"""Builds whose documents are not true at every moment, read too much or too little, or do more than they are asked."""
+"""Builds whose documents are wrong at some moment, read too much or too little, or do more than asked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stress.mutants.model import Edit, Mutant, Promise, stress_of, suite
 DOCUMENT: Final = (
     Mutant(
         "index-published-unfinished",
-        "Other threads see where keys are before all of them have been looked at, and take the rest for absent.",
+        "Other threads see the index of keys before it is complete, and take the missing keys for absent.",
         Promise.LOST,
         (
             Edit(
@@ -22,7 +22,7 @@ DOCUMENT: Final = (
     ),
     Mutant(
         "index-outlives-new-keys",
-        "Where keys are is passed on to a document that has more of them, which are then taken for absent.",
+        "The index of keys is passed on to a document that has more keys, which are then taken for absent.",
         Promise.LOST,
         (
             Edit(
@@ -35,7 +35,7 @@ DOCUMENT: Final = (
     ),
     Mutant(
         "never-indexed",
-        "Every key that is asked for is searched for in all pages.",
+        "Every lookup of a key searches all pages.",
         Promise.LOOP,
         (
             Edit(
@@ -61,7 +61,7 @@ DOCUMENT: Final = (
     ),
     Mutant(
         "shrunken-pages-never-joined",
-        "A file of few keys that had many is kept in as many pages as ever.",
+        "A file that once had many keys stays in many pages when it has few.",
         Promise.LOOP,
         (
             Edit(
@@ -81,14 +81,14 @@ DOCUMENT: Final = (
     ),
     Mutant(
         "comma-too-many-beside-known-pages",
-        "A file with a comma too many is accepted by those who knew the rest of it.",
+        "A file with a trailing comma is accepted if the rest of it was known.",
         Promise.CLOBBERED,
         (Edit("parse", "    return (pages, keys) if pages else None\n", "    return pages, keys\n"),),
         (suite("document::TestStrictness::test_a_comma_too_many_is_found_beside_known_pages"),),
     ),
     Mutant(
         "pages-of-equal-length-taken-for-known",
-        "A page that another process has changed, and not made longer or shorter, is taken for the one that is known.",
+        "A page that another process has changed without changing its length is taken for the known one.",
         Promise.LOST,
         (
             Edit(
@@ -101,7 +101,7 @@ DOCUMENT: Final = (
     ),
     Mutant(
         "repair-not-believed",
-        "A large file that was repaired is taken to repeat keys for ever, and copied aside again.",
+        "A large file is still said to repeat keys after it was repaired, and is copied aside again.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -114,7 +114,7 @@ DOCUMENT: Final = (
     ),
     Mutant(
         "deep-on-short-lines-accepted",
-        "Nesting that is too deep is accepted where its lines are short, and written back as a corrupt file.",
+        "Nesting that is too deep is accepted if its lines are short, and is written back as a corrupt file.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -127,14 +127,14 @@ DOCUMENT: Final = (
     ),
     Mutant(
         "long-numbers-with-short-exponents-unchecked",
-        "A number out of the range of floats is accepted, and raises when it is looked at.",
+        "A number out of the range of floats is accepted, and raises an error when it is read.",
         Promise.FAILURE,
         (Edit("values", '_LONG_NUMBER: Final = b"0" * 200', '_LONG_NUMBER: Final = b"0" * 300'),),
         (suite("bad_lines::TestOneBadLineInALargeFile::test_load_moves_the_whole_file_aside"),),
     ),
     Mutant(
         "long-integers-taken-for-corruption",
-        "A valid file is moved aside by a process that reads fewer digits than the one that wrote it.",
+        "A process with a lower limit on digits moves a valid file aside that another process wrote.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -148,21 +148,21 @@ DOCUMENT: Final = (
     ),
     Mutant(
         "long-integers-written",
-        "A process that converts more digits than others writes what they cannot read.",
+        "A process with a higher limit on digits writes numbers that others cannot read.",
         Promise.CLOBBERED,
         (Edit("values", "_SCALARS and (kind is str or len(text) <= MAX_DIGITS):", "_SCALARS:"),),
         (suite("values::TestTheLimitOfDigits::test_what_a_default_python_cannot_read_is_not_written"),),
     ),
     Mutant(
         "keys-kept-as-they-came",
-        "A key of a class of the caller's goes on into memory and into the cycle, with methods of its own.",
+        "A key of a str subclass gets into memory and into the cycle, with overridden methods.",
         Promise.FAILURE,
         (Edit("faults", "    return str.__str__(key)\n", "    return key\n"),),
         (suite("values::TestKeysOfSubclassesOfStr"),),
     ),
     Mutant(
         "errors-of-broken-classes-escape",
-        "What a method of a value raises comes out of the call as it is, instead of the error that names the place.",
+        "An error raised by a method of a value propagates unchanged, instead of as the error that names the place.",
         Promise.FAILURE,
         (
             Edit(

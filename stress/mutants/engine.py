@@ -1,4 +1,4 @@
-"""Builds that fail when a call is interrupted, repeated or re-entered, or when threads cannot be had."""
+"""Builds that fail when a call is interrupted, repeated or re-entered, or when threads cannot be started."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ENGINE: Final = (
     ),
     Mutant(
         "repeated-though-nobody-waits",
-        "A call whose time is up, or that was interrupted, waits anew when its cycle has to be repeated.",
+        "A call that timed out or was interrupted waits again when its cycle has to be repeated.",
         Promise.CANCELLING,
         (
             Edit(
@@ -51,14 +51,14 @@ ENGINE: Final = (
     ),
     Mutant(
         "file-name-overwritten",
-        "An error that names a file is given another name.",
+        "The file name in an error is replaced by another one.",
         Promise.FAILURE,
         (Edit("cycle", "error.errno is not None and error.filename is None:", "error.errno is not None:"),),
         (suite("queue::TestACycleOfSeveral::test_an_error_that_names_a_file_keeps_its_name"),),
     ),
     Mutant(
         "no-try-where-others-waited",
-        "A call that only tries is turned away without a try if the lock had to be waited for before.",
+        "A call with timeout 0 is refused without a try if the lock had to be waited for before.",
         Promise.STARVES,
         (
             Edit("queue", "if trying or not self.is_contended:", "if not self.is_contended:"),
@@ -68,14 +68,14 @@ ENGINE: Final = (
     ),
     Mutant(
         "who-only-tries-waits",
-        "A call that only tries waits for the lock all the same.",
+        "A call with timeout 0 waits for the lock.",
         Promise.STARVES,
         (Edit("queue", _DELIVERS_THE_TRIES, "            pass\n"),),
         (suite("queue::TestCallsThatOnlyTry::test_it_leaves_no_waiting_thread", limit=20),),
     ),
     Mutant(
         "who-only-tried-is-kept",
-        "Calls that only tried stay in the queue until a cycle comes by.",
+        "Calls with timeout 0 that did not get the lock stay in the queue until another cycle runs.",
         Promise.MEMORY,
         (
             Edit(
@@ -88,7 +88,7 @@ ENGINE: Final = (
     ),
     Mutant(
         "refused-call-is-kept",
-        "A context keeps the calls that could not even be queued.",
+        "A context keeps references to calls that could not even be queued.",
         Promise.MEMORY,
         (
             Edit(
@@ -109,7 +109,7 @@ ENGINE: Final = (
     ),
     Mutant(
         "failed-wait-goes-on",
-        "A thread whose waiting for the lock has failed is taken to wait still.",
+        "A thread whose wait for the lock has failed still counts as waiting.",
         Promise.STARVES,
         (
             Edit(
@@ -122,7 +122,7 @@ ENGINE: Final = (
     ),
     Mutant(
         "withdrawn-call-is-kept",
-        "A context keeps the calls that were cancelled.",
+        "A context keeps references to calls that were cancelled.",
         Promise.MEMORY,
         (
             Edit(
@@ -135,28 +135,28 @@ ENGINE: Final = (
     ),
     Mutant(
         "told-twice",
-        "A call that is over as it is cancelled is told so twice.",
+        "A call that completes while it is being cancelled has its result set twice.",
         Promise.CANCELLING,
         (Edit("aio_calls", "if not request.waiter.done():", "if True:"),),
         (suite("queue::TestWhatIsLeftBehind::test_a_call_is_completed_once"),),
     ),
     Mutant(
         "child-counts-on-its-parents-threads",
-        "A forked child hands its jobs to threads that only its parent has.",
+        "A forked child hands its jobs to threads that exist only in its parent.",
         Promise.FAILURE,
         (Edit("worker", "os.register_at_fork(after_in_child=pool.forget)", "pass"),),
         (suite("queue::TestWhatIsLeftBehind::test_a_forked_child_has_threads_and_a_queue_of_its_own", limit=30),),
     ),
     Mutant(
         "child-has-its-parents-queue",
-        "A forked child waits for a thread that only its parent has.",
+        "A forked child waits for a thread that exists only in its parent.",
         Promise.FAILURE,
         (Edit("registry", "    _queues.clear()\n", ""),),
         (suite("queue::TestWhatIsLeftBehind::test_a_forked_child_has_threads_and_a_queue_of_its_own", limit=30),),
     ),
     Mutant(
         "child-has-its-parents-statistics",
-        "A forked child is told what its parent has done, as if it had done that itself.",
+        "The statistics of a forked child include what its parent has done.",
         Promise.FAILURE,
         (
             Edit(
@@ -182,14 +182,14 @@ ENGINE: Final = (
     ),
     Mutant(
         "interrupt-ends-the-wait-for-a-commit",
-        "An interrupt at the end of a blocking transaction comes out before the commit is over.",
+        "An interrupt at the end of a blocking transaction propagates before the commit has finished.",
         Promise.CANCELLING,
         (Edit("blocking_calls", "            turn.end(request)\n            self._wait_out(request)\n", ""),),
         (suite("queue::TestAnInterrupt", limit=40),),
     ),
     Mutant(
         "second-interrupt-keeps-the-lock",
-        "A second interrupt, while the first one is waited out at the end of a blocking transaction, leaves it open.",
+        "A second interrupt at the end of a blocking transaction, while the first one is waited out, leaves it open.",
         Promise.CANCELLING,
         (
             Edit(
@@ -203,7 +203,7 @@ ENGINE: Final = (
     ),
     Mutant(
         "thrown-away-transaction-keeps-the-lock",
-        "A transaction whose task is thrown away with its loop holds the lock for ever.",
+        "A transaction whose task is discarded together with its loop never releases the lock.",
         Promise.CANCELLING,
         (
             Edit("turn", "            self.abandon()\n", "            pass\n"),
@@ -213,7 +213,7 @@ ENGINE: Final = (
     ),
     Mutant(
         "cancelled-driver-runs-the-queue",
-        "A context counts on a task that was cancelled to run the queue.",
+        "A context relies on a cancelled task to run the queue.",
         Promise.CANCELLING,
         (
             Edit("aio_calls", "if self._driver is None or self._driver.done():", "if self._driver is None:"),
@@ -225,28 +225,28 @@ ENGINE: Final = (
     ),
     Mutant(
         "timeout-by-naps",
-        "A blocking call notices that its time is up only now and then.",
+        "A blocking call checks its timeout only now and then.",
         Promise.STARVES,
         (Edit("blocking_calls", "min(left, nap) if left > 0 else nap", "nap"),),
         (suite("waiting::TestTimeoutsAreExact::test_of_threads", limit=40),),
     ),
     Mutant(
         "one-timeout-is-enough",
-        "When a call has timed out, nobody looks at the time any more.",
+        "After one call has timed out, the timeouts of the others are no longer checked.",
         Promise.STARVES,
         (Edit("aio_calls", "        self._set_clock(min(max(coming,", "        max(0, min(max(coming,"),),
         (suite("waiting::TestTimeoutsAreExact::test_beside_calls_that_time_out_earlier", limit=40),),
     ),
     Mutant(
         "full-executor-is-waited-for",
-        "Nothing moves while the default executor is full.",
+        "No call makes progress while the default executor is full.",
         Promise.LOOP,
         (Edit("aio_executor", "SOON_SECONDS: Final = 0.05", "SOON_SECONDS: Final = 1000"),),
         (suite("waiting::TestTheExecutorIsFullOfThreadsThatCallUs::test_they_are_served", limit=60),),
     ),
     Mutant(
         "no-thread-no-service",
-        "Where no thread can be started, calls are not carried out.",
+        "If no thread can be started, calls are not carried out.",
         Promise.FAILURE,
         (
             Edit(
@@ -259,7 +259,7 @@ ENGINE: Final = (
     ),
     Mutant(
         "uncopyable-error-ends-the-thread",
-        "An error that cannot be copied ends the thread of the cycle, and its calls are never told.",
+        "An error that cannot be copied ends the cycle's thread, and its calls are never completed.",
         Promise.FAILURE,
         (
             Edit(
@@ -272,7 +272,7 @@ ENGINE: Final = (
     ),
     Mutant(
         "failed-unlock-ends-the-thread",
-        "An error while the session is closed escapes into the thread of the cycle, whose calls are never completed.",
+        "An error while the session is closed ends the cycle's thread, and its calls are never completed.",
         Promise.FAILURE,
         (
             Edit(
@@ -285,14 +285,14 @@ ENGINE: Final = (
     ),
     Mutant(
         "failed-beginning-keeps-the-lock",
-        "A transaction that cannot begin, since the file cannot be read, leaves its session open.",
+        "A transaction that cannot begin because the file cannot be read leaves its session open.",
         Promise.STARVES,
         (Edit("queue", "                carry_out([], session, self.name)\n", "                pass\n"),),
         (suite("cycle::TestABeginningThatFails::test_it_leaves_the_lock_free"),),
     ),
     Mutant(
         "withdrawn-on-its-way-takes-effect",
-        "A call that is withdrawn while its link is redirected is carried out in the other file.",
+        "A call that is withdrawn while its symbolic link is redirected is carried out in the other file.",
         Promise.CANCELLING,
         (
             Edit(
@@ -305,7 +305,7 @@ ENGINE: Final = (
     ),
     Mutant(
         "a-thread-is-inside",
-        "A thread of a pool is taken to be inside a transaction that it entered for somebody else.",
+        "A thread of a pool counts as being inside a transaction that it entered for another task.",
         Promise.FAILURE,
         (Edit("owner", "bool(holder.stays) and holder.stays[-1] in self.stays", "True"),),
         (suite("queue::TestWhoIsInside", limit=40),),
@@ -325,7 +325,7 @@ ENGINE: Final = (
     ),
     Mutant(
         "deleted-lock-waited-for",
-        "Who waits for a lock file that was deleted under a stopped holder waits for ever.",
+        "A process waits forever for a lock file that was deleted while its holder was stopped.",
         Promise.STARVES,
         (Edit("queue", "self.store.abandon_vain_wait() and", "False and"),),
         (suite("waiting::TestTheLockIsTakenAway::test_one_who_waits_behind_a_stopped_holder_goes_on", limit=60),),

@@ -14,7 +14,7 @@ _CHANGING_HANDS = "cancelled_waits::TestBehindAHeldLock::test_the_lock_comes_fre
 FACES: Final = (
     Mutant(
         "cancelled-call-abandoned",
-        "A cancelled call ends while its cycle still writes.",
+        "A cancelled call ends while its cycle is still writing.",
         Promise.CANCELLING,
         (
             Edit(
@@ -27,7 +27,7 @@ FACES: Final = (
     ),
     Mutant(
         "no-shield",
-        "A cancel scope that cancels again and again keeps the loop spinning while a cycle ends.",
+        "A cancel scope that keeps cancelling makes the loop spin while a cycle ends.",
         Promise.CANCELLING,
         (
             Edit(
@@ -40,7 +40,7 @@ FACES: Final = (
     ),
     Mutant(
         "cancelled-transaction-keeps-the-lock",
-        "A transaction that is cancelled when it has just got its turn never gives it back.",
+        "A transaction that is cancelled just after it got its turn never gives it back.",
         Promise.CANCELLING,
         (
             Edit(
@@ -59,7 +59,7 @@ FACES: Final = (
     ),
     Mutant(
         "timeout-too-late",
-        "A call waits far longer for the lock than it was told to.",
+        "A call waits for the lock far longer than its timeout.",
         Promise.STARVES,
         (
             Edit(
@@ -72,7 +72,7 @@ FACES: Final = (
     ),
     Mutant(
         "aborted-transaction-commits",
-        "A transaction whose body raised is written all the same.",
+        "A transaction whose body raised an error is written.",
         Promise.FAILURE,
         (
             Edit("aio_transaction", _COMMIT_UNLESS_ERROR, f"        {_COMMIT}"),
@@ -82,7 +82,7 @@ FACES: Final = (
     ),
     Mutant(
         "saved-after-an-exception",
-        "A context manager that is left by an exception saves what was half done.",
+        "A context manager that is left by an exception saves the unfinished changes.",
         Promise.FAILURE,
         (
             Edit("aio", "        if error is None:\n            await self.save()", "        await self.save()"),
@@ -118,7 +118,7 @@ FACES: Final = (
     ),
     Mutant(
         "raw-text-printed",
-        "What strangers wrote reaches the terminal as it is, escape sequences and all.",
+        "Text written by others reaches the terminal unchanged, including escape sequences.",
         Promise.ACCESS,
         (Edit("_printable", 'text if text.isprintable() else "".join(', 'text or "".join('),),
         (suite("errors::TestPrinting"),),

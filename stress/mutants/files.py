@@ -26,21 +26,21 @@ FILES: Final = (
     ),
     Mutant(
         "no-directory-fsync",
-        "A commit does not ask for the directory to be synced, so the old file may come back.",
+        "A commit does not request a sync of the directory, so the old file may come back.",
         Promise.LOST,
         (Edit("jsonfile/store", "        if durable:\n            self._complete = make_name_durable\n", ""),),
         (_STEPS, _POWER),
     ),
     Mutant(
         "closed-without-syncing-the-directory",
-        "A session is closed without what makes its commit durable: the directory is never synced.",
+        "A session is closed without the step that makes its commit durable: the directory is never synced.",
         Promise.LOST,
         (Edit("jsonfile/store", "        if complete is not None:\n", "        if False:\n"),),
         (_STEPS, _POWER, suite("durability::TestADurableCallThatWritesNothing::test_it_syncs_what_it_found")),
     ),
     Mutant(
         "failed-release-leaves-the-directory-unsynced",
-        "If an error comes while the lock is released, the directory is not synced, and the call is acknowledged.",
+        "If an error occurs while the lock is released, the directory is not synced, but the call is acknowledged.",
         Promise.LOST,
         (
             Edit(
@@ -53,7 +53,7 @@ FILES: Final = (
     ),
     Mutant(
         "failed-sync-of-another-kind-acknowledged",
-        "If the directory cannot be synced for want of memory, the call is acknowledged all the same.",
+        "If the directory cannot be synced for lack of memory, the call is acknowledged all the same.",
         Promise.LOST,
         (
             Edit(
@@ -80,14 +80,14 @@ FILES: Final = (
     ),
     Mutant(
         "new-directories-unsynced",
-        "A directory that was made for the file may be gone after a power loss.",
+        "A directory that was made for the file may be lost in a power loss.",
         Promise.LOST,
         (Edit("syncing", "        _sync_parent(os.path.dirname(directory))\n", ""),),
         (_STEPS,),
     ),
     Mutant(
         "failed-fsync-retried",
-        "A sync that failed is tried once more on the same file, where the kernel says yes to anything.",
+        "A failed sync is tried again on the same file, where the kernel wrongly reports success.",
         Promise.LOST,
         (
             Edit(
@@ -100,7 +100,7 @@ FILES: Final = (
     ),
     Mutant(
         "written-in-place",
-        "The old file is overwritten where it stands, so that readers see half of the new one.",
+        "The old file is overwritten in place, so that readers see half of the new one.",
         Promise.TORN,
         (
             Edit(
@@ -118,7 +118,7 @@ FILES: Final = (
     ),
     Mutant(
         "short-write-taken-for-whole",
-        "A write that the system cut short is taken for a whole one.",
+        "A short write is taken for a complete one.",
         Promise.TORN,
         (
             Edit(
@@ -131,7 +131,7 @@ FILES: Final = (
     ),
     Mutant(
         "corrupt-file-overwritten",
-        "A file that is no JSON object is overwritten, and not moved aside.",
+        "A file that is not a JSON object is overwritten instead of moved aside.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -144,28 +144,28 @@ FILES: Final = (
     ),
     Mutant(
         "no-second-look",
-        "A file that somebody is just rewriting in place is moved aside at the first look.",
+        "A file that another program is just rewriting in place is moved aside at the first look.",
         Promise.CLOBBERED,
         (Edit("jsonfile/store", "_SECOND_LOOKS: Final = 5", "_SECOND_LOOKS: Final = 0"),),
         (suite("store::TestReading::test_a_file_that_is_finished_between_two_looks_is_taken"),),
     ),
     Mutant(
         "repeated-keys-not-kept",
-        "A file that repeats keys is overwritten without a copy of what it was.",
+        "A file that repeats keys is overwritten without a copy of the original.",
         Promise.CLOBBERED,
         (Edit("jsonfile/store", "            if self.snapshot.repeats:\n", "            if False:\n"),),
         (suite("readable_documents::TestDuplicateKeys::test_the_original_is_kept_aside_when_it_is_overwritten"),),
     ),
     Mutant(
         "symlink-replaced",
-        "A symbolic link is replaced by a file, and its target stays as it was.",
+        "A symbolic link is replaced by a file, and its target is not changed.",
         Promise.CLOBBERED,
         (Edit("factory", "    return os.path.realpath(place)\n", "    return os.path.abspath(place)\n"),),
         (suite("place::TestLinks::test_the_link_stays_and_its_target_is_written"),),
     ),
     Mutant(
         "leftovers-stay",
-        "The temporaries of writers that were killed stay for ever.",
+        "The temporary files of killed writers are never removed.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -178,7 +178,7 @@ FILES: Final = (
     ),
     Mutant(
         "living-writer-s-temporary-removed",
-        "A temporary is removed though its writer lives.",
+        "A temporary file is removed although its writer is alive.",
         Promise.LOST,
         (
             Edit(
@@ -191,21 +191,21 @@ FILES: Final = (
     ),
     Mutant(
         "temporary-not-locked",
-        "A writer does not lock its temporary, so that others take it for a leftover.",
+        "A writer does not lock its temporary file, so that others take it for a leftover.",
         Promise.LOST,
         (Edit("atomic", "        try_lock(fd)  # marks", "        # marks"),),
         (suite("names::TestTemporaries::test_one_whose_writer_lives_stays"),),
     ),
     Mutant(
         "fixed-temporary-name",
-        "The temporary has always the same name, which anybody can plant a file under.",
+        "The temporary file always has the same name, under which other users can plant a file.",
         Promise.ACCESS,
         (Edit("names", "os.urandom(8).hex()", "bytes(8).hex()"),),
         (suite("planted_files::TestTemporaryFiles::test_names_are_random_and_short_lived"),),
     ),
     Mutant(
         "no-o-excl",
-        "The temporary is opened though a file stands under its name.",
+        "The temporary file is opened although a file of that name exists.",
         Promise.ACCESS,
         (
             Edit(
@@ -225,14 +225,14 @@ FILES: Final = (
     ),
     Mutant(
         "temporary-open-to-all",
-        "For a moment, the temporary can be read by more users than the file that it will replace.",
+        "For a moment, the temporary file can be read by more users than the file that it will replace.",
         Promise.ACCESS,
         (Edit("atomic", "mode = 0o666 if access is None else 0o600  # widened", "mode = 0o666  # widened"),),
         (suite("names::TestTemporaries::test_one_is_never_open_to_more_users_than_the_file"),),
     ),
     Mutant(
         "group-of-the-writer-let-in",
-        "Where the file's group cannot be given, the writer's own group gets its rights.",
+        "If the file's group cannot be set, the writer's own group gets the group's rights.",
         Promise.ACCESS,
         (Edit("access", "        mode &= ~0o070 | (mode & 0o007) << 3", "        mode &= 0o777"),),
         (suite("bad_places::TestRights::test_a_file_of_a_group_one_is_not_in"),),
@@ -252,14 +252,14 @@ FILES: Final = (
     ),
     Mutant(
         "temporary-left-by-a-failed-write",
-        "A write that failed leaves its temporary behind.",
+        "A failed write leaves its temporary file behind.",
         Promise.FAILURE,
         (Edit("atomic", "                os.unlink(temporary)\n", "                pass\n"),),
         (suite(_BROKEN_DISK + "test_an_unsynced_file_does_not_replace_the_old_one"),),
     ),
     Mutant(
         "no-reread",
-        "A change is applied to what this process last saw of the file, which is not read again under the lock.",
+        "A change is applied to the process's last view of the file, which is not read again under the lock.",
         Promise.LOST,
         (
             Edit(
@@ -274,7 +274,7 @@ FILES: Final = (
     ),
     Mutant(
         "replaced-file-stays-open",
-        "The file that was replaced is never closed: its blocks stay taken, and descriptors run out.",
+        "The replaced file is never closed: its disk space stays taken, and descriptors run out.",
         Promise.FAILURE,
         (
             Edit(

@@ -17,19 +17,19 @@ from stress.mutants.model import Catcher, Edit, Mutant, Suite
 
 
 class Verdict(Enum):
-    """What became of a mutant before one of its catchers."""
+    """The verdict on a mutant with one of its catchers."""
 
     CAUGHT = "caught"
     SURVIVED = "SURVIVED"
     NOT_SHOWN = "not shown"
-    """The catcher needs something that this machine has not."""
+    """The catcher needs something that this machine lacks."""
     NO_PROOF = "NO PROOF"
-    """The mutant does not apply, the catcher fails on the unbroken build too, or the run was an accident."""
+    """The mutant does not apply, the catcher also fails on the unbroken build, or the run was an accident."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A mutant before one of its catchers."""
+    """The result for a mutant with one of its catchers."""
 
     mutant: Mutant
     catcher: Catcher
@@ -39,13 +39,13 @@ class Result:
 
 
 class Gate:
-    """Runs catchers against builds, some at a time.
+    """Runs catchers against builds, several at a time.
 
     Args:
         directory: where the builds and the outputs go.
         jobs: how many run at a time.
         keep: keep the build and the output of each run.
-        package: what to build from.
+        package: the source of the builds.
         limit: seconds after which a catcher is killed.
     """
 
@@ -57,12 +57,12 @@ class Gate:
         self._keep = keep
         self._package = package
         self._source = directory / "source" / package.name
-        """What all builds are made from: the package as it is now, whoever edits it meanwhile."""
+        """The source of all builds: the package as it is now, even if it is edited during the run."""
         self._limit = limit
         self._numbers = count(1)
 
     def run(self, mutants: Sequence[Mutant], tell: Callable[[str], None] = lambda _: None) -> list[Result]:
-        """Put the mutants before their catchers, and return what became of each."""
+        """Run the catchers of the mutants on them, and return the results."""
         copy_library(self._package, self._source)
         hopeless = dict(self._inapplicable(mutants))
         results = [
@@ -88,7 +88,7 @@ class Gate:
     def _unbroken(
         self, pool: ThreadPoolExecutor, catchers: Sequence[Catcher], tell: Callable[[str], None]
     ) -> dict[Catcher, Run]:
-        """Run every catcher on the unbroken build: tests together, and one by one where that was not all right."""
+        """Run every catcher on the unbroken build: tests together, and one by one if not all passed."""
         tell(f"{len(catchers)} catchers on the unbroken build")
         suites = [catcher for catcher in catchers if isinstance(catcher, Suite)]
         groups = [group for number in range(self._jobs) if (group := suites[number :: self._jobs])]

@@ -1,4 +1,4 @@
-"""Builds that do not say that a change, or a wait, is of the very transaction that the program is inside of."""
+"""Builds that fail to say that a change, or a wait, belongs to the transaction that the program is inside of."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from stress.mutants.model import Edit, Mutant, Promise, suite
 INSIDE: Final = (
     Mutant(
         "change-inside-unnoticed",
-        "Changing the context inside its own transaction leaves a change unsaved without a word.",
+        "Changing the context inside its own transaction silently leaves a change unsaved.",
         Promise.FAILURE,
         (Edit("link", "owner is not None and Owner.current(blocks=False).is_inside(owner)", "False"),),
         (suite("changed_inside::TestInside::test_every_change_is_noticed"),),
     ),
     Mutant(
         "change-elsewhere-warned-of",
-        "A task is warned of a change while another one is inside a transaction.",
+        "A task is warned about a change while another task is inside a transaction.",
         Promise.FAILURE,
         (Edit("link", "owner is not None and Owner.current(blocks=False).is_inside(owner)", "owner is not None"),),
         (suite("changed_inside::TestElsewhere"),),
@@ -44,7 +44,7 @@ INSIDE: Final = (
     ),
     Mutant(
         "warning-of-a-line-of-the-library",
-        "The warning names a line of the library, so that Python shows it once a program.",
+        "The warning names a line of the library, so Python shows it only once per program.",
         Promise.FAILURE,
         (Edit("inside", "stacklevel=_users_level()", "stacklevel=2"),),
         (suite("changed_inside::TestInside"),),
@@ -58,21 +58,21 @@ INSIDE: Final = (
     ),
     Mutant(
         "timeout-quotes-the-moment",
-        "The error of a call that timed out quotes the time that it waited for its timeout.",
+        "The error of a call that timed out gives the time that it waited as its timeout.",
         Promise.STARVES,
         (Edit("errors", 'within {timeout:g} s" if timeout else "at once"', 'within {waited:.3g} s"'),),
         (suite("waiting_for_oneself::TestOthers::test_the_timeout_is_that_of_the_call"),),
     ),
     Mutant(
         "inherited-lock-taken-for-ones-own",
-        "A lock that the parent process took is shown as one of the child that inherited the open file.",
+        "A lock that the parent process took is shown as held by the child that inherited the open file.",
         Promise.STARVES,
         (Edit("flock", "any(lock[2:6:3] == taken_here for lock in locks)", "locks"),),
         (suite("waiting_for_oneself::TestOthers::test_a_lock_that_the_parent_took"),),
     ),
     Mutant(
         "persists-because-the-file-has-it",
-        "In a context for tasks, a name that happens to be in the file is set there without being declared.",
+        "In a context for tasks, setting an undeclared name that happens to be in the file changes the file.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -87,7 +87,7 @@ INSIDE: Final = (
     ),
     Mutant(
         "variable-because-the-file-lacks-it",
-        "In a context for tasks, a declared name that the file lacks becomes a variable, which is never saved.",
+        "In a context for tasks, setting a declared name that the file lacks makes a variable, which is never saved.",
         Promise.LOST,
         (
             Edit(

@@ -1,4 +1,4 @@
-"""Builds whose journal loses what was acknowledged, shows what was not, or lets strangers in."""
+"""Builds whose journal loses acknowledged changes, shows others, or accepts files of strangers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ JOURNAL: Final = (
     ),
     Mutant(
         "journal-numbers-of-another-generation",
-        "The numbers of another journal's lines decide what has changed: a watcher misses a change.",
+        "Line numbers of different journals are compared to find what has changed, so a watcher misses a change.",
         Promise.MEMORY,
         (Edit("journal/snapshot", " and older.generation == self.generation:", ":"),),
         (suite("journal_snapshot::TestChanges::test_the_numbers_of_another_generation_mean_nothing"),),
@@ -52,7 +52,7 @@ JOURNAL: Final = (
     ),
     Mutant(
         "journal-tail-not-cut",
-        "An append leaves what an interrupted one has left behind it.",
+        "An append leaves the rest of an interrupted one in front of it.",
         Promise.LOST,
         (Edit("journal/file", "        if self.size() > end:\n            os.ftruncate(self.fd, end)\n", ""),),
         (suite(_TAIL + "test_an_append_behind_a_torn_tail_is_not_lost"),),
@@ -72,14 +72,14 @@ JOURNAL: Final = (
     ),
     Mutant(
         "journal-acknowledged-unsynced",
-        "A durable call returns before what it has appended is synced.",
+        "A durable call returns before its append is synced.",
         Promise.LOST,
         (Edit("journal/session", "                self._unsynced = state\n", "                pass\n"),),
         (suite(_COMMIT + "test_it_appends_one_record_and_syncs_it"),),
     ),
     Mutant(
         "journal-synced-under-the-lock",
-        "The journal is synced before the lock is released: everybody waits for the disk, one after the other.",
+        "The journal is synced before the lock is released, so all processes wait for the disk one after the other.",
         Promise.STARVES,
         (
             Edit(
@@ -92,7 +92,7 @@ JOURNAL: Final = (
     ),
     Mutant(
         "journal-failed-sync-tried-again",
-        "After a failed sync of the journal, another one is taken for its success.",
+        "After a failed sync of the journal, a later successful one is taken to cover it.",
         Promise.LOST,
         (
             Edit(
@@ -105,7 +105,7 @@ JOURNAL: Final = (
     ),
     Mutant(
         "journal-succeeded-before-the-file-is-durable",
-        "A new journal is begun before the name of the new JSON file would survive a power loss.",
+        "A new journal is begun before the new JSON file's name would survive a power loss.",
         Promise.LOST,
         (
             Edit(
@@ -131,7 +131,7 @@ JOURNAL: Final = (
     ),
     Mutant(
         "journal-appends-meanwhile-dropped",
-        "A session goes on from what this process knows, and not from what others have appended since.",
+        "A session continues from what this process knows, and ignores what others have appended since.",
         Promise.LOST,
         (
             Edit(
@@ -144,7 +144,7 @@ JOURNAL: Final = (
     ),
     Mutant(
         "journal-reader-mixes-two-generations",
-        "A reader without the lock takes the JSON file of one checkpoint and the journal of another.",
+        "A reader without the lock combines the JSON file of one checkpoint with the journal of another.",
         Promise.TORN,
         (Edit("journal/store", "            if not state.file.is_at_path():", "            if False:"),),
         (suite("journal_store::TestReading::test_it_is_repeated_if_the_journal_is_replaced_meanwhile"),),
@@ -158,21 +158,21 @@ JOURNAL: Final = (
     ),
     Mutant(
         "journal-deleted-and-forgotten",
-        "A process that has a deleted journal open lets its changes go.",
+        "A process that has a deleted journal open discards the changes in it.",
         Promise.LOST,
         (Edit("journal/journal", "        if file is None and known.has_ended:\n", "        if file is None:\n"),),
         (suite(_DELETED + "test_acknowledged_changes_stay_for_a_process_that_has_it_open"),),
     ),
     Mutant(
         "journal-written-back-after-a-reset",
-        "A process that knew of a journal writes it back though all files were deleted and begun anew.",
+        "A process that knew a journal writes it back after all files were deleted and created anew.",
         Promise.CLOBBERED,
         (Edit("journal/journal", "known.fault is None and base.identity == known.base.identity:\n", "True:\n"),),
         (suite(_DELETED + "test_nor_if_it_was_not_looked_at_meanwhile"),),
     ),
     Mutant(
         "journal-ended-and-restored",
-        "A process that knew of a journal writes it back after another one has ended it.",
+        "A process that knew a journal writes it back after another process has ended it.",
         Promise.CLOBBERED,
         (Edit("state", "        return self.is_announced and self.folds[-1].ends\n", "        return False\n"),),
         (suite(_DELETED + "test_a_writer_notices_the_end_of_one_without_records"),),
@@ -192,7 +192,7 @@ JOURNAL: Final = (
     ),
     Mutant(
         "journal-foreign-content-not-kept",
-        "What another program has put in place of the JSON file is overwritten without a copy.",
+        "A file that another program has put in place of the JSON file is overwritten without a copy.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -205,21 +205,21 @@ JOURNAL: Final = (
     ),
     Mutant(
         "journal-trusts-times",
-        "The JSON file is taken for unchanged though it was written within the same tick of the clock.",
+        "The JSON file is taken for unchanged although it was written within the same tick of the clock.",
         Promise.CLOBBERED,
         (Edit("_stores/journal/base", "known is not None and known.is_settled and", "known is not None and"),),
         (suite("journal_base::TestLooking::test_a_write_that_the_clock_cannot_tell_is_noticed"),),
     ),
     Mutant(
         "journal-writes-into-a-strangers-file",
-        "A journal whose descriptor was closed is written to, whatever file the number stands for by now.",
+        "A journal whose descriptor was closed is written to, whatever file the descriptor now refers to.",
         Promise.CLOBBERED,
         (Edit("journal/journal", "not known.file.has_its_descriptor()", "False"),),
         (suite("journal_file::TestTheOpenFile::test_a_descriptor_that_was_closed_is_left_to_its_new_owner"),),
     ),
     Mutant(
         "journal-of-a-stranger",
-        "A journal is read that was made by a user who may not write the JSON file.",
+        "A journal is read although it was made by a user who may not write the JSON file.",
         Promise.ACCESS,
         (
             Edit(
@@ -232,21 +232,21 @@ JOURNAL: Final = (
     ),
     Mutant(
         "journal-not-folded-at-exit",
-        "What a process has appended just before it ends stays out of the JSON file.",
+        "What a process appends just before it ends stays out of the JSON file.",
         Promise.MEMORY,
         (Edit("idle", "        _tried(fold, at_exit=True)\n", "        _tried(fold, at_exit=False)\n"),),
         (suite("journal_idle::TestTheExit::test_it_folds"),),
     ),
     Mutant(
         "journal-name-left-to-others",
-        "Whoever appends to a journal leaves its name to the process that made it, which may be dead.",
+        "An appending process leaves the sync of the journal's name to the process that created it, which may be dead.",
         Promise.LOST,
         (Edit("journal/file", "        if not self.name_is_durable:\n", "        if False:\n"),),
         (suite(_COMMIT + "test_the_first_one_on_the_journal_of_another_process_syncs_its_name"),),
     ),
     Mutant(
         "journal-overlooked-after-an-error",
-        "An error of looking for the journal is taken for its absence.",
+        "An error in looking for the journal is taken for its absence.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -259,35 +259,35 @@ JOURNAL: Final = (
     ),
     Mutant(
         "journal-read-only-for-ever",
-        "A journal that could once not be opened for writing is never opened again.",
+        "A journal that could not be opened for writing once is never opened again.",
         Promise.FAILURE,
         (Edit("journal/journal", "if known is not None and not known.file.writable:", "if False:"),),
         (suite("journal_torn_tails::TestAFailedAppend::test_a_writer_without_permission_gets_an_error"),),
     ),
     Mutant(
         "journal-temporaries-stay",
-        "What a writer that was killed has left of a new journal is never removed.",
+        "The unfinished new journal of a killed writer is never removed.",
         Promise.FAILURE,
         (Edit("journal/store", 'JsonFileStore(path, also=(f"{path}.journal",))', "JsonFileStore(path)"),),
         (suite("journal_store::TestLeftovers::test_the_next_writer_removes_those_of_a_journal"),),
     ),
     Mutant(
         "journal-damage-in-passing-is-kept",
-        "What looked damaged to a reader without the lock, in the midst of appends, is folded without what it missed.",
+        "A journal that only looked damaged to a reader during appends is folded without the lines it missed.",
         Promise.LOST,
         (Edit("journal/store", "            if not state.is_damaged:\n", "            if True:\n"),),
         (suite("journal_torn_tails::TestWhatLooksDamaged::test_a_reader_in_the_midst_of_appends_is_not_misled"),),
     ),
     Mutant(
         "journal-trimmed-overlay-on-an-older-file",
-        "A reader that has dropped what was folded goes on with that when the JSON file of before is put back.",
+        "A reader that has dropped the folded lines ignores that an older JSON file was put back.",
         Promise.LOST,
         (Edit("state", "        if self.folded_number is not None:  # then", "        if False:  # then"),),
         (suite(_CRASH + "test_a_reader_of_it_does_not_forget_what_was_folded"),),
     ),
     Mutant(
         "journal-not-renewed-and-acknowledged",
-        "A call is acknowledged though the old journal may be taken for newer than the JSON file.",
+        "A call is acknowledged although the old journal may be taken for newer than the JSON file.",
         Promise.LOST,
         (Edit("journal/journal", "            if not announced:\n", "            if False:\n"),),
         (
@@ -298,7 +298,7 @@ JOURNAL: Final = (
     ),
     Mutant(
         "journal-wish-in-a-fold-forgotten",
-        "The option of a context that is opened while another one folds the journal is ignored.",
+        "The journal option of a context that is opened while another one folds the journal is ignored.",
         Promise.MEMORY,
         (Edit("journal/session", "        if is_done and journal.wanted is wanted:  #", "        if is_done:  #"),),
         (suite(_CRASH + "test_a_setting_changed_during_it_is_kept"),),

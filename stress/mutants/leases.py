@@ -1,4 +1,4 @@
-"""Builds whose leases do not exclude, or whose tokens do not grow."""
+"""Builds whose leases do not exclude each other, or whose tokens do not grow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FILES = "lease_files::TestHowManyFiles::"
 LEASES: Final = (
     Mutant(
         "leases-share-a-file",
-        "A lease excludes those of other names.",
+        "A lease also excludes leases of other names.",
         Promise.LEASE,
         (
             Edit("jsonfile/lease", '{data_name}\\0{name}".encode', '{data_name}".encode'),
@@ -24,14 +24,14 @@ LEASES: Final = (
     ),
     Mutant(
         "leases-of-long-names-are-one",
-        "Leases of different files with long names are one.",
+        "Leases with long names are shared between different files.",
         Promise.LEASE,
         (Edit("jsonfile/lease", '{data_name}\\0{name}".encode', '{name}".encode'),),
         (suite("lease_files::TestNames::test_a_long_name_of_the_data_file"),),
     ),
     Mutant(
         "token-by-the-clock-alone",
-        "A token is smaller than an earlier one when the clock was set back.",
+        "A token is smaller than an earlier one after the clock was set back.",
         Promise.LEASE,
         (Edit("jsonfile/lease", "max(last + 1, time.time_ns() // 1000)", "time.time_ns() // 1000"),),
         (suite(f"{_NUMBERS}test_it_grows_though_the_clock_is_set_back"),),
@@ -45,7 +45,7 @@ LEASES: Final = (
     ),
     Mutant(
         "token-not-synced",
-        "A token may be given again after a power loss.",
+        "A token may be issued again after a power loss.",
         Promise.LEASE,
         (Edit("jsonfile/lease", "    sync_data(file.fd)\n", ""),),
         (suite(f"{_NUMBERS}test_it_is_synced_before_anyone_has_it"),),
@@ -59,21 +59,21 @@ LEASES: Final = (
     ),
     Mutant(
         "lease-files-for-ever",
-        "Lease files that nobody uses are never removed.",
+        "Unused lease files are never removed.",
         Promise.LEASE,
         (Edit("jsonfile/lease", "            self._leases.sweep()\n", ""),),
         (suite(f"{_FILES}test_those_unused_for_a_day_are_removed"),),
     ),
     Mutant(
         "held-lease-file-removed",
-        "A lease file is removed under its holder, if it is old.",
+        "A lease file that is old is removed while it is held.",
         Promise.LEASE,
         (Edit("jsonfile/lease", "if is_unused and try_lock(fd) and", "if is_unused and"),),
         (suite(f"{_FILES}test_those_unused_for_a_day_are_removed"),),
     ),
     Mutant(
         "young-lease-file-removed",
-        "A lease file is removed as soon as it is free, and the next token rests on the clock alone.",
+        "A lease file is removed as soon as it is free, so the next token depends only on the clock.",
         Promise.LEASE,
         (Edit("jsonfile/lease", " and status.st_mtime < time.time() - _UNUSED_SECONDS\n", "\n"),),
         (suite(f"{_FILES}test_those_unused_for_a_day_are_removed"),),
@@ -91,7 +91,7 @@ LEASES: Final = (
     ),
     Mutant(
         "computation-released-before-its-file-is-removed",
-        "The file of a computation is removed after its release, under the next one.",
+        "The file of a computation is removed after its release, while the next one may hold it.",
         Promise.ONCE,
         (
             Edit(
@@ -104,7 +104,7 @@ LEASES: Final = (
     ),
     Mutant(
         "lost-lease-unnoticed",
-        "A holder does not learn that the lease's file was deleted.",
+        "A holder is not told that the lease's file was deleted.",
         Promise.FAILURE,
         (Edit("jsonfile/lease", "            self._lock.check()\n", "            pass\n"),),
         (
@@ -114,14 +114,14 @@ LEASES: Final = (
     ),
     Mutant(
         "lease-limited-by-lock-timeout",
-        "A lease is given up as soon as the lock of the file would be.",
+        "A lease is given up after the timeout for the file's lock.",
         Promise.LEASE,
         (Edit("_api/lease", "return math.inf if timeout is None", "return 0.3 if timeout is None"),),
         (suite("leases::TestLeases::test_a_waiting_call_gets_the_lease_of_a_killed_holder"),),
     ),
     Mutant(
         "lease-stays-with-the-block-that-failed",
-        "An error of the block leaves the lease held.",
+        "An error in the block leaves the lease held.",
         Promise.LEASE,
         (Edit("aio_lease", "        elif error is None or not turn.is_inherited:\n", "        elif error is None:\n"),),
         (suite(f"{_FACES}test_an_error_of_the_block_releases_it[async]", limit=10),),
@@ -142,7 +142,7 @@ LEASES: Final = (
     ),
     Mutant(
         "leases-counted-as-cycles",
-        "What a lease is held for is counted as if the file were locked.",
+        "The time for which a lease is held is counted as time for which the file is locked.",
         Promise.FAILURE,
         (
             Edit(

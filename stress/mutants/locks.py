@@ -15,7 +15,7 @@ _INCREMENTS = suite("processes::TestNothingIsLost::test_increments")
 LOCKS: Final = (
     Mutant(
         "no-file-lock",
-        "The lock is taken for granted, without asking the kernel.",
+        "The lock is assumed to be held, without asking the kernel.",
         Promise.LOST,
         (Edit("flock", "bool(filelock.lock_descriptor(fd, blocking=False))", "True"),),
         (_INCREMENTS, _HAMMER),
@@ -41,7 +41,7 @@ LOCKS: Final = (
     ),
     Mutant(
         "closed-before-the-commit",
-        "A cycle closes its session, and commits after that, without the lock.",
+        "A cycle closes its session, and then commits without the lock.",
         Promise.LOST,
         (
             Edit(
@@ -55,7 +55,7 @@ LOCKS: Final = (
     ),
     Mutant(
         "read-before-the-lock",
-        "A session works on what the file held before its lock was granted.",
+        "A session uses the content that the file had before the lock was granted.",
         Promise.LOST,
         (
             Edit(
@@ -86,7 +86,7 @@ LOCKS: Final = (
     ),
     Mutant(
         "deleted-lock-file-taken-for-the-lock",
-        "A lock that was waited for counts, though its file was deleted meanwhile.",
+        "A lock counts as granted although its file was deleted during the wait.",
         Promise.LOST,
         (
             Edit(
@@ -99,7 +99,7 @@ LOCKS: Final = (
     ),
     Mutant(
         "kept-lock-file-trusted",
-        "A lock file that was kept open counts as the lock, though another one is at its path by now.",
+        "A lock file that was kept open counts as the lock although another one is at its path by now.",
         Promise.LOST,
         (
             Edit(
@@ -122,14 +122,14 @@ LOCKS: Final = (
     ),
     Mutant(
         "transaction-repeated-after-a-lost-lock",
-        "A transaction that lost its lock is written later, over what others wrote meanwhile.",
+        "A transaction that lost its lock is written later, over what others wrote in the meantime.",
         Promise.LOST,
         (Edit("operations", "    repeatable = False\n", ""),),
         (suite("holders::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
     ),
     Mutant(
         "lost-session-repeated-for-a-transaction",
-        "A cycle that was lost is repeated whatever it carried, transactions included.",
+        "A cycle that lost its lock is always repeated, even if it contained a transaction.",
         Promise.LOST,
         (
             Edit(
@@ -140,7 +140,7 @@ LOCKS: Final = (
     ),
     Mutant(
         "lost-session-fails-an-increment",
-        "A call that could be repeated fails if its session was lost.",
+        "A call that could be repeated fails if its session lost the lock.",
         Promise.FAILURE,
         (
             Edit(
@@ -151,7 +151,7 @@ LOCKS: Final = (
     ),
     Mutant(
         "forked-child-unlocks",
-        "A forked child unlocks the lock file that it inherited, and so releases its parent's lock.",
+        "A forked child unlocks the lock file that it inherited, which releases its parent's lock.",
         Promise.LOST,
         (
             Edit(
@@ -164,7 +164,7 @@ LOCKS: Final = (
     ),
     Mutant(
         "forked-child-keeps-the-descriptor",
-        "A forked child keeps its parent's lock open, so that it outlasts the parent.",
+        "A forked child keeps its parent's lock open, so that the lock outlasts the parent.",
         Promise.STARVES,
         (Edit("registry", "            queue.store.after_fork_in_child()\n", "            pass\n"),),
         (suite("forks::TestForks::test_a_forked_child_does_not_outlast_a_killed_holder"),),
@@ -184,14 +184,14 @@ LOCKS: Final = (
     ),
     Mutant(
         "idle-descriptor-of-another-file-locked",
-        "A number that the program has closed, and may have opened another file under, is taken for the lock file.",
+        "A descriptor that the program has closed, and may have reused for another file, is taken for the lock file.",
         Promise.LOST,
         (Edit("lock", "                if file.has_its_descriptor():\n", "                if True:\n"),),
         (suite("kept_file::TestTheKeptFile::test_a_descriptor_that_the_program_has_closed_is_not_used[True]"),),
     ),
     Mutant(
         "idle-descriptor-outlives-its-lock",
-        "The lock file that was kept open stays open when the last context on the file is gone.",
+        "The lock file stays open after the last context on the file is gone.",
         Promise.MEMORY,
         (Edit("lock", "        weakref.finalize(self, self._files.close_all).atexit = False\n", ""),),
         (suite("kept_file::TestTheKeptFile::test_none_is_left_by_contexts_that_are_gone"),),
@@ -218,7 +218,7 @@ LOCKS: Final = (
     ),
     Mutant(
         "polling-for-the-lock",
-        "A waiting thread asks for the lock now and then, instead of waiting in the kernel's queue.",
+        "A waiting thread polls the lock instead of waiting in the kernel's queue.",
         Promise.STARVES,
         (
             Edit(
@@ -231,7 +231,7 @@ LOCKS: Final = (
     ),
     Mutant(
         "codec-imported-in-a-cycle",
-        "The first cycle imports a codec, of which a fork in another thread makes half of one in the child.",
+        "The first cycle imports a codec; a fork by another thread at that time leaves it half imported in the child.",
         Promise.FAILURE,
         (Edit("stamp", 'boot_id", encoding="utf-8"', 'boot_id", encoding="ascii"'),),
         (suite("forks::TestForks::test_no_call_imports_a_module"),),
@@ -251,21 +251,21 @@ LOCKS: Final = (
     ),
     Mutant(
         "dead-holder-shown",
-        "A process that is dead is shown as the holder.",
+        "A dead process is shown as the holder.",
         Promise.STARVES,
         (Edit("stamp", "    if verified and not _is_alive(pid, start):\n        return nobody\n", ""),),
         (suite("planted_files::TestTheContentOfTheLockFile::test_a_stamp_of_somebody_who_was_killed"),),
     ),
     Mutant(
         "holder-asked-once",
-        "A process that has just taken the lock is said to be one that does not say who it is.",
+        "A process that has just taken the lock is shown as a holder that does not identify itself.",
         Promise.STARVES,
         (Edit("lock", "for pause in _LOOKS:", "for pause in _LOOKS[:1]:"),),
         (suite("holders::TestTheHolder::test_who_has_just_taken_the_lock_is_known"),),
     ),
     Mutant(
         "lock-file-through-a-link",
-        "A link that somebody planted under the name of the lock file is followed.",
+        "A link that another user planted under the name of the lock file is followed.",
         Promise.ACCESS,
         (
             Edit(
@@ -298,7 +298,7 @@ LOCKS: Final = (
     ),
     Mutant(
         "stranger-s-file-stamped",
-        "A file that was put under the lock file's name by a hard link is written to.",
+        "A file that was hard-linked to the lock file's name is written to.",
         Promise.ACCESS,
         (Edit("lock", "status.st_nlink == 1  #", "True  #"),),
         (suite("planted_files::TestTheKindOfTheLockFile::test_a_hard_link_changes_nobody_s_file"),),

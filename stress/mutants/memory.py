@@ -11,14 +11,14 @@ _MERGE = "            merged = merge(pending, theirs, self._policy)\n"
 MEMORY: Final = (
     Mutant(
         "no-merge",
-        "Saving writes all of memory over what others changed meanwhile.",
+        "Saving writes all of memory over what others have changed.",
         Promise.CLOBBERED,
         (Edit("operations", "        if draft.is_new:\n", "        if True:\n"),),
         (suite("merge::TestMerging::test_a_key_that_others_changed_is_kept"),),
     ),
     Mutant(
         "conflict-written-anyway",
-        "A save that raises ConflictError has written its side.",
+        "A save that raises ConflictError has written its own changes.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -31,14 +31,14 @@ MEMORY: Final = (
     ),
     Mutant(
         "conflict-not-raised",
-        'on_conflict="raise" overwrites what others changed, without a word.',
+        'on_conflict="raise" silently overwrites what others have changed.',
         Promise.CLOBBERED,
         (Edit("merge", "            refused += both.conflicts\n", "            pass\n"),),
         (suite("merge::TestRaise::test_a_conflict_raises"),),
     ),
     Mutant(
         "in-conflict-with-itself",
-        "A context takes its own earlier call for a change of somebody else.",
+        "A context takes its own earlier call for a change by another process.",
         Promise.CLOBBERED,
         (Edit("draft", "elif own.text is not None and own.written > origin.mark:", "elif False:"),),
         (suite("groups::TestGroupCommit::test_an_earlier_call_of_the_same_context_is_not_a_conflict"),),
@@ -55,7 +55,7 @@ MEMORY: Final = (
     ),
     Mutant(
         "compared-by-spelling",
-        "The same value spelt otherwise is taken for a change.",
+        "The same value in another spelling is taken for a change.",
         Promise.MEMORY,
         (Edit("values", "one == other or canonical(decode(one)) == canonical(decode(other))", "one == other"),),
         (suite("memory::TestTheSameValue"),),
@@ -69,14 +69,14 @@ MEMORY: Final = (
     ),
     Mutant(
         "unequal-values-accepted",
-        "Tuples, sets, dates and what stands in them are written as something else.",
+        "Tuples, sets, dates and values inside them are written as something else.",
         Promise.FAILURE,
         (Edit("values", "text) and decode(text) == value", "text)"),),
         (suite("refused_values::TestSaveRefuses::test_at_the_top_too[async-tuple]"),),
     ),
     Mutant(
         "memory-not-written-to-a-missing-file",
-        "When the file is gone, a save writes only what was changed since.",
+        "If the file is gone, a save writes only the unsaved changes.",
         Promise.LOST,
         (
             Edit(
@@ -89,7 +89,7 @@ MEMORY: Final = (
     ),
     Mutant(
         "load-keeps-unsaved-changes",
-        "Loading leaves the unsaved changes in memory.",
+        "Loading keeps the unsaved changes in memory.",
         Promise.MEMORY,
         (
             Edit(
@@ -103,21 +103,21 @@ MEMORY: Final = (
     ),
     Mutant(
         "older-load-taken-for-newer",
-        "A load that a save overtook puts back into memory what the save had replaced.",
+        "A load that is overtaken by a save puts the values from before the save back into memory.",
         Promise.MEMORY,
         (Edit("memory", "        if position < self.position:\n            return False\n", ""),),
         (suite("aio::TestLoading::test_a_load_that_a_call_overtakes_is_not_taken_for_newer[save]"),),
     ),
     Mutant(
         "earlier-load-taken-for-later",
-        "A load that ends last puts back into memory what it read before a later one began.",
+        "A load that ends last overwrites memory with what it read before a later load began.",
         Promise.MEMORY,
         (Edit("memory", "if position == self.position and began < self._read:", "if False:"),),
         (suite("tracking::TestReadings::test_one_does_not_undo_a_later_one"),),
     ),
     Mutant(
         "changes-taken-over-singly",
-        "A save looks singly at each of the many keys that others have changed.",
+        "A save looks at each of the many keys that others have changed one by one.",
         Promise.MEMORY,
         (
             Edit(
@@ -130,7 +130,7 @@ MEMORY: Final = (
     ),
     Mutant(
         "look-in-the-midst-of-many-changes",
-        "A key that a signal handler looks at while many are taken over is unsaved, and not decoded.",
+        "A key that a signal handler reads while many are being taken over is unsaved and not decoded.",
         Promise.MEMORY,
         (
             Edit(
@@ -147,14 +147,14 @@ MEMORY: Final = (
     ),
     Mutant(
         "change-during-a-call-lost",
-        "What was set while a call was under way is overwritten by its result.",
+        "A value that was set while a call was in flight is overwritten by the call's result.",
         Promise.MEMORY,
         (Edit("keys", "elif self._was_changed_since(key, mine, write):", "elif False:"),),
         (suite("operations::TestUnsavedChanges::test_a_set_during_an_incr_comes_after_it"),),
     ),
     Mutant(
         "copy-shares-memory",
-        "Changing what get_all_data() returned changes the context.",
+        "Changing the result of get_all_data() changes the context.",
         Promise.MEMORY,
         (Edit("memory", "else _own_copy(value)", "else value"),),
         (suite("base::TestGetAllData"),),

@@ -1,4 +1,4 @@
-"""Builds that merge wrongly inside values, or take over wrongly what others wrote."""
+"""Builds that merge values wrongly, or take over wrongly what others wrote."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stress.mutants.model import Edit, Mutant, Promise, suite
 MERGING: Final = (
     Mutant(
         "objects-not-merged",
-        "Two that fill the same object overwrite each other.",
+        "Two contexts that add members to the same object overwrite each other.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -22,14 +22,14 @@ MERGING: Final = (
     ),
     Mutant(
         "appended-lists-not-joined",
-        "Two that append to the same list overwrite each other.",
+        "Two contexts that append to the same list overwrite each other.",
         Promise.CLOBBERED,
         (Edit("nested", "(joined := self._joined(base, mine, theirs)) is not None", "(joined := None)"),),
         (suite("merge::TestInsideValues::test_both_append"),),
     ),
     Mutant(
         "equal-items-taken-for-one",
-        "Of two equal items that two contexts append, one is lost.",
+        "If two contexts append equal items, one of the items is lost.",
         Promise.LOST,
         (
             Edit(
@@ -43,35 +43,35 @@ MERGING: Final = (
     ),
     Mutant(
         "lists-that-shrank-joined",
-        "What one side has removed from a list comes back.",
+        "Items that one side has removed from a list come back.",
         Promise.CLOBBERED,
         (Edit("nested", "(self._theirs_has_mine or _begins(others, before))", "True"),),
         (suite("nested::TestRules::test_a_conflict_has_the_side_that_is_preferred[their list shrank]"),),
     ),
     Mutant(
         "my-removal-from-a-list-forgotten",
-        "What this side has removed from a list comes back.",
+        "Items that this side has removed from a list come back.",
         Promise.CLOBBERED,
         (Edit("nested", "not _begins(ours, before) or ", ""),),
         (suite("nested::TestRules::test_a_conflict_has_the_side_that_is_preferred[a list that shrank]"),),
     ),
     Mutant(
         "my-items-come-first",
-        "A list has my items before theirs, so that others' references to places in it go wrong.",
+        "A merged list has this side's items before the other side's, which changes the indices that others use.",
         Promise.CLOBBERED,
         (Edit("nested", "compose(others + ours[len(before) :])", "compose(ours + others[len(before) :])"),),
         (suite("nested::TestRules::test_nothing_is_lost[lists that grew]"),),
     ),
     Mutant(
         "lists-that-both-began-in-conflict",
-        "Of two that begin a list, one loses its items.",
+        "If two contexts begin the same list, one loses its items.",
         Promise.LOST,
         (Edit("nested", "and (base is MISSING or _is_array(base))", "and _is_array(base)"),),
         (suite("merge::TestInsideValues::test_both_begin_an_object_and_a_list"),),
     ),
     Mutant(
         "lists-that-both-began-alike-doubled",
-        "A list that two contexts begin with the same items has them twice.",
+        "If two contexts begin a list with the same items, it gets them twice.",
         Promise.CLOBBERED,
         (Edit("nested", "        if base is MISSING and same(mine, theirs):\n", "        if False:\n"),),
         (suite("nested::TestRules::test_nothing_is_lost[lists that both began alike]"),),
@@ -91,28 +91,28 @@ MERGING: Final = (
     ),
     Mutant(
         "theirs-settled-as-mine",
-        'on_conflict="theirs" keeps my side inside values.',
+        'on_conflict="theirs" keeps this side inside values.',
         Promise.CLOBBERED,
         (Edit("nested", "mine if self._prefer_mine else theirs", "mine"),),
         (suite("merge::TestPlaces::test_a_policy_settles_places"),),
     ),
     Mutant(
         "conflicts-not-counted",
-        "statistics() says nothing of conflicts.",
+        "statistics() does not report conflicts.",
         Promise.FAILURE,
         (Edit("counts", "self._conflicts += len(request.operation.conflicts)", "pass"),),
         (suite("merge::TestPlaces::test_they_are_counted_and_logged"),),
     ),
     Mutant(
         "conflicts-not-logged",
-        "A conflict is settled without a word.",
+        "A conflict is settled silently.",
         Promise.FAILURE,
         (Edit("cycle", "            _log_conflicts(request.operation.conflicts, name)\n", "            pass\n"),),
         (suite("merge::TestPlaces::test_they_are_counted_and_logged"),),
     ),
     Mutant(
         "resolver-asked-for-places",
-        "A function for on_conflict does not decide about conflicts inside values.",
+        "A function for on_conflict is not asked about conflicts inside values.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -125,14 +125,14 @@ MERGING: Final = (
     ),
     Mutant(
         "second-save-undoes-the-merge-of-the-first",
-        "A save made before the outcome of another is known removes what that one has merged.",
+        "A save made before the outcome of another is known removes what the other one has merged.",
         Promise.CLOBBERED,
         (Edit("draft", "change.mine if is_set else resume(included, change.mine, own.text, key)", "change.mine"),),
         (suite("interleavings::test_what_grows_under_every_schedule", limit=90),),
     ),
     Mutant(
         "merge-lost-in-memory",
-        "What a save has merged is missing in memory if that was changed meanwhile, and removed by the next save.",
+        "If memory was changed during a save, what the save merged is missing there, and the next save removes it.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -145,7 +145,7 @@ MERGING: Final = (
     ),
     Mutant(
         "calls-in-flight-not-moved",
-        "What a call in flight includes is compared with a value that others' changes have been merged into.",
+        "Changes that a call in flight includes are compared with a value that others' changes were merged into.",
         Promise.CLOBBERED,
         (Edit("keys", "            flight.sent = move.sent\n", "            pass\n"),),
         (
@@ -158,21 +158,21 @@ MERGING: Final = (
     ),
     Mutant(
         "late-outcome-counted-twice",
-        "What a list had when a call was sent is appended again to the outcome of that call.",
+        "List items that were there when a call was sent are appended again to the outcome of that call.",
         Promise.CLOBBERED,
         (Edit("draft", "change.sent.get(own.moment, change.base) if is_included else change.base", "change.base"),),
         (suite("interleavings::test_what_grows_under_every_schedule", limit=90),),
     ),
     Mutant(
         "references-go-stale",
-        "A list that others appended to is another object in memory: what the program appends to the old one is lost.",
+        "A merge replaces a list in memory by a new object, so what the program appends to the old one is lost.",
         Promise.LOST,
         (Edit("grafting", "    if type(old) is not type(new) or not is_container(old):\n", "    if True:\n"),),
         (suite("merge::TestInsideValues::test_references_show_what_others_added"),),
     ),
     Mutant(
         "items-exchange-their-objects",
-        "An item of a list turns into another item under the eyes of whoever has a reference to it.",
+        "A merge turns an item of a list into another item while the program has a reference to it.",
         Promise.MEMORY,
         (
             Edit(
@@ -192,7 +192,7 @@ MERGING: Final = (
     ),
     Mutant(
         "conflict-left-behind",
-        "A key in conflict that is set back does not take over what others wrote.",
+        "A conflicting key that is set back to its old value does not take over what others wrote.",
         Promise.MEMORY,
         (
             Edit(
@@ -205,7 +205,7 @@ MERGING: Final = (
     ),
     Mutant(
         "refresh-of-a-missing-file-empties-memory",
-        "A file that is gone is taken for an empty one.",
+        "A missing file is taken for an empty one.",
         Promise.LOST,
         (
             Edit(

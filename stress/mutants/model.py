@@ -1,4 +1,4 @@
-"""What a broken build is: a few lines replaced, the promise that falls with them, and who has to notice."""
+"""The parts of a broken build: a few replaced lines, the promise that they break, and the catchers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Promise(Enum):
-    """The promises of the README, and what the documentation says of memory and of pytest."""
+    """The promises of the README, and what the documentation says about memory and pytest."""
 
     LOST = "1. Nothing acknowledged is lost"
     TORN = "2. Nothing is torn"
@@ -39,11 +39,11 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Tests of this project, by what pytest calls them; one of them has to fail."""
+    """Tests of this project, by their pytest names; one of them has to fail."""
 
     nodes: tuple[str, ...]
     limit: int
-    """Seconds after which pytest-timeout fails a test: a build that hangs is caught by that."""
+    """Seconds after which pytest-timeout fails a test, which catches a build that hangs."""
 
     def __str__(self) -> str:
         """Return their names."""
@@ -67,7 +67,7 @@ Catcher: TypeAlias = Suite | Program
 
 @cache
 def modules() -> dict[str, list[str]]:
-    """Return the test modules, wherever below ``tests/`` they are, by their names without ``test_``."""
+    """Return the test modules, anywhere below ``tests/``, by their names without ``test_``."""
     found: dict[str, list[str]] = {}
     for file in sorted((ROOT / "tests").rglob("test_*.py")):
         found.setdefault(file.stem.removeprefix("test_"), []).append(file.relative_to(ROOT).as_posix())
@@ -75,24 +75,24 @@ def modules() -> dict[str, list[str]]:
 
 
 def suite(*nodes: str, limit: int = 40) -> Suite:
-    """Return the catcher that these tests are; each begins with the name of its module, without ``test_``."""
+    """Return the catcher for these tests; each begins with the name of its module, without ``test_``."""
     return Suite(tuple(map(_find, nodes)), limit)
 
 
 def _find(node: str) -> str:
-    """Return what pytest calls a test."""
+    """Return the pytest name of a test."""
     module, _, test = node.partition("::")
     file, *_ = modules().get(module, [f"tests/test_{module}.py"])
     return f"{file}::{test}"
 
 
 def stress(arguments: str) -> Program:
-    """Return the catcher that a stress run is."""
+    """Return the catcher for a stress run."""
     return Program("stress", tuple(arguments.split()))
 
 
 def stress_of(kinds: str) -> Program:
-    """Return the catcher that a short run is of some kinds of children, beside one worker that nothing is done to."""
+    """Return the catcher for a short run of some kinds of children, beside one worker without faults."""
     return stress(
         "--processes 1 --tasks 1 --kill-every 0 --stop-every 0 --cancel-every 0 --fork-every 0 --foreign 0 --ending 0"
         f" --signals 0 --watching 0 --jobs 0 --pages 0 --threads 0 --observing 0 --seconds 8 --seed 1 --quiet {kinds}"
@@ -100,7 +100,7 @@ def stress_of(kinds: str) -> Program:
 
 
 def faults(arguments: str) -> Program:
-    """Return the catcher that a run of faults is."""
+    """Return the catcher for a run of faults."""
     return Program("stress.faults", tuple(arguments.split()))
 
 
@@ -110,8 +110,8 @@ class Mutant:
 
     name: str
     breaks: str
-    """What is wrong with it, in one sentence."""
+    """One sentence about what the build does wrong."""
     promise: Promise
     edits: tuple[Edit, ...]
     catchers: tuple[Catcher, ...]
-    """Each of them has to catch it, where it can run."""
+    """Each of them has to catch the build, if it can run."""

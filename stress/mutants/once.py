@@ -1,4 +1,4 @@
-"""Builds in which a value is computed more than once, or not for all."""
+"""Builds in which a value is computed more than once, or not for all callers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ONCE: Final = (
     ),
     Mutant(
         "torn-down-by-every-worker",
-        "A value stays when it was torn down, and every worker tears it down.",
+        "A value stays in the file after it was torn down, and every worker tears it down.",
         Promise.ONCE,
         (Edit("blocking_once", "                    tx.pop(wanted.key, None)\n", "                    pass\n"),),
         (suite("teardown::TestTeardown::test_it_runs_once_after_the_last_test[-n 3]"),),
@@ -82,7 +82,7 @@ ONCE: Final = (
     ),
     Mutant(
         "memory-decides-what-is-computed",
-        "A value that was deleted by another is still returned.",
+        "A value that another process has deleted is still returned.",
         Promise.ONCE,
         (
             Edit(
@@ -96,14 +96,14 @@ ONCE: Final = (
     ),
     Mutant(
         "computed-value-not-in-memory",
-        "A value that another has computed is returned, and memory does not have it.",
+        "A value that another process has computed is returned, but is missing in memory.",
         Promise.MEMORY,
         (Edit("once", " if knows else MISSING\n", "\n"),),
         (suite(f"{_FACES}test_it_is_computed_once"),),
     ),
     Mutant(
         "computed-over-a-stored-value",
-        "A computed value replaces one that was stored meanwhile.",
+        "A computed value replaces one that was stored in the meantime.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -134,7 +134,7 @@ ONCE: Final = (
     ),
     Mutant(
         "versions-as-python-compares-them",
-        "Another version that Python finds equal is taken for the same.",
+        "Another version that Python considers equal is taken for the same.",
         Promise.ONCE,
         (
             Edit(
@@ -147,21 +147,21 @@ ONCE: Final = (
     ),
     Mutant(
         "lease-released-under-a-running-thread",
-        "When the call is cancelled, another computes while the thread of the first one goes on.",
+        "When the call is cancelled, another one computes while the thread of the first one goes on.",
         Promise.CANCELLING,
         (Edit("aio_once", "        call.take_over(lease)\n", ""),),
         (suite(f"{_TASKS}test_a_thread_outlives_the_cancelled_call"),),
     ),
     Mutant(
         "factory-waits-for-itself",
-        "A factory that asks for its own key waits for ever.",
+        "A factory that asks for its own key waits forever.",
         Promise.FAILURE,
         (Edit("once", "if (self.place, self.key) in _running.get():", "if False:"),),
         (suite(f"{_FACES}test_a_factory_that_asks_for_its_own_key", limit=10),),
     ),
     Mutant(
         "stop-iteration-hangs",
-        "A factory that raises StopIteration is waited for, for ever, on Python 3.11.",
+        "A factory that raises StopIteration is waited for forever, on Python 3.11.",
         Promise.FAILURE,
         (Edit("aio_once", "    except StopIteration as error:", "    except ZeroDivisionError as error:"),),
         (suite(f"{_TASKS}test_a_factory_that_raises_stop_iteration", limit=10),),
@@ -175,14 +175,14 @@ ONCE: Final = (
     ),
     Mutant(
         "unserialisable-value-without-its-factory",
-        "The error of a value that JSON cannot hold does not show it.",
+        "The error for a value that JSON cannot hold does not show the value.",
         Promise.FAILURE,
         (Edit("once", "; the factory of {self.key!r} returned {_SHORT.repr(value)}", ""),),
         (suite(f"{_FACES}test_a_value_that_json_cannot_hold"),),
     ),
     Mutant(
         "tracebacks-of-the-library",
-        "A failing fixture shows the inside of the library.",
+        "A failing fixture shows tracebacks inside the library.",
         Promise.FAILURE,
         (Edit("blocking_once", "__tracebackhide__ = True", "__tracebackhide__ = False"),),
         (suite("compute_once::TestComputeOnce::test_a_value_that_json_cannot_hold[alone]"),),

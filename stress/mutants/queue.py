@@ -1,4 +1,4 @@
-"""Builds in which the calls of one process get in each other's way, or are told what is not so."""
+"""Builds in which the calls of one process disturb each other, or report something false."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ QUEUE: Final = (
     ),
     Mutant(
         "two-cycles-at-once",
-        "A second thread begins a cycle while the first one's has not ended, and waits for its own process.",
+        "A second thread begins a cycle before the first one's has ended, and waits for its own process.",
         Promise.LOST,
         (
             Edit(
@@ -51,7 +51,7 @@ QUEUE: Final = (
     ),
     Mutant(
         "a-queue-for-each-context",
-        "Contexts on the same file do not know of each other, so that a task waits for its own transaction.",
+        "Contexts on the same file do not know of each other, so a task waits for its own transaction.",
         Promise.FAILURE,
         (Edit("registry", "            found: Q | None = known()\n", "            found: Q | None = None\n"),),
         (suite("exclusion::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10),),
@@ -93,7 +93,7 @@ QUEUE: Final = (
     ),
     Mutant(
         "failed-directory-sync-acknowledged",
-        "A directory that could not be synced after the lock was released is nobody's error.",
+        "If the directory cannot be synced after the lock was released, no call gets the error.",
         Promise.LOST,
         (
             Edit(
@@ -110,7 +110,7 @@ QUEUE: Final = (
     ),
     Mutant(
         "failed-commit-noted",
-        "A change that could not be written is noted as the context's own text in the file.",
+        "A change that could not be written is recorded as the context's own text in the file.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -124,7 +124,7 @@ QUEUE: Final = (
     ),
     Mutant(
         "written-and-not-known",
-        "A change that was written, though its durability is unknown, is not noted: memory takes it for unsaved.",
+        "A change that was written with unknown durability is not recorded, so memory takes it for unsaved.",
         Promise.MEMORY,
         (
             Edit(
@@ -137,7 +137,7 @@ QUEUE: Final = (
     ),
     Mutant(
         "failed-commit-acknowledged",
-        "A write that failed is acknowledged.",
+        "A failed write is acknowledged.",
         Promise.LOST,
         (
             Edit(
@@ -150,7 +150,7 @@ QUEUE: Final = (
     ),
     Mutant(
         "results-mixed-up",
-        "Of calls that were carried together, two get each other's result.",
+        "Two of the calls that share a cycle get each other's result.",
         Promise.FAILURE,
         (
             Edit(
@@ -163,7 +163,7 @@ QUEUE: Final = (
     ),
     Mutant(
         "one-error-for-all",
-        "A function that raises fails all calls that were carried together with it.",
+        "A function that raises fails all calls that share its cycle.",
         Promise.FAILURE,
         (
             Edit(
@@ -177,7 +177,7 @@ QUEUE: Final = (
     ),
     Mutant(
         "failed-save-forgets-its-changes",
-        "What a save could not write is taken for saved.",
+        "Changes that a save could not write are taken for saved.",
         Promise.FAILURE,
         (
             Edit(
@@ -190,7 +190,7 @@ QUEUE: Final = (
     ),
     Mutant(
         "withdrawn-call-takes-effect",
-        "A call is applied though its caller was told that it is withdrawn.",
+        "A call is applied although its caller was told that it is withdrawn.",
         Promise.CANCELLING,
         (
             Edit(
@@ -221,7 +221,7 @@ QUEUE: Final = (
     ),
     Mutant(
         "timeout-names-nobody",
-        "A wait that ends in a timeout does not say who holds the lock.",
+        "A wait that times out does not say which process holds the lock.",
         Promise.STARVES,
         (Edit("queue", "self.store.holder(probe=False)", "None"),),
         (suite("transaction::TestTimeout::test_it_carries_its_data"),),
@@ -241,7 +241,7 @@ QUEUE: Final = (
     ),
     Mutant(
         "transaction-ends-in-the-executor",
-        "A transaction cannot end while the executor is full of those who wait for it.",
+        "A transaction cannot end while the executor is full of calls that wait for it.",
         Promise.LOOP,
         (
             Edit(
@@ -276,7 +276,7 @@ QUEUE: Final = (
     ),
     Mutant(
         "left-behind-at-a-turned-link",
-        "A call that waits while its context finds the link turned has the new file's queue run again and again.",
+        "A call that waits while its symbolic link is redirected has the new file's queue run again and again.",
         Promise.STARVES,
         (
             Edit(
@@ -289,14 +289,14 @@ QUEUE: Final = (
     ),
     Mutant(
         "a-listener-ends-the-thread",
-        "What a listener to metrics raises ends the thread of the cycle, and its calls are never told.",
+        "An error raised by a metrics listener ends the cycle's thread, and its calls are never completed.",
         Promise.FAILURE,
         (Edit("metrics", "        except BaseException:", "        except ZeroDivisionError:"),),
         (suite("metrics::TestListening", limit=15),),
     ),
     Mutant(
         "a-listener-waits-for-itself",
-        "A listener to metrics that calls the same file waits for the thread that it runs in.",
+        "A metrics listener that calls the same file waits for its own thread.",
         Promise.FAILURE,
         (
             Edit(

@@ -1,4 +1,4 @@
-"""What the gate says: a table, a file for machines, and the exit code."""
+"""The gate's report: a table, a file for machines, and the exit code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STYLES = {
 def exit_code(results: Sequence[Result]) -> int:
     """Return 0 if all were caught, 1 if one survived or proves nothing, 2 if this machine could not show them all.
 
-    Of a mutant that has several catchers, this machine may lack what some need, if one of the others catches it.
+    A mutant with several catchers, of which some cannot run on this machine, is caught if one of the others catches it.
     """
     if not results or any(result.verdict in {Verdict.SURVIVED, Verdict.NO_PROOF} for result in results):
         return 1
@@ -34,7 +34,7 @@ def exit_code(results: Sequence[Result]) -> int:
 
 
 def show(console: Console, results: Sequence[Result], seconds: float) -> None:
-    """Print one row for each mutant and catcher, and the sum of it all."""
+    """Print one row for each mutant and catcher, and the totals."""
     table = Table("mutant", "the promise that falls", "verdict", "by what")
     table.add_column("seconds", justify="right")
     for result in results:
@@ -59,7 +59,7 @@ def show(console: Console, results: Sequence[Result], seconds: float) -> None:
 
 
 def write(file: Path, results: Sequence[Result], seconds: float) -> None:
-    """Write all that the table says, and more, as JSON."""
+    """Write the content of the table, and more, as JSON."""
     rows = [
         {
             "mutant": result.mutant.name,
@@ -77,7 +77,7 @@ def write(file: Path, results: Sequence[Result], seconds: float) -> None:
 
 
 def show_list(console: Console, mutants: Sequence[Mutant]) -> None:
-    """Print what each mutant breaks, and who has to notice."""
+    """Print what each mutant breaks, and its catchers."""
     table = Table("mutant", "what it breaks", "the promise that falls", "caught by", show_lines=True)
     for mutant in mutants:
         table.add_row(

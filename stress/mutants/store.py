@@ -1,4 +1,4 @@
-"""Builds in which a call returns before what it says is durable, or the place of the file is not what it was."""
+"""Builds in which a call returns before its result is durable, or the directory of the file changes unnoticed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _ABANDONED = "lock::TestAnAbandonedWait::"
 STORE: Final = (
     Mutant(
         "nothing-to-write-unsynced",
-        "A durable call that finds nothing to write is acknowledged though others have not synced what it found.",
+        "A durable call that finds nothing to write is acknowledged although what it found may not be synced.",
         Promise.LOST,
         (Edit("jsonfile/store", "        elif durable and old.exists:", "        elif False:"),),
         (suite(_NOTHING_TO_WRITE + "test_it_syncs_what_it_found"),),
     ),
     Mutant(
         "nothing-to-write-name-unsynced",
-        "A durable call that finds nothing to write syncs the file that it found, and not its name.",
+        "A durable call that finds nothing to write syncs the file that it found, but not its name.",
         Promise.LOST,
         (
             Edit(
@@ -48,42 +48,42 @@ STORE: Final = (
     ),
     Mutant(
         "new-directory-of-another-unsynced",
-        "A directory that somebody else has just made is taken for durable.",
+        "A directory that another process has just made is taken for durable.",
         Promise.LOST,
         (Edit("syncing", "    if new_directory:\n", "    if False:\n"),),
         (suite(_NEW_DIRECTORY + "test_one_of_a_killed_process_is_synced_by_the_next"),),
     ),
     Mutant(
         "new-lock-file-vouches-for-the-directory",
-        "A directory in which the lock file is new is taken for durable, as if an earlier holder had synced it.",
+        "A directory with a new lock file is taken for durable, as if an earlier holder had synced it.",
         Promise.LOST,
         (Edit("lock", "before != EMPTY_STAMP and not", 'before not in (b"", EMPTY_STAMP) and not'),),
         (suite("durability::TestTheOrderOfTheSteps::test_new_directories_are_durable_too"),),
     ),
     Mutant(
         "volatile-call-breaks-a-promise",
-        "A volatile call replaces a file that was promised to survive by one that is not synced.",
+        "A call that is not durable replaces a file that must survive a power loss by one that is not synced.",
         Promise.LOST,
         (Edit("jsonfile/store", "durable=self.lock.promised, check", "durable=durable, check"),),
         (suite(_VOLATILE + "test_it_syncs_the_new_file_where_something_was"),),
     ),
     Mutant(
         "promise-dies-with-its-holder",
-        "A holder does not record what was promised before it, so that nobody knows once it is killed.",
+        "A holder does not record earlier promises of durability, so they are forgotten if it is killed.",
         Promise.LOST,
         (Edit("lock", "promised=self.promised))", "promised=False))"),),
         (suite(_VOLATILE + "test_a_promise_outlives_a_killed_holder"),),
     ),
     Mutant(
         "foreign-lock-file-promises-nothing",
-        "Behind a lock file that records no promises, a volatile call assumes that there were none.",
+        "If the lock file records no promises, a call that is not durable assumes that there were none.",
         Promise.LOST,
         (Edit("lock", "tells_of_promises(before) or not self._is_stamped", "tells_of_promises(before)"),),
         (suite(_VOLATILE + "test_behind_foreign_content_everything_counts_as_promised"),),
     ),
     Mutant(
         "careless-call-vouches-for-the-directory",
-        "A call that need not be durable, and syncs nothing, marks the directory as durable.",
+        "A call that is not durable, and syncs nothing, marks the directory as durable.",
         Promise.LOST,
         (
             Edit(
@@ -109,7 +109,7 @@ STORE: Final = (
     ),
     Mutant(
         "made-by-another-fails",
-        "Of two processes that make the same directory, the slower one fails.",
+        "If two processes make the same directory, the slower one fails.",
         Promise.FAILURE,
         (
             Edit(
@@ -122,7 +122,7 @@ STORE: Final = (
     ),
     Mutant(
         "removed-directory-fails-the-cycle",
-        "A directory that is removed under a cycle fails its calls, which could be repeated.",
+        "Removing the directory during a cycle fails its calls, which could be repeated.",
         Promise.FAILURE,
         (Edit("jsonfile/store", "            self._wait_for_the_lock_file_to_go()\n", ""),),
         (suite(_REMOVED + "test_under_a_cycle"),),
@@ -142,28 +142,28 @@ STORE: Final = (
     ),
     Mutant(
         "standard-stream-taken",
-        "A file of ours becomes the standard output of a process that has closed its own.",
+        "A file of the library becomes the standard output of a process that has closed its own.",
         Promise.TORN,
         (Edit("opening", "    if fd > _LAST_STANDARD_STREAM:\n", "    if True:\n"),),
         (suite("store::TestClosedStreams::test_what_is_printed_lands_in_no_file"),),
     ),
     Mutant(
         "printed-meanwhile-stays",
-        "What is printed while a temporary is the standard output for a moment stays in it.",
+        "Output that is printed while a temporary file is briefly the standard output stays in the file.",
         Promise.TORN,
         (Edit("opening", "    if flags & os.O_EXCL:  #", "    if False:  #"),),
         (suite("store::TestClosedStreams::test_nor_what_is_printed_between"),),
     ),
     Mutant(
         "repeats-warned-of-at-each-look",
-        "The log is filled with the same warning for as long as a watch looks at a file that repeats keys.",
+        "The same warning is logged again and again while a watch looks at a file that repeats keys.",
         Promise.FAILURE,
         (Edit("jsonfile/store", "        if content != self._warned_of:\n", "        if True:\n"),),
         (suite("store::TestReading::test_repeated_keys_are_warned_of_once_a_content"),),
     ),
     Mutant(
         "leftovers-of-later-crashes-stay",
-        "A context that has looked for leftovers once never looks again, though a holder has died since.",
+        "A context that has looked for leftovers once never looks again, even if a holder has died since.",
         Promise.CLOBBERED,
         (Edit("jsonfile/store", "            if held.holder_crashed or not", "            if not"),),
         (suite("names::TestLeftovers"),),
@@ -183,7 +183,7 @@ STORE: Final = (
     ),
     Mutant(
         "moved-aside-unsynced",
-        "What was moved aside may be gone after a power loss, when its place has been taken.",
+        "A file that was moved aside may be lost in a power loss after its place has been taken.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -203,14 +203,14 @@ STORE: Final = (
     ),
     Mutant(
         "waited-once-waited-always",
-        "A cycle that found the lock free is said to have waited if one before it did.",
+        "A cycle that found the lock free is reported as having waited if an earlier one did.",
         Promise.FAILURE,
         (Edit("lock", "purpose, waited=waited)", "purpose, waited=self._wait is not None)"),),
         (suite("lock::TestWaiting"),),
     ),
     Mutant(
         "failed-unlock-is-an-error",
-        "An unlock that fails is logged as an error, though closing the lock file makes up for it.",
+        "A failed unlock is logged as an error, although closing the lock file makes up for it.",
         Promise.FAILURE,
         (
             Edit(
@@ -237,14 +237,14 @@ STORE: Final = (
     ),
     Mutant(
         "handler-waits-for-its-own-thread",
-        "A signal handler that comes while a lock file is opened, and locks another file, waits for ever.",
+        "A signal handler that locks another file while a lock file is being opened waits forever.",
         Promise.CANCELLING,
         (Edit("flock", "fork_gate: Final = threading.RLock()", "fork_gate: Final = threading.Lock()"),),
         (suite("lock::TestASignalHandler", limit=10),),
     ),
     Mutant(
         "vain-wait-unnoticed",
-        "A wait for a lock file that was deleted under a stopped holder is taken for one like any other.",
+        "A wait for a lock file that was deleted while its holder was stopped is treated like any other.",
         Promise.STARVES,
         (
             Edit(
@@ -257,7 +257,7 @@ STORE: Final = (
     ),
     Mutant(
         "abandoned-wait-takes-the-lock",
-        "A wait that was abandoned ends with the lock all the same, which nobody will release.",
+        "An abandoned wait still takes the lock, which is then never released.",
         Promise.STARVES,
         (
             Edit(
@@ -270,7 +270,7 @@ STORE: Final = (
     ),
     Mutant(
         "abandoned-wait-not-unlocked",
-        "A wait that was abandoned closes its lock without unlocking it, so that a forked child keeps it.",
+        "An abandoned wait closes its lock without unlocking it, so a forked child keeps it.",
         Promise.STARVES,
         (
             Edit(
@@ -290,7 +290,7 @@ STORE: Final = (
     ),
     Mutant(
         "zombie-shown",
-        "A process that is dead, and of which its parent has not taken notice, is shown as the holder.",
+        "A dead process that its parent has not yet reaped is shown as the holder.",
         Promise.STARVES,
         (
             Edit(

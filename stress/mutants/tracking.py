@@ -1,4 +1,4 @@
-"""Builds that lose track of what a context has changed, and of what its calls have done."""
+"""Builds that lose track of a context's unsaved changes, or of the effects of its calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRACKING: Final = (
     ),
     Mutant(
         "change-that-is-none-taken-later",
-        "A change back to what the file holds is applied by a later call than the one that saw it.",
+        "A change back to the value in the file is applied by a later call than the one that saw it.",
         Promise.LOST,
         (
             Edit(
@@ -41,7 +41,7 @@ TRACKING: Final = (
     ),
     Mutant(
         "change-taken-before-leaves-no-trace",
-        "A call that finds its change taken along already does not note so, and a later call makes the change again.",
+        "A call that finds its change already included does not record that, and a later call applies it again.",
         Promise.LOST,
         (
             Edit(
@@ -54,7 +54,7 @@ TRACKING: Final = (
     ),
     Mutant(
         "agreement-is-no-own-text",
-        "A change that the file agrees with is not noted as the context's own, and a later call has an older base.",
+        "A change that agrees with the file is not recorded as the context's own, so a later call has an old base.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -68,14 +68,14 @@ TRACKING: Final = (
     ),
     Mutant(
         "arrived-call-still-under-way",
-        "A call whose outcome has arrived is taken to be under way until its caller hears of it.",
+        "A call whose outcome has arrived counts as in flight until its caller gets it.",
         Promise.MEMORY,
         (Edit("memory", "        for write in arrival.over:", "        for write in ():"),),
         (suite("memory::TestMemory::test_a_call_is_over_when_its_outcome_has_arrived"),),
     ),
     Mutant(
         "set-back-and-then-told-otherwise",
-        "A key that is set back while a call on it is under way is overwritten by what a save makes known.",
+        "A key that is set back while a call on it is in flight is overwritten by the result of a save.",
         Promise.MEMORY,
         (
             Edit(
@@ -88,21 +88,21 @@ TRACKING: Final = (
     ),
     Mutant(
         "set-that-a-call-interrupts-lost",
-        "A key that a signal handler's call changes in the midst of its being set is what that call made of it.",
+        "A key that a signal handler's call changes while it is being set ends up with the value of that call.",
         Promise.MEMORY,
         (Edit("keys", "            looked = write.origin.moment\n", "            pass\n"),),
         (suite("interrupts::TestInterrupts::test_a_set_that_a_call_interrupts_comes_after_it"),),
     ),
     Mutant(
         "half-set-key-taken-for-changed",
-        "A signal handler that looks at a key in the midst of its being set gets the undecoded text.",
+        "A signal handler that reads a key while it is being set gets the undecoded text.",
         Promise.MEMORY,
         (Edit("live", "_UNDECODED if is_undecoded else MISSING", "MISSING"),),
         (suite("interrupts::TestInterrupts::test_a_set_that_a_call_interrupts_comes_after_it"),),
     ),
     Mutant(
         "set-back-during-a-call-forgotten",
-        "A key that is set back while a save of it is under way is taken for unchanged.",
+        "A key that is set back while a save of it is in flight is taken for unchanged.",
         Promise.LOST,
         (
             Edit(
@@ -120,7 +120,7 @@ TRACKING: Final = (
     ),
     Mutant(
         "set-anew-during-a-call-forgotten",
-        "A key that is set to the same value anew, while a call on it is under way, is taken for what that call saw.",
+        "A key that is set to the same value again while a call on it is in flight is taken for what that call saw.",
         Promise.MEMORY,
         (
             Edit(
@@ -133,7 +133,7 @@ TRACKING: Final = (
     ),
     Mutant(
         "older-outcome-taken-for-newer",
-        "What a call has made known arrives after a load that is newer, and overwrites it.",
+        "The result of a call arrives after a newer load, and overwrites it.",
         Promise.MEMORY,
         (
             Edit("memory", "elif arrival.position > self.position:  # otherwise memory was loaded since\n", "else:\n"),
@@ -147,7 +147,7 @@ TRACKING: Final = (
     ),
     Mutant(
         "reading-of-unknown-age",
-        "What is read without the lock is taken for newer than a call that was carried out meanwhile.",
+        "What is read without the lock is taken for newer than a call that was carried out in the meantime.",
         Promise.MEMORY,
         (
             Edit(
@@ -160,7 +160,7 @@ TRACKING: Final = (
     ),
     Mutant(
         "own-writes-pile-up",
-        "What a context's calls did to a key is remembered for ever.",
+        "The effects of a context's calls on a key are remembered forever.",
         Promise.MEMORY,
         (
             Edit(
@@ -200,7 +200,7 @@ TRACKING: Final = (
     ),
     Mutant(
         "interrupt-keeps-memory-locked",
-        "A signal handler that waits for a call keeps other threads of the context out of memory meanwhile.",
+        "While a signal handler waits for a call, other threads are locked out of the context's memory.",
         Promise.STARVES,
         (
             Edit("guard", "deque(itertools.starmap(_acquire, iter(released.pop, None)), maxlen=0)", "pass"),
@@ -210,7 +210,7 @@ TRACKING: Final = (
     ),
     Mutant(
         "interrupt-keeps-another-memory-locked",
-        "A signal handler that waits for a call keeps other threads out of the memory of any context but the call's.",
+        "While a signal handler waits for a call, other threads are locked out of the memory of other contexts.",
         Promise.STARVES,
         (
             Edit(
@@ -228,7 +228,7 @@ TRACKING: Final = (
     ),
     Mutant(
         "guards-lost-by-an-interrupt",
-        "An exception of a signal handler that comes while the guards are released leaves them released.",
+        "A signal handler's exception that comes while the guards are released leaves them released.",
         Promise.MEMORY,
         (
             Edit(
@@ -241,7 +241,7 @@ TRACKING: Final = (
     ),
     Mutant(
         "interrupted-drain-loses-a-result",
-        "An exception that interrupts the taking over of a result has it forgotten.",
+        "An exception that interrupts taking over a result loses the result.",
         Promise.MEMORY,
         (
             Edit(
@@ -254,7 +254,7 @@ TRACKING: Final = (
     ),
     Mutant(
         "handlers-exception-swallowed",
-        "What a signal handler raises while a value is encoded is taken for a value that JSON cannot hold.",
+        "An error that a signal handler raises while a value is encoded is taken for a value that JSON cannot hold.",
         Promise.CANCELLING,
         (Edit("values", "        if _is_sound(value, key):\n            raise\n", "        pass\n"),),
         (suite("interrupts::TestInterrupts::test_what_a_handler_raises_while_a_value_is_encoded_goes_on", limit=40),),
@@ -268,7 +268,7 @@ TRACKING: Final = (
     ),
     Mutant(
         "found-and-not-synced",
-        "A save acknowledges what it found in the file, though that may be gone after a power loss.",
+        "A save acknowledges what it found in the file, although that may be lost in a power loss.",
         Promise.LOST,
         (
             Edit(
@@ -282,14 +282,14 @@ TRACKING: Final = (
     ),
     Mutant(
         "growth-in-place-taken-for-the-same",
-        "A list that grew further while it is saved is taken for what the first save has taken along.",
+        "A list that grows further while it is being saved is taken for the one that the save includes.",
         Promise.LOST,
         (Edit("keys", "            and flight.mine(last) == mine\n", ""),),
         (suite("tracking::TestTakingBack::test_a_list_that_grows_in_place_while_it_is_saved_is_saved_again"),),
     ),
     Mutant(
         "made-and-still-missing",
-        "A file that a call of the same cycle has made, empty, is still missing for the next one.",
+        "An empty file that one call of a cycle has made is still missing for the next one.",
         Promise.MEMORY,
         (
             Edit(

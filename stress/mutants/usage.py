@@ -1,4 +1,4 @@
-"""Builds that guess, or do silently what the user of a context has to be asked for."""
+"""Builds that guess, or silently do something that the user of a context has to ask for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ USAGE: Final = (
     ),
     Mutant(
         "deleted-keys-unknown",
-        "A context that was never loaded forgets what it has deleted itself, or an operation has not found.",
+        "A context that was never loaded forgets which keys it has deleted, or an operation has not found.",
         Promise.MEMORY,
         (Edit("live", "        self._removed.append(key)\n", ""),),
         (suite("unloaded::TestKnown::test_what_calls_found_absent"),),
@@ -44,14 +44,14 @@ USAGE: Final = (
     ),
     Mutant(
         "pickled-by-relative-path",
-        "A relative path is pickled as it is, and leads elsewhere in a process with another current directory.",
+        "A relative path is pickled unchanged, and leads elsewhere in a process with another current directory.",
         Promise.CLOBBERED,
         (Edit("_api/base", "partial(type(self), self._path, ", "partial(type(self), self._given_path, "),),
         (suite("pickling::TestPickling::test_a_relative_path_leads_to_the_same_file"),),
     ),
     Mutant(
         "pickled-without-options",
-        "A context arrives in another process with the default options.",
+        "A context that is sent to another process gets the default options.",
         Promise.CLOBBERED,
         (Edit("_api/base", "self._path, **self._options)", "self._path)"),),
         (suite("pickling::TestPickling::test_class_path_and_options_arrive"),),
@@ -84,7 +84,7 @@ USAGE: Final = (
     ),
     Mutant(
         "transaction-on-a-corrupt-file",
-        "A transaction does not look whether its context raises if the file is corrupt.",
+        "A transaction ignores that its context raises if the file is corrupt.",
         Promise.CLOBBERED,
         (
             Edit(
@@ -99,7 +99,7 @@ USAGE: Final = (
     ),
     Mutant(
         "damaged-journal-read-in-part",
-        "A context that raises if its file is corrupt loads what is left of a damaged journal.",
+        "A context that raises if its file is corrupt loads the rest of a damaged journal.",
         Promise.LOST,
         (Edit("journal/store", "            if number and whole:", "            if False:"),),
         (suite("corrupt_files::TestADamagedJournal::test_is_an_error_too[async-load]"),),
@@ -113,14 +113,14 @@ USAGE: Final = (
     ),
     Mutant(
         "empty-file-at-first-sight",
-        "A file that a program has just truncated, to write it again, is taken for a new one.",
+        "A file that a program has just truncated to rewrite it is taken for a new one.",
         Promise.CLOBBERED,
         (Edit("jsonfile/store", "                if document.exists or fd is None:\n", "                if True:\n"),),
         (suite("empty_files::TestAWriterWithoutTheLock"),),
     ),
     Mutant(
         "read-only-file-replaced",
-        "A file that its user may not write is replaced, since its directory lets it be.",
+        "A file that its user may not write is replaced, since its directory allows it.",
         Promise.ACCESS,
         (Edit("jsonfile/access", "effective_ids=effective) and os.path", "effective_ids=effective) and not os.path"),),
         (suite("unwritable_files::TestAReadOnlyFile"),),

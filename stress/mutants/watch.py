@@ -9,14 +9,14 @@ from stress.mutants.model import Edit, Mutant, Promise, stress_of, suite
 WATCH: Final = (
     Mutant(
         "own-changes-told",
-        "What the context writes itself is told as another's change.",
+        "The context's own writes are reported as another's changes.",
         Promise.MEMORY,
         (Edit("watch", "**self._since, **own}", "**self._since}"),),
         (suite("watch::TestOwnChanges::test_what_the_context_writes_itself_is_not_yielded"),),
     ),
     Mutant(
         "own-change-under-way-told",
-        "What is read while a write of our own is under way is taken for what was there before it.",
+        "What is read while an own write is in flight is taken for what was there before it.",
         Promise.MEMORY,
         (
             Edit(
@@ -43,7 +43,7 @@ WATCH: Final = (
     ),
     Mutant(
         "passed-through-taken-for-own",
-        "What a call found in the file, and left there, is taken for a write of our own.",
+        "What a call found in the file, and left there, is taken for an own write.",
         Promise.MEMORY,
         (
             Edit("operations", "{} if text is found else {self._key: text}", "{self._key: text}"),
@@ -53,7 +53,7 @@ WATCH: Final = (
     ),
     Mutant(
         "overwritten-news-told",
-        "News that the context itself has overwritten is told all the same, from an old value.",
+        "A change that the context itself has overwritten is still reported, from an outdated value.",
         Promise.MEMORY,
         (
             Edit(
@@ -66,21 +66,21 @@ WATCH: Final = (
     ),
     Mutant(
         "late-outcome-told-as-news",
-        "A watch does not know of what was committed before it began, and had not arrived yet.",
+        "A watch does not know of writes that were committed before it began, and had not arrived yet.",
         Promise.MEMORY,
         (Edit("watch", "        self._notes.append((position, tracker.written_since(position)))\n", ""),),
         (suite("observer::TestLooks::test_an_own_write_whose_outcome_has_not_arrived_is_not_reported"),),
     ),
     Mutant(
         "notes-pile-up",
-        "A watch that nobody looks at remembers every key that came and went.",
+        "A watch that is not read remembers every key that came and went.",
         Promise.MEMORY,
         (Edit("watch", "            del own[key]\n", "            pass\n"),),
         (suite("observer::TestLooks::test_own_writes_that_are_never_looked_at_take_no_space"),),
     ),
     Mutant(
         "a-dead-alarm-is-not-told",
-        "A watch whose thread has failed waits for ever.",
+        "A watch whose thread has failed waits forever.",
         Promise.FAILURE,
         (Edit("events", "        fail(error)\n        notify()\n", "        pass\n"),),
         (suite("watch::TestTheEnd::test_an_alarm_that_fails_ends_the_wait_with_its_error", limit=10),),
@@ -94,14 +94,14 @@ WATCH: Final = (
     ),
     Mutant(
         "change-over-own-one-missed",
-        "A change back to what stood in the file before our own write is not told.",
+        "A change back to the value before an own write is not reported.",
         Promise.MEMORY,
         (Edit("watch", "        now |= _texts(snapshot, (own.keys() | self._since.keys()) - now.keys())\n", ""),),
         (suite("watch::TestOwnChanges::test_a_change_over_an_own_one_starts_from_it", limit=10),),
     ),
     Mutant(
         "last-change-missed",
-        "What a look has found is forgotten if nobody takes it before the next one.",
+        "Changes that a look has found are forgotten if they are not taken before the next look.",
         Promise.MEMORY,
         (
             Edit(

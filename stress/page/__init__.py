@@ -1,1 +1,1 @@
-"""The report of a stress run as one page of HTML that needs nothing else: `python -m stress.page DIRECTORY`."""
+"""The report of a stress run as one self-contained HTML page: `python -m stress.page DIRECTORY`."""

@@ -1,4 +1,4 @@
-"""What speaks against a run, each with the smallest piece of history that shows it."""
+"""Everything that counts against a run, each finding with the smallest piece of history that shows it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from stress.page.record import Record
 from stress.page.timeline import timeline
 
 SHOWN = 3
-"""Findings of one kind, or of one workload, that are told in full."""
+"""Findings of one kind, or of one workload, that are shown in full."""
 OPEN = 2
-"""Tracebacks that are shown at once: they are long, and often of one cause."""
+"""Tracebacks that are shown unfolded: they are long, and often have the same cause."""
 WORDS = 4_000
-"""Characters of a traceback or of last words that are shown."""
+"""Characters of a traceback or of last output that are shown."""
 
 
 def findings(record: Record) -> list[Html]:
-    """Return an article for everything that speaks against the run."""
+    """Return an article for each finding against the run."""
     return [*_violations(record), *_crashes(record), *_hung(record), *_died(record)]
 
 
@@ -28,12 +28,12 @@ def _article(headline: str, *content: object) -> Html:
 
 
 def _words(words: str) -> Html:
-    """Return the end of what a process said: the cause stands there."""
+    """Return the end of what a process printed, which has the cause."""
     return tag("pre", "… " + words[-WORDS:] if len(words) > WORDS else words)
 
 
 def _more(count: int, what: str) -> Iterator[Html]:
-    """Yield how many are not told."""
+    """Yield how many are not shown."""
     if count > SHOWN:
         yield tag("p", f"And {count - SHOWN:,} more {what}.", class_="more")
 
@@ -74,12 +74,12 @@ def _violations(record: Record) -> Iterator[Html]:
 
 def _died(record: Record) -> Iterator[Html]:
     for name, words in list(record.course.died.items())[:SHOWN]:
-        yield _article(f"Process {name} ended although nobody had killed or stopped it", _words(words))
+        yield _article(f"Process {name} ended although it had not been killed or stopped", _words(words))
     yield from _more(len(record.course.died), "processes that ended by themselves")
 
 
 def count(record: Record) -> int:
-    """Return how many findings there are, told or not."""
+    """Return how many findings there are, shown or not."""
     return sum(
         map(len, (record.history.crashes, record.course.hung, record.course.died, *record.violations.values())),
     )

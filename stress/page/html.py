@@ -1,4 +1,4 @@
-"""HTML whose text is escaped unless it is marked as HTML already: what is logged can never become a tag."""
+"""HTML whose text is escaped unless it is marked as HTML already: nothing logged can become a tag."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ VOID = frozenset({"br", "col", "meta"})
 
 
 class Html(str):
-    """Text that is HTML already, and so is not escaped again."""
+    """Text that is HTML already, and is not escaped again."""
 
     __slots__ = ()
 
 
 def printable(text: str) -> str:
-    """Show as escapes what is not to be seen, or turns the direction of what is; keep the ends of lines."""
+    """Show invisible characters, and those that change the direction of text, as escapes; keep line ends."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "backslashreplace").decode() for c in text
     )
 
 
 def shortened(text: str, limit: int) -> str:
-    """Return a text, or as much of it as the limit allows, and how much is left out."""
+    """Return a text, cut at the limit, with the number of characters that are left out."""
     return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} more characters)"
 
 
 def html(content: object) -> Html:
-    """Return HTML that shows a text; HTML is returned as it is."""
+    """Return HTML that shows a text; HTML is returned unchanged."""
     return content if isinstance(content, Html) else Html(escape(printable(str(content))))
 
 
@@ -38,7 +38,7 @@ def join(parts: Iterable[object], between: str = "") -> Html:
 
 
 def tag(name: str, *content: object, **attributes: object) -> Html:
-    """Return an element. `class_` stands for `class`, `text_anchor` for `text-anchor`; what is `None` is left out."""
+    """Return an element. `class_` means `class`, `text_anchor` means `text-anchor`; `None` leaves an attribute out."""
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html(_number(value) if isinstance(value, float) else value)}"'
         for key, value in attributes.items()
@@ -58,7 +58,7 @@ def section(title: str, *content: object) -> Html:
 
 
 def table(headings: Iterable[object], rows: Iterable[Iterable[object]], class_: str | None = None) -> Html:
-    """Return a table; a row of cells that are elements already is taken as it is."""
+    """Return a table; a row of cells that are elements already is used unchanged."""
     head = tag("thead", tag("tr", *(tag("th", heading, scope="col") for heading in headings)))
     body = (tag("tr", *(cell if _is_cell(cell) else tag("td", cell) for cell in row)) for row in rows)
     return tag("div", tag("table", head, tag("tbody", *body), class_=class_), class_="wide")

@@ -1,4 +1,4 @@
-"""What a run ran on: the machine, the file system, the Python, the builds. Nothing here is ever a reason to fail."""
+"""The environment of a run: machine, file system, Python, builds. A fact that cannot be found never fails the page."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def describe(directory: Path) -> dict[str, str]:
 
 
 def _first(pattern: str, path: str) -> str:
-    """Return what a pattern finds first in a file."""
+    """Return the first match of a pattern in a file."""
     with suppress(OSError):
         if found := re.search(pattern, Path(path).read_text(encoding="utf-8", errors="replace")):
             return found[1]
@@ -45,7 +45,7 @@ def _memory() -> str:
 
 
 def _file_system(directory: Path) -> str:
-    """Return the type and the options of the mount that a directory is on: of the last one that covers it."""
+    """Return the type and options of the mount that a directory is on: the last one that covers it."""
     device = os.stat(directory).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     told = UNKNOWN
@@ -67,7 +67,7 @@ def _version(package: str) -> str:
 
 
 def _digest(source: Path) -> str:
-    """Return the beginning of a hash over all modules: whether two runs were of one build."""
+    """Return the beginning of a hash over all modules, which shows whether two runs used the same build."""
     whole = hashlib.sha256()
     for module in sorted(source.rglob("*.py")):
         whole.update(f"{module.relative_to(source)}\0".encode() + module.read_bytes())

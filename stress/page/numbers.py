@@ -1,4 +1,4 @@
-"""The sections of figures: workloads under faults, operations, latency, the course of time, fairness, group commit."""
+"""The sections of figures: workloads under faults, operations, latency, time course, fairness, group commit."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def matrix(record: Record) -> Html:
         for name in record.workloads
     ]
     caption = (
-        "Operations of each workload, in all processes, that were under way at a moment when a fault of the kind"
+        "Operations of each workload, in all processes, that were in flight at a moment when a fault of the kind"
         " struck. A zero is a combination that this run did not show."
     )
     return section("Workloads under faults", tag("p", caption, class_="caption"), table(headings, rows, "counts"))
 
 
 def operations(record: Record) -> Html:
-    """Return what became of the operations, by workload and by name."""
+    """Return the outcomes of the operations, by workload and by name."""
     rows = []
     for workload in record.workloads:
         found = record.violations.get(workload, ())
@@ -55,7 +55,7 @@ def operations(record: Record) -> Html:
     headings = ("workload, operation", "invoked", "acknowledged", "failed", "unknown", "lost", "otherwise wrong")
     caption = (
         "Acknowledged: the call returned, so the change must be there. Failed: it raised, so nothing may be there."
-        " Unknown: its process was killed or its end is not known, so it may have happened, whole or not at all."
+        " Unknown: its process was killed or its end is not known, so it may have happened, wholly or not at all."
         " Lost and wrong: findings of the checker; in the row of an operation, those that name it."
     )
     return section("Operations", tag("p", caption, class_="caption"), table(headings, rows, "counts"))
@@ -89,14 +89,14 @@ def course(record: Record) -> Html:
     caption = (
         f"Acknowledged operations of all workers a second, and their latency, in slices of {record.tally.width:.2g}"
         " s; below, a tick for each fault. Look for a gap in the throughput or a step in the latency that outlasts a"
-        " fault: whoever dies must not take the lock along. While the holder of the lock is stopped all have to wait,"
+        " fault: a process that dies must not keep the lock. While the holder of the lock is stopped all have to wait,"
         " and must go on as soon as it does."
     )
     return section("In the course of time", figure(over_time(record.tally), caption))
 
 
 def shares(record: Record) -> Html:
-    """Return who got how much."""
+    """Return how the operations were spread over workers and tasks."""
     counts = {str(place): 0 for place in range(record.plan.processes)}
     for seat, done in record.tally.seats.items():
         worker = seat.partition(".")[0]
@@ -108,7 +108,7 @@ def shares(record: Record) -> Html:
     caption = (
         f"Acknowledged operations by worker, the successors of a killed one included: least {least:,}, most {most:,}"
         f" ({_ratio(most, least)}); the dashed line is the mean. By task or thread: least {min(seats):,}, most"
-        f" {max(seats):,}, of {len(seats):,} that were acknowledged anything. Look for a bar near zero: it would be a"
+        f" {max(seats):,}, of {len(seats):,} with acknowledged operations. Look for a bar near zero: it would be a"
         " worker that starves. Workers that use threads and workers that use tasks differ in speed."
     )
     return section("Fairness", figure(fairness(counts), caption))
@@ -119,14 +119,14 @@ def _ratio(most: int, least: int) -> str:
 
 
 def commits(record: Record) -> Html:
-    """Return how many operations one replacement of the file carried."""
+    """Return how many operations one replacement of the file contained."""
     total, counted = record.tally.acknowledged, record.commits()
     if not record.history.commits:
         return Html()
     caption = (
         f"{total / record.history.commits:.1f} acknowledged operations for each commit, over the whole run ({total:,}"
         f" in {record.history.commits:,}). Those that changed nothing need no commit and are counted too; what a"
-        " process committed in the moment before it was killed is not known. Look for a line well above 1: there,"
-        " calls that waited together were carried by one write and one fsync."
+        " process committed just before it was killed is not known. Look for a line well above 1: there,"
+        " calls that waited together shared one write and one fsync."
     )
     return section("Group commit", figure(grouping(record.tally, counted), caption))

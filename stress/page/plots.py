@@ -11,17 +11,17 @@ from stress.page.tally import Latencies, Tally
 
 WIDTH = 920
 LEFT, RIGHT = 74, 908
-"""Between these the data is drawn."""
+"""The data is drawn between these."""
 COLOURS = 6
 """How many colours the style sheet has for kinds of faults."""
 NANOSECONDS = (("µs", 1e3), ("ms", 1e6), ("s", 1e9))
-"""Units of time from the smallest, and how many nanoseconds they have."""
+"""Units of time from the smallest, each with its nanoseconds."""
 
 Scale = Callable[[float], float]
 
 
 def duration(nanoseconds: float) -> str:
-    """Tell a duration to three digits, in the unit that suits it."""
+    """Format a duration with three digits, in a suitable unit."""
     if not math.isfinite(nanoseconds):
         return "—"
     unit, size = max(
@@ -37,7 +37,7 @@ def linear(low: float, high: float, start: float, stop: float) -> Scale:
 
 
 def logarithmic(low: float, high: float, start: float, stop: float) -> Scale:
-    """Return the like for logarithms."""
+    """Return the same for logarithms."""
     scale = linear(math.log(low), math.log(high), start, stop)
     return lambda value: scale(math.log(max(value, low)))
 
@@ -51,7 +51,7 @@ def ticks(high: float, about: int) -> list[float]:
 
 
 def decades(latencies: Iterable[Latencies]) -> list[float]:
-    """Return the powers of ten, in nanoseconds, between which all the latencies lie."""
+    """Return the powers of ten, in nanoseconds, that enclose all the latencies."""
     ends = [(one.percentile(0), one.longest) for one in latencies if one.classes]
     low = math.floor(math.log10(max(min((end[0] for end in ends), default=1e5), 1e3)))
     high = math.ceil(math.log10(max((end[1] for end in ends), default=1e6)))
@@ -74,12 +74,12 @@ def svg(title: str, height: float, *content: object) -> Html:
 
 
 def figure(drawing: Html, caption: object) -> Html:
-    """Return a drawing above the words that say what to look at."""
+    """Return a drawing above the caption that says what to look at."""
     return tag("figure", tag("div", drawing, class_="wide"), tag("figcaption", caption))
 
 
 def _grid(y: Scale, marks: Sequence[tuple[float, str]], axis: str, top: float, bottom: float) -> Html:
-    """Return the horizontal lines of a panel, their values, and what they measure."""
+    """Return the horizontal lines of a panel, their values, and the name of the axis."""
     parts = [html("")]
     for value, told in marks:
         parts += [line(LEFT, y(value), RIGHT, y(value), "grid"), label(LEFT - 8, y(value) + 4, told, anchor="end")]
@@ -91,7 +91,7 @@ def _grid(y: Scale, marks: Sequence[tuple[float, str]], axis: str, top: float, b
 
 
 def over_time(tally: Tally) -> Html:
-    """Return throughput and latency in each slice of time, above the faults, on one axis of time."""
+    """Return throughput and latency in each slice of time, above the faults, on a common time axis."""
     seconds = (tally.ended - tally.began) / 1e9
     marks = [mark for mark in ticks(seconds, 10) if mark <= seconds * 1.001]
     x = linear(0, seconds, LEFT, RIGHT)
@@ -137,7 +137,7 @@ def _latency(tally: Tally, x: Scale) -> Html:
 
 
 def _faults(tally: Tally, x: Scale, top: float) -> Html:
-    """Return a lane of ticks for each kind of fault. Those that fall on one pixel are one tick."""
+    """Return a lane of ticks for each kind of fault. Those that fall on the same pixel are one tick."""
     parts = [html("")]
     for number, (kind, times) in enumerate(tally.faults.items()):
         y = top + 20 * number
@@ -155,7 +155,7 @@ def _faults(tally: Tally, x: Scale, top: float) -> Html:
 
 
 def grouping(tally: Tally, commits: Sequence[int]) -> Html:
-    """Return operations per commit over time, in slices of a second or more: processes tell their commits seldom."""
+    """Return operations per commit over time, in slices of at least a second: processes log their commits seldom."""
     together = math.ceil(1 / tally.width)
     starts = range(0, len(commits), together)
     done = [sum(one.classes.total() for one in tally.slices[start : start + together]) for start in starts]

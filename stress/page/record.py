@@ -1,4 +1,4 @@
-"""All that a page tells of: a run that has just ended, or one that is stored in its directory."""
+"""The data of a page: a run that has just ended, or one that is stored in its directory."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from stress.run.report import Report, Verdict
 from stress.run.supervisor import Course, Run
 
 STORED = "run.json"
-"""What a run's directory holds besides the logs: the plan, what became of the processes, the machine."""
+"""The file in a run's directory besides the logs: the plan, how the processes ended, the machine."""
 STATISTICS = b'{"kind":"statistics"'
-"""How a line begins that tells a process's commits so far."""
+"""The beginning of a line that has a process's number of commits so far."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One run, whole."""
+    """One complete run."""
 
     plan: Plan
     course: Course
@@ -35,7 +35,7 @@ class Record:
     directory: Path
     machine: Mapping[str, str]
     written: str
-    """The time of day at which the run was over, in UTC."""
+    """The time of day at which the run ended, in UTC."""
 
     @classmethod
     def of(cls, run: Run, report: Report) -> Record:
@@ -47,11 +47,11 @@ class Record:
 
     @classmethod
     def stored(cls, directory: Path) -> Record:
-        """Let the checkers judge a run once more, from what is left of it.
+        """Let the checkers judge a stored run again.
 
         Raises:
             OSError: There is no run in the directory.
-            ValueError: What is there was not written by this version.
+            ValueError: The data was not written by this version.
         """
         told = json.loads((directory / STORED).read_bytes())
         try:
@@ -64,21 +64,21 @@ class Record:
             raise ValueError(message) from error
 
     def store(self) -> None:
-        """Leave in the run's directory what the logs do not tell."""
+        """Store in the run's directory what the logs do not contain."""
         course = asdict(self.course) | {"hung": {name: Path(file).name for name, file in self.course.hung.items()}}
         told = {"plan": asdict(self.plan), "course": course, "machine": self.machine, "written": self.written}
         (self.directory / STORED).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
     @cached_property
     def faults(self) -> dict[str, list[int]]:
-        """When each kind of fault struck, in order; of the kinds that were asked for, too, if they never did."""
+        """The moments at which each kind of fault struck, in order; empty for requested kinds that never struck."""
         times: dict[str, list[int]] = {}
         for fault in self.history.faults:
-            # A kill is told once the process is dead, and what was under way in it ended with it.
+            # A kill is logged once the process is dead, and the operations in flight ended with it.
             times.setdefault(fault.name, []).append(min(fault.at, self.history.deaths.get(fault.target, fault.at)))
         for option, mean in asdict(self.plan).items():
             if option.endswith("_every") and mean:
-                times.setdefault(option.removesuffix("_every"), [])  # that it never struck is to be seen
+                times.setdefault(option.removesuffix("_every"), [])  # the page shows that it never struck
         return {name: sorted(moments) for name, moments in sorted(times.items())}
 
     @cached_property
@@ -88,17 +88,17 @@ class Record:
 
     @cached_property
     def workloads(self) -> list[str]:
-        """The workloads, in the checkers' order, and what else was done or found."""
+        """The workloads, in the checkers' order, then others that were logged or have findings."""
         done = [workload for workload, _ in self.tally.lines]
         return list(dict.fromkeys([*self.violations, *sorted(done)]))
 
     @property
     def idle(self) -> list[str]:
-        """The workloads that were to be done, of which nothing was acknowledged."""
+        """The planned workloads of which no operation was acknowledged."""
         return self.plan.idle({name: self.tally.outcomes(name)[Outcome.OK] for name in self.workloads})
 
     def commits(self) -> list[int]:
-        """Return the commits in each slice of time, as far as the logs tell."""
+        """Return the commits in each slice of time, as far as the logs show."""
         slices = [0] * len(self.tally.slices)
         for log in sorted((self.directory / "logs").glob("*.jsonl")):
             before = 0
@@ -110,7 +110,7 @@ class Record:
 
 
 class _StoredRun(Run):
-    """A run that is over: it only reads."""
+    """A run that is over, and is only read."""
 
     def __init__(self, plan: Plan, course: Course, directory: Path) -> None:
         self.plan = plan
@@ -120,7 +120,7 @@ class _StoredRun(Run):
 
 
 def _statistics(log: Path) -> Iterator[tuple[int, int]]:
-    """Yield when a process counted its commits, and how many they were."""
+    """Yield when a process logged its number of commits, and the number."""
     with log.open("rb") as lines:
         for line in lines:
             if line.startswith(STATISTICS) and line.endswith(b"\n"):

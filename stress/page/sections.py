@@ -1,4 +1,4 @@
-"""The sections of words: the verdict, the findings, the setting, what was checked and what was not shown."""
+"""The sections of text: the verdict, the findings, the set-up, the checks, and what the run does not show."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def header(record: Record) -> Html:
 
 
 def _command(command: str) -> Html:
-    """Return a command that is broken into lines only before its options."""
+    """Return a command that wraps only before its options."""
     program, *options = command.split(" --")
     return join([program, *(tag("span", f"--{option}") for option in options)], " ")
 
 
 def _sentence(record: Record) -> str:
-    """Return what happened and what came of it."""
+    """Return what happened and the result."""
     faults = sum(map(len, record.faults.values()))
     happened = (
         f"{record.plan.processes:,} worker processes of {record.plan.tasks:,} tasks or threads hammered one file for"
@@ -57,13 +57,13 @@ def _sentence(record: Record) -> str:
 
 
 def told_findings(record: Record) -> Html:
-    """Return what speaks against the run, if anything does."""
+    """Return the findings against the run, if there are any."""
     told = findings(record)
     return section(f"Findings ({count(record):,})", tag("p", GUIDE, class_="caption"), *told) if told else Html()
 
 
 def setting(record: Record) -> Html:
-    """Return what was asked for and what it ran on."""
+    """Return the options of the run and its environment."""
     plan, course = record.plan, record.course
     run = {
         "seed": plan.seed,
@@ -88,7 +88,7 @@ def setting(record: Record) -> Html:
 
 
 def proofs(record: Record) -> Html:
-    """Return each checker: what it proves, what it was given, what it found, and how it looks."""
+    """Return each checker: what it proves, its input, its findings, and its source."""
     parts = []
     for workload in record.workloads:
         checker = CHECKERS.get(workload)
@@ -112,14 +112,12 @@ def proofs(record: Record) -> Html:
             tag("small", f"{said} in {given.total():,} operations"),
         )
         parts.append(tag("article", head, *(_proof(checker) if checker else ()), class_="checker"))
-    caption = (
-        "Each checker is a pure function of the logged history and of the file that is left. Its source is below it."
-    )
+    caption = "Each checker is a pure function of the logged history and of the final file. Its source is below it."
     return section("What was checked", tag("p", caption, class_="caption"), *parts)
 
 
 def _proof(checker: Callable[..., object]) -> Iterator[Html]:
-    """Yield the promise that a checker holds, and its source where it is to be had."""
+    """Yield the promise that a checker checks, and its source if it is available."""
     function = inspect.unwrap(checker)
     if promise := inspect.getdoc(function):
         yield tag("p", promise)
@@ -135,14 +133,14 @@ def _proof(checker: Callable[..., object]) -> Iterator[Html]:
 
 
 def limits() -> Html:
-    """Return what nobody is to conclude from the page."""
+    """Return what the page does not prove."""
     return section(
         "What this run does not show",
         tag(
             "p",
-            "Processes were killed and stopped, the machine was not: that what was acknowledged survives a loss of"
-            " power is for the fault tests to show. Nothing is said of other file systems than the one named above,"
-            " nor of files on a network. A run that passes has not found an error in the interleavings that it met;"
+            "Processes were killed and stopped, the machine was not: that acknowledged changes survive a loss of"
+            " power is shown by the fault tests. Nothing is shown about other file systems than the one named above,"
+            " or about files on a network. A run that passes has found no error in the interleavings that it met;"
             " another seed meets others.",
         ),
     )

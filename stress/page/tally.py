@@ -1,4 +1,4 @@
-"""Counts a history in one pass and little memory: outcomes, latencies, slices of time, what faults found under way."""
+"""Counts a history in one pass and little memory: outcomes, latencies, slices of time, operations hit by faults."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from stress.logs.history import Operation, Outcome
 
 OUTSIDE = "read"
-"""The workload of who opens the file without the library. It is no part of the throughput; nor is what others do."""
+"""The workload of reads without the library. It does not count for the throughput, and neither do other children's."""
 SLICES = 160
-"""Into how many slices of time a run is cut at most."""
+"""The greatest number of slices that a run is cut into."""
 SLICE = 100_000_000
 """The shortest slice, in nanoseconds."""
 BITS = 7
-"""Latencies are counted in classes, which are told apart by their first binary digits: to 1.6 %."""
+"""Latencies are counted in classes of the same first binary digits: to 1.6 %."""
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Latencies:
 
     classes: Counter[int] = field(default_factory=Counter)
     longest: int = 0
-    """This one is exact."""
+    """This figure is exact."""
 
     def add(self, latency: int) -> None:
         """Count one."""
@@ -47,11 +47,11 @@ class Latencies:
 
 @dataclass(slots=True)
 class Line:
-    """What became of the operations of one name."""
+    """The outcomes of the operations of one name."""
 
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     latencies: Latencies = field(default_factory=Latencies)
-    """Of those that were acknowledged."""
+    """Latencies of those that were acknowledged."""
 
 
 @dataclass(slots=True)
@@ -60,13 +60,13 @@ class Tally:
 
     began: int
     ended: int
-    """Both as `time.monotonic_ns()`: the stretch of time that the plots show."""
+    """Both as `time.monotonic_ns()`: the period that the plots show."""
     faults: Mapping[str, Sequence[int]]
     """When each kind of fault struck, in order."""
     lines: dict[tuple[str, str], Line] = field(default_factory=lambda: defaultdict(Line))
     """By workload and name."""
     slices: list[Latencies] = field(default_factory=list)
-    """Latencies of what workers were told in each slice of time."""
+    """Latencies of the workers' acknowledged operations in each slice of time."""
     seats: Counter[str] = field(default_factory=Counter)
     """Acknowledged operations by `worker.task`: the same for all incarnations of a worker."""
     under_way: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -100,22 +100,22 @@ class Tally:
             self.seats[f"{worker}.{task}"] += 1
 
     def outcomes(self, workload: str) -> Counter[Outcome]:
-        """Return what became of the operations of a workload."""
+        """Return the outcomes of the operations of a workload."""
         return sum((line.outcomes for (of, _), line in self.lines.items() if of == workload), Counter())
 
     @property
     def acknowledged(self) -> int:
-        """What workers were told to have happened."""
+        """The operations that were acknowledged to workers."""
         return self.seats.total()
 
     @property
     def invoked(self) -> int:
-        """All operations, the reader's among them."""
+        """All operations, including those of the reader."""
         return sum(line.outcomes.total() for line in self.lines.values())
 
 
 def tally(operations: Iterable[Operation], span: tuple[int, int], faults: Mapping[str, Sequence[int]]) -> Tally:
-    """Count operations, which may come from anywhere and are not kept."""
+    """Count operations, which can be any iterable and are not kept."""
     whole = Tally(*span, faults)
     for operation in operations:
         whole.add(operation)

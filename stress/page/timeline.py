@@ -1,4 +1,4 @@
-"""The operations that show a finding: a small timeline of them, and their exact figures below it."""
+"""The operations that show a finding: a small timeline, and a table of their exact figures below it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ DETAIL = 120
 """Characters of a result or a note that are shown."""
 START = LEFT + 60
 
-CAPTION = "What shows it, in true order; distances only tell short from long, and the exact times are in the table."
+CAPTION = "What shows it, in true order; distances only distinguish short from long, and the table has the exact times."
 GUIDE = (
     "Each finding is shown by the few operations that prove it. A bar lasts from the invocation of an operation to its"
-    " end; a dashed one has an outcome that is not known, a grey one failed."
+    " end; a dashed one has an unknown outcome, a grey one failed."
 )
 
 
 def told(operation: Operation, about: str) -> str:
-    """Return what an operation was told and noted, in one line; of a whole document, what the finding is about."""
+    """Return the result and the note of an operation in one line; of a whole document, what the finding is about."""
     result = operation.result
     if isinstance(result, dict):
         result = {key: value for key, value in result.items() if key in about} or result
@@ -45,7 +45,7 @@ def timeline(operations: Sequence[Operation], began: int, about: str = "") -> Ht
 
 
 def _places(operations: Sequence[Operation]) -> dict[float, float]:
-    """Return where each moment is drawn. What lies between two of them is drawn by its logarithm."""
+    """Return where each moment is drawn. The distance between two of them is logarithmic."""
     moments = sorted({moment for one in operations for moment in (one.invoked, one.finished) if moment < math.inf})
     widths = [1 + math.log10(1 + (later - earlier) / 1e3) for earlier, later in pairwise(moments)]
     unit = (RIGHT - 60 - START) / (sum(widths) or 1)
@@ -57,7 +57,7 @@ def _places(operations: Sequence[Operation]) -> dict[float, float]:
 
 
 def _drawing(operations: Sequence[Operation], about: str) -> Html:
-    """Return one bar an operation, those of a process together."""
+    """Return one bar for each operation, grouped by process."""
     places = _places(operations)
     bottom = 10 + ROW * len(operations)
     parts = [line(place, 6, place, bottom, "grid") for place in places.values()]

@@ -1,4 +1,4 @@
-"""Tells a stress run as one HTML page that needs nothing else: `python -m stress.page DIRECTORY` does so afterwards."""
+"""Writes the report of a stress run as one self-contained HTML page, or later: `python -m stress.page DIRECTORY`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from stress.run.supervisor import Run
 
 TEMPLATE = Path(__file__).with_name("page.html")
 PAGE = "report.html"
-"""What the page is called in the run's directory."""
+"""The name of the page in the run's directory."""
 
 
 def write_page(run: Run, report: Report, path: Path) -> None:
-    """Write the page of a run that has ended; leave in the run's directory what a later page needs."""
+    """Write the page of a run that has ended; store in the run's directory what a later page needs."""
     record = Record.of(run, report)
     record.store()
     path.write_text(page(record), encoding="utf-8")
@@ -49,8 +49,8 @@ def page(record: Record) -> Html:
 def main() -> int:
     """Write the page of a stored run."""
     parser = argparse.ArgumentParser(prog="python -m stress.page", description=__doc__)
-    parser.add_argument("directory", type=Path, help="of a run that was kept")
-    parser.add_argument("--output", type=Path, help=f"the page (default: {PAGE} in the directory)")
+    parser.add_argument("directory", type=Path, help="the directory of a run that was kept")
+    parser.add_argument("--output", type=Path, help=f"where to write the page (default: {PAGE} in the directory)")
     options = parser.parse_args()
     path = options.output or options.directory / PAGE
     try:

@@ -1,4 +1,4 @@
-"""What the supervisor does to hurt, besides killing: stops processes for a while, and deletes the lock file."""
+"""What the supervisor does to hurt, besides killing: it stops processes for a while, and deletes the lock file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from stress.logs.history import Kind, Log
 from stress.run.child import Child
 
 LONGEST_STOP = 1.0
-"""Seconds for which a process is stopped at most."""
+"""The longest time for which a process is stopped, in seconds."""
 
 
 class Clock:
-    """Tells when something is due that happens at random moments, with a mean period."""
+    """Tells when something that happens at random moments, with a mean period, is due."""
 
     def __init__(self, random: Random, every: float) -> None:
         """Draw the first moment; `every` is in seconds, and 0 means never."""
@@ -42,15 +42,15 @@ class Stopper:
     """Stops processes with SIGSTOP, preferably the one that holds the lock, and continues them later."""
 
     def __init__(self, random: Random, lock_file: Path, log: Log) -> None:
-        """Get ready; nobody is stopped yet."""
+        """Prepare; no process is stopped yet."""
         self._random = random
         self._lock_file = lock_file
         self._log = log
         self._stopped: dict[int, float] = {}
-        """Until when each process is to be stopped."""
+        """The moment until which each process is stopped."""
 
     def stop_one(self, now: float, workers: list[Child]) -> None:
-        """Stop who holds the lock, or one time in three somebody, whoever it is."""
+        """Stop the holder of the lock, or one time in three any process."""
         pid = self._holder(workers)
         if pid is None or not self._random.randrange(3):
             if not workers:
@@ -62,14 +62,14 @@ class Stopper:
             self._log.write(Kind.FAULT, name="stop", target=str(pid))
 
     def continue_due(self, now: float) -> None:
-        """Continue those whose time has come."""
+        """Continue those whose time is over."""
         for pid in [pid for pid, until in self._stopped.items() if until <= now]:
             del self._stopped[pid]
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
     def _holder(self, workers: list[Child]) -> int | None:
-        """Return who says in the lock file that it has the lock: a worker, or a child of one."""
+        """Return the process that the lock file names as the holder, if it is a worker or a child of one."""
         pid = holder(self._lock_file)
         with suppress(ProcessLookupError):
             if pid is not None and os.getsid(pid) in {worker.pid for worker in workers}:
@@ -78,7 +78,7 @@ class Stopper:
 
 
 def delete_lock(lock_file: Path, log: Log) -> None:
-    """Delete the lock file, whoever holds it."""
+    """Delete the lock file, whether it is held or not."""
     with suppress(FileNotFoundError):
         lock_file.unlink()
         log.write(Kind.FAULT, name="delete_lock", target=lock_file.name)

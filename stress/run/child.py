@@ -1,4 +1,4 @@
-"""A child process, as its supervisor handles it."""
+"""A child process, as its supervisor sees it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Child:
     """One child process."""
 
     def __init__(self, module: str, assignment: Assignment) -> None:
-        """Start it, in a session of its own, so that Ctrl-C reaches the supervisor alone."""
+        """Start it in its own session, so that Ctrl-C reaches only the supervisor."""
         self.assignment = assignment
-        self._alive, inherited = os.pipe()  # it ends when the last of the child's own forked children is dead
+        self._alive, inherited = os.pipe()  # reads as ended when the last of the child's own forked children is dead
         with assignment.output.open("xb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, assignment.to_argument()],
@@ -38,17 +38,17 @@ class Child:
 
     @property
     def name(self) -> str:
-        """What it is called in reports."""
+        """The name of the child in reports."""
         return self.assignment.name
 
     @property
     def pid(self) -> int:
-        """Its process id, which is that of its session and of its process group as well."""
+        """Its process id, which is also the id of its session and of its process group."""
         return self._process.pid
 
     @property
     def working(self) -> bool:
-        """Whether it has begun its work."""
+        """Whether it has begun to work."""
         log = self.assignment.log
         return log.exists() and log.stat().st_size > 0
 
@@ -68,19 +68,19 @@ class Child:
         self.ask_to_stop()  # closes the pipe
 
     def ask_to_stop(self) -> None:
-        """Let it finish its operations and end."""
+        """Ask it to finish its operations and end."""
         if self._process.stdin is not None:
             self._process.stdin.close()
 
     def last_words(self) -> str:
-        """Return how it ended, and the end of what it printed."""
+        """Return its exit code, and the end of what it printed."""
         printed = self.assignment.output.read_text(encoding="utf-8", errors="replace")
         return f"exit code {self.exit_code}\n{printed[-2000:]}"
 
     def dump_stacks(self) -> Path:
-        """Let it and its forked children write down where their threads are; return the file."""
+        """Have it and its forked children dump the stacks of their threads; return the file."""
         os.killpg(self.pid, SHOW_STACKS)
-        time.sleep(1)  # it writes in its own time
+        time.sleep(1)  # the child writes when it gets to it
         return self.assignment.stacks
 
     def acknowledged(self) -> int:

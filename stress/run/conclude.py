@@ -11,7 +11,7 @@ from stress.run.supervisor import Run
 
 
 def conclude(console: Console, run: Run, report: Report, *, page: Path | None, keep: bool) -> bool:
-    """Show the report, write the page if it is wanted or the logs are kept, and return whether they are."""
+    """Show the report, write the page if asked to, and return whether the directory is kept."""
     report.show(console)
     kept = keep or report.verdict is not Verdict.PASS
     if page is not None or kept:

@@ -37,11 +37,11 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the line away."""
+        """Remove the line."""
         self._progress.stop()
 
     def update(self) -> None:
-        """Bring the line up to date, if it is time to."""
+        """Update the line, if it is time to."""
         if self._progress.disable or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + INTERVAL

@@ -1,4 +1,4 @@
-"""The command line of the stress run: tiers, and what overrules them."""
+"""The command line of the stress run: tiers, and the options that override them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ TIERS: dict[str, dict[str, Any]] = {
     "run": {"processes": 16, "tasks": 20, "seconds": 300.0, **FAULTS, **OTHERS},
     "soak": {"processes": 16, "tasks": 20, "seconds": 120.0, **FAULTS, **OTHERS},
 }
-"""What is done if nothing else is said. The seconds of a soak are those of one of its rounds."""
+"""The defaults of each tier. The seconds of a soak are those of one round."""
 HELP = {
     "processes": "worker processes",
     "tasks": "tasks or threads in each",
     "seconds": "how long to hammer; in a soak, in each round",
     "seed": "for the random choices: which operations and values, whom a fault strikes and when; not for how the system"
     " runs the processes, so a repeated run meets other interleavings",
-    "kill_every": "mean seconds between two killed workers; 0, here and below: never",
-    "stop_every": "mean seconds between two stopped processes, often the one that holds the lock",
+    "kill_every": "mean seconds between two kills of workers; 0, here and below: never",
+    "stop_every": "mean seconds between two stops of a process, often the one that holds the lock",
     "cancel_every": "mean seconds between two cancelled calls in each event loop",
     "fork_every": "mean seconds between two forked children in each worker",
     "delete_lock_every": "mean seconds between two deletions of the lock file; not with foreign processes",
-    "foreign": "processes that know no more than filelock and json",
-    "ending": "processes that start programs which are ended in the middle of everything, and save in that moment",
+    "foreign": "processes that use only filelock and json",
+    "ending": "processes that start programs which are ended in the middle of their work, and save at that moment",
     "signals": "processes whose blocking calls are hit by signals",
     "watching": "processes whose threads and event loops watch a file of many pages",
-    "jobs": "processes whose keys come and go, by the ten thousand",
+    "jobs": "processes with tens of thousands of short-lived keys",
     "pages": "processes that change a file of many pages, and are killed now and then",
-    "threads": "processes whose threads hammer a file through contexts of their own and shared ones",
+    "threads": "processes whose threads hammer a file through contexts that they share or own",
     "observing": "processes that watch every file, and write nothing",
     "journal": "processes that begin and end journals; if there are any, the files begin with one",
 }
@@ -43,7 +43,7 @@ HELP = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user wants."""
+    """The options of the user."""
 
     plan: Plan
     directory: Path | None
@@ -57,7 +57,7 @@ class Options:
 
 
 def parse(arguments: list[str] | None = None) -> Options:
-    """Return what the command line says; end the process if it says nonsense."""
+    """Return what the command line says; end the process if it is not valid."""
     parser = argparse.ArgumentParser(
         prog="python -m stress",
         description="Hammers one file from many processes, and checks every acknowledged operation."
@@ -74,24 +74,24 @@ def parse(arguments: list[str] | None = None) -> Options:
         defaults = ", ".join(f"{tier} {values[name]:g}" for tier, values in TIERS.items() if name in values)
         parser.add_argument(_flag(name), type=number, help=f"{text} ({defaults})" if defaults else text)
     parser.add_argument("--hours", type=float, help="how long a soak lasts (default: until it is interrupted)")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the soak that left this directory")
-    parser.add_argument("--dir", type=Path, help="where to make the run's directory (default: where temporaries go)")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the soak that left this directory")
+    parser.add_argument("--dir", type=Path, help="where to make the run's directory (default: the temporary directory)")
     parser.add_argument("--keep", action="store_true", help="keep the run's directory even if nothing was lost")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write a page about the run, whatever its end")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write a page about the run, whatever its result")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     options = parser.parse_args(arguments)
 
     values = {"seed": random.randrange(10**6), "delete_lock_every": 0.0, JOURNAL: 0, **TIERS[options.tier]}
     values |= {name: value for name in HELP if (value := getattr(options, name)) is not None}
     if min(values["processes"], values["tasks"], values["seconds"]) <= 0:
-        parser.error("there have to be processes, tasks and seconds")
+        parser.error("--processes, --tasks and --seconds must be positive")
     if min(values.values()) < 0:
-        parser.error("nothing can be negative")
+        parser.error("no option can be negative")
     if values["delete_lock_every"] and values["foreign"]:
-        parser.error("a plain filelock user cannot notice that the lock file was deleted: say --foreign 0")
+        parser.error("a plain filelock user cannot notice that the lock file was deleted: add --foreign 0")
     for directory in filter(None, (options.dir, options.resume)):
         if not directory.is_dir():
-            parser.error(f"no directory: {directory}")
+            parser.error(f"no such directory: {directory}")
     soaks = options.tier == "soak" or options.resume is not None
     return Options(
         plan=Plan(**values),

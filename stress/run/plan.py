@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 KINDS = ("foreign", "ending", "signals", "watching", "jobs", "pages", "threads", "observing")
-"""The children besides the reader and the workers: modules, each with a workload and an option of its name."""
+"""The children besides the reader and the workers: modules, each with a workload and an option of the same name."""
 MORTAL = ("pages",)
 """Those of them that are killed now and then, like workers."""
 JOURNAL = "journal"
 """The kind that begins and ends journals, and has no workload."""
 LAST = "observing"
-"""The kind that is stopped when all others have ended."""
+"""The kind that is stopped after all others have ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What the user asked for."""
+    """The options of a run."""
 
     processes: int
     tasks: int
@@ -36,19 +36,19 @@ class Plan:
     delete_lock_every: float = 0.0
     """Mean seconds from one deletion of the lock file to the next."""
     foreign: int = 0
-    """Processes that know no more than `filelock` and `json`."""
+    """Processes that use only `filelock` and `json`."""
     ending: int = 0
-    """Processes that start programs which end in the middle of everything, after a last save."""
+    """Processes that start programs which are ended in the middle of their work, after a last save."""
     signals: int = 0
     """Processes whose blocking calls are interrupted by signals."""
     watching: int = 0
     """Processes whose threads and event loops watch a file of many pages."""
     jobs: int = 0
-    """Processes whose keys come and go, and whose memory must not grow with them."""
+    """Processes whose keys are short-lived, and whose memory must not grow."""
     pages: int = 0
     """Processes that change a file of many pages, all over it."""
     threads: int = 0
-    """Processes whose threads hammer a file through contexts of their own and shared ones, of both faces."""
+    """Processes whose threads hammer a file through contexts of both faces that they share or own."""
     observing: int = 0
     """Processes that watch every file of the run, and write nothing."""
 
@@ -61,11 +61,11 @@ class Plan:
 
     @property
     def options(self) -> str:
-        """The options that ask for this very plan."""
+        """The options that give exactly this plan."""
         return " ".join(
             f"--{field.name.replace('_', '-')} {getattr(self, field.name):.15g}" for field in dataclasses.fields(self)
         )
 
     def idle(self, acknowledged: Mapping[str, int]) -> list[str]:
-        """Return the workloads that were to be done, of which nothing was acknowledged."""
+        """Return the planned workloads of which no operation was acknowledged."""
         return [name for name, number in acknowledged.items() if not number and getattr(self, name, True)]

@@ -1,4 +1,4 @@
-"""What a run comes to: the verdict, and the table and the findings that explain it."""
+"""The result of a run: the verdict, and the table and the findings that explain it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from stress.run.plan import LAST
 from stress.run.supervisor import Run
 
 UNDECIDED = "undecided"
-"""The kind of a finding that says that a checker gave up."""
+"""The kind of finding that means that a checker gave up."""
 SHOWN_LINES = 40
-"""How many operations of a finding are told."""
+"""How many operations of a finding are shown."""
 SHOWN = 10
-"""How many findings of a workload are told in full."""
+"""How many findings of a workload are shown in full."""
 
 LEGEND = """\
-invoked  calls that were begun
+invoked  calls that were started
 acked    returned: the change must be in the file
 failed   raised an error that promises that nothing was changed
 unknown  ended without an answer: the change may be there or not
@@ -36,17 +36,17 @@ wrong    other findings of the checkers
 
 Calls take long here because dozens of processes take turns at one lock, most turns wait for the disk, and stopped \
 processes keep the lock until they are continued. Calls end unknown because their process was killed or they were \
-cancelled or interrupted in the middle: the checkers accept both outcomes, but never a part of one.
+cancelled or interrupted: the checkers accept both outcomes, but never a part of one.
 """
-"""What the columns of the table mean, and why their figures are not those of everyday use."""
+"""What the columns of the table mean, and why their figures differ from those of everyday use."""
 
 
 class Verdict(Enum):
-    """The end of it all."""
+    """The result of the whole run."""
 
     PASS = "PASS: nothing was lost"  # noqa: S105 (no password)
     FAIL = "FAIL"
-    UNDECIDED = "UNDECIDED: nothing wrong was found, and a check gave up"
+    UNDECIDED = "UNDECIDED: nothing wrong was found, but a check gave up"
     BROKEN = "BROKEN SET-UP: this run shows nothing"
 
     @property
@@ -74,7 +74,7 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """What the run proves. One in which nothing happened proves nothing."""
+        """What the run proves. A run in which nothing happened proves nothing."""
         kinds = {violation.kind for violations in self.violations.values() for violation in violations}
         if kinds - {UNDECIDED} or self.history.crashes or self._course.hung:
             return Verdict.FAIL
@@ -85,7 +85,7 @@ class Report:
         return Verdict.PASS
 
     def totals(self) -> dict[str, int]:
-        """Return how many operations ended how, and how many faults there were, by their names."""
+        """Return the number of operations by outcome, and of faults by name."""
         outcomes = sum(self._counts.values(), Counter())
         faults = Counter(fault.name for fault in self.history.faults)
         return {str(name): number for name, number in (outcomes + faults).items()}
@@ -124,7 +124,7 @@ class Report:
         return table
 
     def _figures(self) -> str:
-        """Return what happened as a whole, in one line."""
+        """Return the figures of the whole run, in one line."""
         course, seconds = self._course, self._course.seconds or math.inf
         acknowledged = sum(counts[Outcome.OK] for name, counts in self._counts.items() if name not in ("read", LAST))
         faults = Counter(fault.name for fault in self.history.faults if fault.name != "kill")
@@ -136,7 +136,7 @@ class Report:
         )
 
     def _findings(self) -> Iterator[tuple[str, str]]:
-        """Yield everything that speaks against the run: a headline and the details."""
+        """Yield everything that counts against the run: a headline and the details."""
         for crash in self.history.crashes:
             yield "an exception that the contract does not allow", crash
         for name, stacks in self._course.hung.items():
@@ -155,7 +155,7 @@ class Report:
 
 
 def _lines(operations: Iterable[Operation]) -> str:
-    """Tell operations, one a line."""
+    """Describe operations, one a line."""
     lines = [f"    {operation}" for operation in operations]
     more = [f"    and {len(lines) - SHOWN_LINES} more"] if len(lines) > SHOWN_LINES else []
     return "\n".join(lines[:SHOWN_LINES] + more)

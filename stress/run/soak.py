@@ -1,7 +1,7 @@
-"""A soak: rounds of the run, hour after hour. Each is judged and forgotten, so memory and disk stay small.
+"""A soak: rounds of the run, hour after hour. Each is judged and deleted, so memory and disk use stay small.
 
-What is kept is `soak.json`: the plan, how many rounds were passed, and the totals. A round that fails ends the soak;
-its directory stays.
+What is kept is `soak.json`: the plan, the number of rounds that passed, and the totals. A round that fails ends the
+soak; its directory stays.
 """
 
 from __future__ import annotations
@@ -29,38 +29,38 @@ STATE = "soak.json"
 
 @dataclass(slots=True)
 class Soak:
-    """A soak as it stands."""
+    """The state of a soak."""
 
     directory: Path
     plan: Plan
-    """Its seed is the first round's; each later round has the next one."""
+    """The seed of its plan is that of the first round; each later round uses the next one."""
     rounds: int
-    """How many were passed."""
+    """How many rounds passed."""
     seconds: float
     totals: dict[str, int]
-    """What was done in them: acknowledged, failed and unknown operations, and faults by name."""
+    """Totals over these rounds: acknowledged, failed and unknown operations, and faults by name."""
 
     @classmethod
     def begin(cls, directory: Path, plan: Plan) -> Self:
-        """Begin one, in an empty directory."""
+        """Begin a soak, in an empty directory."""
         return cls(directory, plan, 0, 0.0, {})
 
     @classmethod
     def resume(cls, directory: Path) -> Self:
-        """Return the one that left a directory."""
+        """Return the soak that left a directory."""
         stored = json.loads((directory / STATE).read_text(encoding="utf-8"))
         return cls(directory, Plan(**stored["plan"]), stored["rounds"], stored["seconds"], stored["totals"])
 
     def go_on(self, console: Console, options: Options) -> int:
-        """Do one round after the other until the time is over or one fails; return the exit code."""
+        """Do one round after the other until the time is over or a round fails; return the exit code."""
         deadline = time.monotonic() + (options.hours or 0) * 3600
-        console.print(f"to go on after an interruption: --resume {self.directory}", highlight=False, soft_wrap=True)
+        console.print(f"to continue after an interruption: --resume {self.directory}", highlight=False, soft_wrap=True)
         while time.monotonic() < deadline:
             self._store()
             try:
                 verdict = self._round(console, options)
             except KeyboardInterrupt:
-                what = f"rounds passed: {self.rounds}; {STATE} and the unfinished round, which is done again, are left"
+                what = f"rounds passed: {self.rounds}; {STATE} and the unfinished round, which will be redone, are kept"
                 tell_interrupted(console, self.directory, what)
                 raise
             if verdict is not Verdict.PASS:
@@ -77,7 +77,7 @@ class Soak:
         """Do the next round."""
         plan = replace(self.plan, seed=self.plan.seed + self.rounds)
         directory = self.directory / f"round-{self.rounds}"
-        shutil.rmtree(directory, ignore_errors=True)  # of a round that was interrupted
+        shutil.rmtree(directory, ignore_errors=True)  # left by a round that was interrupted
         directory.mkdir()
         run = Run(plan, directory)
         with Display(console, run, shown=console.is_terminal and not options.quiet) as display:
@@ -93,7 +93,7 @@ class Soak:
         return report.verdict
 
     def _store(self) -> None:
-        """Keep what is to be known after an interruption."""
+        """Store what is needed after an interruption."""
         stored = {name: value for name, value in asdict(self).items() if name != "directory"}
         new = self.directory / f"{STATE}.new"
         new.write_text(json.dumps(stored, indent=2), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The supervisor of a run: starts the children, kills and replaces workers, and stops them all in the end."""
+"""The supervisor of a run: starts the children, kills and replaces workers, and stops them all at the end."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ from stress.run.child import Child
 from stress.run.plan import JOURNAL, KINDS, LAST, MORTAL, Plan
 
 START_LIMIT = 60.0
-"""Seconds in which all children must be at work."""
+"""Seconds in which all children must have begun to work."""
 STOP_LIMIT = 30.0
 """Seconds in which a child that was asked to stop must have finished its operations."""
 PAUSE = 0.01
-"""Seconds that the supervisor sleeps before it looks again: it needs little of the processor."""
+"""Seconds between two rounds of the supervisor, which uses little processor time."""
 ONE_IN = 8
-"""Kills, one of which strikes not a worker but another child that is killed now and then."""
+"""Of so many kills, one strikes another child that is killed now and then instead of a worker."""
 READER = "reader"
 
 
 @dataclass(slots=True)
 class Course:
-    """What became of the processes of a run."""
+    """The processes of a run: how many there were, and how they ended."""
 
     started: int = 0
     kills: int = 0
     seconds: float = 0.0
-    """From the moment when all were at work until they were asked to stop."""
+    """From the moment when all had begun to work until they were asked to stop."""
     died: dict[str, str] = field(default_factory=dict)
-    """Children that failed to start, or ended although nobody had killed or stopped them: their last words."""
+    """The last output of children that failed to start, or ended without being killed or stopped."""
     hung: dict[str, Path] = field(default_factory=dict)
-    """Children that did not end when asked to: the files that tell where their threads were."""
+    """Children that did not end when asked to, with the files that show where their threads were."""
 
 
 class Run:
-    """One run, in an empty directory of its own."""
+    """One run, in its own empty directory."""
 
     def __init__(self, plan: Plan, directory: Path) -> None:
-        """Lay out the directory; nothing is started yet."""
+        """Prepare the directory; no process is started yet."""
         self.plan = plan
         self.course = Course()
         self._directory = directory
         self._random = Random(plan.seed)
         self._began = time.monotonic_ns()
         self._children: dict[str, Child] = {}
-        """Those alive, by their places."""
+        """The live ones, by their places."""
         self._acknowledged_by_killed = 0
         (directory / "logs").mkdir()
         self._log = Log(directory / "logs" / "supervisor.jsonl")
@@ -67,11 +67,11 @@ class Run:
 
     @property
     def directory(self) -> Path:
-        """Where all is that belongs to the run."""
+        """The directory of all files of the run."""
         return self._directory
 
     def execute(self, tick: Callable[[], None]) -> None:
-        """Start, hammer, stop; call `tick` many times a second meanwhile."""
+        """Start, hammer, stop; call `tick` many times a second."""
         try:
             if self._start():
                 self._hammer(tick)
@@ -90,11 +90,11 @@ class Run:
         return read_logs(sorted((self._directory / "logs").glob("*.jsonl")))
 
     def final_document(self) -> dict[str, Any]:
-        """Return what the files hold: each key is in one of them.
+        """Return the content of all files: each key is in one of them.
 
         Raises:
-            OSError: The one that the workers hammer is missing. What is in another one is lost if that is missing.
-            ValueError: One is not valid.
+            OSError: The file that the workers hammer is missing. The keys of any other missing file are left out.
+            ValueError: A file is not valid.
         """
         document: dict[str, Any] = {}
         for name in OPENINGS:
@@ -141,7 +141,7 @@ class Run:
         return True
 
     def _hammer(self, tick: Callable[[], None]) -> None:
-        """Hurt now and then, until the time is over or a child has died by itself."""
+        """Cause faults now and then, until the time is over or a child has died by itself."""
         began = time.monotonic()
         plan = self.plan
         clocks = {
@@ -165,7 +165,7 @@ class Run:
         return [child for place, child in self._children.items() if place.isdecimal() and child.working]
 
     def _kill_one(self) -> None:
-        """Kill a random worker, or another that is to be killed, and put a new one in its place."""
+        """Kill a random worker, or another child that may be killed, and start a new one in its place."""
         others = [child for child in self._children.values() if child.assignment.kind in MORTAL and child.working]
         possible = others if others and not self._random.randrange(ONE_IN) else self._workers()
         if not possible:
@@ -179,7 +179,7 @@ class Run:
         self._launch(self._assignment(victim.assignment.place, victim.assignment.incarnation + 1))
 
     def _stop_one(self) -> None:
-        """Stop who holds the lock, or another."""
+        """Stop the holder of the lock, or another process."""
         self._stopper.stop_one(self.course.seconds, self._workers())
 
     def _delete_lock(self) -> None:
@@ -187,7 +187,7 @@ class Run:
         delete_lock(self._lock_file, self._log)
 
     def _stop(self) -> None:
-        """Stop all children: at last those that see what the others have left."""
+        """Stop all children, and last those that check what the others have left."""
         for last in (False, True):
             self._stop_some([child for child in self._children.values() if (child.assignment.kind == LAST) is last])
 

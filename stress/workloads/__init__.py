@@ -1,4 +1,4 @@
-"""The workloads of the workers: what actors do to the file. To each belongs the checker of the same name."""
+"""The workloads of the workers: the operations of the actors. Each has a checker of the same name."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ async def transfer(actor: Actor, call: Call) -> None:
 
 @operation("bank", lambda _: TRANSFERS)
 async def abort(actor: Actor, call: Call) -> None:
-    """Move money in a transaction that is then given up."""
+    """Move money in a transaction that is then abandoned."""
     with suppress(_GivenUpError):
         async with actor.context.transaction() as tx:
             _move(actor, call, tx)
@@ -31,24 +31,24 @@ async def abort(actor: Actor, call: Call) -> None:
 
 @operation("bank", lambda _: TRANSFERS)
 async def audit(actor: Actor, _: Call) -> Any:
-    """Read all of the bank from the file, without a lock."""
+    """Read the whole bank from the file, without a lock."""
     context = await actor.fresh()
     return snapshot({key: context.get(key) for key in opening_document()})
 
 
 @operation("bank", lambda _: TRANSFERS)
 async def audit_exclusively(actor: Actor, _: Call) -> Any:
-    """Read all of the bank in a transaction."""
+    """Read the whole bank in a transaction."""
     async with actor.context.transaction() as tx:
         return snapshot({key: tx[key] for key in opening_document()})
 
 
 class _GivenUpError(Exception):
-    """Ends a transaction that is to leave no trace."""
+    """Ends a transaction that must leave no trace."""
 
 
 def _move(actor: Actor, call: Call, tx: MutableMapping[str, Any]) -> dict[str, Any]:
-    """Move a random amount between two random accounts; return all there is to know about it."""
+    """Move a random amount between two random accounts; return everything about the transfer."""
     source, target = actor.random.sample(ACCOUNTS, 2)
     amount = actor.random.randint(1, 100)
     tx[source] -= amount

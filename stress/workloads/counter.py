@@ -1,4 +1,4 @@
-"""Numbers that everybody increments, each in its own way."""
+"""Numbers that all actors increment, in several ways."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def read_modify_write(actor: Actor, call: Call) -> Any:
 
 @operation("counter", lambda _: "counter/compare_and_set")
 async def compare_and_set(actor: Actor, call: Call) -> Any:
-    """Increment, unless somebody else did since the number was read; return nothing then."""
+    """Increment, unless the number was changed after it was read; return nothing then."""
     expected = (await actor.fresh()).get(call.key, MISSING)
     new = 1 if expected is MISSING else expected + 1
     return new if await actor.context.compare_and_set(call.key, expected, new) else None

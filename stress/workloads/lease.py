@@ -1,4 +1,4 @@
-"""Leases that everybody takes, and values that one computes for all."""
+"""Leases that all actors take, and values that one actor computes for all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stress.workloads.registry import operation
 
 LEASES = 3
 ROUNDS = 50
-"""How many values there are to be computed, one after the other in the course of the run."""
+"""How many values are computed, one after the other in the course of the run."""
 
 
 def _any_lease(actor: Actor) -> str:
@@ -23,7 +23,7 @@ def _present_round(actor: Actor) -> str:
 
 @operation("lease", _any_lease)
 async def hold(actor: Actor, call: Call) -> list[int]:
-    """Hold a lease for a moment; return the token, and since and until when it was held."""
+    """Hold a lease for a moment; return the token, and from when until when it was held."""
     async with actor.context.lease(call.key) as lease:
         since = time.monotonic_ns()
         await asyncio.sleep(0)
@@ -32,7 +32,7 @@ async def hold(actor: Actor, call: Call) -> list[int]:
 
 @operation("computed", _present_round)
 async def compute(actor: Actor, call: Call) -> str:
-    """Compute the value unless it is there, and note that."""
+    """Return the value, computed if it is missing, and note that it was."""
 
     def factory() -> str:
         call.note("computed")

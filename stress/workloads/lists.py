@@ -1,4 +1,4 @@
-"""Everybody appends unique tokens; whoever finds a long list takes it all."""
+"""All actors append unique tokens; one that finds a long list drains it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from stress.workloads.registry import operation
 
 LISTS = ("list/0", "list/1", "list/2")
 LONG_LIST = 60
-"""Tokens in a list that may be drained. The file has to stay small, or a run would do less and less."""
+"""Tokens in a list that may be drained. The file has to stay small, or a run would get slower and slower."""
 
 
 def _any_list(actor: Actor) -> str:

@@ -1,4 +1,4 @@
-"""Keys that only one can create."""
+"""Keys that only one actor can create."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stress.children.worker.actor import Actor, Call
 from stress.workloads.registry import operation
 
 ROUNDS = 50
-"""How many keys there are to be created once, one after the other in the course of the run."""
+"""How many keys are created, one after the other in the course of the run."""
 
 
 def _present_round(actor: Actor) -> str:
@@ -30,5 +30,5 @@ async def expect_missing(actor: Actor, call: Call) -> bool:
 
 @operation("once", _present_round)
 async def read_winner(actor: Actor, call: Call) -> Any:
-    """See who created the key."""
+    """Read which actor created the key."""
     return (await actor.fresh()).get(call.key)

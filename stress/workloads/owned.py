@@ -1,4 +1,4 @@
-"""A key for each task, which nobody else writes, kept by saving memory."""
+"""A key for each task, which only that task writes, kept by saving memory."""
 
 from __future__ import annotations
 

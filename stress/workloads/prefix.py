@@ -1,4 +1,4 @@
-"""Lists that only grow, until one that is long makes place for the next generation."""
+"""Lists that only grow, until a long one makes room for the next generation."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ async def see_exclusively(actor: Actor, call: Call) -> Any:
 
 
 def _longer(old: list[Any], token: str) -> list[Any]:
-    """Return the list with one token more, or the first list of the next generation."""
+    """Return the list with one more token, or the first list of the next generation."""
     generation, tokens = old
     return [generation, [*tokens, token]] if len(tokens) < GENERATION else [generation + 1, [token]]

@@ -1,4 +1,4 @@
-"""Keys that hold one value, which everybody writes, swaps and deletes."""
+"""Keys that hold one value, which all actors write, swap and delete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stress.children.worker.actor import Actor, Call
 from stress.workloads.registry import operation
 
 REGISTERS = 8
-"""Enough that few operations overlap on one: the search for an order of them grows with the overlap."""
+"""Enough that few operations overlap on one register: the search for an order grows with the overlap."""
 
 
 def _any_register(actor: Actor) -> str:
@@ -29,9 +29,9 @@ async def read_register(actor: Actor, call: Call) -> Any:
 
 @operation("register", _any_register)
 async def write(actor: Actor, call: Call) -> None:
-    """Set a new value in memory, whatever it was, and save.
+    """Set a new value in memory, whatever the old one was, and save.
 
-    A save that is cancelled may leave the value unsaved, for others to carry at any time: so it is saved again.
+    A save that is cancelled may leave the value unsaved, and any later save may include it: so it is saved again.
     """
     actor.context.set(call.key, call.token)
     try:
@@ -43,7 +43,7 @@ async def write(actor: Actor, call: Call) -> None:
 
 @operation("register", _any_register)
 async def swap(actor: Actor, call: Call) -> bool:
-    """Replace the value by a new one, unless somebody else did since it was read."""
+    """Replace the value, unless it was changed after it was read."""
     expected = await _read(actor, call.key)
     call.note({"expected": expected})
     return await actor.context.compare_and_set(call.key, MISSING if expected is None else expected, call.token)
@@ -58,7 +58,7 @@ async def create(actor: Actor, call: Call) -> bool:
 
 @operation("register", _any_register)
 async def remove(actor: Actor, call: Call) -> bool:
-    """Delete the value, unless somebody else changed it since it was read."""
+    """Delete the value, unless it was changed after it was read."""
     expected = await _read(actor, call.key)
     call.note({"expected": expected})
     return await actor.context.compare_and_set(call.key, MISSING if expected is None else expected, MISSING)

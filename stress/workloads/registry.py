@@ -1,4 +1,4 @@
-"""Where the modules of this package enter their operations."""
+"""Where the modules of this package register their operations."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def stored(path):
 
 
 def values(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -29,7 +29,7 @@ class TestValuesThatLookLikeOptions:
     )
     @pytest.mark.parametrize("options", [[], ["--timeout", "5"], ["--string"]], ids=" ".join)
     def test_they_are_values(self, path, value, stored, options):
-        """What begins with - needs no -- before it, and options after it are options."""
+        """A value that begins with - needs no -- before it, and options after it are options."""
         stored = value if "--string" in options else stored
         run("set", path, "key", value, *options)
         run("append", path, "list", value, *options)
@@ -37,7 +37,7 @@ class TestValuesThatLookLikeOptions:
         assert {"key": stored, "list": [stored]} == values(path)
 
     def test_a_mistyped_option_is_an_error(self, stored):
-        """One too many is not silently taken for a value."""
+        """An unknown option is not silently taken for a value."""
         before = stored.read_bytes()
         run("set", stored, "n", "2", "--jsno", code=2, errors=".*--jsno.*")
         run("set", stored, "n", "--json", code=2, errors=".*VALUE.*")
@@ -46,7 +46,7 @@ class TestValuesThatLookLikeOptions:
 
     @pytest.mark.parametrize("command", ["set", "append"])
     def test_a_value_that_would_lose_a_part(self, stored, command):
-        """A key that is there twice in one object is refused: only one of the two values could be stored."""
+        """A value with a repeated key is refused, since only one of the two members could be stored."""
         before = stored.read_bytes()
         run(command, stored, "jobs", '[{"a": 1, "a": 2}]', code=2, errors=".*cannot be stored.*'a' twice.*")
 
@@ -55,12 +55,12 @@ class TestValuesThatLookLikeOptions:
 
 class TestAppend:
     def test_it_appends_and_prints_the_length(self, stored):
-        """To the list that is there, or to an empty one."""
+        """The item is appended to the existing list, or to an empty one."""
         assert ["3\n", "1\n"] == [run("append", stored, "jobs", "[1]"), run("append", stored, "new", "text")]
         assert {"jobs": ["a", {"b": None}, [1]], "new": ["text"]}.items() <= values(stored).items()
 
     def test_what_is_no_list(self, stored):
-        """It fails, and stays what it is."""
+        """Appending to a value that is not a list fails and changes nothing."""
         before = stored.read_bytes()
         errors = f"error: {stored}: the value of 'name' must be a list, not str\n"
         run("append", stored, "name", "b", code=1, errors=errors)
@@ -68,7 +68,7 @@ class TestAppend:
         assert before == stored.read_bytes()
 
     def test_several_at_once_lose_nothing(self, path):
-        """A shell script may append in parallel."""
+        """Parallel appends of a shell script are not lost."""
         running = [
             subprocess.Popen([*COMMAND, "append", path, "jobs", str(n)], stdout=subprocess.PIPE) for n in range(6)
         ]
@@ -79,13 +79,13 @@ class TestAppend:
 
 class TestTake:
     def test_it_deletes_and_prints(self, stored):
-        """The value is JSON, strings too; the exit code for a missing key is that of get."""
+        """The value is printed as JSON, including strings; the exit code for a missing key is that of get."""
         assert ['"älice"\n', '["a", {"b": null}]\n'] == [run("take", stored, key) for key in ("name", "jobs")]
         assert {"n": 1} == values(stored)
         run("take", stored, "name", code=1, errors=f"error: {stored} has no key 'name'\n")
 
     def test_of_several_at_once_one_gets_it(self, stored):
-        """The others find the key missing."""
+        """Only one of several commands gets the value; the others find the key missing."""
         running = [
             subprocess.Popen([*COMMAND, "take", stored, "n"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             for _ in range(4)
@@ -96,7 +96,7 @@ class TestTake:
 
     @pytest.mark.parametrize("command", ["take", "delete"])
     def test_a_mistyped_file_is_not_created(self, path, command):
-        """Nor its directory, nor a lock file."""
+        """No file, directory or lock file is created under a mistyped name."""
         missing = path.parent / "no" / "state.json"
         run(command, missing, "n", code=1, errors=f"error: {missing} does not exist\n")
 
@@ -105,12 +105,12 @@ class TestTake:
 
 class TestKeys:
     def test_one_a_line(self, stored):
-        """In the order of the file; --json is for scripts."""
+        """Keys are printed in the order of the file; --json is for scripts."""
         assert "n\nname\njobs\n" == run("keys", stored)
         assert ["n", "name", "jobs"] == json.loads(run("keys", stored, "--json"))
 
     def test_no_terminal_obeys_a_key(self, path):
-        """What could control it, or make one key look like two, is escaped."""
+        """Characters that could control a terminal, or make one key look like two, are escaped."""
         path.write_text(json.dumps({"a\nb": 1, "\x1b[2J": 2}), encoding="utf-8")
 
         assert "a\\nb\n\\x1b[2J\n" == run("keys", path)
@@ -119,7 +119,7 @@ class TestKeys:
 
 class TestRestore:
     def test_it_adds_what_is_missing(self, stored, tmp_path):
-        """What the file has is newer, and is kept; the copy stays as it is."""
+        """Newer values in the file are kept; the copy is unchanged."""
         copy = tmp_path / "copy"
         copy.write_text('{"old": [1], "n": 0}', encoding="utf-8")
 
@@ -128,7 +128,7 @@ class TestRestore:
         assert '{"old": [1], "n": 0}' == copy.read_text(encoding="utf-8")
 
     def test_a_copy_that_is_still_corrupt(self, stored, tmp_path):
-        """It is named, left in place, and nothing is changed."""
+        """A corrupt copy is named and left in place, and nothing is changed."""
         copy = tmp_path / "copy"
         copy.write_text('{"old": [1]', encoding="utf-8")
         before = stored.read_bytes()

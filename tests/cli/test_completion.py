@@ -1,4 +1,4 @@
-"""What a shell completes: keys, from the file, at once or not at all."""
+"""What a shell completes: keys from the file, at once or not at all."""
 
 import json
 import os
@@ -20,7 +20,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 
 def complete(*words):
-    """Return what bash offers for the last of the words after the program's name, and what it shows beside."""
+    """Return what bash offers for the last of the words after the program's name, and what it prints besides."""
     if not (bash := shutil.which("bash")):
         pytest.skip("needs bash")
     done = subprocess.run(
@@ -38,19 +38,19 @@ def complete(*words):
 class TestKeys:
     @pytest.mark.parametrize("command", ["get", "set", "append", "take", "incr", "delete", "edit", "watch"])
     def test_they_are_those_of_the_file(self, path, command):
-        """Wherever a KEY is wanted, those that begin with what was typed are offered."""
+        """For every KEY argument, the keys that begin with the typed text are offered."""
         path.write_text('{"alpha": 1, "älice": 2, "all-1": 3}', encoding="utf-8")
 
         assert ["alpha", "all-1"] == complete(command, path, "al")
 
     def test_those_that_are_there_already_are_not_offered(self, path):
-        """In a command that takes several."""
+        """Keys that the command line already has are not offered again."""
         path.write_text('{"a": 1, "b": 2, "c": 3}', encoding="utf-8")
 
         assert ["b", "c"] == complete("delete", path, "a", "")
 
     def test_those_that_a_shell_would_split_or_obey_are_not_offered(self, path):
-        """A completed key is the key, whatever somebody has written into the file."""
+        """Keys that the shell would split or interpret are not offered."""
         keys = ["plain", "a b", "$(id)", "x\ny", "\x1b[2J", "q'", "", "~", "*", "j:1"]
         path.write_text(json.dumps(dict.fromkeys(keys, 1)), encoding="utf-8")
 
@@ -60,7 +60,7 @@ class TestKeys:
         "content", [None, "[1]", '{"a": 1', '{"a": 1, "a": 2}', '{"a": ' + "9" * 5000 + "}", "directory", "pipe"]
     )
     def test_a_file_that_cannot_be_read_is_no_error(self, path, content):
-        """Nothing is shown between the characters that the user types, nothing is changed, and nothing waits."""
+        """Nothing is printed while the user types, nothing is changed, and completion does not wait."""
         if content == "directory":
             path.mkdir()
         elif content == "pipe":
@@ -73,14 +73,14 @@ class TestKeys:
         assert (expected, before) == (complete("get", path, ""), os.listdir(path.parent))
 
     def test_it_is_bounded(self, path):
-        """A file of more than 16 MiB is not read, and of many keys the first thousand are offered."""
+        """A file of more than 16 MiB is not read, and of many keys only the first thousand are offered."""
         path.write_text(json.dumps({f"k{n}": n for n in range(1500)}), encoding="utf-8")
         assert 1000 == len(complete("get", path, "k"))
         path.write_text('{"key": "' + "x" * (17 * 2**20) + '"}', encoding="utf-8")
         assert [""] == complete("get", path, "k")
 
     def test_a_journal_counts(self, path):
-        """What is only in the journal yet is offered."""
+        """Keys that are only in the journal are offered."""
         from persistent_context import SyncPersistentContext
 
         ctx = SyncPersistentContext(path, journal=True)

@@ -16,10 +16,10 @@ NO_LOCK = "import filelock\nfilelock.lock_descriptor = lambda *_, **__: True\n"
 
 
 def counters(directory):
-    """Return the processes that count below a directory."""
+    """Return the counting processes below a directory."""
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended
             command = file.read_bytes()
             found += [command] if b"ctx.incr" in command and os.fsencode(directory) in command else []
     return found
@@ -27,7 +27,7 @@ def counters(directory):
 
 @pytest.fixture
 def without_locks(tmp_path):
-    """The environment of a broken build, in which every lock is free for everybody."""
+    """The environment of a broken build, in which every lock is granted to every process."""
     directory = tmp_path / "broken"
     directory.mkdir()
     (directory / "sitecustomize.py").write_text(NO_LOCK, encoding="utf-8")
@@ -43,7 +43,7 @@ class TestDemo:
     @pytest.mark.skipif(not os.path.exists("/proc/self/cmdline"), reason="needs /proc to find processes")
     @pytest.mark.parametrize("moment", ["while it starts", "while it counts"])
     def test_ctrl_c_ends_it_quietly(self, tmp_path, moment):
-        """Nothing is said, no process lives on, and no file is left, however early it comes."""
+        """Nothing is printed, no process survives, and no file is left, however early Ctrl-C comes."""
         with subprocess.Popen(
             [*COMMAND, "demo", "--seconds", "60"],
             stdout=subprocess.PIPE,
@@ -69,5 +69,5 @@ class TestDemo:
         assert ([], []) == (counters(tmp_path), os.listdir(tmp_path))
 
     def test_it_would_show_a_loss(self, without_locks):
-        """On a build without a lock, the verdict is bad, and so is the exit code."""
+        """On a build without a lock, the verdict and the exit code are bad."""
         assert "COUNTS WERE LOST" in run("demo", "--seconds", "2", code=1, errors=".*", env=without_locks)

@@ -1,4 +1,4 @@
-"""The doctor: what it finds about a file, its directory and its lock."""
+"""The doctor: its findings about a file, its directory and its lock."""
 
 import json
 import os
@@ -23,13 +23,13 @@ NO_LOCK = "import filelock\nfilelock.lock_descriptor = lambda *_, **__: True\n"
 
 
 def findings(path, code=0, **options):
-    """Return what the doctor finds that is not well: by subject the level, the text, and the advice."""
+    """Return the doctor's problems and warnings: by subject the level, the text, and the advice."""
     found = json.loads(run("doctor", path, "--json", code=code, **options))
     return {
         f["subject"]: (f["level"], f["text"], f["advice"])
         for f in found
         if f["level"] != "ok" and (f["subject"] != "file system" or not str(path).startswith(tempfile.gettempdir()))
-    }  # that temporary files are in memory is this machine's business
+    }  # the machine determines whether temporary files are in memory
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def stored(path):
 
 @pytest.fixture
 def without_locks(tmp_path):
-    """The environment of a broken build, in which every lock is free for everybody."""
+    """The environment of a broken build, in which every lock is granted to every process."""
     directory = tmp_path / "broken"
     directory.mkdir()
     (directory / "sitecustomize.py").write_text(NO_LOCK, encoding="utf-8")
@@ -51,7 +51,7 @@ def without_locks(tmp_path):
 
 class TestDoctor:
     def test_all_is_well(self, stored):
-        """A healthy file has no findings; nothing is changed, and nothing stays behind."""
+        """A healthy file has no findings; nothing is changed, and nothing is left behind."""
         SyncPersistentContext(stored).incr("n")
         before = {name: (stored.parent / name).read_bytes() for name in os.listdir(stored.parent)}
 
@@ -60,7 +60,7 @@ class TestDoctor:
         assert "a second process was kept out" in run("doctor", stored)
 
     def test_the_worst_comes_last(self, path):
-        """Nothing is said to be well after a problem, in a terminal or for a script."""
+        """No positive result is printed after a problem, in a terminal or for a script."""
         path.write_text("[1]", encoding="utf-8")
         path.parent.chmod(0o777)
         severity = ["ok", "warning", "problem"]
@@ -71,38 +71,38 @@ class TestDoctor:
         assert said == told == sorted(said, key=severity.index)
 
     def test_a_file_that_is_not_there_yet_is_well(self, path):
-        """So is a directory that is not, but for a warning."""
+        """A missing file is fine, and a missing directory only causes a warning."""
         assert {} == findings(path)
         assert {"directory"} == findings(path / "new" / "state.json").keys()
 
     def test_a_corrupt_file(self, path):
-        """It says so before a program moves it aside, and how to find the place."""
+        """A corrupt file is reported before a program moves it aside, and how to find the position."""
         path.write_text('{"a": 1', encoding="utf-8")
         level, _, advice = findings(path, code=1)["file"]
 
         assert ("problem", True, '{"a": 1') == (level, "json.tool" in advice, path.read_text(encoding="utf-8"))
 
     def test_a_file_that_repeats_keys(self, path):
-        """What another program would lose is said."""
+        """The values that another program would lose are reported."""
         path.write_text('{"a": 1, "a": 2}', encoding="utf-8")
         found = findings(path, errors="WARNING: [^\n]* contains duplicate keys[^\n]*\n")
 
         assert ("warning", True) == (found["file"][0], "contains duplicate keys" in found["file"][1])
 
     def test_a_large_file(self, path):
-        """More than 16 MB want a database."""
+        """A file of more than 16 MB should be a database."""
         path.write_text('{"a": "' + "x" * 17_000_000 + '"}', encoding="utf-8")
 
         assert "SQLite" in findings(path)["file"][2]
 
     def test_no_file(self, path):
-        """A directory in its place."""
+        """A directory in the place of the file is a problem."""
         path.mkdir()
 
         assert "problem" == findings(path, code=1)["file"][0]
 
     def test_a_link_leads_on(self, stored, tmp_path):
-        """What is examined is the file that the link leads to."""
+        """The file that the link leads to is examined."""
         link = tmp_path / "link.json"
         link.symlink_to(stored)
         stored.write_text("[]", encoding="utf-8")
@@ -111,7 +111,7 @@ class TestDoctor:
         assert f"points to {os.path.realpath(stored)}" in run("doctor", link, code=1)
 
     def test_links_that_lead_in_a_circle(self, path):
-        """That is all there is to say, and of the links, not of a lock file."""
+        """Only the loop of links is reported, and nothing about a lock file."""
         path.symlink_to(path.with_name("other"))
         path.with_name("other").symlink_to(path)
         (found,) = findings(path, code=1).items()
@@ -120,20 +120,20 @@ class TestDoctor:
         assert {"link"} == findings(path / "state.json", code=1).keys()
 
     def test_a_directory_that_cannot_be_made(self, stored):
-        """A file stands where a directory is wanted."""
+        """A file in the place of a directory is reported."""
         level, text, _ = findings(stored / "new" / "state.json", code=1)["directory"]
 
         assert ("problem", True) == (level, f"{os.path.realpath(stored)} is not a directory" in text)
 
     def test_hard_links(self, stored, tmp_path):
-        """A save would part the names, of which nobody is told otherwise."""
+        """Hard links are reported, since a save would separate the names without a warning."""
         os.link(stored, tmp_path / "other.json")
         level, text, _ = findings(stored)["hard links"]
 
         assert ("warning", True) == (level, "2 names" in text)
 
     def test_a_file_that_is_mounted_by_itself(self, stored, tmp_path):
-        """It cannot be replaced, which is told before the first save fails."""
+        """A file that is itself a mount cannot be replaced, which is reported before the first save fails."""
         point = tmp_path / "mounted.json"
         point.touch()
         if subprocess.run(["mount", "--bind", stored, point], capture_output=True, check=False).returncode:
@@ -152,7 +152,7 @@ class TestDoctor:
         [("i", "immutable", "file"), ("i", "immutable", "directory"), ("a", "append-only", "directory")],
     )
     def test_attributes_that_forbid_to_replace(self, stored, flag, name, where):
-        """They are named, with the command that removes them, and nothing is left behind."""
+        """The attributes are named, with the command that removes them, and nothing is left behind."""
         place = stored if where == "file" else stored.parent
         if not shutil.which("chattr") or subprocess.run(["chattr", f"+{flag}", place], check=False).returncode:
             pytest.skip("needs root, chattr and a file system that has attributes")
@@ -166,7 +166,7 @@ class TestDoctor:
         assert f"chattr -{flag} {os.path.realpath(place)}" == advice
 
     def test_what_was_moved_aside(self, path):
-        """It is found, with a command that adds what the file lacks, and never one that replaces a file in use."""
+        """Copies are reported, with a command that adds missing keys, and never one that replaces a file in use."""
         path.write_text('{"old": 1, "n": 7', encoding="utf-8")
         SyncPersistentContext.create(path).incr("n")
         _, text, advice = findings(path)["moved aside"]
@@ -181,7 +181,7 @@ class TestDoctor:
         assert "mv " not in run("doctor", path)
 
     def test_what_a_crashed_writer_left(self, stored, spawn):
-        """It is found, while the temporary of a living writer is its own business."""
+        """Leftovers are reported, but not the temporary file of a living writer."""
         crashed, living = (stored.with_name(f".state.json.{n:016x}.tmp") for n in range(2))
         crashed.touch()
         stored.with_name(f".state.json.{2:016x}.tmp").mkdir()
@@ -194,7 +194,7 @@ class TestDoctor:
         assert (True, False) == (crashed.name in text, living.name in text)
 
     def test_a_lock_file_that_is_a_link(self, stored):
-        """It is never followed, so nobody can save."""
+        """A lock file that is a link is never followed, so no program can save."""
         Path(f"{stored}.lock").symlink_to(stored)
         found = findings(stored, code=1)
 
@@ -202,14 +202,14 @@ class TestDoctor:
         assert f"rm {os.path.realpath(stored)}.lock" in found["lock file"][2]
 
     def test_a_lock_file_with_two_names(self, stored, tmp_path):
-        """It locks, and does not name its holder."""
+        """A lock file with two names works, but does not name its holder."""
         (tmp_path / "other").touch()
         os.link(tmp_path / "other", f"{stored}.lock")
 
         assert {"lock file"} == findings(stored).keys()
 
     def test_a_holder_that_is_stopped(self, stored, hold_transaction):
-        """It is named, with the command that lets it go on; the command works."""
+        """A stopped holder is named, with the command that continues it, and the command works."""
         with hold_transaction(stored) as held:
             os.kill(held.pid, signal.SIGSTOP)
             os.waitid(os.P_PID, held.pid, os.WSTOPPED | os.WNOWAIT)
@@ -219,7 +219,7 @@ class TestDoctor:
         assert ("problem", True) == (level, f"process {held.pid}" in text)
 
     def test_a_holder_that_holds_for_long(self, stored, hold_transaction):
-        """More than a minute is worth a word."""
+        """A holder of more than a minute causes a warning."""
         with hold_transaction(stored):
             lock = Path(f"{stored}.lock")
             stamp = re.sub(rb'("since": ?)\d+', rb"\g<1>1000000000", lock.read_bytes())
@@ -230,20 +230,20 @@ class TestDoctor:
         assert ("warning", True) == (level, "held for " in text)
 
     def test_a_holder_that_says_nothing(self, stored, hold):
-        """Another program's lock is no problem."""
+        """A lock held by another program without a stamp is not a problem."""
         with hold(stored):
             assert {} == findings(stored)
             assert "held by an unidentified program" in run("doctor", stored)
 
     def test_a_directory_that_everybody_may_write_to(self, stored):
-        """Whoever may replace the lock file may break it."""
+        """A directory in which any user may replace the lock file is reported."""
         stored.parent.chmod(0o777)
 
         assert ("warning", True) == (findings(stored)["access"][0], "chmod o-w" in findings(stored)["access"][2])
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
     def test_a_directory_and_a_lock_file_that_this_user_may_not_write(self, stored):
-        """Both are said, as seen by the user who asks."""
+        """Both are reported, with respect to the user who runs the command."""
         for directory in stored.parents:
             if not directory.stat().st_mode & stat.S_IXOTH:
                 directory.chmod(directory.stat().st_mode | stat.S_IXOTH)
@@ -262,7 +262,7 @@ class TestDoctor:
 
     @pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="/dev/shm is not mounted")
     def test_the_kind_of_file_system(self):
-        """What is in memory only is said to be, and what is unknown as well."""
+        """A file system in memory is reported, and so is an unknown one."""
         name = f"/dev/shm/persistent-context-{os.getpid()}.json"
 
         assert ("warning", True) == (findings(name)["file system"][0], "reboot" in findings(name)["file system"][1])
@@ -270,13 +270,13 @@ class TestDoctor:
         assert ("warning", "problem") == (unknown["file system"][0], unknown["trial"][0])
 
     def test_a_lock_that_does_not_lock(self, stored, without_locks):
-        """Where two processes can hold one lock, the trial finds it."""
+        """If two processes can hold the lock at once, the trial finds it."""
         level, text, _ = findings(stored, code=1, env=without_locks)["trial"]
 
         assert ("problem", True) == (level, "at once" in text)
 
     def test_a_second_process_that_cannot_lock(self, stored, tmp_path):
-        """That the trial was in vain is no success."""
+        """A trial that could not be made is a problem, not a success."""
         (tmp_path / "sitecustomize.py").write_text(
             "import sys\nif '-c' in sys.orig_argv: raise SystemExit", encoding="utf-8"
         )
@@ -286,7 +286,7 @@ class TestDoctor:
         assert ("problem", True) == (level, "second process could not" in text)
 
     def test_a_disk_that_is_full(self, stored, tmp_path):
-        """Space for a second copy is what a save needs; tried on a real small file system."""
+        """A save needs space for a second copy; this is tried on a real small file system."""
         small = tmp_path / "small"
         small.mkdir()
         mounted = subprocess.run(

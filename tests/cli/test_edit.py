@@ -1,4 +1,4 @@
-"""The state in an editor: what was changed there is saved, what others changed is kept, and no edited text is lost."""
+"""The state in an editor: edited values are saved, others' changes are kept, and no edited text is lost."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def stored(path):
 
 @pytest.fixture
 def drafts(tmp_path):
-    """Where the texts are that are edited."""
+    """The directory of the texts that are edited."""
     directory = tmp_path / "drafts"
     directory.mkdir()
     return directory
@@ -56,18 +56,18 @@ def editor(stored, drafts, tmp_path):
 
 
 def values(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def kept(drafts):
-    """Return the texts that are kept."""
+    """Return the texts that were kept."""
     return [file.read_text(encoding="utf-8", errors="replace") for file in drafts.rglob("*.json")]
 
 
 class TestSaving:
     def test_what_was_edited_is_saved_and_what_others_changed_is_kept(self, stored, drafts, editor):
-        """Keys are changed, added and deleted on both sides; each change counts."""
+        """Keys are changed, added and deleted on both sides, and every change takes effect."""
         environment = editor(
             "data = json.loads(text); del data['name']\n"
             "path.write_text(json.dumps(data | {'n': 2, 'new': True}), encoding='utf-8')\n"
@@ -78,7 +78,7 @@ class TestSaving:
         assert ({"n": 2, "other": [1], "new": True}, []) == (values(stored), os.listdir(drafts))
 
     def test_a_key_alone(self, stored, editor):
-        """Its value is JSON, whatever it is, and the others are not in the editor."""
+        """The value of a single key is edited as JSON, and the other keys are not in the editor."""
         environment = editor("assert text == '\"älice\"\\n', text; path.write_text('[\"bob\"]')")
 
         assert "keys changed: 1\n" == run("edit", stored, "name", env=environment)
@@ -87,7 +87,7 @@ class TestSaving:
 
     @pytest.mark.parametrize("code", ["", "path.write_text(json.dumps(json.loads(text)), encoding='utf-8-sig')"])
     def test_what_was_not_changed_is_not_written(self, stored, drafts, editor, code):
-        """Another layout, or a byte order mark, is no change of the state."""
+        """Another layout, or a byte order mark, is not a change of the state."""
         before = (stored.read_bytes(), stored.stat().st_ino, stored.stat().st_mtime_ns)
 
         assert "nothing was changed\n" == run("edit", stored, env=editor(code))
@@ -95,12 +95,12 @@ class TestSaving:
         assert [] == os.listdir(drafts)
 
     def test_nothing_is_saved_for_want_of_a_change(self, stored, editor):
-        """Not even a file that somebody has removed meanwhile."""
+        """Without a change nothing is written, not even a file that was removed in the meantime."""
         assert "nothing was changed\n" == run("edit", stored, env=editor("os.unlink(state)"))
         assert not stored.exists()
 
     def test_the_text_is_private_and_controls_nothing(self, stored, drafts, editor):
-        """It is readable by its user alone, and what could control a terminal is escaped, without being changed."""
+        """Only its user can read the text, and control characters in it are escaped without being changed."""
         stored.write_text(json.dumps({"a": "\x9b2J\u202e", "n": 1}), encoding="utf-8")
         environment = editor(
             "assert all(line.isprintable() for line in text.split('\\n')), ascii(text)\n"
@@ -113,7 +113,7 @@ class TestSaving:
         assert {"a": "\x9b2J\u202e", "n": 2} == values(stored)
 
     def test_ctrl_c_belongs_to_the_editor(self, stored, editor):
-        """An editor survives it, and so does the command that waits for it; it is not ignored by default."""
+        """Ctrl-C reaches the editor, and does not end the command; it is not ignored by default."""
         environment = editor(
             "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
             "signal.signal(signal.SIGINT, lambda *_: path.write_text(text.replace('1', '2'), encoding='utf-8'))\n"
@@ -137,7 +137,7 @@ class TestConflicts:
     )
 
     def test_one_is_an_error_and_the_text_is_kept(self, stored, drafts, editor):
-        """Nothing is written, what the other program changed least of all."""
+        """Nothing is written, so the other program's change stays."""
         errors = rf"error: {stored}: [^\n]*: 'n'; nothing was saved[^\n]*--on-conflict[^\n]*\n[^\n]*{drafts}[^\n]*\n"
         run("edit", stored, code=1, errors=errors, env=editor(self.CONFLICT))
         (text,) = kept(drafts)
@@ -147,7 +147,7 @@ class TestConflicts:
 
     @pytest.mark.parametrize(("rule", "n"), [("mine", 2), ("theirs", 42)])
     def test_one_that_is_decided(self, stored, drafts, editor, rule, n):
-        """Either side may be preferred, for the keys in conflict alone."""
+        """Either side can be preferred, which applies only to the keys in conflict."""
         run("edit", stored, "--on-conflict", rule, env=editor(self.CONFLICT))
 
         assert (n, "bob", []) == (values(stored)["n"], values(stored)["name"], os.listdir(drafts))
@@ -166,7 +166,7 @@ class TestTextsThatCannotBeSaved:
         ],
     )
     def test_it_says_why_and_keeps_them(self, stored, drafts, editor, text, told):
-        """Without a terminal nobody can be asked: the file stays as it is, and the text is named."""
+        """Without a terminal there is no question: the file is unchanged, and the kept text is named."""
         before = stored.read_bytes()
         errors = rf"error: [^\n]*{told}[^\n]*; nothing was saved\nthe edited text is kept in (/[^\n]*)\n"
         run("edit", stored, code=1, errors=errors, env=editor(f"path.write_bytes({text!r})"))
@@ -176,7 +176,7 @@ class TestTextsThatCannotBeSaved:
 
     @pytest.mark.parametrize("answer", ["y", "n", "\x04"], ids=["yes", "no", "end"])
     def test_on_a_terminal_one_may_edit_again(self, stored, drafts, editor, answer):
-        """The editor is opened on the very text; who does not want to finds it kept."""
+        """The editor is opened again on the same text, or the text is kept if the user declines."""
         environment = editor("path.write_text(text.replace('1,', '2', 1) if '1,' in text else text.replace('2', '2,'))")
         ours, terminal = pty.openpty()
         os.write(ours, f"{answer}\n".encode())
@@ -192,7 +192,7 @@ class TestTextsThatCannotBeSaved:
         assert (answer == "y") == (kept(drafts) == [])
 
     def test_a_lock_that_cannot_be_acquired(self, stored, drafts, editor, hold_transaction):
-        """The exit code is that of any command, and the text is kept."""
+        """The exit code is that of other commands, and the text is kept."""
         environment = editor("path.write_text(text.replace('1', '2'), encoding='utf-8')")
         with hold_transaction(stored):
             errors = f"the edited text is kept in {drafts}[^\n]*\nerror: {stored}: could not get the lock [^\n]*\n"
@@ -201,7 +201,7 @@ class TestTextsThatCannotBeSaved:
         assert 1 == len(kept(drafts))
 
     def test_a_value_that_is_none_of_json(self, stored, drafts, editor):
-        """What only Python's JSON can read is refused by the library, and the text is kept."""
+        """A value that only Python's json can read is refused by the library, and the text is kept."""
         errors = f"the edited text is kept in {drafts}[^\n]*\nerror: {stored}: [^\n]*surrogate[^\n]*\n"
         run("edit", stored, code=1, errors=errors, env=editor('path.write_text(\'{"n": "\\\\ud800"}\')'))
 
@@ -214,7 +214,7 @@ class TestTheEditor:
         [("sys.exit(3)", "exited with 3"), ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by signal 9")],
     )
     def test_one_that_fails(self, stored, drafts, editor, code, told):
-        """Nothing is saved; a text that it wrote before is kept, one that it did not change is not."""
+        """Nothing is saved; a text that the editor changed is kept, and an unchanged one is not."""
         errors = f"error: the editor {sys.executable} {told}; nothing was saved\n"
         run("edit", stored, code=1, errors=errors, env=editor(code))
 
@@ -224,7 +224,7 @@ class TestTheEditor:
         assert (["{}"], 1) == (kept(drafts), values(stored)["n"])
 
     def test_one_that_deletes_the_text(self, stored, drafts, editor):
-        """That is not a wish to delete all keys."""
+        """A deleted text does not mean that all keys are to be deleted."""
         errors = "error: the editor deleted [^\n]*; nothing was saved\n"
         run("edit", stored, code=1, errors=errors, env=editor("path.unlink()"))
 
@@ -239,20 +239,20 @@ class TestTheEditor:
         ],
     )
     def test_one_that_there_is_not(self, stored, drafts, editor, command, told):
-        """The message says what to set; nothing stays behind."""
+        """The message says what to set, and nothing is left behind."""
         run("edit", stored, code=1, errors=f"error: {told}\n", env=editor("") | {"EDITOR": command})
 
         assert [] == os.listdir(drafts)
 
     def test_the_visual_one_is_preferred(self, stored, editor):
-        """VISUAL counts before EDITOR, as in other programs."""
+        """VISUAL takes precedence over EDITOR, as in other programs."""
         environment = editor("path.write_text('{}')")
         environment = environment | {"VISUAL": environment["EDITOR"], "EDITOR": "false"}
 
         assert "keys changed: 3\n" == run("edit", stored, env=environment)
 
     def test_it_is_opened_on_sound_files_only(self, path, editor):
-        """A missing one is not created under a mistyped name, and a corrupt one stays where it is."""
+        """A missing file is not created under a mistyped name, and a corrupt one stays in place."""
         missing = path.with_name("missing.json")
         run("edit", missing, code=1, errors=f"error: {missing} does not exist\n", env=editor("sys.exit(9)"))
         path.write_text("[1]", encoding="utf-8")

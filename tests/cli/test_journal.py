@@ -1,4 +1,4 @@
-"""The commands that show a journal and fold it, the doctor's look at it, and the others on a file that has one."""
+"""The commands that show and fold a journal, the doctor's findings about it, and other commands with a journal."""
 
 import errno
 import json
@@ -28,7 +28,7 @@ AUTHOR = Author(1_700_000_000.25, 4242)
 
 
 def findings(path, code=0):
-    """Return what the doctor finds about the file and its journal that is not well: level, text and advice."""
+    """Return the doctor's problems and warnings about the file and its journal: level, text and advice."""
     found = json.loads(run("doctor", path, "--json", code=code))
     subjects = {"file", "journal", "journal permissions", "replaced", "damaged journal", "attributes"}
     return {
@@ -48,7 +48,7 @@ def journal_of(path):
 
 
 def written(path, *lines):
-    """Write a file, and a journal on it of these lines after the header."""
+    """Write a file, and a journal of it with these lines after the header."""
     path.write_text('{"n": 1}', encoding="utf-8")
     header = header_line(GENERATION, Fingerprint.of([path.read_bytes()]), AUTHOR)
     journal_of(path).write_bytes(b"".join([header, *lines]))
@@ -62,14 +62,14 @@ def record(number, deleted=(), **texts):
 
 @pytest.fixture
 def kept(path):
-    """A file with a journal in which n is 2; the file itself says 1."""
+    """A file with a journal in which n is 2, while n is 1 in the file itself."""
     written(path, record(1, n="2"))
     return path
 
 
 @pytest.fixture
 def following():
-    """Start `journal --follow --json` on a file; interrupted by the end of the test, unless it has ended by then."""
+    """Start `journal --follow --json` on a file; it is interrupted at the end of the test, if it still runs."""
     running = []
 
     def start(path, *options):
@@ -79,7 +79,7 @@ def following():
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the background ignores it
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in the background
             )
         )
         return running[-1]
@@ -92,7 +92,7 @@ def following():
 
 class TestOtherCommands:
     def test_they_read_the_state_and_not_only_the_file(self, kept):
-        """What is acknowledged is shown, whether or not it has been folded into the file."""
+        """Acknowledged changes are shown, whether or not they have been folded into the file."""
         before = kept.read_bytes()
 
         assert (b'{"n": 1}', "n\t2\n", "2\n") == (before, run("show", kept), run("get", kept, "n"))
@@ -105,7 +105,7 @@ class TestOtherCommands:
         assert "n\t2\n" == run("show", kept)
 
     def test_a_journal_of_a_newer_version_is_an_error(self, path):
-        """It is one line that says what to do."""
+        """The error is one line, which says what to do."""
         header = header_line(GENERATION, NO_FILE, AUTHOR).replace(b'journal": 1', b'journal": 9')
         payload = header[9:-1]
         journal_of(path).write_bytes(b"%08x %s\n" % (zlib.crc32(payload), payload))
@@ -129,7 +129,7 @@ class TestCheckpoint:
         assert {"n": 2} == json.loads(kept.read_text(encoding="utf-8"))
 
     def test_there_may_be_nothing_to_fold(self, kept):
-        """Then the file stays as it is, and that is no error."""
+        """Without anything to fold the file is unchanged, and there is no error."""
         run("checkpoint", kept)
         before = kept.stat().st_ino
 
@@ -137,7 +137,7 @@ class TestCheckpoint:
         assert before == kept.stat().st_ino
 
     def test_there_may_be_no_journal(self, path):
-        """A file without one has everything; a file that is not there is an error, and stays missing."""
+        """A file without a journal has everything; a missing file is an error, and stays missing."""
         run("checkpoint", path, code=1, errors=f"error: {path} does not exist\n")
         assert [] == os.listdir(path.parent)
         path.write_text("{}", encoding="utf-8")
@@ -146,14 +146,14 @@ class TestCheckpoint:
         assert not journal_of(path).exists()
 
     def test_it_waits_for_the_lock_as_others_do(self, kept, hold_transaction):
-        """For so long, and then it has an exit code of its own."""
+        """It waits for its timeout, and then ends with the exit code for locks."""
         with hold_transaction(kept):
             run("checkpoint", kept, "--timeout", "0.1", code=3, errors="error: [^\n]*could not get the lock[^\n]*\n")
 
 
 class TestJournal:
     def test_it_tells_who_changed_what_and_when(self, path):
-        """A line each: time in UTC, process, and what it set, deleted or folded."""
+        """Each line has the time in UTC, the process, and what was set, deleted or folded."""
         both = record_line(GENERATION, 2, AUTHOR, {"moved": b"1", "name": b'"x"'}, ["moved"])
         gone = record(3, deleted=["n", "name"])
         fold = fold_line(GENERATION, 4, AUTHOR, Fingerprint(17, 1), ends=False)
@@ -171,7 +171,7 @@ class TestJournal:
         ] == [line.removeprefix(start) for line in run("journal", path).splitlines()]
 
     def test_scripts_get_objects(self, path):
-        """With the values as they are, in full, and the same events."""
+        """Scripts get the same events, with the full values."""
         value = "x" * 200
         fold = fold_line(GENERATION, 2, AUTHOR, Fingerprint(17, 1), ends=False)
         end = fold_line(GENERATION, 3, AUTHOR, Fingerprint(17, 1), ends=True)
@@ -188,12 +188,12 @@ class TestJournal:
         ] == events(path)
 
     def test_it_tells_what_a_program_did(self, path):
-        """The process and the moment are those of the program."""
+        """The process and the time are those of the program."""
         began = datetime.now(UTC)
         ctx = SyncPersistentContext(path, journal=True)
         ctx.incr("n")
         ctx.incr("n")
-        with FileLock(f"{path}.lock"):  # nobody folds it meanwhile
+        with FileLock(f"{path}.lock"):  # so that no process folds it
             first, second = events(path)
         moment = datetime.fromisoformat(second["time"])
 
@@ -201,7 +201,7 @@ class TestJournal:
         assert began <= moment <= datetime.now(UTC)
 
     def test_long_values_and_many_keys_are_shortened(self, path):
-        """A line stays one that can be read, and says how much is left out."""
+        """A line stays readable, and says how much is left out."""
         written(path, record(1, n='"' + "x" * 1000 + '"'), record(2, **{f"key{n}": "1" for n in range(1000)}))
         _, long, many = run("journal", path).splitlines()
 
@@ -209,7 +209,7 @@ class TestJournal:
         assert many.endswith("key9 = 1; 990 more")
 
     def test_a_file_without_a_journal_says_so(self, path):
-        """In one line, and with 1, whether it is there or not; and makes none."""
+        """One line says so, with exit code 1, whether the file exists or not, and no journal is made."""
         path.write_text("{}", encoding="utf-8")
         for options in ([], ["--follow"], ["--json"]):
             run("journal", path, *options, code=1, errors=f"error: {path} has no journal\n")
@@ -217,7 +217,7 @@ class TestJournal:
         assert ["state.json"] == os.listdir(path.parent)
 
     def test_a_link_leads_to_the_journal(self, kept, tmp_path):
-        """The journal is beside the file that the link leads to."""
+        """The journal of the file that the link leads to is shown."""
         link = tmp_path / "elsewhere" / "link.json"
         link.parent.mkdir()
         link.symlink_to(kept)
@@ -226,7 +226,7 @@ class TestJournal:
 
     @pytest.mark.parametrize("text", ["\x1b[2J", "\x9b2J", "\x7f", "\u202etxt.exe", "a\u2028b"], ids=ascii)
     def test_no_terminal_obeys_a_journal(self, path, text):
-        """What could steer it is escaped, in keys and values; scripts get the very value."""
+        """Control characters in keys and values are escaped; scripts get the exact value."""
         quoted = json.dumps(text, ensure_ascii=False).encode()
         lines = [record_line(GENERATION, n, AUTHOR, {text: new}) for n, new in enumerate((quoted, MISSING), 1)]
         written(path, *lines)
@@ -245,14 +245,14 @@ class TestJournal:
         assert f'"deep": {deep}, "long": {long}' in run("journal", path, "--json")
 
     def test_a_number_that_this_process_cannot_read(self, path):
-        """It is an error of one line, as for the file itself, and no damage."""
+        """The error is one line, as for the file itself, and the journal does not count as damaged."""
         written(path, record(1, long="9" * 4000))
         environment = {**os.environ, "PYTHONINTMAXSTRDIGITS": "700"}
         run("journal", path, code=1, errors="error: [^\n]*4,000 digits[^\n]*\n", env=environment)
 
     @pytest.mark.parametrize("moment", ["1e300", "-1e300"])
     def test_a_time_that_is_none(self, path, moment):
-        """Whoever may write the file may write anything; it is said to be unknown."""
+        """An impossible time, which anyone who may write the file can write, is shown as unknown."""
         line = record(1, n="2")[9:-1].replace(b"1700000000.250000", moment.encode())
         body = line.partition(b" ")[2].partition(b" ")[2]
         line = b"%d %s %s" % (len(body), GENERATION.encode(), body)
@@ -262,7 +262,7 @@ class TestJournal:
         assert None is events(path)[1]["time"]
 
     def test_a_damaged_line_is_told_in_its_place(self, path):
-        """So are lines that are missing; what comes after them is shown."""
+        """Damaged and missing lines are shown in their place, and so is what comes after them."""
         first, second, fourth = record(1, n="2"), record(2, n="3"), record(4, n="5")
         written(path, first, second.replace(b"3}", b"7}"), record(3, n="4"), record(5, n="6"), fourth)
         start = journal_of(path).read_bytes().index(second[:10].split()[0])
@@ -276,7 +276,7 @@ class TestJournal:
         ]
 
     def test_a_damaged_header(self, path):
-        """The lines after it are shown all the same."""
+        """The lines after a damaged header are shown."""
         journal = written(path, record(1, n="2"))
         journal.write_bytes(b"x" + journal.read_bytes()[1:])
         damaged, line = run("journal", path).splitlines()
@@ -285,7 +285,7 @@ class TestJournal:
 
     @pytest.mark.parametrize("tail", [b"1234", b"whole, but damaged\n"], ids=["torn", "whole"])
     def test_what_was_not_finished_is_told(self, kept, tail):
-        """The end of a journal may be an append that was interrupted: nobody relies on it, and it is no damage."""
+        """The end of a journal may be an interrupted append, which was not acknowledged and is not damage."""
         journal = journal_of(kept)
         size = journal.stat().st_size
         journal.write_bytes(journal.read_bytes() + tail)
@@ -296,7 +296,7 @@ class TestJournal:
         assert {} == {name: found for name, found in findings(kept).items() if "damaged" in found[1]}
 
     def test_it_changes_nothing(self, kept):
-        """Who only looks neither folds nor repairs."""
+        """Showing a journal neither folds nor repairs it."""
         journal = journal_of(kept)
         journal.write_bytes(journal.read_bytes() + b"torn")
         before = kept.read_bytes(), journal.read_bytes(), sorted(os.listdir(kept.parent))
@@ -306,7 +306,7 @@ class TestJournal:
         assert before == (kept.read_bytes(), journal.read_bytes(), sorted(os.listdir(kept.parent)))
 
     def test_a_journal_that_is_a_link_is_refused(self, path):
-        """As by the library."""
+        """A journal that is a link is refused, as by the library."""
         path.write_text("{}", encoding="utf-8")
         journal_of(path).symlink_to(path)
         run("journal", path, code=1, errors="error: [^\n]*symbolic link[^\n]*\n")
@@ -314,7 +314,7 @@ class TestJournal:
 
 class TestFollow:
     def test_it_goes_on_over_checkpoints(self, path, following):
-        """What is appended is shown soon, with the checkpoint, and what is appended to the next journal."""
+        """Appends are shown soon, then the checkpoint, and then appends to the next journal."""
         ctx = SyncPersistentContext(path, journal=True)
         ctx.incr("n")
         shown = following(path, "--json").stdout
@@ -332,7 +332,7 @@ class TestFollow:
         assert seen[3]["becomes"] == seen[4]["follows"]
 
     def test_it_waits_for_a_journal_that_has_ended(self, path, following):
-        """The next one is followed, too."""
+        """The next journal is followed, too."""
         SyncPersistentContext(path, journal=True).incr("n")
         shown = following(path, "--json").stdout
         seen = [json.loads(shown.readline())["event"]]
@@ -345,7 +345,7 @@ class TestFollow:
         assert ["begin", "end", "begin"] == seen
 
     def test_it_shows_no_line_before_it_is_whole(self, kept, following):
-        """An append in progress is neither shown nor called damaged; nor is one that the next append replaces."""
+        """An append in progress is neither shown nor called damaged, nor is one that the next append replaces."""
         shown = following(kept).stdout
         lines = [shown.readline(), shown.readline()]
         good = journal_of(kept).read_bytes()
@@ -362,7 +362,7 @@ class TestFollow:
         assert ["the journal begins, on 8 bytes", "n = 2", "n = 3"] == [one.strip().split("  ")[-1] for one in lines]
 
     def test_an_interrupt_ends_it_quietly(self, kept, following):
-        """Ctrl-C is how it is meant to end; what it printed until then was not held back."""
+        """Ctrl-C is the intended end; everything printed before had been flushed."""
         process = following(kept)
         process.stdout.readline()
         process.stdout.readline()
@@ -374,7 +374,7 @@ class TestFollow:
 
 class TestDoctor:
     def test_a_journal_in_use_is_well(self, path):
-        """It says how long it is, and how many keys the file lacks."""
+        """The length of the journal is shown, and how many keys the file lacks."""
         ctx = SyncPersistentContext.create(path, journal=True)
         for _ in range(2):
             ctx.update(a=1, b=ctx.get("b", 0) + 1)
@@ -388,7 +388,7 @@ class TestDoctor:
         )
 
     def test_writers_that_were_killed(self, kept):
-        """The file is behind for as long as nobody writes: with the command that makes a checkpoint, which works."""
+        """The file is out of date until the next write: the advice is the command for a checkpoint, which works."""
         os.utime(journal_of(kept), (1_700_000_000, 1_700_000_000))
         level, text, advice = findings(kept)["journal"]
         subprocess.run(
@@ -401,7 +401,7 @@ class TestDoctor:
         assert ("warning", True, {}) == (level, "writers ended" in text, findings(kept))
 
     def test_a_journal_without_its_file(self, kept):
-        """It has only what was changed, so the file wants to be put back first."""
+        """The journal has only changes, so the advice is to put the file back first."""
         kept.unlink()
         found = findings(kept, code=1)
 
@@ -409,7 +409,7 @@ class TestDoctor:
         assert "put the file back" in found["journal"][2]
 
     def test_a_file_that_another_program_has_replaced(self, kept):
-        """Who wins is said, and afterwards, what is to be done with what was kept."""
+        """The finding says which values win, and afterwards what to do with the copy that was kept."""
         kept.write_text('{"n": 7, "other": 1}', encoding="utf-8")
         level, text, _ = findings(kept)["journal"]
         SyncPersistentContext(kept).incr("n")
@@ -420,7 +420,7 @@ class TestDoctor:
         assert ({"replaced"}, True) == (found.keys(), b'"n": 7' in compared.stdout)
 
     def test_a_fold_that_was_interrupted(self, path):
-        """The file has everything, and there is nothing to do."""
+        """The file has everything, and nothing needs to be done."""
         after = b'{"n": 2}'
         written(path, record(1, n="2"), fold_line(GENERATION, 2, AUTHOR, Fingerprint.of([after]), ends=False))
         path.write_bytes(after)
@@ -429,7 +429,7 @@ class TestDoctor:
         assert ("warning", True) == (level, "nothing is lost" in advice)
 
     def test_a_damaged_journal(self, path):
-        """It is a problem until a writer has kept a copy; then the copy is told."""
+        """Damage is a problem until a writer has kept a copy; then the copy is reported."""
         written(path, record(1, n="2").replace(b"2}", b"3}"), record(2, m="2"))
         level, text, _ = findings(path, code=1)["journal"]
         SyncPersistentContext(path).incr("m")
@@ -439,7 +439,7 @@ class TestDoctor:
         assert {"damaged journal"} == found.keys()
 
     def test_a_journal_that_nobody_has_folded(self, path):
-        """Longer than it should ever be."""
+        """A journal that is longer than it should ever be is reported."""
         written(path, record(1, n='"' + "x" * 3_000_000 + '"'))
         level, text, advice = findings(path)["journal"]
 
@@ -447,7 +447,7 @@ class TestDoctor:
         assert advice.endswith(f"persistent-context checkpoint {os.path.realpath(path)}")
 
     def test_a_large_file_with_a_journal_is_well(self, path):
-        """It is what journals are for."""
+        """A large file with a journal is what journals are for."""
         path.write_text('{"a": "' + "x" * 17_000_000 + '"}', encoding="utf-8")
         assert "journal=True" in findings(path)["file"][2]
         SyncPersistentContext(path, journal=True).incr("n")
@@ -455,14 +455,14 @@ class TestDoctor:
         assert "file" not in findings(path)
 
     def test_a_file_that_cannot_be_read(self, kept):
-        """What the journal amounts to cannot be known."""
+        """If the file cannot be read, the state in the journal cannot be known."""
         kept.write_text("[1]", encoding="utf-8")
         found = findings(kept, code=1)
 
         assert ("problem", True) == (found["journal"][0], "is not a JSON object" in found["file"][1])
 
     def test_permissions_that_are_wider_than_those_of_the_file(self, kept):
-        """With the command that ends it, which works."""
+        """Wider permissions are reported with the command that corrects them, which works."""
         kept.chmod(0o600)
         journal_of(kept).chmod(0o644)
         level, text, advice = findings(kept)["journal permissions"]
@@ -473,7 +473,7 @@ class TestDoctor:
 
     @pytest.mark.parametrize("kind", ["link", "directory"])
     def test_a_journal_that_is_no_file(self, path, kind):
-        """It is never followed or used."""
+        """A journal that is not a regular file is never followed or used."""
         path.write_text("{}", encoding="utf-8")
         if kind == "link":
             journal_of(path).symlink_to(path)
@@ -485,7 +485,7 @@ class TestDoctor:
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
     def test_a_journal_of_somebody_who_may_not_write_the_file(self, kept):
-        """It may have been planted, and is refused; by whom it is, is said."""
+        """The journal may have been planted, and is refused; its owner is named."""
         for directory in kept.parents:
             directory.chmod(directory.stat().st_mode | 0o001)
         kept.parent.chmod(0o777)
@@ -499,7 +499,7 @@ class TestDoctor:
     @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
     @pytest.mark.parametrize(("mode", "subject"), [(0o600, "journal"), (0o644, "journal permissions")])
     def test_a_journal_that_this_user_may_not_write_or_read(self, kept, mode, subject):
-        """It is said that nothing can be saved."""
+        """The finding says that nothing can be saved."""
         for directory in kept.parents:
             directory.chmod(directory.stat().st_mode | 0o001)
         kept.chmod(0o644)
@@ -512,7 +512,7 @@ class TestDoctor:
         ("code", "said"), [(errno.EPERM, "who may not write the file"), (errno.EACCES, "this user cannot open")]
     )
     def test_a_journal_that_cannot_be_opened(self, kept, monkeypatch, code, said):
-        """Neither reading nor saving works until that is mended; it is said how."""
+        """Neither reading nor saving works until that is corrected; the advice says how."""
 
         def refuse(name, _path):
             raise OSError(code, os.strerror(code), name)
@@ -527,7 +527,7 @@ class TestDoctor:
         [(True, ("problem", "cannot be read: Input/output error")), (False, ("ok", "has just ended"))],
     )
     def test_a_journal_that_goes_wrong_meanwhile(self, kept, monkeypatch, fails, expected):
-        """What happens between two looks is said as well."""
+        """Changes between two looks are reported as well."""
 
         def read(*_arguments):
             if fails:
@@ -539,14 +539,14 @@ class TestDoctor:
         assert expected == (found.level, found.text)
 
     def test_a_journal_on_windows(self, kept, monkeypatch):
-        """It has come from elsewhere, and is not used as it should be."""
+        """The journal must have come from another system, and the finding says that it is not used properly there."""
         monkeypatch.setattr(doctor_journal, "_ON_WINDOWS", True)
         (found,) = doctor_journal.journal(str(kept))
 
         assert ("problem", "journal", True) == (found.level, found.subject, "Windows" in found.text)
 
     def test_attributes_that_forbid_to_append(self, kept):
-        """The journal is looked at like the file."""
+        """The attributes of the journal are checked like those of the file."""
         journal = journal_of(kept)
         if not shutil.which("chattr") or subprocess.run(["chattr", "+i", journal], check=False).returncode:
             pytest.skip("needs root, chattr and a file system that has attributes")

@@ -35,16 +35,16 @@ class TestReading:
         assert '["a", {"b": null}]\n' == run("get", stored, "jobs")
 
     def test_a_missing_key_is_an_error(self, stored):
-        """The exit code tells absence from a null, and the message names both the file and the key."""
+        """The exit code distinguishes absence from null, and the message names both the file and the key."""
         run("get", stored, "nope", code=1, errors=f"error: {stored} has no key 'nope'\n")
 
     def test_show_is_made_for_pipes(self, stored):
-        """Without a terminal it writes a line for each key, in full; --json writes the whole object."""
+        """Without a terminal it writes one line per key, in full; --json writes the whole object."""
         assert 'n\t1\nname\t"älice"\njobs\t["a", {"b": null}]\n' == run("show", stored)
         assert json.loads(stored.read_text(encoding="utf-8")) == json.loads(run("show", stored, "--json"))
 
     def test_show_is_made_for_terminals(self, path):
-        """On a terminal it is a table no wider than that, in which nothing steers the terminal."""
+        """On a terminal it is a table that fits the width, with control characters escaped."""
         path.write_text(json.dumps({"a": "x" * 200, "\x1b[2J": "\x1b[2J"}), encoding="utf-8")
         shown, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, b"\x18\0\x40\0\0\0\0\0")  # 24 lines of 64 columns
@@ -61,7 +61,7 @@ class TestReading:
 
     @pytest.mark.parametrize("command", [["show"], ["get", "a"], ["watch"]], ids=" ".join)
     def test_what_is_corrupt_is_left_where_it_is(self, path, command):
-        """Who only looks does not move the file aside, as a program that loads it does."""
+        """Commands that only read do not move a corrupt file aside, unlike a program that loads it."""
         path.write_text("[1]", encoding="utf-8")
         name, *rest = command
         run(name, path, *rest, code=1, errors=rf"error: {path} is not a JSON object: [^\n]+; [^\n]*doctor[^\n]*\n")
@@ -69,7 +69,7 @@ class TestReading:
         assert ("[1]", ["state.json"]) == (path.read_text(encoding="utf-8"), os.listdir(path.parent))
 
     def test_a_missing_file_is_an_error_and_stays_missing(self, path):
-        """A mistyped name makes no file."""
+        """A mistyped name does not make a file."""
         run("show", path, code=1, errors=f"error: {path} does not exist\n")
 
         assert [] == os.listdir(path.parent)
@@ -86,7 +86,7 @@ class TestReading:
 
     @pytest.mark.parametrize("command", ["show", "doctor", "who", "watch"])
     def test_output_that_nobody_reads_is_no_crash(self, path, command):
-        """As in `show FILE | head`."""
+        """A closed pipe is not an error, as in `show FILE | head`."""
         path.write_text(json.dumps({str(n): "x" * 100 for n in range(5000)}), encoding="utf-8")
         reading, writing = os.pipe()
         os.close(reading)
@@ -101,7 +101,7 @@ class TestReading:
 
     @pytest.mark.parametrize("text", ["\x9b2J", "\x7f", "\u202etxt.exe", "a\u2028b"], ids=ascii)
     def test_no_terminal_obeys_a_value(self, path, text):
-        """What could steer it is escaped in JSON's own way, in a pipe as well, so scripts have the very value."""
+        """Control characters are escaped as in JSON, also in a pipe, so scripts get the exact value."""
         path.write_text(json.dumps({"key": [text]}), encoding="utf-8")
         printed = [run("get", path, "key"), run("show", path).partition("\t")[2], run("show", path, "--json")]
 
@@ -109,7 +109,7 @@ class TestReading:
         assert [] == [one for one in printed if not one.rstrip("\n").isprintable()]
 
     def test_a_string_is_exact_in_a_pipe_and_escaped_on_a_terminal(self, path):
-        """A script gets each character; a terminal shows lines and tabs, and obeys nothing."""
+        """A script gets every character; on a terminal only line ends and tabs are not escaped."""
         path.write_text(json.dumps({"key": "ä\tb\n\x1b[2J\u202e"}), encoding="utf-8")
         shown, terminal = pty.openpty()
         subprocess.run([*COMMAND, "get", path, "key"], stdout=terminal, check=True)
@@ -121,7 +121,7 @@ class TestReading:
         assert "ä b\\x1b[2J\\u202e" == " ".join(text.split()).replace("b \\", "b\\")
 
     def test_an_encoding_that_lacks_characters(self, stored):
-        """JSON is escaped, a message is, too, and a string, which would not be exact, is refused."""
+        """JSON and messages are escaped, and a plain string is refused, since it would not be exact."""
         environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
         told = "error: the output encoding, ascii, cannot represent '.xe4': [^\n]*--json[^\n]*\n"
         run("get", stored, "name", code=1, errors=told, env=environment)
@@ -135,7 +135,7 @@ class TestReading:
 
     @pytest.mark.parametrize("command", [["show"], ["get", "name"], ["who"], ["doctor"]], ids=" ".join)
     def test_a_closed_output_is_no_crash(self, stored, command):
-        """As with /dev/null; and no file gets the number of what was closed, and with it what is printed."""
+        """It is like /dev/null; and no file gets the number of a closed stream, and with it the output."""
         name, *rest = command
         line = shlex.join([*COMMAND, name, str(stored), *rest])
         before = stored.read_bytes()
@@ -145,7 +145,7 @@ class TestReading:
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
     def test_an_output_that_is_full(self, stored):
-        """It is an error of one line."""
+        """A full device causes a one-line error."""
         with open("/dev/full", "w") as full:
             done = subprocess.run(
                 [*COMMAND, "show", stored], stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -168,14 +168,14 @@ class TestWriting:
         ],
     )
     def test_a_value_is_json_or_else_a_string(self, path, value, options, stored):
-        """What can be read as JSON is, unless the user insists on one of the two."""
+        """A value that is valid JSON is JSON, unless an option chooses one of the two."""
         run("set", path, "key", value, *options, input="ünï\n", encoding="utf-8")
 
         assert {"key": stored} == json.loads(path.read_text(encoding="utf-8"))
 
     @pytest.mark.parametrize("value", ["text", "NaN", "[1"])
     def test_set_can_insist_on_json(self, stored, value):
-        """What is none is wrong usage, and changes nothing."""
+        """A value that is not JSON is wrong usage, and changes nothing."""
         before = stored.read_bytes()
         run("set", stored, "n", value, "--json", code=2, errors=".*VALUE is not valid JSON.*")
         run("set", stored, "n", "1", "--json", "--string", code=2, errors=".*cannot be combined.*")
@@ -183,7 +183,7 @@ class TestWriting:
         assert before == stored.read_bytes()
 
     def test_set_needs_an_input_that_is_text(self, stored):
-        """A closed one, and one that is none, are wrong usage, and change nothing."""
+        """A closed standard input, or one that is not text, is wrong usage, and changes nothing."""
         before = stored.read_bytes()
         line = shlex.join([*COMMAND, "set", str(stored), "n", "-"])
         done = subprocess.run(["bash", "-c", f"{line} <&-"], capture_output=True, text=True, check=False)
@@ -198,7 +198,7 @@ class TestWriting:
 
     @pytest.mark.parametrize("value", ["[" * 30_000 + "]" * 30_000, "9" * 5_000], ids=["nesting", "digits"])
     def test_json_that_cannot_be_stored(self, stored, value):
-        """It is not taken for a string, unless the user says so."""
+        """Such JSON is not taken for a string, unless the user says so."""
         before = stored.read_bytes()
         run("set", stored, "n", value, code=2, errors=".*VALUE cannot be stored.*")
         run("incr", stored, "n", value, code=2, errors=".*DELTA must be a number, not .*")
@@ -217,45 +217,45 @@ class TestWriting:
         assert ["jobs"] == list(json.loads(stored.read_text(encoding="utf-8")))
 
     def test_incr_adds_and_prints(self, stored):
-        """Whole or not, positive or negative, from 0 if there is nothing."""
+        """Numbers may be integers or not, positive or negative; a missing key counts as 0."""
         assert ["2", "-1", "1.5", "1"] == [
             run("incr", stored, *arguments).strip() for arguments in (["n"], ["n", "-3"], ["n", "2.5"], ["new"])
         ]
 
     def test_incr_of_what_is_no_number(self, stored):
-        """A value that is none fails, a DELTA that is none is wrong usage."""
+        """A stored value that is not a number is an error, and such a DELTA is wrong usage."""
         run("incr", stored, "name", code=1, errors=f"error: {stored}: the value of 'name' must be a number, not str\n")
         run("incr", stored, "n", "x", code=2, errors=".*DELTA must be a number, not x.*")
         run("incr", stored, "n", "1e999", code=1, errors="error: [^\n]*\n")
 
     def test_commands_at_once_lose_nothing(self, path):
-        """A shell script may use it in parallel."""
+        """Parallel commands of a shell script lose nothing."""
         running = [subprocess.Popen([*COMMAND, "incr", path, "n"], stdout=subprocess.PIPE) for _ in range(6)]
         told = sorted(int(process.communicate()[0]) for process in running)
 
         assert [1, 2, 3, 4, 5, 6] == told
 
     def test_a_lock_that_is_not_had_has_an_exit_code_of_its_own(self, path, hold_transaction):
-        """A script may try again; the message names the holder."""
+        """A script can try again; the message names the holder."""
         with hold_transaction(path) as held:
             errors = rf"error: {path}: could not get the lock within [^\n]* \(held by process {held.pid} on [^\n]*\n"
             run("set", path, "a", "1", "--timeout", "0.1", code=3, errors=errors)
 
     def test_what_is_corrupt_is_moved_aside_and_said_so(self, path):
-        """A warning of the library is not lost."""
+        """The warning of the library is printed."""
         path.write_text("[1]", encoding="utf-8")
         run("set", path, "a", "1", errors=rf"WARNING: {path} is not a JSON object [^\n]* moved aside to [^\n]*\n")
 
         assert {"a": 1} == json.loads(path.read_text(encoding="utf-8"))
 
     def test_verbose_tells_what_happens(self, path):
-        """For whom it waits, and how long the lock was held."""
+        """It prints which holder the command waits for, and how long the lock was held."""
         run("--verbose", "incr", path, "n", errors=rf"DEBUG: {path}: incr: waited 0.0 ms, held [^\n]*\n")
 
 
 class TestWatch:
     def test_it_prints_what_others_change(self, stored):
-        """One object a line, with what is absent left out, and an end after so many changes."""
+        """One object is printed per line, without absent values, and the command ends after a given number."""
         with subprocess.Popen(
             [*COMMAND, "watch", stored, "m", "--json", "--count=2"], stdout=subprocess.PIPE
         ) as watching:
@@ -264,7 +264,7 @@ class TestWatch:
             os.set_blocking(watching.stdout.fileno(), False)
             while watching.poll() is None:
                 ctx.incr("n")
-                ctx.incr("m")  # until it is seen: nobody can know when the watch has begun
+                ctx.incr("m")  # until it is seen, since it is not known when the watch begins
                 lines += watching.stdout.readlines()
             lines += watching.stdout.readlines()
         first, second = map(json.loads, lines)
@@ -274,7 +274,7 @@ class TestWatch:
         assert first["new"] == second["old"] < second["new"]
 
     def test_a_missing_file_is_waited_for_and_said_so(self, path):
-        """A mistyped name does not look like a file in which nothing happens; what comes is shown, as ever."""
+        """A mistyped name does not look like a file without changes; later changes are shown as usual."""
         with subprocess.Popen(
             [*COMMAND, "watch", path, "--count=1", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as watching:
@@ -287,13 +287,13 @@ class TestWatch:
         assert {"key": "n", "new": 1} == json.loads(output)
 
     def test_an_interrupt_ends_it_quietly(self, path):
-        """Ctrl-C is how it is meant to end; what it printed until then was not held back."""
+        """Ctrl-C is the intended end; everything printed before had been flushed."""
         with subprocess.Popen(
             [*COMMAND, "watch", path],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by processes in the background
         ) as watching:
             ctx = SyncPersistentContext.create(path)
             os.set_blocking(watching.stdout.fileno(), False)
@@ -309,7 +309,7 @@ class TestWatch:
 
 class TestWho:
     def test_it_names_the_holder(self, path, hold_transaction):
-        """The process that holds the lock, or nobody."""
+        """The process that holds the lock is named, or none."""
         with hold_transaction(path) as held:
             assert f"held by process {held.pid} on " in run("who", path)
             assert (held.pid, "transaction", True) == tuple(
@@ -318,12 +318,12 @@ class TestWho:
         assert ("no process holds the lock\n", "null\n") == (run("who", path), run("who", path, "--json"))
 
     def test_a_mistyped_name_is_not_taken_for_a_free_lock(self, path):
-        """That the file does not exist is said; its first writer may hold the lock all the same."""
+        """It says that the file does not exist; its first writer may hold the lock all the same."""
         assert f"no process holds the lock; {path} does not exist\n" == run("who", path)
 
     @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="/proc shows that a process is stopped")
     def test_it_says_that_the_holder_is_stopped(self, path, hold_transaction):
-        """So does the error of a call that timed out; resumed, it is a holder like any other."""
+        """The error of a call that timed out says so too; once continued, it is a holder like any other."""
         with hold_transaction(path) as held:
             os.kill(held.pid, signal.SIGSTOP)
             os.waitid(os.P_PID, held.pid, os.WSTOPPED | os.WNOWAIT)
@@ -344,7 +344,7 @@ class TestWho:
 
 class TestTheWhole:
     def test_without_its_packages_it_says_what_to_install(self):
-        """The extra is named, in one line."""
+        """One line names the extra."""
         code = "import runpy, sys; sys.modules['typer'] = None; runpy.run_module('persistent_context')"
         done = subprocess.run(
             [sys.executable, "-c", code.replace("')", "', run_name='__main__')")],
@@ -356,11 +356,11 @@ class TestTheWhole:
         assert (1, True) == (done.returncode, "pip install 'persistent-context[cli]'" in done.stderr)
 
     def test_its_version(self):
-        """It is the package's."""
+        """The version is that of the package."""
         assert f"persistent-context {version('persistent-context')}\n" == run("--version")
 
     def test_completion(self):
-        """A shell gets a script that completes its commands."""
+        """A shell gets a script that completes the commands."""
         environment = {**os.environ, "_PERSISTENT_CONTEXT_COMPLETE": "source_bash"}
         command = Path(sys.executable).with_name("persistent-context")
         script = subprocess.run([command], capture_output=True, text=True, check=False, env=environment).stdout
@@ -368,14 +368,14 @@ class TestTheWhole:
         assert "complete -o" in script
 
     def test_the_page_shows_every_command(self):
-        """The table of the page and the help name the same commands."""
+        """The table on the page and the help name the same commands."""
         documented = re.findall(r"^\| `(\w+)", PAGE, re.MULTILINE)
         helped = re.findall(r"^│ (\w+) ", run("--help").split("Commands")[1], re.MULTILINE)
 
         assert documented == helped
 
     def test_the_page_shows_what_is_printed(self, tmp_path):
-        """The session on the page, typed into a shell, prints what the page says."""
+        """The session on the page, typed into a shell, prints what the page shows."""
         session, doctor = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
         commands = re.findall(r"^\$ (.*)$", session, re.MULTILINE)
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

@@ -37,7 +37,7 @@ class Elsewhere:
         self.pid = child.pid
 
     def start(self, expression: str) -> None:
-        """Have it evaluate an expression, in which ``store`` is its store."""
+        """Let it evaluate an expression, in which ``store`` is its store."""
         self.child.say(expression)
 
     def result(self) -> Any:
@@ -45,7 +45,7 @@ class Elsewhere:
         return ast.literal_eval(self.child.hear())
 
     def do(self, expression: str) -> Any:
-        """Have it evaluate an expression, and return the value."""
+        """Let it evaluate an expression, and return the value."""
         self.start(expression)
         return self.result()
 
@@ -64,7 +64,7 @@ def place(request, tmp_path):
 
 @pytest.fixture(params=[name for name, kind in PLACES.items() if kind.opens_elsewhere])
 def shared_place(request, tmp_path):
-    """An empty place of each kind that other processes may share."""
+    """An empty place of each kind that processes can share."""
     return make(request.param, tmp_path / "place")
 
 

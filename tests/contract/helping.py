@@ -1,4 +1,4 @@
-"""What the tests of the contract share: short forms of sessions, and what is in a snapshot."""
+"""Helpers of the contract's tests: short forms of sessions, and the content of a snapshot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from persistent_context._stores.protocol import Session, Store
 
 
 def begin(store: Store, purpose: str = "test") -> Session:
-    """Begin a session that nobody else has."""
+    """Begin a session, which must be free."""
     session = store.begin(purpose, wait=False)
 
     assert session is not None
@@ -26,7 +26,7 @@ def texts_of(values: Mapping[str, Any]) -> dict[str, MaybeText]:
 
 
 def finish(session: Session, changes: Changes, *, durable: bool = False) -> Snapshot:
-    """Commit, and close the session whatever happens."""
+    """Commit, and close the session in any case."""
     try:
         return session.commit(changes, durable=durable)
     finally:
@@ -41,7 +41,7 @@ def commit(
     creates: bool = False,
     durable: bool = False,
 ) -> Snapshot:
-    """Commit values in a session of their own."""
+    """Commit values in a new session."""
     return finish(begin(store), Changes(texts_of(values), moved, creates), durable=durable)
 
 
@@ -62,12 +62,12 @@ def increment(store: Store, key: str) -> None:
 
     assert session is not None
     number = value(session.snapshot, key) or 0
-    time.sleep(0)  # others run
+    time.sleep(0)  # let others run
     finish(session, Changes(texts_of({key: number + 1})))
 
 
 class Listener:
-    """Notes the number ``n`` that it reads in a store whenever it is notified."""
+    """Records the number ``n`` that it reads in a store whenever it is notified."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -85,9 +85,9 @@ class Listener:
         self.errors.append(error)
 
     def has_seen(self, number: Any) -> bool:
-        """Whether the last call saw this number."""
+        """Return whether the last call saw this number."""
         return self.seen[-1:] == [number]
 
     def has_ended(self) -> bool:
-        """Whether it was called, and no thread is left to call it."""
+        """Return whether it was called, and no thread is left to call it."""
         return bool(self.threads) and not any(thread.is_alive() for thread in self.threads)

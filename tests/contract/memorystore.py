@@ -1,6 +1,6 @@
 """A store in memory, for tests: several stores may share one place, as several processes share a file.
 
-A test decides what happens there: :meth:`Place.plan` lets the next call that comes to a point fail, or wait at a
+A test decides what happens there: :meth:`Place.plan` makes the next call that reaches a point fail, or wait at a
 :class:`Gate` until the test opens it.
 """
 
@@ -23,14 +23,14 @@ from persistent_context._stores.protocol import NUMBER, CorruptStateError, Sessi
 from persistent_context.types import Holder
 
 Point = Literal["snapshot", "begin", "read", "commit", "committed", "closed"]
-"""Where something may be planned: when a call starts, once it has written, or once it has ended the session."""
+"""Where something can be planned: when a call starts, after it has written, or after it has ended the session."""
 Action = BaseException | Callable[[], object]
 
 PART = 3  # entries
 
 
 class Gate:
-    """Holds the thread that comes to it until it is opened; then lets it go on, or raises an error there."""
+    """Holds the thread that reaches it until it is opened; then lets it go on, or raises an error there."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.reached = threading.Event()
@@ -39,13 +39,13 @@ class Gate:
 
     def __call__(self) -> None:
         self.reached.set()
-        assert self.opened.wait(60), "nobody opened the gate"
+        assert self.opened.wait(60), "the gate was not opened"
         if self._error is not None:
             raise self._error
 
 
 class MemorySnapshot:
-    """A revision of a place; nothing is stored there if there are no texts, not even none."""
+    """A revision of a place; `None` as the texts means that nothing is stored there, not even an empty state."""
 
     def __init__(self, revision: int, texts: dict[str, Text] | None) -> None:
         self.revision = revision
@@ -91,18 +91,18 @@ class Place:
         self.state = MemorySnapshot(0, None)
         self.is_corrupt = False
         self.turns: list[Turn] = []
-        """Of the open session, and of those that wait, in order. Another list is there after :meth:`lose_sessions`."""
+        """The turns of the open session and of the waiting ones, in order. :meth:`lose_sessions` replaces the list."""
         self.changed = threading.Condition()  # guards all of these
         self.subscriptions: set[MemorySubscription] = set()
         self.leases: defaultdict[tuple[str, bool], Place] = defaultdict(Place)
         self._plans: dict[Point, deque[Action]] = defaultdict(deque)
 
     def plan(self, point: Point, *actions: Action) -> None:
-        """Plan for the next calls that come to a point, one action each: an error to raise, or what to call."""
+        """Plan for the next calls that reach a point, one action each: an error to raise, or a function to call."""
         self._plans[point].extend(actions)
 
     def reach(self, point: Point) -> None:
-        """Do what is planned for a point, in the thread that has come to it."""
+        """Do what is planned for a point, in the thread that has reached it."""
         if self._plans[point]:
             action = self._plans[point].popleft()
             if isinstance(action, BaseException):
@@ -110,7 +110,7 @@ class Place:
             action()
 
     def lose_sessions(self) -> None:
-        """Lose all sessions, as if their lock file was deleted: what waits does so in vain until they are closed."""
+        """Lose all sessions, as if their lock file was deleted: waiting calls wait in vain until these are closed."""
         with self.changed:
             self.turns = []
 
@@ -179,10 +179,10 @@ class MemorySession:
 
 
 class MemorySubscription:
-    """A thread that calls the function; several changes while it does so are one."""
+    """A thread that calls the function; several changes during a call lead to one more call."""
 
     def __init__(self, place: Place, notify: Callable[[], bool], fail: Callable[[BaseException], None]) -> None:
-        self._signals: SimpleQueue[bool] = SimpleQueue()  # the one that a signal handler may put something into
+        self._signals: SimpleQueue[bool] = SimpleQueue()  # the only queue that a signal handler may put something into
         self._place, self._notify, self._fail = place, notify, fail
         place.subscriptions.add(self)
         threading.Thread(target=self._run, daemon=True).start()
@@ -295,7 +295,7 @@ class MemoryStore:
 
 
 class MemoryLease(MemoryStore):
-    """A lease: a place of its own, at which every session finds another number."""
+    """A lease: a separate place, at which every session finds another number."""
 
     def __init__(self, place: Place, *, lasting: bool) -> None:
         super().__init__(place)

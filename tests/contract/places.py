@@ -1,4 +1,4 @@
-"""Where the stores under test keep their state, and how to make happen there what the contract is about."""
+"""Where the stores under test keep their state, and how to cause the events that the contract is about."""
 
 from __future__ import annotations
 
@@ -25,45 +25,45 @@ from persistent_context.errors import DurabilityUnknownError
 from .memorystore import MemoryStore, Place
 
 Failure = Literal["write", "durability"]
-"""What fails: writing, before others could see any of it, or making what was written survive a power loss."""
+"""What fails: writing, before others can see any of it, or making durable what was written."""
 
 
 class ContractPlace:
     """A place at which nothing is stored yet."""
 
     patience = 60.0
-    """How long to wait for what must come, in seconds."""
+    """How long to wait for an expected event, in seconds."""
     opens_elsewhere = ""
-    """What a program runs to have this place's store as ``store``; empty if other processes cannot have it."""
+    """The code that gives a program this place's store as ``store``; empty if other processes cannot have it."""
     waits_in_vain = True
-    """Whether those who wait for a session that is lost wait in vain."""
+    """Whether calls that wait for a lost session wait in vain."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._numbers = itertools.count()
 
     def store(self) -> Store:
-        """Return one more store at this place."""
+        """Return a new store at this place."""
         raise NotImplementedError
 
     def waiting(self) -> int:
-        """Return how many wait for a session."""
+        """Return how many calls wait for a session."""
         raise NotImplementedError
 
     def lose_sessions(self) -> None:
-        """End all sessions, under those who have them."""
+        """Lose all open sessions."""
         raise NotImplementedError
 
     def lose_leases(self) -> None:
-        """End all leases, under those who have them."""
+        """Lose all leases."""
         raise NotImplementedError
 
     def corrupt(self) -> None:
-        """Replace the state by what is none."""
+        """Replace the state by an invalid one."""
         raise NotImplementedError
 
     def failing(self, what: Failure) -> contextlib.AbstractContextManager[None]:
-        """Let durable commits fail for a while."""
+        """Make durable commits fail for a while."""
         raise NotImplementedError
 
     def another(self) -> ContractPlace:
@@ -76,11 +76,11 @@ class ContractPlace:
         """Wait until a condition is true."""
         deadline, tick = time.monotonic() + self.patience, threading.Event()
         while not condition():
-            assert time.monotonic() < deadline, "it does not come"
+            assert time.monotonic() < deadline, "it did not happen in time"
             tick.wait(0.001)
 
     def start(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
-        """Call a function in another thread; for its result, wait with :meth:`result`."""
+        """Call a function in another thread; :meth:`result` waits for its result."""
         future: Future[Any] = Future()
 
         def call() -> None:
@@ -101,7 +101,7 @@ class ContractPlace:
         """Wait for a session."""
         session: Session | None = self.result(waiting)
 
-        assert session is not None, "it waited for nothing"
+        assert session is not None, "the wait ended without a session"
         return session
 
     def begin_waiting(self, store: Store, purpose: str = "test") -> Future[Any]:

@@ -1,4 +1,4 @@
-"""Each test of the contract fails on a store that breaks its promise: on the one in memory, with a method replaced."""
+"""Each test of the contract fails on a store that breaks its promise: the one in memory, with a method replaced."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BROKEN = []
 
 
 def breaks(kind, name, *tests):
-    """Replace a method by a function that gets the original one, too; each of the tests has to fail then."""
+    """Replace a method by a function that also gets the original one; each of the tests must then fail."""
 
     def register(broken):
         BROKEN.extend(pytest.param(kind, name, broken, test, id=f"{broken.__name__}-{test.__name__}") for test in tests)
@@ -270,7 +270,7 @@ def forgets_what_is_not_durable(self, original, changes, *, durable):
 def writes_key_by_key(self, original, changes, *, durable):
     for key, text in changes.texts.items():
         self._place.write(self._place.state.changed(Changes({key: text})))
-        time.sleep(0)  # others run
+        time.sleep(0)  # let others run
     return original(self, changes, durable=durable)
 
 
@@ -489,7 +489,7 @@ def ends_the_sessions_of_others(self, original):
 class TestBrokenStores:
     @pytest.mark.parametrize(("kind", "name", "broken", "test"), BROKEN)
     def test_is_found(self, request, tmp_path, monkeypatch, kind, name, broken, test):
-        """The test fails, in one of its runs at least; some depend on the moment, and have another chance."""
+        """The test fails in at least one of its runs; tests that depend on timing get several chances."""
         fixtures = {
             name: request.getfixturevalue(name)
             for name in inspect.signature(test).parameters.keys() & {"caplog", "listen"}
@@ -511,7 +511,7 @@ class TestBrokenStores:
         pytest.fail("it passes")
 
     def test_every_test_has_one(self):
-        """No test of the contract is there that was never seen to fail."""
+        """Every test of the contract has a store on which it fails."""
         tests = {
             f"{kind.__name__}.{name}": test
             for kind in KINDS
@@ -524,7 +524,7 @@ class TestBrokenStores:
 
 
 def run(test, place, **arguments):
-    """Run a test, at a place that is no fixture."""
+    """Run a test, at a place that is not a fixture."""
     case = next(kind() for kind in KINDS if test in vars(kind).values())
     if hasattr(test, "hypothesis"):
         search = settings(database=None, phases=[Phase.generate])

@@ -1,4 +1,4 @@
-"""Leases: names that one session at a time has to itself, beside the state, with numbers that only grow."""
+"""Leases: names that one session at a time holds, apart from the state, with numbers that only grow."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from persistent_context._stores.protocol import NUMBER, SessionLostError
 
 
 def number_of(session):
-    """The number of a session of a lasting lease."""
+    """Return the number of a session of a lasting lease."""
     return int(session.snapshot.get([NUMBER])[NUMBER])
 
 
 class TestExclusive:
     @pytest.mark.parametrize("lasting", [True, False])
     def test_one_at_a_time_has_a_name(self, place, lasting):
-        """No store at the place gives a lease to another while a session has it."""
+        """While a session has a lease, no store at the place gives it to another one."""
         store = place.store()
         session = begin(store.lease("a", lasting=lasting))
         refused = [one.lease("a", lasting=lasting).begin("other", wait=False) for one in (store, place.store())]
@@ -27,7 +27,7 @@ class TestExclusive:
         assert [None, None] == refused
 
     def test_names_and_kinds_and_the_state_are_apart(self, place):
-        """A lease excludes those of the same name alone, and no session of the store."""
+        """A lease excludes only leases of the same name and kind, and no session of the store."""
         store = place.store()
         open_ones = [begin(store.lease("a", lasting=True)), begin(store.lease("a", lasting=False))]
         open_ones += [begin(store.lease("b", lasting=True)), begin(store)]
@@ -35,7 +35,7 @@ class TestExclusive:
             session.close()
 
     def test_nor_has_another_process(self, shared_place, elsewhere):
-        """A lease excludes other processes, and theirs exclude this one; one that is killed leaves it at once."""
+        """A lease excludes other processes, and theirs exclude this one; a killed process loses its lease at once."""
         other, lease = elsewhere(), shared_place.store().lease("a", lasting=True)
         session = begin(lease)
         refused = other.do("store.lease('a', lasting=True).begin('other', wait=False)")
@@ -51,7 +51,7 @@ class TestExclusive:
 
 class TestNumbers:
     def test_they_grow(self, place):
-        """Every session of a lasting lease has a greater number than all before, through whichever store."""
+        """Every session of a lasting lease has a greater number than all before, through any store."""
         numbers = []
         for store in (one := place.store(), place.store(), one):
             session = begin(store.lease("a", lasting=True))
@@ -61,7 +61,7 @@ class TestNumbers:
         assert sorted(set(numbers)) == numbers
 
     def test_one_that_is_not_lasting_has_none(self, place):
-        """Its state is empty."""
+        """The state of a lease that is not lasting is empty."""
         session = begin(place.store().lease("a", lasting=False))
         keys = list(session.snapshot.keys())
         session.close()
@@ -69,7 +69,7 @@ class TestNumbers:
         assert [] == keys
 
     def test_a_lease_that_was_kept_is_confirmed(self, place):
-        """A commit says that nobody else can have had it; the state of the store is another one."""
+        """A commit confirms that no other session can have held the lease; the store's state is independent of it."""
         store = place.store()
         session = begin(store.lease("a", lasting=True))
         number = number_of(session)
@@ -81,7 +81,7 @@ class TestNumbers:
 
 class TestLost:
     def test_a_lease_that_was_lost_says_so(self, place):
-        """Whoever has lost a lease learns it, and the next one has a greater number."""
+        """The holder of a lost lease is told, and the next holder has a greater number."""
         lost, lease = begin(place.store().lease("a", lasting=True)), place.store().lease("a", lasting=True)
         place.lose_leases()
         session = begin(lease)

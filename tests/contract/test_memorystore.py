@@ -1,4 +1,4 @@
-"""What is planned at a place in memory happens there, once, and to the call that comes to it."""
+"""What is planned at a place in memory happens there, once, to the call that reaches it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TestErrors:
         ],
     )
     def test_one_of_a_session(self, place, point, error, expected):
-        """A planned error is raised where it says, and the session ends all the same."""
+        """A planned error is raised at its point, and the session still ends."""
         store = MemoryStore(place)
         place.plan(point, error)
         with pytest.raises(type(error)):
@@ -56,7 +56,7 @@ class TestErrors:
         ],
     )
     def test_one_of_another_call(self, place, point, use):
-        """So is one where a call starts, for as many calls as are planned."""
+        """An error planned for the start of a call is raised there, for as many calls as planned."""
         place.plan(point, OSError("first"), OSError("second"))
         for message in ("first", "second"):
             with pytest.raises(OSError, match=message):
@@ -71,7 +71,7 @@ class TestGates:
         [("commit", [], False), ("committed", [("a", 1)], False), ("closed", [("a", 1)], True)],
     )
     def test_a_session_is_held_where_it_is(self, place, call, point, seen, is_free):
-        """A session that is held has written or not, and is open or closed, as it is at that point."""
+        """A session held at a point has written or not, and is open or closed, according to the point."""
         gate, other = Gate(), MemoryStore(place)
         place.plan(point, gate)
         committing = call.start(commit, MemoryStore(place), {"a": 1})
@@ -85,7 +85,7 @@ class TestGates:
         assert [("a", 1)] == entries(call.result(committing))
 
     def test_a_beginning_is_held_before_its_turn(self, place, call):
-        """Others are served while a call to begin is held, and it may fail late."""
+        """Others are served while a call to begin is held, and it may then fail."""
         gate = Gate(OSError("late"))
         place.plan("begin", gate)
         beginning = call.start(MemoryStore(place).begin, "test", wait=True)
@@ -98,7 +98,7 @@ class TestGates:
 
 class TestMisuse:
     def test_a_session_is_for_one_commit(self, place):
-        """A second commit, or one after the end, is an error of who calls it."""
+        """A second commit, or a commit after the end, is an error of the caller."""
         session = begin(MemoryStore(place))
         session.commit(CHANGE, durable=False)
         with pytest.raises(AssertionError):

@@ -1,4 +1,4 @@
-"""What a store says about itself, and what it lets go of: holders, traffic, closing, and forks."""
+"""What a store reports, and when it releases resources: holders, traffic, closing, and forks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COMMIT_BESIDE_THE_CHILD = """
 sys.stdin.readline()
 session.commit(Changes({"n": b"2"}), durable=False)
 session.close()
-session = store.begin("parent", wait=False)  # though the child has inherited what the first one had open
+session = store.begin("parent", wait=False)  # though the child has inherited what the first session had open
 session.close()
 os.write(into, b"x")
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), dict(store.snapshot().get(["n"])), flush=True)
@@ -56,7 +56,7 @@ session.close()
 class TestHolder:
     @pytest.mark.parametrize("probe", [True, False])
     def test_it_is_who_has_the_session(self, place, probe):
-        """While a session is open, every store tells whose it is, what for, and since when."""
+        """While a session is open, every store reports its holder, its purpose, and since when it is open."""
         store, before = place.store(), time.time()
         session = begin(store, "purpose")
         holders = [one.holder(probe=probe) for one in (store, place.store())]
@@ -89,7 +89,7 @@ class TestHolder:
         assert ["first", "second"] == [first.purpose, second.purpose]
 
     def test_it_may_be_another_process(self, shared_place, elsewhere):
-        """The holder in another process is told, and gone when that was killed."""
+        """A holder in another process is reported, and is gone when that process was killed."""
         other, store = elsewhere(), shared_place.store()
         other.do("(session := store.begin('elsewhere', wait=True)) and None")
         holders = [store.holder(probe=probe) for probe in (True, False)]
@@ -103,13 +103,13 @@ class TestHolder:
 
 class TestTraffic:
     def test_it_begins_with_nothing(self, place):
-        """What others did before does not count."""
+        """What others did before is not counted."""
         commit(place.store(), {"a": 1})
 
         assert Traffic() == place.store().traffic()
 
     def test_commits_are_counted(self, place):
-        """Each commit of changes counts once, with what it has written, and one of nothing does not."""
+        """Each commit of changes counts once, with the bytes written, and an empty one does not count."""
         store, counts = place.store(), []
         for texts in ({"a": b"1"}, {}, {"b": b"2" * 1000}, {}):
             session, before = begin(store), store.traffic()
@@ -124,7 +124,7 @@ class TestTraffic:
         assert (True, 0, True, 0) == (written[0] > 0, written[1], written[2] > 1000, written[3])
 
     def test_what_fails_is_not_counted(self, place):
-        """A commit that wrote nothing is none."""
+        """A commit that wrote nothing is not counted."""
         store = place.store()
         session = begin(store)
         with place.failing("write"), pytest.raises(OSError, match="Input/output error"):
@@ -133,7 +133,7 @@ class TestTraffic:
         assert 0 == store.traffic().commits
 
     def test_what_was_read_is_counted(self, place):
-        """A store that reads for the first time reads all of it."""
+        """A store that reads for the first time reads everything."""
         commit(place.store(), {"a": "x" * 1000})
         store = place.store()
         store.snapshot().get(["a"])
@@ -143,7 +143,7 @@ class TestTraffic:
 
 class TestClosing:
     def test_a_closed_store_can_be_used_again(self, place):
-        """After it was closed, twice even, a store reads, writes and notifies as before."""
+        """After it was closed, even twice, a store reads, writes and notifies as before."""
         store = place.store()
         before = commit(store, {"n": 1})
         store.close()
@@ -160,7 +160,7 @@ class TestClosing:
         assert (True, {"n": b"2"}) == (after.revision != before.revision, after.changes_since(before))
 
     def test_what_was_read_before_can_be_looked_at(self, place):
-        """A snapshot outlives what its store keeps open."""
+        """A snapshot can be used after its store was closed."""
         store = place.store()
         snapshot = commit(store, {str(n): n for n in range(10_000)})
         store.close()
@@ -182,7 +182,7 @@ class TestClosing:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork(2): run on Linux")
 class TestFork:
     def test_a_session_stays_with_the_parent(self, shared_place, spawn):
-        """A child cannot end its parent's session, waits for it like anybody else, and does not keep it open."""
+        """A child cannot end its parent's session, waits for it like any other process, and does not keep it open."""
         commit(shared_place.store(), {"n": 1})
         program = f"import sys; {shared_place.opens_elsewhere}{FORK}{COMMIT_BESIDE_THE_CHILD}"
         parent = spawn(program, shared_place.path)
@@ -193,7 +193,7 @@ class TestFork:
         assert ["0 {'n': b'3'}"] == parent.finish()
 
     def test_it_outlives_the_child(self, shared_place, spawn):
-        """A child that ends, however it does, does not end its parent's session."""
+        """A child that ends in any way does not end its parent's session."""
         commit(shared_place.store(), {"n": 1})
         parent = spawn(f"import sys; {shared_place.opens_elsewhere}{FORK}{OUTLIVE_THE_CHILD}", shared_place.path)
         child_said = parent.hear()
@@ -205,7 +205,7 @@ class TestFork:
         assert ("True parent None {'n': b'1'}", "None", None) == (child_said, parent_said, refused)
 
     def test_it_does_not_outlive_the_parent(self, shared_place, spawn):
-        """When its parent is killed, the session is over, though the child lives: it begins one of its own."""
+        """When the parent is killed, its session is over although the child lives: the child can begin one itself."""
         store = shared_place.store()
         commit(store, {"n": 1})
         parent = spawn(f"import sys; {shared_place.opens_elsewhere}{FORK}sys.stdin.readline()", shared_place.path)

@@ -1,4 +1,4 @@
-"""Sessions: one at a time, in order; what they commit is whole, or was never written."""
+"""Sessions: one at a time, in order; a commit is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TestExclusive:
         assert (None, None) == (refused, refused_here)
 
     def test_once_it_is_closed_another_begins(self, place):
-        """A closed session leaves nothing behind that another one would have to wait for."""
+        """A closed session leaves nothing that another one would have to wait for."""
         for store in (one := place.store(), place.store(), one):
             session = begin(store)
             session.close()
@@ -66,7 +66,7 @@ class TestExclusive:
         assert [("a", 2)] == entries(place.store().snapshot())
 
     def test_nothing_is_lost_among_threads(self, place):
-        """Threads that read and write in sessions, with the same store or their own, lose none of their changes."""
+        """Threads that read and write in sessions of one store, or of several, lose none of their changes."""
         shared, together = place.store(), threading.Barrier(4)
 
         def work(store):
@@ -94,7 +94,7 @@ class TestExclusive:
 
 class TestWaiting:
     def test_it_ends_with_the_session(self, place):
-        """Who waits gets the session as soon as the open one is closed, and is told how long it took."""
+        """A waiting call gets the session as soon as the open one is closed, and is told how long it waited."""
         store = place.store()
         for waiter in (store, place.store()):
             session = begin(store)
@@ -108,7 +108,7 @@ class TestWaiting:
             assert (False, None, True) == (is_early, refused, 0 < waited.waited < place.patience)
 
     def test_it_ends_with_that_of_another_process(self, shared_place, elsewhere):
-        """Who waits for another process is told how long it took, on both sides."""
+        """A call that waits for another process is told how long it waited, on both sides."""
         other, store = elsewhere(), shared_place.store()
         other.do("(session := store.begin('other', wait=True)) and None")
         waiting = shared_place.begin_waiting(store)
@@ -121,7 +121,7 @@ class TestWaiting:
         assert (True, True) == (session.waited > 0, other.result() > 0)
 
     def test_it_sees_what_was_committed_meanwhile(self, place):
-        """The state in a session is that of its beginning, not that of the moment when it was asked for."""
+        """The state in a session is that of its beginning, not that of the moment when it was requested."""
         store, other = place.store(), place.store()
         commit(other, {"a": 1})
         other.snapshot()
@@ -135,7 +135,7 @@ class TestWaiting:
         assert [("a", 2)] == seen
 
     def test_is_in_order(self, place):
-        """Who came first is served first, whichever store it used."""
+        """Waiting calls are served in their order, whichever store they use."""
         store, order, waiting = place.store(), [], []
         session = begin(store)
         for one in (store, place.store(), store, place.store()):
@@ -149,7 +149,7 @@ class TestWaiting:
         assert [[True] + [False] * n for n in (3, 2, 1, 0)] == order
 
     def test_is_not_needed_when_it_is_free(self, place):
-        """Who is ready to wait, and need not, is told that it did not."""
+        """A call that was ready to wait but did not have to is told so."""
         session = place.store().begin("test", wait=True)
         session.close()
 
@@ -158,7 +158,7 @@ class TestWaiting:
 
 class TestCommit:
     def test_others_see_it_at_once(self, place):
-        """Nobody sees a change before it is committed, and everybody afterwards, though the session is still open."""
+        """A change is visible to no other store before its commit, and to all after it, even in the open session."""
         store, other = place.store(), place.store()
         commit(store, {"a": 1})
         session = begin(store)
@@ -171,7 +171,7 @@ class TestCommit:
         assert ([("a", 2)],) * 3 == after
 
     def test_others_see_it_elsewhere(self, shared_place, elsewhere):
-        """What one process has committed, another one sees from then on."""
+        """What one process has committed is visible to another one from then on."""
         other, store = elsewhere(), shared_place.store()
         commit(store, {"n": 1})
         seen = other.do("store.snapshot().get(['n'])")
@@ -181,14 +181,14 @@ class TestCommit:
 
     @pytest.mark.parametrize("durable", [False, True])
     def test_it_lasts(self, place, durable):
-        """What was committed is there after the session, and after its store."""
+        """What was committed is there after the session, and after the end of its store."""
         commit(place.store(), {"a": 1, "b": 2}, durable=durable)
         commit(place.store(), {"a": MISSING, "c": [3]}, durable=durable)
 
         assert [("b", 2), ("c", [3])] == entries(place.store().snapshot())
 
     def test_it_is_seen_as_a_whole(self, place):
-        """Who reads while others commit sees all of a commit or none of it."""
+        """A read during commits sees all of a commit or none of it."""
         store, halves = place.store(), []
         commit(store, {str(n): 0 for n in range(20)})
 
@@ -207,7 +207,7 @@ class TestCommit:
         assert [(str(n), 100) for n in range(20)] == entries(store.snapshot())
 
     def test_a_session_begins_with_what_others_committed(self, place):
-        """Also a store that has read before sees in its session what is there now."""
+        """A store that has read before sees the present state in its session."""
         store = place.store()
         commit(store, {"a": 1})
         commit(place.store(), {"a": 3})
@@ -218,7 +218,7 @@ class TestCommit:
         assert [("a", 3)] == seen
 
     def test_without_one_nothing_changes(self, place):
-        """A session that is closed without a commit leaves the state as it is."""
+        """A session that is closed without a commit leaves the state unchanged."""
         store = place.store()
         before = commit(store, {"a": 1})
         session = begin(store)
@@ -228,7 +228,7 @@ class TestCommit:
         assert ([("a", 1)], before.revision) == (entries(place.store().snapshot()), store.snapshot().revision)
 
     def test_the_session_has_what_it_wrote(self, place):
-        """After a commit the session's state is that one, and without changes the one that was there."""
+        """After a commit the session's state is the new one, or without changes the old one."""
         store = place.store()
         commit(store, {"a": 1})
         seen = []
@@ -243,7 +243,7 @@ class TestCommit:
 
     @pytest.mark.parametrize("values", [{}, {"a": 1}])
     def test_that_fails_leaves_what_was_there(self, place, values):
-        """After an error nothing of the commit is there, and the session still is; then the next commit works."""
+        """After an error nothing of the commit is stored, the session is still open, and the next commit works."""
         store = place.store()
         before = commit(store, values)
         session = begin(store)
@@ -260,7 +260,7 @@ class TestCommit:
         assert [*values.items(), ("c", 4)] == entries(commit(store, {"c": 4}, durable=True))
 
     def test_that_may_not_survive_is_there(self, place):
-        """If only durability fails, the new state is there, the session ends, and the error is raised by then."""
+        """If only durability fails, the new state is stored, the session ends, and the error is raised by then."""
         store = place.store()
         commit(store, {"a": 1})
         session = begin(store)
@@ -275,7 +275,7 @@ class TestCommit:
 
 class TestClose:
     def test_it_tells_how_long_others_had_to_wait(self, place):
-        """The time for which a session was open, whether it has committed or not."""
+        """Closing returns the time for which a session was open, whether it has committed or not."""
         for changes in (Changes(), CHANGE):
             before = time.monotonic()
             session = begin(place.store())
@@ -289,7 +289,7 @@ class TestClose:
             assert least <= session.held <= time.monotonic() - before
 
     def test_a_second_time_does_nothing(self, place):
-        """A session that is closed again does not end that of another."""
+        """Closing a session again does not end another store's session."""
         store = place.store()
         first = begin(store)
         first.commit(CHANGE, durable=True)
@@ -302,7 +302,7 @@ class TestClose:
         assert refused is None
 
     def test_nor_does_it_when_the_same_store_has_another_one(self, place):
-        """A session ends itself only, not whichever its store has now."""
+        """A session ends only itself, not the session that its store has now."""
         store = place.store()
         first = begin(store)
         first.close()
@@ -316,7 +316,7 @@ class TestClose:
 
 class TestLost:
     def test_its_commit_writes_nothing(self, place):
-        """Who has lost the session is told so, and nothing of its commit is there."""
+        """A commit in a lost session raises an error, and writes nothing."""
         store = place.store()
         commit(store, {"a": 1})
         session = begin(store)
@@ -329,7 +329,7 @@ class TestLost:
         assert [("a", 2)] == entries(commit(store, {"a": 2}))
 
     def test_another_may_have_begun(self, place):
-        """A session that follows a lost one is as exclusive as any, and what it commits stays."""
+        """A session that follows a lost one is as exclusive as any other, and its commit stays."""
         lost = begin(place.store())
         place.lose_sessions()
         store = place.store()
@@ -342,7 +342,7 @@ class TestLost:
         assert (None, [("b", 1)]) == (refused, entries(store.snapshot()))
 
     def test_what_waited_for_it_gets_another_one(self, place):
-        """Who waits for a session that is lost gets one that is not, once the lost one is closed at the latest."""
+        """A call that waits for a lost session gets a valid one, at the latest when the lost one is closed."""
         lost = begin(place.store())
         store = place.store()
         waiting = place.begin_waiting(store)
@@ -357,13 +357,13 @@ class TestLost:
 
 class TestWaitingInVain:
     def test_it_can_be_abandoned(self, place):
-        """A session takes the place of a vain wait, which then ends without one, whatever it is granted."""
+        """A new session takes the place of a vain wait, which then ends without one, whatever is granted to it."""
         lost = begin(place.store())
         store = place.store()
         waiting = place.begin_waiting(store)
         place.lose_sessions()
         if not place.waits_in_vain:
-            pytest.skip("whoever waits for a lost session is served")
+            pytest.skip("calls that wait for a lost session are served")
         place.until(store.abandon_vain_wait)
         session = begin(store)
         again = store.abandon_vain_wait()
@@ -375,7 +375,7 @@ class TestWaitingInVain:
         assert (False, None, None, [("a", 2)]) == (again, without, refused, entries(store.snapshot()))
 
     def test_no_other_wait_is(self, place):
-        """Nothing is abandoned while nobody waits, or waits for a session that is open."""
+        """Nothing is abandoned while no call waits, or while calls wait for an open session."""
         store = place.store()
         abandoned = [store.abandon_vain_wait()]
         session = begin(place.store())
@@ -392,7 +392,7 @@ class TestWaitingInVain:
 
 class TestCorrupt:
     def test_reading_leaves_it_alone(self, place):
-        """What is no state is an error for who only reads, however often."""
+        """An invalid state is an error for every read without a session."""
         store = place.store()
         commit(store, {"a": 1})
         place.corrupt()
@@ -401,7 +401,7 @@ class TestCorrupt:
                 one.snapshot()
 
     def test_a_session_leaves_it_alone_too(self, place):
-        """So it is in a session, unless it is asked to set it aside."""
+        """An invalid state is an error in a session too, unless the session sets it aside."""
         store = place.store()
         place.corrupt()
         session = begin(store)
@@ -413,7 +413,7 @@ class TestCorrupt:
 
     @pytest.mark.parametrize("reads_first", [True, False])
     def test_a_session_sets_it_aside(self, place, caplog, reads_first):
-        """In a session nothing is there instead, as a warning says, and what it commits is the whole state."""
+        """A session that sets an invalid state aside sees none and logs a warning; its commit is all there is."""
         store = place.store()
         before = commit(store, {"a": 1})
         place.corrupt()
@@ -431,7 +431,7 @@ class TestCorrupt:
         assert {"a": MISSING, "b": b"1"} == committed.changes_since(before)
 
     def test_once_it_is_set_aside_nothing_is_there(self, place):
-        """If nothing is committed instead, nothing is stored afterwards."""
+        """If nothing is committed after setting aside, nothing is stored."""
         store = place.store()
         place.corrupt()
         session = begin(store)
@@ -442,7 +442,7 @@ class TestCorrupt:
         assert [False] * 3 == [seen, store.snapshot().exists, place.store().snapshot().exists]
 
     def test_what_is_not_corrupt_stays(self, place, caplog):
-        """What somebody repaired meanwhile is not set aside."""
+        """A state that another program has repaired in the meantime is not set aside."""
         store = place.store()
         commit(store, {"a": 1})
         session = begin(store)

@@ -30,7 +30,7 @@ STEPS = st.lists(st.tuples(changes(), st.booleans()), max_size=6)
 
 
 def model_after(model, values, moved):
-    """What a dictionary looks like after changes."""
+    """Return a dictionary after changes."""
     after = {key: value for key, value in model.items() if key not in moved} | values
     return {key: value for key, value in after.items() if value is not MISSING}
 
@@ -54,14 +54,14 @@ class TestContent:
         assert {str(n): b"%d" % n for n in range(10)} == found
 
     def test_its_parts_are_bounded(self, place):
-        """However much there is, no part has all of it, and together they have each entry once."""
+        """If there is much, no part has all of it, and the parts together have each entry once."""
         snapshot = commit(place.store(), {str(n): n for n in range(MANY)})
         sizes = [len(part) for part in snapshot.parts()]
 
         assert (MANY, True) == (sum(sizes), 0 < min(sizes) <= max(sizes) <= MANY // 2)
 
     def test_later_commits_do_not_change_it(self, place):
-        """Whoever commits, a snapshot stays what it was, and so does what was taken from it."""
+        """After any later commit, a snapshot is unchanged, and so is what was read from it."""
         store = place.store()
         first = commit(store, {"a": 1, "b": [1]})
         second = store.snapshot()
@@ -73,14 +73,14 @@ class TestContent:
         assert {"a": b"1"} == taken
 
     def test_what_it_gives_away_is_not_part_of_it(self, place):
-        """Who changes what ``get`` returned changes no snapshot."""
+        """Changing the result of ``get`` changes no snapshot."""
         snapshot = commit(place.store(), {"a": 1})
         snapshot.get(["a"])["a"] = b"2"
 
         assert {"a": b"1"} == snapshot.get(["a"])
 
     def test_threads_share_it(self, place):
-        """Threads that look into a snapshot at the same time all see the same in it."""
+        """Threads that read a snapshot at the same time all see the same content."""
         commit(place.store(), {str(n): n for n in range(MANY)})
         snapshot, together = place.store().snapshot(), threading.Barrier(4)
 
@@ -91,7 +91,7 @@ class TestContent:
                 ones == list(range(first, MANY, MANY // 40)),
                 list(snapshot.keys()) == [*map(str, range(MANY))],
                 entries(snapshot) == [(str(n), n) for n in range(MANY)],
-            )  # compared here: to show how two long lists differ takes minutes
+            )  # compared here: pytest takes minutes to show how two long lists differ
 
         looks = [place.result(future) for future in [place.start(look, n) for n in range(4)]]
 
@@ -108,7 +108,7 @@ class TestExistence:
 
     @pytest.mark.parametrize(("values", "creates"), [({}, True), ({"a": 1}, False), ({"a": 1}, True)])
     def test_a_commit_creates(self, place, values, creates):
-        """A key makes the state exist, and so does the wish that it should."""
+        """A commit of a key creates the state, and so does an explicit request."""
         committed = commit(place.store(), values, creates=creates)
         snapshot = place.store().snapshot()
 
@@ -122,7 +122,7 @@ class TestExistence:
         assert [False, False] == [committed.exists, place.store().snapshot().exists]
 
     def test_it_exists_without_keys(self, place):
-        """What has lost its last key still exists."""
+        """A state that has lost its last key still exists."""
         commit(place.store(), {"a": 1})
         commit(place.store(), {"a": MISSING})
         snapshot = place.store().snapshot()
@@ -130,7 +130,7 @@ class TestExistence:
         assert (True, []) == (snapshot.exists, entries(snapshot))
 
     def test_what_exists_is_not_created_again(self, place):
-        """To create what is there changes nothing."""
+        """Creating a state that exists changes nothing."""
         commit(place.store(), {"a": 1})
         commit(place.store(), {}, creates=True)
 
@@ -151,7 +151,7 @@ class TestOrder:
         ],
     )
     def test_new_and_moved_keys_come_last(self, place, values, moved, expected):
-        """Changed keys stay where they are; new and moved ones come last, in the order of the changes."""
+        """Changed keys keep their place; new and moved ones come last, in the order of the changes."""
         commit(place.store(), {"a": 1, "b": 2, "c": 3})
         committed = commit(place.store(), values, moved=moved)
         snapshot = place.store().snapshot()
@@ -159,7 +159,7 @@ class TestOrder:
         assert [list(expected)] * 2 == [list(committed.keys()), list(snapshot.keys())]
 
     def test_a_key_that_was_removed_comes_last_when_it_returns(self, place):
-        """A removed key leaves no place behind."""
+        """A key that was removed and set again comes last."""
         for values in ({"a": 1, "b": 2}, {"a": MISSING}, {"a": 3}):
             commit(place.store(), values)
 
@@ -168,7 +168,7 @@ class TestOrder:
 
 class TestRevision:
     def test_it_is_the_same_until_something_is_committed(self, place):
-        """Reading, and sessions that commit nothing, leave the revision as it is."""
+        """Reading, and sessions without a commit, leave the revision unchanged."""
         store = place.store()
         commit(store, {"a": 1})
         before = store.snapshot().revision
@@ -180,7 +180,7 @@ class TestRevision:
         assert [before] * 4 == [*revisions, store.snapshot().revision]
 
     def test_it_is_another_one_for_another_state(self, place):
-        """Every new state that a store sees has a new revision, whoever committed it."""
+        """Every new state that a store sees has a new revision, whichever store committed it."""
         store, other = place.store(), place.store()
         revisions = [store.snapshot().revision]
         for n, writer in enumerate([store, other, store, store, other, other]):
@@ -190,14 +190,14 @@ class TestRevision:
         assert len(revisions) == len(set(revisions))
 
     def test_that_of_a_commit_is_read_afterwards(self, place):
-        """What a commit returned and what is read then are one state."""
+        """A commit returns the same state that is read afterwards."""
         store = place.store()
         revisions = [(commit(store, {"a": n}).revision, store.snapshot().revision) for n in range(3)]
 
         assert [(one, one) for one, _ in revisions] == revisions
 
     def test_it_tells_states_apart(self, place):
-        """Beside busy writers, a reader sees one state after the other, and no two of them with the same revision."""
+        """During busy writes, a reader sees one state after the other, and no two with the same revision."""
         store, seen = place.store(), []
         commit(store, {"n": 0})
         writing = place.start(lambda: [increment(writer, "n") for writer in [place.store(), place.store()] * 50])
@@ -213,7 +213,7 @@ class TestRevision:
 
 class TestChanges:
     def test_they_are_those_between_two_states(self, place):
-        """All keys with other texts are reported, also over several commits, and none that nobody has changed."""
+        """All keys whose texts differ are reported, also over several commits, and no unchanged key is."""
         store, other = place.store(), place.store()
         first = commit(store, {"same": 1, "changed": 1, "back": 1, "gone": 1})
         commit(other, {"changed": 2, "back": 2, "gone": MISSING, "passing": 1})
@@ -229,7 +229,7 @@ class TestChanges:
         assert {} == store.snapshot().changes_since(last)
 
     def test_since_there_was_nothing(self, place):
-        """The first state consists of changes only, and one that merely exists of none."""
+        """The first state consists only of changes, and one that merely exists has none."""
         store = place.store()
         nothing = store.snapshot()
         created = commit(store, {}, creates=True)
@@ -241,7 +241,7 @@ class TestChanges:
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors])
     @given(steps=STEPS)
     def test_they_lead_from_any_state_to_any_later_one(self, place, steps):
-        """Whatever is committed, by whom ever, a store sees what a dictionary would hold, and each difference of it.
+        """After any commits by any store, a store sees the content of a dictionary model, and every difference.
 
         A key that was changed and changed back may be among them, with the text that it has.
         """

@@ -1,4 +1,4 @@
-"""Subscriptions: the last change is never missed, whoever made it, and they end when they should."""
+"""Subscriptions: the last change is never missed, whichever store made it, and they end when they should."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contract.helping import Listener, commit, increment
 
 class TestNotifying:
     def test_every_change_is_told(self, place, listen):
-        """After a change by this or another store, the first one of all included, the function is called."""
+        """After a change by this or another store, including the very first one, the function is called."""
         listener, other = Listener(place.store()), place.store()
         listen(listener)
         for number, store in enumerate((other, listener.store, other, other)):
@@ -37,7 +37,7 @@ class TestNotifying:
         assert threading.current_thread() not in listener.threads
 
     def test_all_subscriptions_are_told(self, place, listen):
-        """Several subscriptions of one store, or of several, are each told of every change."""
+        """Several subscriptions, of one store or of several, are each notified of every change."""
         store = place.store()
         listeners = [Listener(store), Listener(store), Listener(place.store())]
         for listener in listeners:
@@ -47,7 +47,7 @@ class TestNotifying:
             place.until(lambda number=number: all(listener.has_seen(number) for listener in listeners))
 
     def test_a_change_during_a_call_leads_to_another_one(self, place, listen):
-        """What is committed while the function runs, and after it has read, is told as soon as it returns."""
+        """A commit while the function runs, after it has read, leads to another call as soon as it returns."""
         reading, go_on = threading.Event(), threading.Event()
 
         class Slow(Listener):
@@ -68,7 +68,7 @@ class TestNotifying:
         place.until(lambda: listener.has_seen(3))
 
     def test_the_last_change_is_told_at_whatever_moment_it_comes(self, place, listen):
-        """However the changes fall between the calls of a slow function, one call comes after the last of them."""
+        """Whenever changes come between the calls of a slow function, there is one call after the last of them."""
 
         class Slow(Listener):
             def notify(self):
@@ -89,7 +89,7 @@ class TestNotifying:
 
 class TestEnding:
     def test_a_closed_one_is_not_told(self, place, listen):
-        """After it is closed, and as often as it is closed, the thread ends and nothing is told any more."""
+        """After it is closed, once or several times, the thread ends and the function is not called any more."""
         listener, other = Listener(place.store()), place.store()
         subscription = listen(listener)
         commit(other, {"n": 1})
@@ -119,7 +119,7 @@ class TestEnding:
         place.until(listener.has_ended)
 
     def test_one_ends_without_the_others(self, place, listen):
-        """Closing a subscription leaves those of the same store as they are."""
+        """Closing a subscription does not affect others of the same store."""
         store = place.store()
         stays, goes = Listener(store), Listener(store)
         listen(stays)
@@ -128,7 +128,7 @@ class TestEnding:
         place.until(lambda: stays.has_seen(1))
 
     def test_the_function_may_end_it(self, place, listen):
-        """It is not called again once it has returned False."""
+        """The function is not called again once it has returned False."""
         listener, other = Listener(place.store()), place.store()
         listener.goes_on = False
         listen(listener)

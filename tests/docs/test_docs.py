@@ -1,4 +1,4 @@
-"""What the documentation shows is true, and its pages hang together."""
+"""The documentation shows what really happens, and the links of its pages work."""
 
 import contextlib
 import hashlib
@@ -36,12 +36,12 @@ LINK = re.compile(r"\]\(([^)]+)\)")
 
 
 def prose(text):
-    """A page without its blocks of code, in which a ``#`` is no heading and a bracket no link."""
+    """Return a page without its code blocks, in which a ``#`` is not a heading and a bracket not a link."""
     return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(name):
-    """The anchors of a page: its headings, as MkDocs names them, and the names of the reference."""
+    """Return the anchors of a page: its headings, as MkDocs names them, and the names of the reference."""
     headings = re.findall(r"^#+ (.+)$", prose(PAGES[name]), re.MULTILINE)
     plain = [unicodedata.normalize("NFKD", heading).encode("ascii", "ignore").decode() for heading in headings]
     return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in plain} | set(
@@ -50,14 +50,14 @@ def anchors(name):
 
 
 class Readme:
-    """What a translation has in common with its original."""
+    """The parts that a translation shares with its original."""
 
     def __init__(self, name):
         self.text = (ROOT / name).read_text(encoding="utf-8")
 
     @property
     def code(self):
-        """The blocks of code, without the comments."""
+        """Return the code blocks, without the comments."""
         return [
             re.sub(r" *# .*", "", block) for block in re.findall(r"^```.*?^```$", self.text, re.MULTILINE | re.DOTALL)
         ]
@@ -68,7 +68,7 @@ class Readme:
 
     @property
     def parts(self):
-        """What each heading, paragraph, item and row has that is not translated."""
+        """Return the untranslated facts of each heading, paragraph, item and row."""
         return [self._facts(part) for part in re.split(r"\n\n+|\n(?=- |\d+\. |\|)", self._words)]
 
     def _facts(self, part):
@@ -96,13 +96,13 @@ class Terminal:
         self._environment = dict(os.environ, PATH=path, PYTHONWARNINGS="error", PYTHONUNBUFFERED="", LC_ALL="C.UTF-8")
 
     def session(self, shown):
-        """Type the commands of a session; what it looks like then."""
+        """Type the commands of a session; return the resulting session."""
         return "".join(
             f"$ {command}\n{self._run(command)}" for command in re.findall(r"^\$ (.*)$", shown, re.MULTILINE)
         )
 
     def _run(self, command):
-        """What a command prints; nothing that it has started outlives it, whatever went wrong."""
+        """Return what a command prints; no process that it has started outlives it, even after an error."""
         with (
             tempfile.TemporaryFile("w+", encoding="utf-8") as told,
             tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
@@ -118,7 +118,7 @@ class Terminal:
             try:
                 status = shell.wait(timeout=100)
             finally:
-                with contextlib.suppress(ProcessLookupError):  # nothing was left
+                with contextlib.suppress(ProcessLookupError):  # no process was left
                     os.killpg(shell.pid, signal.SIGKILL)
             told.seek(0)
             errors.seek(0)
@@ -142,7 +142,7 @@ class TestPages:
 
     @pytest.mark.parametrize("name", RUN_HERE)
     def test_every_program_is_run(self, name):
-        """A block of Python has the name of a file, which a later command or program runs."""
+        """Every Python block has the name of a file, which a later command or program runs."""
         blocks = BLOCK.findall(PAGES[name])
         programs = [(number, title) for number, (language, title, _) in enumerate(blocks) if language == "python"]
         unused = [
@@ -159,7 +159,7 @@ class TestPages:
         assert f'"{name}"' in (ROOT / "tests" / RUN_ELSEWHERE[name]).read_text(encoding="utf-8")
 
     def test_links_lead_somewhere(self):
-        """A link inside the documentation leads to a file and a heading that are there."""
+        """A link inside the documentation leads to an existing file and heading."""
         broken = []
         for name, text in PAGES.items():
             for link in LINK.findall(prose(text)):
@@ -173,7 +173,7 @@ class TestPages:
         assert [] == broken
 
     def test_the_site_lists_every_page(self):
-        """A page that is not in the navigation would not be found."""
+        """Every page is in the navigation."""
         nav = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
 
         assert sorted(PAGES) == sorted(nav)
@@ -181,7 +181,7 @@ class TestPages:
 
 class TestReference:
     def test_it_has_every_public_name(self):
-        """What users import, and what pytest hands them, stands in the reference."""
+        """Everything that users import, and that pytest gives them, is in the reference."""
         names = [
             *(f"persistent_context.{name}" for name in persistent_context.__all__),
             *(f"persistent_context.runtime.{one.__name__}" for one in (runtime.Context, runtime.ContextManager)),
@@ -192,7 +192,7 @@ class TestReference:
         assert set() == set(names) - anchors("reference.md")
 
     def test_it_names_every_method(self):
-        """A public method of a context is in the list of those that the reference shows."""
+        """Every public method of a context is in the lists of the reference."""
         bases = persistent_context.PersistentContext.__mro__
         contexts = [base for base in bases if base.__module__.startswith("persistent_context.")]
         methods = {name for face in contexts for name in vars(face) if not name.startswith("_")}
@@ -213,7 +213,7 @@ class TestTranslation:
         assert original == translation
 
     def test_it_knows_the_original(self):
-        """A change of the English words wants a look at the Chinese ones; then this digest is written anew."""
+        """After a change of the English text, the Chinese one must be checked, and then this digest updated."""
         digest = hashlib.sha256((ROOT / "README.md").read_bytes()).hexdigest()[:16]
 
         assert Readme("README.zh-CN.md").text.endswith(f"<!-- translates README.md {digest} -->\n")

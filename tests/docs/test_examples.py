@@ -1,4 +1,4 @@
-"""The examples do what they say: run as a user would run them, killed, stopped, and several at once."""
+"""The examples do what they say: run as by a user, killed, stopped, and several at once."""
 
 import contextlib
 import functools
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="no SIGKILL and no SIGST
 
 
 class Program:
-    """A real process whose output, also that on standard error, is read in lines."""
+    """A real process whose output, including standard error, is read in lines."""
 
     def __init__(self, *command):
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("NOX", "FORCE_COLOR"))}
@@ -42,7 +42,7 @@ class Program:
             env=environment | {"PYTHONUNBUFFERED": "1"},
             text=True,
             encoding="utf-8",
-            start_new_session=True,  # the kernel continues what is stopped in a process group whose shell ends
+            start_new_session=True,  # the kernel continues stopped processes of a process group whose shell ends
         )
         self.heard = []
 
@@ -54,12 +54,12 @@ class Program:
         return line.rstrip("\n")
 
     def finish(self):
-        """Wait for its end, which is a good one; all lines that it has said."""
+        """Wait for its successful end; return all lines that it has printed."""
         assert 0 == self.end(), "".join(self.heard)
         return "".join(self.heard).splitlines()
 
     def end(self, number=None):
-        """Wait for its end, after a signal if need be, and for that of all processes it has started; its exit code."""
+        """Wait for its end, after an optional signal, and for all processes it has started; return its exit code."""
         if number is not None:
             self.process.send_signal(number)
         self.heard.extend(self.process.stdout)
@@ -72,7 +72,7 @@ class Program:
         assert os.WIFSTOPPED(status)
 
     def go_on(self):
-        """Let it go on after that."""
+        """Continue it after that."""
         self.process.send_signal(signal.SIGCONT)
 
     def discard(self):
@@ -91,7 +91,7 @@ def start():
         programs.append(Program(*command))
         return programs[-1]
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born ignoring it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts out ignoring it
     yield one
     signal.signal(signal.SIGINT, before)
     for program in programs:
@@ -100,7 +100,7 @@ def start():
 
 @contextlib.contextmanager
 def held_when(condition, path, program):
-    """Hold the lock of the file from a moment on at which its content fulfils the condition."""
+    """Wait until the content of the file fulfils the condition, and then hold the lock."""
     store = SyncPersistentContext(path, lock_timeout=100)
     while True:
         store.load()
@@ -118,12 +118,12 @@ def read(path):
 
 
 def runs_of(log):
-    """How often each job ran."""
+    """Return how often each job ran."""
     return Counter(f"primes below {limit}" for limit in log.read_text(encoding="utf-8").split())
 
 
 def leased(path, jobs):
-    """The jobs whose leases are held."""
+    """Return the jobs whose leases are held."""
     store, held = SyncPersistentContext(path), set()
     for job in jobs:
         try:
@@ -139,7 +139,7 @@ class TestTaskRunner:
 
     @pytest.fixture
     def path(self, tmp_path):
-        """Where the state is: in a directory that holds nothing else but what the runner puts there."""
+        """The file of the state, in a directory that has only what the runner puts there."""
         (tmp_path / "run").mkdir()
         return tmp_path / "run" / "state.json"
 
@@ -150,7 +150,7 @@ class TestTaskRunner:
         return lambda: start(*command)
 
     def assert_complete(self, path):
-        """All results are there and right, and no temporary file is left behind."""
+        """Check that all results are there and correct, and no temporary file is left behind."""
         assert self.right_results() == read(path)
         assert {"state.json", "state.json.lock", "state.json.log"} == {
             name for name in os.listdir(path.parent) if ".lease-" not in name
@@ -158,7 +158,7 @@ class TestTaskRunner:
 
     @functools.cache
     def right_results(self):
-        """What the jobs are to give, worked out otherwise."""
+        """The expected results, calculated in another way."""
         limit = 1000 * self.JOBS
         sieve = bytearray([0, 0]) + bytearray([1]) * limit
         for number in range(2, math.isqrt(limit) + 1):
@@ -166,7 +166,7 @@ class TestTaskRunner:
         return {f"primes below {below}": sum(sieve[:below]) for below in range(1000, limit + 1, 1000)}
 
     def test_killed_again_and_again_it_does_what_was_not_recorded_and_no_more(self, run, path):
-        """Whatever ends it, it leaves no process; a job runs again only if it was leased and not recorded then."""
+        """However it ends, it leaves no process; a job runs again only if it was leased and not recorded then."""
         may_run = Counter(self.right_results().keys())
         for moment, number in [(0, signal.SIGKILL), (3, signal.SIGINT), (7, signal.SIGKILL), (12, signal.SIGKILL)]:
             program = run()
@@ -234,19 +234,19 @@ class TestCounters:
 
     @pytest.fixture
     def run(self, start, tmp_path, texts):
-        """Count their words."""
+        """Count the words of the texts."""
         command = ("-W", "error", EXAMPLES / "multiprocessing_counters.py", tmp_path / "words.json", *texts, "--method")
         return lambda method: start(*command, method)
 
     def assert_counted(self, texts, content):
-        """Each file is counted, once."""
+        """Check that each file is counted once."""
         assert Counter(word for text in texts.values() for word in text) == Counter(content["words"])
         assert {file: len(text) for file, text in texts.items()} == content["files"]
         assert "ünïcode" == content["longest"]
 
     @pytest.mark.parametrize("method", ["spawn", "fork"])
     def test_every_word_of_every_file_is_counted_once(self, run, tmp_path, texts, method):
-        """Two programs at once, and another one later, count what is there, and no file twice."""
+        """Two programs at once, and another one later, count all files, and none twice."""
         for program in [run(method), run(method)]:
             program.finish()
         first = read(tmp_path / "words.json")
@@ -260,7 +260,7 @@ class TestCounters:
 
     @pytest.mark.skipif(not CHILDREN.exists(), reason="only Linux tells a process's children")
     def test_a_process_that_is_killed_is_told_and_made_up_for(self, run, tmp_path, texts):
-        """The program fails if one of its processes was killed in the midst of it, and the next one counts the rest."""
+        """The program fails if one of its processes was killed during its work, and the next one counts the rest."""
         program = run("fork")
         children = Path(f"/proc/{program.process.pid}/task/{program.process.pid}/children")
         with held_when(lambda now: len(now.get("files", ())) >= 3, tmp_path / "words.json", program) as content:
@@ -284,7 +284,7 @@ class TestCrawler:
         return {page for page, found in content.items() if found}
 
     def test_it_goes_on_and_is_watched_meanwhile(self, start, tmp_path):
-        """Interrupted and killed, it fetches no recorded page again; who watches is told of each page once, at once."""
+        """Interrupted and killed, it fetches no recorded page again; a watcher is told of each page once, at once."""
         path = tmp_path / "crawl.json"
         watcher = start("-W", "error", self.PROGRAM, path, "--watch")
         command = ("-W", "error", self.PROGRAM, path, "--pages", self.PAGES, "--delay", 0.02)
@@ -311,14 +311,14 @@ class TestCrawler:
         assert lines[-1].endswith("; 0 to go")
 
     def test_who_watches_later_is_told_all(self, start, tmp_path):
-        """What a crawler found before is told as well, and there is no need to wait for more."""
+        """A watcher that starts later is also told what the crawler found before, and does not wait for more."""
         start(self.PROGRAM, tmp_path / "crawl.json", "--pages", 5, "--delay", 0).finish()
         lines = start(self.PROGRAM, tmp_path / "crawl.json", "--watch").finish()
 
         assert {f"/{number}: Page {number}; 0 to go" for number in range(5)} == set(lines)
 
     def test_watching_is_ended_by_an_interrupt(self, start, tmp_path):
-        """Ctrl-C ends a watch that has nothing to tell."""
+        """Ctrl-C ends a watch that has nothing to report."""
         with SyncPersistentContext(tmp_path / "crawl.json") as store:
             store.update({"/0": {"title": "Page 0", "links": ["/1"]}, "/1": None})
         watcher = start(self.PROGRAM, tmp_path / "crawl.json", "--watch")
@@ -331,7 +331,7 @@ class TestCrawler:
 @pytest.mark.skipif(importlib.util.find_spec("nox") is None, reason="nox is not installed")
 class TestNox:
     def test_one_of_two_runs_builds(self, start, hold, tmp_path):
-        """Two runs that ask at the same time: one builds, both use the same archive, and both count."""
+        """If two runs ask at the same time, one builds, both use the same archive, and both count."""
         modules = {path.stem for path in EXAMPLES.glob("*.py")} - {"noxfile"}
         for path in EXAMPLES.glob("*.py"):
             shutil.copy(path, tmp_path)
@@ -350,7 +350,7 @@ class TestNox:
         assert set() == {name for name in modules if f"{name} passed: 2" not in told}
 
     def test_changed_sources_are_built_anew(self, start, tmp_path):
-        """A second run takes what the first has built, until a source changes."""
+        """A second run uses what the first has built, until a source changes."""
         for name in ("noxfile.py", "crawler.py"):
             shutil.copy(EXAMPLES / name, tmp_path)
         builds = []
@@ -365,7 +365,7 @@ class TestNox:
 
 class TestThePage:
     def test_its_code_is_that_of_the_examples(self):
-        """What the page shows stands in an example, letter by letter."""
+        """Every code block of the page is in an example, literally."""
         blocks = re.findall(r"```py\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
         sources = [path.read_text(encoding="utf-8") for path in EXAMPLES.glob("*.py")]
 
@@ -373,7 +373,7 @@ class TestThePage:
         assert [] == [block for block in blocks if not any(block in source for source in sources)]
 
     def test_every_example_is_explained(self):
-        """Each example is named on the page, and says itself how it is run."""
+        """Every example is named on the page, and says itself how to run it."""
         page = PAGE.read_text(encoding="utf-8")
         for path in EXAMPLES.glob("*.py"):
             assert f"examples/{path.name}" in page

@@ -1,4 +1,4 @@
-"""The sessions of development run on the Pythons that are here, however many, and are never left out in silence."""
+"""The development sessions run on the Pythons that are installed, however many, and never silently run nothing."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ pytestmark = [
 
 
 class Machine:
-    """A machine that has the Python of the tests, and others that pretend."""
+    """A machine that has the Python of the tests, and fake ones."""
 
     def __init__(self, place):
         self._bin = place / "bin"
@@ -62,7 +62,7 @@ def machine(tmp_path):
 
 class TestPythons:
     def test_every_session_runs_on_the_newest_that_is_here(self, machine):
-        """Whatever its number is, and though there are others; the lowest dependencies are tried on the oldest."""
+        """The newest Python is used, whatever its number; the lowest dependencies are tested on the oldest."""
         machine.install("python3.97", "exit 0")
 
         assert ["3.97"] * 4 == machine.pythons("lint", "tests", "stress", "faults")
@@ -70,22 +70,22 @@ class TestPythons:
         assert "3.97" not in machine.pythons("minimums")
 
     def test_a_single_one_is_enough(self, machine):
-        """The Python that runs nox serves, also if the PATH does not know it."""
+        """The Python that runs nox is used, even if it is not on the PATH."""
         (python,) = set(machine.pythons("lint", "tests", "stress", "faults"))
 
         assert [THIS] == machine.pythons(f"tests-{THIS}")
-        assert int(python.removeprefix("3.")) >= sys.version_info.minor  # others may lie beside it
+        assert int(python.removeprefix("3.")) >= sys.version_info.minor  # others may be installed beside it
 
     @pytest.mark.parametrize("version", ["3.10", "3.98", "3.99"], ids=["too old", "a shim for nothing", "absent"])
     def test_one_that_cannot_be_used_is_a_failure(self, machine, version):
-        """A session for it does not end well without having done anything."""
+        """A session for an unusable Python fails instead of silently doing nothing."""
         machine.install("python3.10", "exit 0")
         machine.install("python3.98", "exit 127")
 
         assert 0 != machine.nox("-s", f"tests-{version}").returncode
 
     def test_without_any_it_fails(self, machine):
-        """What cannot run is an error, which says what to install."""
+        """Without any Python the error says what to install."""
         settings = machine.project / "pyproject.toml"
         text = settings.read_text(encoding="utf-8")
         settings.write_text(text.replace('requires-python = ">=3.11"', 'requires-python = ">=3.98"'), encoding="utf-8")
@@ -94,9 +94,9 @@ class TestPythons:
         assert (1, "no supported Python was found: install 3.98 or later") == (done.returncode, done.stderr[:52])
 
     def test_the_long_matrix_comes_after_the_short_one(self, machine):
-        """tests-all has every Python tested, and the newest only once if it was asked for as well."""
+        """tests-all runs on every Python, and on the newest only once if tests was asked for as well."""
         machine.install("python3.97", "exit 0")
-        done = machine.nox("-s", "tests", "tests-all")  # none of them succeeds, as nothing can be installed
+        done = machine.nox("-s", "tests", "tests-all")  # all of them fail, since nothing can be installed
         ran = re.findall(r"Running session (\S+)", done.stderr)
 
         assert (["tests-3.97", "tests-all"], True) == (ran[:2], f"tests-{THIS}" in ran), done.stderr

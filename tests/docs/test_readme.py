@@ -1,4 +1,4 @@
-"""The README tells what is true."""
+"""The statements of the README are true."""
 
 import re
 import subprocess
@@ -34,13 +34,13 @@ class TestReadme:
 
     @pytest.mark.parametrize("face", [persistent_context.PersistentContext, persistent_context.SyncPersistentContext])
     def test_every_name_that_is_shown_exists(self, face):
-        """What the table of the interface names is there, on both faces."""
+        """All names in the table of the interface exist on both faces."""
         names = set(re.findall(r"`(?:await |async with )?([a-z_]+)\(", README.split("## The interface")[1]))
 
         assert set() == {name for name in names if not hasattr(face, name)}
 
     def test_every_public_name_is_in_the_changelog(self):
-        """A name that users import is described in the changelog."""
+        """Every name that users import is described in the changelog."""
         changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
         described = {"MISSING", "Holder", "Statistics", "Transaction"}
 

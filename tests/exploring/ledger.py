@@ -1,7 +1,7 @@
-"""What may be seen of a program in which everything only grows: nothing is lost, and nothing is there twice.
+"""What may be observed of a program that only adds: nothing is lost, and nothing is there twice.
 
-Contexts and other programs append items to the list ``l`` and add members to the object ``o``, in place or by calls; no
-item is like another. Whatever the schedule, the file keeps all that it has held, and at the end it has everything.
+Contexts and other programs append items to the list ``l`` and add members to the object ``o``, in place or by calls;
+all items differ. Whatever the schedule, the file keeps all that it has held, and at the end it has everything.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .specification import Call, Change, ViolationError, show
 
 
 class Ledger:
-    """What was added so far, and by whom; takes the place of a ``Specification``."""
+    """What was added so far, and by which context; takes the place of a ``Specification``."""
 
     def __init__(self, policies: dict[str, str], initial: dict[str, str]) -> None:
         self.policies = policies
@@ -34,7 +34,7 @@ class Ledger:
         """Another program added an item."""
 
     def job_ran(self, _step: int, file: dict[str, str]) -> None:
-        """A job ran, and the file is this now."""
+        """A job ran, and this is the file now."""
         items = _items(file)
         lost = [item for item in self._file if item not in items]
         twice = [item for item in items if items.count(item) > 1]
@@ -54,7 +54,7 @@ class Ledger:
             raise ViolationError(f"{call.action} {outcome}")
 
     def at_rest(self, who: str, memory: dict[str, str], unsaved: set[str], *, saved: bool = False) -> None:
-        """All calls are over, and nothing moves."""
+        """All calls are over, and no step is left."""
         items = _items(memory)
         lost = [item for item in self._added[who] if item not in items]
         twice = [item for item in items if items.count(item) > 1]
@@ -66,7 +66,7 @@ class Ledger:
 
 
 def _items(texts: dict[str, str | None]) -> list[str]:
-    """All elements of lists and members of objects, by the names of their keys."""
+    """Return all elements of lists and members of objects, by the names of their keys."""
     items = []
     for key, text in texts.items():
         value: Any = None if text is None else json.loads(text)

@@ -1,8 +1,8 @@
-"""The language of the programs: one action a word or two, such as ``a.set k 2; a.save; edit k 7; a.incr k``.
+"""The language of the programs: each action is a few words, such as ``a.set k 2; a.save; edit k 7; a.incr k``.
 
 ``a`` and ``b`` are contexts on one file, ``edit`` is a program that takes the lock and replaces one key (``edit k -``
 deletes it), ``push l 7`` and ``put o 7`` are programs that append to a list or add to an object in the file, ``cancel
-1`` cancels the call that was made second. ``a.grow l 2`` and ``a.fill o 2`` change a list and an object in place.
+1`` cancels the second call. ``a.grow l 2`` and ``a.fill o 2`` change a list and an object in place.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _ACTIONS = {
     "fail k": 1,
     "tx k": 3,
 }
-"""What a context may do, and how often."""
+"""The actions of a context, and how often each is drawn."""
 _OTHERS = {"edit k {new}": 5, "edit k -": 1, "cancel {call}": 2}
 _GROWING = {"grow l {new}": 6, "fill o {new}": 2, "save": 5, "refresh": 2, "append l {new}": 2}
 _OTHERS_GROWING = {"push l {new}": 3, "put o {new}": 1, "cancel {call}": 1}
@@ -71,7 +71,7 @@ _POLICIES = ("mine", "theirs", "raise", "ask")
 def draw(
     order: random.Random, contexts: str = "a", *, longest: int = 5, grows: bool = False
 ) -> tuple[str, dict[str, str]]:
-    """Return some program, with at least two calls, and the policies of its contexts."""
+    """Return a random program, with at least two calls, and the policies of its contexts."""
     while True:
         length = order.randint(3, longest)
         chosen = [_draw_action(order, contexts, number, grows=grows) for number in range(length)]

@@ -1,4 +1,4 @@
-"""One run of a program: its steps on real contexts and a real file, told to the specification."""
+"""One run of a program: its steps on real contexts and a real file, reported to the specification."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def memory_of(context: PersistentContext) -> dict[str, Any]:
 
 
 class Run:
-    """A program on its way; ``steps`` are those that are possible now, and ``do`` makes one.
+    """A running program; ``steps`` are the steps that are possible now, and ``do`` makes one.
 
-    A step is a word: ``s`` starts the next action of the program, ``t`` turns the loop, ``j3`` runs the job number 3,
-    ``n3`` lets what the library told in that job arrive at the loop, and ``d3`` that the executor is done with it.
+    A step is a word: ``s`` starts the next action of the program, ``t`` turns the loop, ``j3`` runs job number 3,
+    ``n3`` delivers the library's results of that job to the loop, and ``d3`` that the executor has finished it.
     """
 
     def __init__(self, program: tuple[Action, ...], policies: dict[str, str], path: str, *, grows: bool) -> None:
@@ -60,7 +60,7 @@ class Run:
                 self._drain(self.loop.create_task(context.load()))
 
     def steps(self) -> list[str]:
-        """What may be next; if nothing, all is at rest."""
+        """The possible next steps; if there are none, the run is at rest."""
         steps = ["t"] * bool(self.loop.ready)
         steps += [f"n{number}" for number in itertools.islice(self.loop.told, 1)]
         steps += [f"d{number}" for number in self.loop.done if number not in self.loop.told]
@@ -70,7 +70,7 @@ class Run:
         return steps
 
     def touches(self, step: str) -> frozenset[str]:
-        """What a step has to do with: two steps without anything in common may change places."""
+        """Return what a step depends on: two steps that have nothing in common may be swapped."""
         if step == "t":
             return frozenset({"loop", "memory", "queue"})
         if step == "s":
@@ -88,7 +88,7 @@ class Run:
         """Make a step.
 
         Raises:
-            ViolationError: what is seen then cannot be.
+            ViolationError: what is observed then is not allowed.
         """
         self._clock += 1
         self.schedule.append(step)
@@ -104,10 +104,10 @@ class Run:
             self._see_what_is_over()
 
     def finish(self) -> None:
-        """Check that nothing is left behind when nothing moves any more, nor after a last save.
+        """Check that nothing is left behind at rest, and then after a last save.
 
         Raises:
-            ViolationError: memory, or the file, is not as it must be.
+            ViolationError: memory, or the file, is wrong.
         """
         self._come_to_rest()
         with self.loop.stepping():
@@ -123,7 +123,7 @@ class Run:
                 self._look(name, saved=saved)
 
     def abandon(self) -> None:
-        """Let a run that is of no more interest come to its end."""
+        """Let a run that is no longer needed come to its end."""
         with self.loop.stepping():
             self._drain()
 
@@ -144,9 +144,9 @@ class Run:
                 break
         stuck = [f"{call.action} (call {call.number})" for call, task in self._tasks.items() if not task.done()]
         if stuck:
-            raise ViolationError(f"for ever on its way: {', '.join(stuck)}")
+            raise ViolationError(f"never completed: {', '.join(stuck)}")
         if self.loop.failures:
-            raise ViolationError(f"the loop was told: {self.loop.failures}")
+            raise ViolationError(f"the loop's exception handler was called: {self.loop.failures}")
 
     def _drain(self, task: asyncio.Task[Any] | None = None) -> None:
         for _ in range(TIMES):
@@ -299,10 +299,10 @@ class Run:
         number = int(step[1:])
         self._told.setdefault(self._ran[number], self._clock)
         if step.startswith("n"):
-            self.log.append(f"{step:4}the loop is told what {number} has done")
+            self.log.append(f"{step:4}the loop gets the results of {number}")
             self.loop.tell(number)
         else:
-            self.log.append(f"{step:4}the loop is told that {number} is done")
+            self.log.append(f"{step:4}the loop learns that {number} has finished")
             self.loop.end(number)
 
     def _is_reading(self, number: int) -> bool:
@@ -336,5 +336,5 @@ def texts_of(values: dict[str, Any]) -> dict[str, str]:
 
 
 def ask(_key, *sides):
-    """Decide a conflict so that each argument tells in the result."""
+    """Decide a conflict so that the result depends on each argument."""
     return ["none" if side is MISSING else side for side in sides]

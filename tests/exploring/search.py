@@ -1,4 +1,4 @@
-"""Going through the schedules of a program: all that differ, or as many as are wanted."""
+"""Searches the schedules of a program: all that differ, or a limited number of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Node:
     steps: list[str]
     touches: dict[str, frozenset[str]]
     asleep: set[str]
-    """Steps that were made before others, with which they may change places, in a schedule that was looked at."""
+    """Steps that were made before others, with which they may be swapped, in a schedule that has been explored."""
     chosen: str = ""
     done: set[str] = field(default_factory=set)
 
@@ -35,7 +35,7 @@ class _Node:
 
 
 class Violated(AssertionError):
-    """A schedule was found after which something is seen that cannot be."""
+    """A schedule was found with an observation that is not allowed."""
 
 
 def explore(
@@ -64,7 +64,7 @@ def explore(
 def sample(
     text: str, policies: dict[str, str], directory: str, *, times: int, seed: int = 0, grows: bool = False
 ) -> int:
-    """Run a program with some schedules, each of which has nothing to do with the others.
+    """Run a program with some schedules, chosen independently of each other.
 
     Raises:
         Violated: one of them is against the specification.
@@ -99,7 +99,7 @@ def _running(text: str, policies: dict[str, str], directory: str, *, grows: bool
 
 
 def _go_on(run: Run, nodes: list[_Node], order: random.Random) -> bool:
-    """Go on from where a run is, to its end; return False if all that may come was looked at."""
+    """Continue a run from its present state; return False if everything that can follow has been explored."""
     while steps := run.steps():
         asleep = nodes[-1].asleep_after() if nodes else set()
         node = _Node(steps, {step: run.touches(step) for step in steps}, asleep)
@@ -113,7 +113,7 @@ def _go_on(run: Run, nodes: list[_Node], order: random.Random) -> bool:
 
 
 def _turn_back(nodes: list[_Node], order: random.Random) -> bool:
-    """Choose otherwise at the last place where that is possible."""
+    """Make another choice at the last place where there is one."""
     while nodes:
         node = nodes[-1]
         node.done.add(node.chosen)
@@ -141,7 +141,7 @@ def _check(run: Run) -> None:
 def shrink(
     text: str, policies: dict[str, str], directory: str, *, limit: int = 300, grows: bool = False
 ) -> Violated | None:
-    """Return the violation of the shortest program that is left of one when whatever can be is left out, if any."""
+    """Leave out as many actions as possible; return the violation of the shortest program found, if there is one."""
     violated = _violation(text, policies, directory, limit, grows=grows)
     if violated is None:
         return None

@@ -1,30 +1,30 @@
-"""What may be seen of a program, whatever its schedule.
+"""What may be observed of a program, whatever its schedule.
 
 For each context and key:
 
 1. A *change* (set, delete, in-place change) belongs to the moment at which it was made.
-2. Calls apply in the order in which they were made. Each takes along the changes of its context that were made before
-   it (a transaction: before it touched the key) and that no earlier call has taken; an atomic call or transaction those
-   of its own keys, ``save()`` all of them. A call that failed or was withdrawn has taken nothing.
-3. The *base* of a change is what the context knew of the key when it made it, or what an earlier call of its own has
-   written since: that is never a conflict. A call that left what it found has written nothing.
+2. Calls apply in the order in which they were made. Each includes the changes of its context that were made before it
+   (a transaction: before it touched the key) and that no earlier call has included; an atomic call or transaction those
+   of its own keys, ``save()`` all of them. A call that failed or was withdrawn has included nothing.
+3. The *base* of a change is what the context knew of the key when it made the change, or what an earlier call of the
+   same context has written since: that is never a conflict. A call that left what it found has written nothing.
 4. A change meets what is in the file when its call applies: if that is the base, or the same as the change, the change
-   is written; else ``on_conflict`` decides, and a function sees base, mine and theirs. A change that is its own base is
-   none.
+   is written; else ``on_conflict`` decides, and a function gets base, mine and theirs. A change that equals its base
+   is not a change.
 5. ``load()`` reads the file at one moment between its start and its end, and takes effect at one, later moment: what is
    unsaved then is dropped; a change made after the load began may be kept.
-6. At rest, memory is what a change made of the key that nothing has taken or dropped; else what the file held when the
+6. At rest, memory has the last change of the key if it was not included or dropped; else what the file held when the
    context's last call that read or wrote the key applied, or when its last load read, whichever was later.
-   ``unsaved_keys()`` are those of the former that differ from what is known of the file.
+   ``unsaved_keys()`` are the keys of the former kind whose value differs from what is known of the file.
 7. After a last ``save()`` memory is the file, and nothing is unsaved.
 
-What is free: how many calls a cycle carries; whether a cancelled call has its whole effect or none; whether a change
-that makes a key what the context believes to be in the file is one, unless a call has taken another change of the key
-and is not over; whether a call that meets such a change, and leaves the key as it is, has taken it; whether what
-arrives beside an unsaved change becomes its base.
+What is left open: how many calls a cycle contains; whether a cancelled call has its whole effect or none; whether a
+change that makes a key equal to what the context believes to be in the file is one, unless a call has included another
+change of the key and is not over; whether a call that meets such a change, and leaves the key unchanged, has included
+it; whether what arrives while there is an unsaved change becomes its base.
 
-So there are several *worlds* that may be the case. Each observation (the file after a job, the result of a call, memory
-at rest) leaves those that agree with it, and it is a violation if none is left.
+So there are several possible *worlds*. Each observation (the file after a job, the result of a call, memory at rest)
+keeps those that agree with it, and it is a violation if none is left.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ NOWHERE = 10**9
 
 
 class ViolationError(AssertionError):
-    """Something was seen that cannot be."""
+    """An observation that is not allowed."""
 
 
 class _FailedError(Exception):
-    """What a call raises."""
+    """Raised by a call."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Change:
 
 @dataclass(eq=False)
 class Call:
-    """A call of the program, and what was seen of it."""
+    """A call of the program, and what was observed of it."""
 
     number: int
     action: Any
@@ -71,7 +71,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Own:
-    """What a context itself has put into the file."""
+    """What a context itself has written to the file."""
 
     text: str | None
     call: Call
@@ -80,26 +80,26 @@ class Own:
 
 @dataclass(frozen=True)
 class World:
-    """What may be the case."""
+    """One possible state of affairs."""
 
     versions: tuple[dict[str, str], ...]
-    """What the file has held."""
+    """The versions of the file so far."""
     steps: tuple[int, ...] = (0,)
-    """Since when it held it."""
+    """The steps since when the file held them."""
     next: int = 0
     """The first call that was not applied."""
     results: dict[Call, object] = field(default_factory=dict)
     taken: dict[Any, tuple[int, int]] = field(default_factory=dict)
-    """The last change of a key that was taken along, and when."""
+    """The last change of a key that was included, and when."""
     drops: dict[Any, tuple[tuple[int, int], ...]] = field(default_factory=dict)
-    """Up to which change of a key a load has dropped them, and when."""
+    """Up to which change of a key a load has dropped the changes, and when."""
     own: dict[Any, Own] = field(default_factory=dict)
     known: dict[Any, int] = field(default_factory=dict)
     """The version that the last call on a key left."""
     reads: dict[Any, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     """The versions that calls on a key left, and when they did."""
     loads: dict[Call, tuple[int, int] | None] = field(default_factory=dict)
-    """From which to which version a load may have read."""
+    """The range of versions that a load may have read."""
 
     @property
     def file(self) -> dict[str, str]:
@@ -123,7 +123,7 @@ WITHDRAWN = "withdrawn"
 
 
 class Specification:
-    """The worlds that agree with what was seen so far."""
+    """The worlds that agree with all observations so far."""
 
     def __init__(self, policies: dict[str, object], keys: set[str], initial: dict[str, str]) -> None:
         self.policies = policies
@@ -132,10 +132,10 @@ class Specification:
         self.calls: list[Call] = []
         self.loads: list[Call] = []
         self.arrivals: dict[int, int] = {}
-        """By the step at which a job ran, the one at which the loop learnt of it."""
+        """By the step at which a job ran, the step at which the loop learnt of it."""
         self.worlds = [World((initial,), known=dict.fromkeys(self.changes, 0))]
 
-    # What happens.
+    # Events.
 
     def changed(self, who: str, key: str, change: Change, unsaved: set[str]) -> None:
         """A context's memory was changed; these are unsaved after that."""
@@ -159,7 +159,7 @@ class Specification:
         self.worlds = [_write(world, {key: text}, step) for world in self.worlds]
 
     def job_ran(self, step: int, file: dict[str, str]) -> None:
-        """A job ran, and the file is this now."""
+        """A job ran, and this is the file now."""
         after = [new for world in self.worlds for new in self._advance(world, step)]
         self._keep(
             [world for world in after if world.file == file], f"the file holds {show(file)}", lambda: _files(after)
@@ -172,7 +172,7 @@ class Specification:
                 self._worlds([new for world in self.worlds for new in (world, *self._loaded(world, load, step))])
 
     def _moments_of(self, step: int) -> tuple[int, ...]:
-        """When something may have happened: in a turn in which a transaction touched its key, before or after that."""
+        """The possible moments of a touch in a turn: before or after what else happened in it."""
         return (step - 1, step) if any(call.touched == step for call in self.calls) else (step,)
 
     def is_over(self, call: Call, outcome: object, step: int) -> None:
@@ -199,7 +199,7 @@ class Specification:
             )
 
     def at_rest(self, who: str, memory: dict[str, str], unsaved: set[str], *, saved: bool = False) -> None:
-        """All calls are over, and nothing moves."""
+        """All calls are over, and no step is left."""
         before = self.worlds
         reasons = [self._reason(world, who, memory, unsaved, saved=saved) for world in before]
         seen = f"at rest {who} has {show(memory)}, unsaved {sorted(unsaved)}"
@@ -216,7 +216,7 @@ class Specification:
             ),
         )
 
-    # What follows from it.
+    # Conclusions.
 
     def _keep(self, worlds: list[World], seen: str, allowed: Any) -> None:
         if not worlds:
@@ -236,7 +236,7 @@ class Specification:
         return self._alive(world, (call.action.context, key), call.made if call.touched is None else call.touched)
 
     def _is_on_its_way(self, world: World, place: Any) -> bool:
-        """Whether a call that is not over carries a change of the key."""
+        """Return whether a call that is not over includes a change of the key."""
         who, key = place
         return any(
             call.over == NOWHERE
@@ -260,7 +260,7 @@ class Specification:
         return self.arrivals.get(step, NOWHERE)
 
     def _bases(self, world: World, call: Call | None, place: Any, number: int) -> set[str | None]:
-        """What may be the base of a change when a call is made, or at rest."""
+        """Return the possible bases of a change when a call is made, or at rest."""
         candidates = self._known_before(world, place, number)
         bases = self._own_bases(world, call, place, candidates)
         first, until = min(candidates.values()), NOWHERE
@@ -277,7 +277,7 @@ class Specification:
     def _own_bases(
         self, world: World, call: Call | None, place: Any, candidates: dict[str | None, int]
     ) -> set[str | None]:
-        """What was known before a change, or what an earlier call of the same context has written since."""
+        """Return what was known before a change, or what an earlier call of the same context has written since."""
         own = world.own.get(place)
         if own is None or own.call is call:
             return set(candidates)
@@ -290,7 +290,7 @@ class Specification:
         return bases
 
     def _known_before(self, world: World, place: Any, number: int) -> dict[str | None, int]:
-        """What memory held before a change and those that it followed on, and when that was seen."""
+        """Return what memory held before a change and those that it followed on, and when that was seen."""
         candidates: dict[str | None, int] = {}
         changes = self.changes[place]
         for index in range(number - 1, -1, -1):
@@ -308,7 +308,7 @@ class Specification:
         return number > dropped
 
     def _advance(self, world: World, step: int) -> Iterator[World]:
-        """The worlds after none, some or all of the calls that wait."""
+        """Yield the worlds after none, some or all of the waiting calls."""
         yield world
         if world.next == len(self.calls):
             return
@@ -386,7 +386,7 @@ class Specification:
         return merged
 
     def _loaded(self, world: World, load: Call, step: int) -> Iterator[World]:
-        """The worlds after a load took effect."""
+        """Yield the worlds after a load took effect."""
         if load in world.loads:
             return
         who = load.action.context
@@ -411,7 +411,7 @@ class Specification:
                 yield replace(after, drops={**drops, **then})
 
     def _reason(self, world: World, who: str, memory: dict[str, str], unsaved: set[str], *, saved: bool) -> str:
-        """Why a context's memory at rest is impossible in a world, or the empty string."""
+        """Return why a context's memory at rest is impossible in a world, or the empty string."""
         spans = [span for load, span in world.loads.items() if span and load.action.context == who]
         lowest = max((low for low, _ in spans), default=0)
         highest = max((high for _, high in spans), default=0)
@@ -448,7 +448,7 @@ class Specification:
 
 
 def operate(action, text):
-    """What an atomic call or a transaction makes of a key: the new text, and the result."""
+    """Return the effect of an atomic call or a transaction on a key: the new text, and the result."""
     if action.name == "incr":
         value = 0 if text is None else json.loads(text)
         if not isinstance(value, int):
@@ -467,14 +467,14 @@ def operate(action, text):
 
 
 def bump(value):
-    """What the functions of ``mutate`` and the bodies of transactions make of a value; None stands for absence."""
+    """Return what the functions of ``mutate`` and transactions make of a value; None means that it is absent."""
     if value is None:
         return 100
     return value + 100 if isinstance(value, int) else [*value, "more"]
 
 
 def decide(base, mine, theirs):
-    """The text that the function ``ask`` makes of three texts: all of them, so that each tells."""
+    """Return what the function ``ask`` makes of three texts: a text that contains all of them."""
     return json.dumps(["none" if text is None else json.loads(text) for text in (base, mine, theirs)])
 
 

@@ -1,4 +1,4 @@
-"""An event loop and threads that move only when told: all of asyncio and of the library's threads in one thread."""
+"""An event loop and threads that only move on request: asyncio and the library's threads, all in one thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from persistent_context._engine import worker as _worker
 
 @contextlib.contextmanager
 def threads_are_jobs() -> Iterator[None]:
-    """Have what the library would run in threads of its own become jobs of the stepped loop: the one seam inside it."""
+    """Turn what the library would run in its own threads into jobs of the stepped loop: the only hook inside it."""
 
     def submit(_threads: object, job: Callable[[], object], _name: str = "") -> bool:
         SteppedLoop.current.add_job(job, "thread")
@@ -28,10 +28,10 @@ def threads_are_jobs() -> Iterator[None]:
 
 
 class Job:
-    """What a thread is to do: first it runs, in one go, and then what it has to tell the loop arrives there.
+    """The work of a thread: first it runs, in one go, and then its results are delivered to the loop.
 
-    What the library tells the loop arrives in the order in which it was told. That the executor's job is done, which
-    asyncio tells, arrives at any time after that.
+    The library's results are delivered in the order in which they were sent. The notice of asyncio that an executor job
+    has finished may arrive at any time after that.
     """
 
     def __init__(self, number: int, function: Callable[[], object], name: str) -> None:
@@ -43,7 +43,7 @@ class Job:
 
 
 class SteppedLoop(asyncio.AbstractEventLoop):
-    """An event loop whose turns, and whose executor's jobs, come when they are asked for."""
+    """An event loop whose turns, and whose executor's jobs, happen only on request."""
 
     current: ClassVar[SteppedLoop]
 
@@ -61,7 +61,7 @@ class SteppedLoop(asyncio.AbstractEventLoop):
 
     @contextlib.contextmanager
     def stepping(self) -> Iterator[None]:
-        """Be the loop that runs, and the one whose threads do the jobs."""
+        """Be the running loop, and the one whose threads do the jobs."""
         SteppedLoop.current = self
         asyncio._set_running_loop(self)
         try:
@@ -69,19 +69,19 @@ class SteppedLoop(asyncio.AbstractEventLoop):
         finally:
             asyncio._set_running_loop(None)
 
-    # What the steps are.
+    # The steps.
 
     def turn(self) -> None:
-        """Run what is ready, but not what becomes so meanwhile."""
+        """Run what is ready, but not what becomes ready during the turn."""
         for _ in range(len(self.ready)):
             self._run(self.ready.popleft())
 
     def run_last(self) -> None:
-        """Run now what became ready last."""
+        """Run what became ready last."""
         self._run(self.ready.pop())
 
     def run_job(self, number: int) -> None:
-        """Run a job, whose news stay where they are until they are delivered."""
+        """Run a job, whose results are kept until they are delivered."""
         job = self._running_job = self.jobs.pop(number)
         asyncio._set_running_loop(None)
         try:
@@ -95,15 +95,15 @@ class SteppedLoop(asyncio.AbstractEventLoop):
             self.done[number] = job
 
     def tell(self, number: int) -> None:
-        """Let arrive what the library told in a job."""
+        """Deliver the library's results of a job."""
         self.ready.extend(self.told.pop(number).told)
 
     def end(self, number: int) -> None:
-        """Let arrive that a job of the executor is done."""
+        """Deliver the notice that a job of the executor has finished."""
         self.ready.append(self.done.pop(number).done)
 
     def pass_time(self) -> bool:
-        """Let the time pass until the next timer; return whether there was one that is near."""
+        """Advance the time to the next timer; return whether there was a near one."""
         while self._timers:
             when, _, timer = heapq.heappop(self._timers)
             if not timer.cancelled():
@@ -116,7 +116,7 @@ class SteppedLoop(asyncio.AbstractEventLoop):
         return False
 
     def add_job(self, function: Callable[[], object], name: str) -> None:
-        """Have a thread do something, some time."""
+        """Add a job for a thread, to run at some later step."""
         number = next(self._job_numbers)
         self.jobs[number] = Job(number, function, name)
 
@@ -124,7 +124,7 @@ class SteppedLoop(asyncio.AbstractEventLoop):
         if not handle.cancelled():
             handle._run()
 
-    # What asyncio and the library ask of a loop.
+    # The interface of a loop that asyncio and the library use.
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
@@ -188,4 +188,4 @@ class SteppedLoop(asyncio.AbstractEventLoop):
         return None
 
     def _timer_handle_cancelled(self, _timer: object) -> None:
-        """Nothing to do: a cancelled timer is passed over."""
+        """Nothing to do: a cancelled timer is skipped."""

@@ -1,4 +1,4 @@
-"""What stands in the file may be anything: a bad document is moved aside whole, and never half believed."""
+"""The file may contain anything: a bad document is moved aside whole, and never loaded in part."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TestLoadingABadDocument:
     def test_it_is_moved_aside_byte_for_byte(
         self, face: Any, path: Path, name: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A bad document is moved aside with every byte it had, memory is empty, and a warning says so."""
+        """A bad document is moved aside with all its bytes, memory is empty, and a warning is logged."""
         document = {**DOCUMENTS, **SPELLINGS}[name]
         path.write_bytes(document)
 
@@ -53,7 +53,7 @@ class TestLoadingABadDocument:
 
     @pytest.mark.parametrize("name", SOME_DOCUMENTS)
     def test_the_next_save_works_and_what_was_moved_aside_stays(self, face: Any, path: Path, name: str) -> None:
-        """After a bad document the context saves as ever, and the bad document is still kept."""
+        """After a bad document the next save works, and the bad document is still kept."""
         path.write_bytes(DOCUMENTS[name])
 
         async def story() -> None:
@@ -69,7 +69,7 @@ class TestLoadingABadDocument:
 
 class TestTheNameOfWhatIsMovedAside:
     def test_it_tells_when(self, face: Any, path: Path) -> None:
-        """The name is the file's, then `.corrupt-`, a time in UTC and something random."""
+        """The name is the file's, then `.corrupt-`, a time in UTC and a random part."""
         path.write_bytes(b"{")
 
         async def story() -> None:
@@ -94,7 +94,7 @@ class TestTheNameOfWhatIsMovedAside:
 
     @pytest.mark.parametrize("bits", [0o600, 0o640])
     def test_nobody_else_can_read_it(self, face: Any, path: Path, bits: int) -> None:
-        """What was private stays private when it is moved aside."""
+        """A private document stays private when it is moved aside."""
         path.write_bytes(b'{"token": ')
         path.chmod(bits)
 
@@ -134,13 +134,13 @@ class TestWritingOverABadDocument:
         ("operation", "name"),
         [
             *((operation, name) for operation in OPERATIONS for name in SOME_DOCUMENTS),
-            *zip(itertools.cycle(["save", "incr", "transaction"]), OTHER_DOCUMENTS),  # they all read alike
+            *zip(itertools.cycle(["save", "incr", "transaction"]), OTHER_DOCUMENTS),  # all read in the same way
         ],
     )
     def test_it_is_moved_aside_and_the_operation_starts_from_nothing(
         self, face: Any, path: Path, name: str, operation: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Whoever writes first on a bad document moves it aside whole, warns, and starts from nothing."""
+        """The first write on a bad document moves it aside whole, logs a warning, and starts from an empty one."""
         path.write_bytes(DOCUMENTS[name])
 
         async def story() -> None:
@@ -186,7 +186,7 @@ class TestADocumentThatWentBadUnderUs:
     def test_save_writes_all_of_memory(
         self, face: Any, path: Path, name: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A file that went bad since the load says nothing about what others want: all of memory is written."""
+        """A file that went bad since the load is no evidence of deletions by others: all of memory is written."""
         path.write_bytes(b'{\n"a": 1,\n"b": [2]\n}\n')
 
         async def story() -> None:
@@ -203,7 +203,7 @@ class TestADocumentThatWentBadUnderUs:
         assert warned(caplog)
 
     def test_save_without_a_change_writes_all_of_memory(self, face: Any, path: Path, name: str) -> None:
-        """Even a save that has nothing of its own to add brings a whole file back."""
+        """Even a save without unsaved changes brings back a whole file."""
         path.write_bytes(b'{\n"a": 1,\n"b": [2]\n}\n')
 
         async def story() -> None:
@@ -218,7 +218,7 @@ class TestADocumentThatWentBadUnderUs:
         assert [DOCUMENTS[name]] == [aside.read_bytes() for aside in asides(path)]
 
     def test_load_drops_memory_and_keeps_the_document(self, face: Any, path: Path, name: str) -> None:
-        """Loading again does as it says, memory is what the file holds (nothing), and no byte is lost."""
+        """Loading again drops memory, which is then empty like the file, and no byte is lost."""
         path.write_bytes(b'{"a": 1}')
 
         async def story() -> None:

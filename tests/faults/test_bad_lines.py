@@ -1,4 +1,4 @@
-"""One bad line in a large file makes all of it bad, wherever it stands; a valid one of another layout does not."""
+"""One bad line in a large file makes all of it bad, wherever it is; a valid one of another layout does not."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ GOOD_LINES: dict[str, tuple[bytes, dict[str, Any]]] = {
 
 
 def large(line: bytes, where: str) -> bytes:
-    """Return a document of 2,000 keys in our own layout, with `line` put in at the start, the middle or the end."""
+    """Return a document of 2,000 keys in the library's layout, with `line` at the start, the middle or the end."""
     lines = [b'"key %04d": "%s"' % (number, b"x" * 60) for number in range(2_000)]
     lines.insert({"first": 0, "middle": 1_000, "last": 2_000}[where], line)
     return b"{\n" + b",\n".join(lines) + b"\n}\n"
 
 
 def in_turn(names: Iterable[str], ways: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Give each name two of the ways, each way to as many names: no line depends on the way in which it is read."""
+    """Give each name two of the ways, and each way the same number of names: no line depends on how it is read."""
     every = [*ways]
     return [(name, *every[(number + turn) % len(every)]) for number, name in enumerate(names) for turn in (0, 1)]
 
@@ -99,7 +99,7 @@ class TestOneBadLineInALargeFile:
     def test_load_moves_the_whole_file_aside(
         self, face: Any, path: Path, name: str, where: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """One bad line among 2,000 is found at loading, wherever it stands, and no byte is lost."""
+        """Loading finds one bad line among 2,000, wherever it is, and no byte is lost."""
         document = large(BAD_LINES[name], where)
         assert len(document) > 130_000
         path.write_bytes(document)
@@ -129,7 +129,7 @@ class TestOneBadLineInALargeFile:
     def test_writing_moves_the_whole_file_aside(
         self, face: Any, path: Path, name: str, where: str, operation: str
     ) -> None:
-        """One bad line among 2,000 is never copied into the next version of the file by a writer of another key."""
+        """A writer of another key never copies one bad line among 2,000 into the next version of the file."""
         document = large(BAD_LINES[name], where)
         path.write_bytes(document)
 
@@ -153,7 +153,7 @@ class TestOneBadLineInALargeFile:
     def test_a_valid_line_of_another_layout_is_kept(
         self, face: Any, path: Path, name: str, where: str, operation: str | None
     ) -> None:
-        """A valid line that is not laid out as ours is read, and kept by writers of other keys."""
+        """A valid line in another layout is read, and kept by writers of other keys."""
         line, expected = GOOD_LINES[name]
         document = large(line, where)
         path.write_bytes(document)

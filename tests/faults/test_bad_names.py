@@ -1,4 +1,4 @@
-"""What the file is called may be anything: long, strange or a link, it names one file, and no message obeys it."""
+"""The file may have any name: long, strange or a link, it identifies one file, and messages escape it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ STRANGE_NAMES = {
 
 
 class OwnPath:
-    """Something of somebody else's that names a path."""
+    """An object of another class that names a path."""
 
     def __init__(self, path: Any) -> None:
         self.path = path
@@ -60,7 +60,7 @@ class OwnPath:
 class TestLongNames:
     @pytest.mark.parametrize("name", ["n" * 245 + ".json", "é" * 122 + ".json"], ids=["ASCII", "two bytes each"])
     def test_a_name_with_just_enough_room_for_the_lock(self, face: Any, path: Path, name: str) -> None:
-        """A file whose name nearly fills what the file system allows is saved, for temporary names are shorter."""
+        """A file whose name nearly reaches the file system's limit is saved, since temporary names are shorter."""
         target = path.parent / name
 
         async def story() -> None:
@@ -91,7 +91,7 @@ class TestLongNames:
 
     @pytest.mark.parametrize("call", WRITES)
     def test_a_name_without_room_for_the_lock(self, face: Any, path: Path, call: str) -> None:
-        """Where the lock file's name would be too long, writing is refused with an OSError and nothing is touched."""
+        """If the lock file's name would be too long, writing is refused with an OSError and nothing is touched."""
         target = path.parent / ("n" * 250 + ".json")
         target.write_bytes(b'{"a": 1}')
 
@@ -124,7 +124,7 @@ class TestLongNames:
 @pytest.mark.parametrize("kind", STRANGE_NAMES)
 class TestStrangeNames:
     def test_they_name_a_file_like_any_other(self, face: Any, path: Path, kind: str) -> None:
-        """Any name that the file system takes is read and written, and nothing else beside it is touched."""
+        """Any name that the file system accepts is read and written, and no other file is touched."""
         target = path.parent / STRANGE_NAMES[kind]
         neighbour = path.parent / "ab.json"
         neighbour.write_bytes(b"other")
@@ -144,7 +144,7 @@ class TestStrangeNames:
 
     @pytest.mark.usefixtures("nobody_repairs_it")
     def test_messages_are_escaped(self, face: Any, path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
-        """No message, be it an error's or a warning's, sends the terminal what somebody put into a file name."""
+        """No error or warning sends the control characters of a file name to the terminal."""
         caplog.set_level(logging.DEBUG, "persistent_context")
         target = path.parent / STRANGE_NAMES[kind]
         target.write_bytes(b"{")
@@ -181,7 +181,7 @@ class TestStrangeNames:
 class TestStrangeKeys:
     @pytest.mark.parametrize("key", ["a\nb", "\x1b[31m", "\x9b31m", "\u202e", "\r", '"]["b'])
     def test_messages_are_escaped(self, face: Any, path: Path, key: str) -> None:
-        """No error sends the terminal what somebody put into a key."""
+        """No error sends the control characters of a key to the terminal."""
         errors: list[BaseException] = []
 
         async def story() -> None:
@@ -208,7 +208,7 @@ class TestStrangeKeys:
 class TestWhatNamesAPath:
     @pytest.mark.parametrize("kind", [str, Path, OwnPath, lambda path: OwnPath(str(path))])
     def test_str_and_path_likes(self, face: Any, path: Path, kind: Callable[[Any], Any]) -> None:
-        """A `str` and anything with `__fspath__` that gives one name the file, and `filepath` tells which it is."""
+        """A `str`, or an object whose `__fspath__` returns one, names the file, and `filepath` returns its path."""
 
         async def story() -> str:
             ctx = face.context(kind(str(path)))
@@ -226,7 +226,7 @@ class TestWhatNamesAPath:
         ids=lambda wrong: type(wrong).__name__,
     )
     def test_nothing_else(self, face: Any, wrong: Any) -> None:
-        """Bytes, and what names no path, are a TypeError at once."""
+        """Bytes, and objects that do not name a path, raise TypeError at once."""
         with pytest.raises(TypeError):
             face.context(wrong)
 
@@ -245,7 +245,7 @@ class TestWhatNamesAPath:
     def test_a_relative_path_stays_where_it_was(
         self, face: Any, path: Path, tmp_path: Path, relative: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A relative path means the working directory of the time when the context was made."""
+        """A relative path refers to the working directory at the time when the context was made."""
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
         (path.parent / "sub").mkdir()
@@ -266,7 +266,7 @@ class TestWhatNamesAPath:
 class TestLinks:
     @pytest.mark.parametrize("call", CALLS)
     def test_a_loop_of_links(self, face: Any, path: Path, call: str) -> None:
-        """Links that lead round in a circle are an OSError, for readers too, and stay as they are."""
+        """A loop of links is an OSError, for readers too, and the links stay unchanged."""
         other = path.parent / "other.json"
         path.symlink_to(other)
         other.symlink_to(path)
@@ -284,7 +284,7 @@ class TestLinks:
     @pytest.mark.parametrize("relative", [False, True], ids=["absolute", "relative"])
     @pytest.mark.parametrize("call", WRITES)
     def test_a_link_to_nothing(self, face: Any, path: Path, tmp_path: Path, call: str, *, relative: bool) -> None:
-        """A link to a file that is not there yet is a missing file; the write makes it where the link points."""
+        """A link to a file that does not exist is a missing file; the write makes it where the link points."""
         (tmp_path / "real").mkdir()
         real = tmp_path / "real" / "data.json"
         path.symlink_to("../real/data.json" if relative else real)
@@ -303,7 +303,7 @@ class TestLinks:
         assert {real.name, real.name + ".lock"} == names(real.parent)
 
     def test_a_chain_of_links(self, face: Any, path: Path, tmp_path: Path) -> None:
-        """All links of a chain stay, the file at its end is replaced, and all names of it share one lock."""
+        """All links of a chain stay, the file at its end is replaced, and all its names share one lock."""
         (tmp_path / "real").mkdir()
         real = tmp_path / "real" / "data.json"
         real.write_bytes(b'{"n": 1}')
@@ -345,7 +345,7 @@ class TestLinks:
 
     @pytest.mark.parametrize("call", CALLS)
     def test_a_link_to_a_device(self, face: Any, path: Path, call: str) -> None:
-        """A device is refused also when a link leads to it."""
+        """A device is refused also if it is reached through a link."""
         path.symlink_to("/dev/null")
 
         async def story() -> None:

@@ -1,4 +1,4 @@
-"""Where the file stands may be any place: every bad one is told from the others, and nobody gets in through it."""
+"""The file may be anywhere: every bad place is recognised, and no other user gets access through it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def names(directory: Path) -> set[str]:
 
 @pytest.fixture
 def public_directory() -> Iterator[Path]:
-    """Make a directory that other users can reach, which pytest's own is not."""
+    """Make a directory that other users can reach, unlike pytest's own."""
     directory = Path(tempfile.mkdtemp())
     directory.chmod(0o755)
     yield directory
@@ -106,7 +106,7 @@ def run(path, steps):
     except StopIteration as stop:
         return stop.value
 
-with tempfile.TemporaryDirectory() as warm:  # whatever is imported late is imported while everything may be read
+with tempfile.TemporaryDirectory() as warm:  # late imports are done while everything may be read
     with open(os.path.join(warm, "warm.json"), "w") as file:
         file.write('{"w": 1,\\n"n": 2}')
     warming = ["load"], ["incr", "n"], ["set", "a", 1], ["save"], ["lock_holder"]
@@ -119,7 +119,7 @@ print(json.dumps(run(path, steps)))
 
 @pytest.fixture
 def as_stranger(face: Any, spawn: Any) -> Callable[..., list[Any]]:
-    """Run calls in a process of an ordinary user, which is nobody's when the tests run as root."""
+    """Run calls in a process of an ordinary user: nobody, when the tests run as root."""
 
     def run(path: Path, *steps: list[Any]) -> list[Any]:
         uid = NOBODY if os.geteuid() == 0 else 0
@@ -129,7 +129,7 @@ def as_stranger(face: Any, spawn: Any) -> Callable[..., list[Any]]:
     return run
 
 
-# ---------------------------------------- no regular file
+# ---------------------------------------- not a regular file
 
 
 @contextmanager
@@ -190,7 +190,7 @@ NO_REGULAR_FILES: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("kind", NO_REGULAR_FILES)
 class TestNoRegularFile:
     def test_in_the_place_of_the_file(self, face: Any, path: Path, kind: str, call: str) -> None:
-        """What is no regular file is told at once, without hanging on it, and neither read, moved nor replaced."""
+        """What is not a regular file is refused at once, without hanging, and neither read, moved nor replaced."""
 
         async def story() -> None:
             ctx = face.context(path)
@@ -207,7 +207,7 @@ class TestNoRegularFile:
             assert names(path.parent) <= {path.name, path.name + ".lock"}
 
     def test_in_the_place_of_the_lock_file(self, face: Any, path: Path, kind: str, call: str) -> None:
-        """A lock file that is no regular file is refused without hanging on it; reading needs no lock and works."""
+        """A lock file that is not a regular file is refused without hanging; reading needs no lock and works."""
         path.write_bytes(b'{\n"a": 1\n}\n')
         lock = Path(f"{path}.lock")
 
@@ -231,7 +231,7 @@ class TestNoRegularFile:
 class TestNoDirectory:
     @pytest.mark.parametrize("call", CALLS)
     def test_a_file_in_the_place_of_the_directory(self, face: Any, path: Path, call: str) -> None:
-        """A path that leads through a file is an OSError, also for a load, and the file on the way stays."""
+        """A path that leads through a file is an OSError, also for a load, and that file stays."""
         path.write_bytes(b"{}")
 
         async def story() -> None:
@@ -244,7 +244,7 @@ class TestNoDirectory:
         assert {path.name} == names(path.parent)
 
     def test_missing_directories_are_made(self, face: Any, path: Path) -> None:
-        """Parents that are missing are made by the first write, not by reading."""
+        """Missing parents are made by the first write, not by reading."""
         target = path.parent / "a" / "b" / "state.json"
 
         async def story() -> None:
@@ -267,7 +267,7 @@ class TestRights:
     def test_a_directory_that_may_not_be_entered(
         self, public_directory: Path, as_stranger: Callable[..., list[Any]]
     ) -> None:
-        """A file that cannot be reached is no missing file: loading and saving both say so, and nothing is lost."""
+        """A file that cannot be reached is not taken for missing: loading and saving both fail, and nothing is lost."""
         directory = public_directory / "closed"
         directory.mkdir()
         path = directory / "state.json"
@@ -288,7 +288,7 @@ class TestRights:
     def test_a_directory_that_may_not_be_written(
         self, public_directory: Path, as_stranger: Callable[..., list[Any]]
     ) -> None:
-        """In a read-only directory reading works, saving says why it cannot, and the change stays unsaved."""
+        """In a read-only directory reading works, saving raises an error, and the change stays unsaved."""
         path = public_directory / "state.json"
         path.write_bytes(b'{"a": 1}')
         path.chmod(0o644)
@@ -311,7 +311,7 @@ class TestRights:
     def test_a_missing_file_in_a_directory_that_may_not_be_written(
         self, public_directory: Path, as_stranger: Callable[..., list[Any]]
     ) -> None:
-        """A missing file is an empty one for a reader, and an error for a writer who may not make it."""
+        """A missing file is empty for a reader, and an error for a writer who may not make it."""
         public_directory.chmod(0o555)
 
         results = as_stranger(public_directory / "state.json", ["load"], ["get_all_data"], ["set", "b", 2], ["save"])
@@ -321,7 +321,7 @@ class TestRights:
         assert set() == names(public_directory)
 
     def test_a_file_that_may_not_be_read(self, public_directory: Path, as_stranger: Callable[..., list[Any]]) -> None:
-        """A file that may not be read is not taken for a corrupt one, though its directory would let it be moved."""
+        """A file that may not be read is not taken for a corrupt one, even if its directory would allow moving it."""
         needs_root("to have a file of another user")
         path = public_directory / "state.json"
         path.write_bytes(b'{"secret": 1}')
@@ -338,7 +338,7 @@ class TestRights:
         assert names(public_directory) <= {path.name, path.name + ".lock"}
 
     def test_a_file_that_all_may_write(self, public_directory: Path, as_stranger: Callable[..., list[Any]]) -> None:
-        """A second user who may write the data can lock and save it, and its mode stays as it was."""
+        """A second user who may write the data can lock and save it, and its mode is unchanged."""
         needs_root("to have two users")
         public_directory.chmod(0o777)
         path = public_directory / "state.json"
@@ -357,7 +357,7 @@ class TestRights:
     def test_a_leftover_that_may_not_be_removed(
         self, public_directory: Path, as_stranger: Callable[..., list[Any]]
     ) -> None:
-        """In a directory like /tmp, what another user's crashed writer left stays, and hinders nobody."""
+        """In a directory like /tmp, a leftover of another user's crashed writer stays, and hinders no call."""
         needs_root("to have two users")
         public_directory.chmod(0o1777)
         path = public_directory / "state.json"
@@ -371,7 +371,7 @@ class TestRights:
     def test_a_directory_below_one_that_may_only_be_passed_through(
         self, public_directory: Path, as_stranger: Callable[..., list[Any]]
     ) -> None:
-        """A directory above that may not be opened is not synced: no process of this user has made the one in it."""
+        """A directory above that may not be opened is not synced: this user cannot have made the one in it."""
         needs_root("to have two users")
         directory = public_directory / "home"
         directory.mkdir()
@@ -403,7 +403,7 @@ class TestRights:
         assert 0o600 == stat.S_IMODE(path.stat().st_mode)
 
     def test_a_file_of_a_group(self, public_directory: Path, as_stranger: Callable[..., list[Any]]) -> None:
-        """A member of the group saves a file that the group may write: mode and group stay, for all its members."""
+        """If a member of the group saves a file that the group may write, mode and group stay."""
         needs_root("to have two users")
         public_directory.chmod(0o777)
         path = public_directory / "state.json"
@@ -422,7 +422,7 @@ class TestRights:
     def test_a_file_of_a_group_one_is_not_in(
         self, public_directory: Path, as_stranger: Callable[..., list[Any]]
     ) -> None:
-        """Where the group cannot be kept, its rights are not handed to another group."""
+        """If the group cannot be kept, its rights are not given to another group."""
         needs_root("to have two users")
         public_directory.chmod(0o777)
         path = public_directory / "state.json"
@@ -463,7 +463,7 @@ class TestRights:
             assert {path.name} == names(directory)
 
     def test_a_file_mounted_by_itself(self, face: Any, path: Path, tmp_path: Path) -> None:
-        """A file that is a mount of its own cannot be replaced: EBUSY that names it, and nothing is lost."""
+        """A file that is itself a mount cannot be replaced: the error is EBUSY with its name, and nothing is lost."""
         source = tmp_path / "source.json"
         source.write_bytes(b'{"a": 1}')
         path.touch()
@@ -486,7 +486,7 @@ class TestRights:
             assert {path.name, path.name + ".lock"} == names(path.parent)
 
     def test_a_bad_document_in_a_file_mounted_by_itself(self, face: Any, path: Path, tmp_path: Path) -> None:
-        """A bad document that is a mount of its own cannot be moved aside: an OSError, and it stays as it is."""
+        """A bad document that is itself a mount cannot be moved aside: an OSError, and it stays unchanged."""
         source = tmp_path / "source.json"
         source.write_bytes(b'{"a": ')
         path.touch()

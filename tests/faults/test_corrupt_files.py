@@ -1,4 +1,4 @@
-"""A corrupt file and the option on_corrupt: each call does what its own context says."""
+"""A corrupt file and the option on_corrupt: each call follows the option of its own context."""
 
 import asyncio
 import logging
@@ -29,14 +29,14 @@ CALLS = {
 
 @pytest.fixture
 def corrupt(path, nobody_repairs_it):
-    """A file that is no JSON object."""
+    """A file that is not a JSON object."""
     path.write_bytes(CORRUPT)
     return path
 
 
 @pytest.fixture
 def damaged(path):
-    """A file with a journal of which a line in the middle is damaged."""
+    """A file whose journal has a damaged line in the middle."""
     ctx = SyncPersistentContext(path, journal=True)
     for number in range(4):
         ctx["n"] = number
@@ -50,7 +50,7 @@ def damaged(path):
 class TestRaising:
     @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
     def test_every_call_raises_and_leaves_the_file_alone(self, face, corrupt, call):
-        """No call reads past what is corrupt, moves it or overwrites it."""
+        """No call loads, moves or overwrites a corrupt file."""
         ctx = face.cls(corrupt, on_corrupt="raise")
         ctx["mine"] = 1
         with pytest.raises(CorruptFileError):
@@ -60,7 +60,7 @@ class TestRaising:
         assert {"mine"} == ctx.unsaved_keys()
 
     def test_the_error_says_where_why_and_what_to_do(self, face, corrupt):
-        """It names the file, the place and the remedy, and arrives as it is in another process."""
+        """The error names the file, the position and the remedy, and can be pickled to another process."""
         with pytest.raises(CorruptFileError) as caught:
             face.open(corrupt, on_corrupt="raise")
         error, back = caught.value, pickle.loads(pickle.dumps(caught.value))
@@ -70,7 +70,7 @@ class TestRaising:
         assert isinstance(error, ValueError)
 
     def test_once_it_is_repaired_all_goes_on(self, face, corrupt):
-        """Nothing is left of the error."""
+        """Once the file is repaired, all calls work again."""
         ctx = face.cls(corrupt, on_corrupt="raise")
         with pytest.raises(CorruptFileError):
             face.do(ctx.incr, "n")
@@ -79,7 +79,7 @@ class TestRaising:
         assert 6 == face.do(ctx.incr, "n")
 
     def test_a_file_that_becomes_corrupt_later(self, face, path, nobody_repairs_it):
-        """A save of a context that was loaded before raises as well, and keeps what is unsaved."""
+        """If the file becomes corrupt later, a save of a loaded context raises as well, and keeps what is unsaved."""
         ctx = face.open(path, on_corrupt="raise")
         face.do(ctx.incr, "n")
         path.write_bytes(CORRUPT)
@@ -92,7 +92,7 @@ class TestRaising:
         assert {"n": 1, "mine": 1} == dict(face.open(path))
 
     def test_a_missing_file_is_none(self, face, path):
-        """There is nothing corrupt about a file that is not there."""
+        """A missing file is not corrupt."""
         ctx = face.open(path, on_corrupt="raise")
 
         assert ({}, 1) == (dict(ctx), face.do(ctx.incr, "n"))
@@ -127,7 +127,7 @@ class TestDifferentPolicies:
         assert accepted == SyncPersistentContext.create(corrupt)["n"]
 
     def test_contexts_that_raise_never_have_it_moved(self, corrupt):
-        """A cycle in which all raise leaves the file where it is."""
+        """A cycle in which all calls raise leaves the file where it is."""
 
         async def main():
             contexts = [PersistentContext(corrupt, on_corrupt="raise") for _ in range(3)]
@@ -140,7 +140,7 @@ class TestDifferentPolicies:
 class TestADamagedJournal:
     @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
     def test_is_an_error_too(self, face, damaged, call):
-        """A context that raises does not go on with a part of what was acknowledged, and leaves the journal alone."""
+        """A context that raises does not load a part of what was acknowledged, and leaves the journal alone."""
         before = journal_of(damaged).read_bytes(), damaged.read_bytes()
         with pytest.raises(CorruptFileError, match="part of the journal is damaged"):
             call(face, face.cls(damaged, on_corrupt="raise"))
@@ -148,7 +148,7 @@ class TestADamagedJournal:
         assert (before, []) == ((journal_of(damaged).read_bytes(), damaged.read_bytes()), kept(damaged))
 
     def test_others_go_on_with_what_is_intact(self, face, damaged):
-        """Without the option, intact lines count, and the next writer keeps the journal aside."""
+        """Without the option, intact lines count, and the next write keeps the damaged journal aside."""
         ctx = face.open(damaged)
         face.do(ctx.incr, "n")
 
@@ -157,7 +157,7 @@ class TestADamagedJournal:
 
 class TestReadingByOthers:
     def test_a_watch_leaves_it_alone(self, corrupt):
-        """Watching changes nothing, and goes on once the file is repaired."""
+        """Watching changes nothing, and continues once the file is repaired."""
         ctx = SyncPersistentContext(corrupt, on_corrupt="raise")
         with ctx.watch() as watch:
             other = SyncPersistentContext(corrupt)

@@ -1,4 +1,4 @@
-"""A file of no bytes is a new one: nothing in it can be lost."""
+"""A file of no bytes is a new one: there is nothing to lose."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ def empty(path):
 @pytest.mark.parametrize("on_corrupt", ["aside", "raise"])
 class TestAnEmptyFile:
     def test_reads_as_one_without_keys(self, face, empty, on_corrupt, caplog):
-        """It is not corrupt; nobody is warned, and nothing changes."""
+        """An empty file is not corrupt: there is no warning, and nothing changes."""
         caplog.set_level(logging.WARNING, "persistent_context")
         ctx = face.open(empty, on_corrupt=on_corrupt)
 
@@ -36,7 +36,7 @@ class TestAnEmptyFile:
 
     @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
     def test_is_replaced_by_the_first_write_and_keeps_its_mode(self, face, empty, on_corrupt, write, caplog):
-        """The first write fills it; mode and place stay, and nothing is kept aside."""
+        """The first write fills it; mode and path are unchanged, and nothing is kept aside."""
         caplog.set_level(logging.WARNING, "persistent_context")
         ctx = face.open(empty, on_corrupt=on_corrupt)
         if write is WRITES["save"]:
@@ -48,7 +48,7 @@ class TestAnEmptyFile:
         )  # fmt: skip
 
     def test_that_was_emptied_is_written_whole(self, face, path, on_corrupt):
-        """As a file that is gone, it says nothing about what others want."""
+        """Like a missing file, an emptied one is no evidence of deletions by others."""
         ctx = face.open(path, on_corrupt=on_corrupt)
         ctx.update(a=1, b=2)
         face.do(ctx.save)
@@ -59,13 +59,13 @@ class TestAnEmptyFile:
         assert {"a": 1, "b": 2, "c": 3} == stored(path)
 
     def test_a_save_of_nothing_makes_it_a_document(self, face, empty, on_corrupt):
-        """As it does with a missing file."""
+        """As with a missing file, a save without changes makes a document."""
         face.do(face.open(empty, on_corrupt=on_corrupt).save)
 
         assert {} == stored(empty)
 
     def test_under_a_journal(self, face, empty, on_corrupt):
-        """A journal may be begun on it."""
+        """A journal may be begun on an empty file."""
         ctx = face.open(empty, on_corrupt=on_corrupt, journal=True)
         face.do(ctx.incr, "n")
         there = journal_of(empty).exists()
@@ -75,7 +75,7 @@ class TestAnEmptyFile:
 
     @pytest.mark.parametrize("content", [b"\n", b" \t", b"\0\0"])
     def test_one_byte_is_too_many(self, face, path, on_corrupt, content):
-        """White space or zero bytes are something that somebody wrote: that is corrupt."""
+        """A file of white space or zero bytes is corrupt, since it may be the rest of a lost document."""
         path.write_bytes(content)
         if on_corrupt == "raise":
             with pytest.raises(CorruptFileError, match="nothing but white space or zero bytes"):

@@ -1,4 +1,4 @@
-"""What others put where our lock file and our temporaries stand is neither obeyed nor harmed."""
+"""What others put under the names of the lock file and the temporaries is neither obeyed nor harmed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_safe_to_print(message: str) -> bool:
 
 
 def tells_only_what_the_kernel_knows(holder: Holder | None) -> bool:
-    """Whether a holder has nothing from the lock file; that this process holds it is known on Linux."""
+    """Return whether a holder has nothing from the lock file; on Linux it is known that this process holds it."""
     return holder is None or holder._replace(host=None, verified=False) in (Holder(), Holder(os.getpid()))
 
 
@@ -57,7 +57,7 @@ FOREIGN_STAMPS = {
 
 @contextmanager
 def hold_descriptor(lock: Path) -> Iterator[None]:
-    """Hold the lock as another program would: on a descriptor of its own, writing nothing into the file."""
+    """Hold the lock as another program would: on its own descriptor, writing nothing into the file."""
     fcntl = pytest.importorskip("fcntl", reason="needs flock: run on Unix")
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -70,7 +70,7 @@ def hold_descriptor(lock: Path) -> Iterator[None]:
 class TestTheContentOfTheLockFile:
     @pytest.mark.parametrize("kind", FOREIGN_STAMPS)
     def test_what_is_not_ours_is_kept(self, face: Any, path: Path, kind: str) -> None:
-        """A lock file with somebody else's content locks like any other, and its content is never destroyed."""
+        """A lock file with foreign content locks like any other, and its content is never destroyed."""
         lock = Path(f"{path}.lock")
         lock.write_bytes(FOREIGN_STAMPS[kind])
 
@@ -87,7 +87,7 @@ class TestTheContentOfTheLockFile:
 
     @pytest.mark.parametrize("kind", FOREIGN_STAMPS)
     def test_what_is_not_ours_is_no_holder(self, face: Any, path: Path, kind: str) -> None:
-        """While such a lock file is locked, its content is not taken for a living holder's word."""
+        """While such a lock file is locked, its content is not taken for the stamp of a living holder."""
         lock = Path(f"{path}.lock")
         lock.write_bytes(FOREIGN_STAMPS[kind])
         errors: list[LockTimeoutError] = []
@@ -108,7 +108,7 @@ class TestTheContentOfTheLockFile:
         assert FOREIGN_STAMPS[kind] == lock.read_bytes()
 
     def test_a_huge_one(self, face: Any, path: Path) -> None:
-        """A lock file of a terabyte locks like any other: it is not read whole, and not cut."""
+        """A lock file of a terabyte locks like any other: it is not read whole, and not truncated."""
         lock = Path(f"{path}.lock")
         size = 1 << 40
         with lock.open("wb") as file:
@@ -134,7 +134,7 @@ class TestTheContentOfTheLockFile:
         assert {"fresh": 1} == json.loads(path.read_bytes())
 
     def test_a_stamp_of_somebody_who_was_killed(self, face: Any, path: Path, hold_transaction: Any) -> None:
-        """What a killed holder left in the lock file is not shown as the holder of whoever has the lock now."""
+        """The stamp of a killed holder is not shown for the present holder of the lock."""
         lock = Path(f"{path}.lock")
         held = hold_transaction(path)
         stamp = lock.read_bytes()
@@ -160,7 +160,7 @@ class TestTheContentOfTheLockFile:
         assert stamp
 
     def test_a_stamp_put_back_after_its_holder_died(self, face: Any, path: Path, hold_transaction: Any) -> None:
-        """A copied stamp is not believed about a process that is gone, whoever holds the lock."""
+        """A copied stamp of a process that is gone is not believed, whoever holds the lock."""
         lock = Path(f"{path}.lock")
         held = hold_transaction(path)
         stamp = lock.read_bytes()
@@ -180,7 +180,7 @@ class TestTheContentOfTheLockFile:
         assert {"fresh": 1} == json.loads(path.read_bytes())
 
     def test_a_stamp_that_does_not_hold_the_lock(self, face: Any, path: Path, hold_transaction: Any) -> None:
-        """A stamp locks nothing: with the copied word of a living process in it, a free lock is free."""
+        """A stamp locks nothing: a free lock is free even with the copied stamp of a living process."""
         lock = Path(f"{path}.lock")
         held = hold_transaction(path)
         stamp = lock.read_bytes()
@@ -197,7 +197,7 @@ class TestTheContentOfTheLockFile:
         assert {"holder": "child", "fresh": 1} == json.loads(path.read_bytes())
 
     def test_a_stamp_with_escape_sequences(self, face: Any, path: Path, hold_transaction: Any) -> None:
-        """A forged stamp cannot send anything to the terminal of whoever is told about the holder."""
+        """A forged stamp cannot send anything to the terminal through the holder's description."""
         lock = Path(f"{path}.lock")
         held = hold_transaction(path)
         stamp = lock.read_bytes()
@@ -226,7 +226,7 @@ class TestTheKindOfTheLockFile:
     @pytest.mark.parametrize("call", WRITES)
     @pytest.mark.parametrize("target", ["a file", "nothing", "the data", "itself"])
     def test_a_link_is_never_followed(self, face: Any, path: Path, tmp_path: Path, target: str, call: str) -> None:
-        """A lock file that somebody made a link is refused: what it points to is neither made nor touched."""
+        """A lock file that is a link is refused: its target is neither made nor touched."""
         path.write_bytes(b'{"a": 1}')
         victim = tmp_path / "victim"
         victim.write_bytes(b"precious")
@@ -250,7 +250,7 @@ class TestTheKindOfTheLockFile:
 
     @pytest.mark.parametrize("content", [b"precious", b"", b"x" * 100_000], ids=["short", "empty", "long"])
     def test_a_hard_link_changes_nobody_s_file(self, face: Any, path: Path, tmp_path: Path, content: bytes) -> None:
-        """A lock file that somebody linked to another file never changes that file, its content or its rights."""
+        """A lock file that is hard-linked to another file never changes that file's content or rights."""
         victim = tmp_path / "victim"
         victim.write_bytes(content)
         victim.chmod(0o600)
@@ -276,7 +276,7 @@ class TestTheKindOfTheLockFile:
         assert 0o600 == stat.S_IMODE(victim.stat().st_mode)
 
     def test_it_is_never_deleted(self, face: Any, path: Path) -> None:
-        """The lock file stays, the same one, whatever is done."""
+        """The same lock file stays, whatever is done."""
         numbers = set()
 
         async def story() -> None:
@@ -294,7 +294,7 @@ class TestTheKindOfTheLockFile:
 
 class TestTemporaryFiles:
     def test_planted_names_are_not_followed(self, face: Any, path: Path, tmp_path: Path) -> None:
-        """Whatever stands under the names that a writer might take is neither written to nor read."""
+        """Files planted under the names that a writer might take are neither written nor read."""
         victim = tmp_path / "victim"
         victim.write_bytes(b"precious")
         victim.chmod(0o640)
@@ -319,7 +319,7 @@ class TestTemporaryFiles:
         assert {"fresh": 1} == json.loads(path.read_bytes())
 
     def test_names_are_random_and_short_lived(self, face: Any, path: Path) -> None:
-        """A temporary file stands beside the file under a name with a dot before and `.tmp` behind, never the same."""
+        """A temporary file is beside the file, named with a leading dot and `.tmp`, and its name is never the same."""
         seen: list[str] = []
         linux = ctypes.CDLL(None, use_errno=True)
         if not hasattr(linux, "inotify_init1"):
@@ -351,7 +351,7 @@ class TestTemporaryFiles:
         assert {path.name, path.name + ".lock"} == names(path.parent)
 
     def test_files_of_others_are_left_alone(self, face: Any, path: Path) -> None:
-        """Cleaning up after a crashed writer never takes what could be somebody else's."""
+        """Cleaning up after a crashed writer never removes a file that could belong to another program."""
         others = [
             ".gitignore",
             "notes.tmp",

@@ -1,4 +1,4 @@
-"""Documents that are no corruption: valid but not to be read here, or accepted with a word."""
+"""Documents that are not corrupt: valid but not readable here, or accepted with a warning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ face = either_face
 
 
 def asides(path: Path) -> list[Path]:
-    """Return what was moved aside for `path`."""
+    """Return the files that were moved aside for `path`."""
     return sorted(path.parent.glob(glob.escape(path.name) + ".corrupt-*"))
 
 
@@ -35,7 +35,7 @@ def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def leftovers(path: Path) -> list[str]:
-    """Return the names beside `path` that are neither it, nor its lock, nor moved aside."""
+    """Return the names beside `path` other than its own, its lock's, and those of files moved aside."""
     known = {path.name, path.name + ".lock", *(aside.name for aside in asides(path))}
     return sorted(name for name in os.listdir(path.parent) if name not in known)
 
@@ -46,7 +46,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def large(line: bytes, where: str) -> bytes:
-    """Return a document of 2,000 keys in our own layout, with `line` put in at the start, the middle or the end."""
+    """Return a document of 2,000 keys in the library's layout, with `line` at the start, the middle or the end."""
     lines = [b'"key %04d": "%s"' % (number, b"x" * 60) for number in range(2_000)]
     lines.insert({"first": 0, "middle": 1_000, "last": 2_000}[where], line)
     return b"{\n" + b",\n".join(lines) + b"\n}\n"
@@ -96,13 +96,13 @@ DUPLICATES: dict[str, tuple[bytes, dict[str, Any]]] = {
     ids=["one line", "small", "large", "large in another layout"],
 )
 class TestAnIntegerThatIsTooLong:
-    """Whether it can be read depends on the process: such a file is valid, and may be another's to read."""
+    """Whether it can be read depends on the process: such a file is valid, and other processes may read it."""
 
     @pytest.mark.parametrize("operation", OPERATIONS)
     def test_every_call_says_so_and_leaves_the_file_alone(
         self, face: Any, path: Path, name: str, make: Callable[[bytes], bytes], operation: str
     ) -> None:
-        """Nobody moves the file aside, nor writes it without the integer; the error names the file and the limit."""
+        """No call moves the file aside, or writes it without the integer; the error names the file and the limit."""
         document = make(LONG_INTEGERS[name])
         path.write_bytes(document)
 
@@ -124,7 +124,7 @@ class TestAnIntegerThatIsTooLong:
     def test_it_is_found_where_the_rest_is_known(
         self, face: Any, path: Path, name: str, make: Callable[[bytes], bytes]
     ) -> None:
-        """A context that knew the file before somebody put the integer in keeps what it has, and works again later."""
+        """A context that loaded the file before the integer was put in keeps what it has, and works again later."""
         before = make(b"1")
         path.write_bytes(before)
 
@@ -155,7 +155,7 @@ class TestAnIntegerThatIsTooLong:
     ],
 )
 def test_no_limit_of_a_process_makes_a_file_corrupt(path: Path, spawn: Any, digits: int, limit: int, told: str) -> None:
-    """A process that reads fewer digits than others says so; with one that reads more, all others still agree."""
+    """A process that reads fewer digits than others gets an error; with one that reads more, all others still agree."""
     document = b'{"a": {"x": -' + b"9" * digits + b'}, "b": 1}'
     path.write_bytes(document)
 
@@ -169,7 +169,7 @@ class TestDuplicateKeys:
     def test_the_last_one_wins_with_a_warning(
         self, face: Any, path: Path, name: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Of a key that stands twice the last value is taken, a warning is logged, and reading changes nothing."""
+        """Of a key that occurs twice the last value is taken, a warning is logged, and reading changes nothing."""
         document, expected = DUPLICATES[name]
         path.write_bytes(document)
 
@@ -187,7 +187,7 @@ class TestDuplicateKeys:
     def test_the_original_is_kept_aside_when_it_is_overwritten(
         self, face: Any, path: Path, name: str, operation: str
     ) -> None:
-        """Before a document with a key that stands twice is overwritten, all its bytes are kept aside, as private."""
+        """Before a document with a repeated key is overwritten, all its bytes are kept aside, with the same mode."""
         document, expected = DUPLICATES[name]
         path.write_bytes(document)
         path.chmod(0o600)
@@ -215,7 +215,7 @@ class TestAByteOrderMark:
 
     @pytest.mark.parametrize("document", [b'{"a": 1}', b'{\n"a": 1\n}\n', b' {"a": 1}'])
     def test_it_is_accepted(self, face: Any, path: Path, document: bytes, caplog: pytest.LogCaptureFixture) -> None:
-        """A byte order mark before a good document is no reason to refuse it, and reading changes nothing."""
+        """A byte order mark before a good document is accepted, and reading changes nothing."""
         path.write_bytes(self.MARK + document)
 
         async def story() -> dict[str, Any]:
@@ -230,7 +230,7 @@ class TestAByteOrderMark:
 
     @pytest.mark.parametrize("operation", ["save", "incr", "transaction"])
     def test_it_is_gone_after_the_next_write(self, face: Any, path: Path, operation: str) -> None:
-        """What is written is plain UTF-8 that `jq` and `json.load` take, with every key kept."""
+        """The next write is plain UTF-8 that `jq` and `json.load` accept, with every key kept."""
         path.write_bytes(self.MARK + b'{\n"a": 1\n}\n')
 
         async def story() -> None:
@@ -247,7 +247,7 @@ class TestAByteOrderMark:
         assert [] == asides(path)
 
     def test_a_bad_document_behind_it_is_moved_aside(self, face: Any, path: Path) -> None:
-        """A byte order mark makes no bad document good."""
+        """A bad document after a byte order mark is still bad."""
         path.write_bytes(self.MARK + b'{"a": ')
 
         async def story() -> dict[str, Any]:

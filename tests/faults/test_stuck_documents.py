@@ -1,4 +1,4 @@
-"""A bad document that stays for a while: nobody can move it aside, or somebody is still writing it."""
+"""A bad document that stays for a while: it cannot be moved aside, or another program is still writing it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def call(context, path, name, *args):
     return asyncio.run(main())
 
 context = SyncPersistentContext if face == "sync" else PersistentContext
-with tempfile.TemporaryDirectory() as warm:  # whatever is imported late is imported before the rights are gone
+with tempfile.TemporaryDirectory() as warm:  # late imports are done before the rights are dropped
     for content in ('{"warm": 1}', '{"warm": '):
         with open(os.path.join(warm, "warm.json"), "w") as file:
             file.write(content)
@@ -63,7 +63,7 @@ for name, *args in (["load"], ["save"], ["incr", "n"]):
 
 @pytest.fixture
 def public_directory() -> Iterator[Path]:
-    """Make a directory that another user can reach, which pytest's own is not."""
+    """Make a directory that another user can reach, unlike pytest's own."""
     directory = Path(tempfile.mkdtemp())
     directory.chmod(0o755)
     yield directory
@@ -76,7 +76,7 @@ def public_directory() -> Iterator[Path]:
 
 class TestABadDocumentThatCannotBeMoved:
     def test_in_a_directory_of_somebody_else(self, face: Any, public_directory: Path, spawn: Any) -> None:
-        """Where a bad document cannot be moved aside every call says so with an OSError, and not a byte changes."""
+        """If a bad document cannot be moved aside, every call raises an OSError, and not a byte changes."""
         path = public_directory / "state.json"
         path.write_bytes(b'{"a": ')
         path.chmod(0o644)
@@ -90,7 +90,7 @@ class TestABadDocumentThatCannotBeMoved:
         assert ["state.json"] == os.listdir(public_directory)
 
     def test_on_a_read_only_mount(self, face: Any, tmp_path: Path) -> None:
-        """On a file system that is mounted read-only, a bad document is an OSError and stays as it is."""
+        """On a file system that is mounted read-only, a bad document is an OSError and stays unchanged."""
         if os.geteuid() != 0:
             pytest.skip("needs root for a read-only bind mount: run the tests as root, in a container")
         directory = tmp_path / "mounted"
@@ -118,11 +118,11 @@ class TestABadDocumentThatCannotBeMoved:
 
 
 class TestAForeignWriterInTheMiddleOfItsWriting:
-    """Somebody who writes in place, under the lock: what a reader sees meanwhile is bad, but not for long."""
+    """A program that writes in place, under the lock: a reader may see a bad document, but not for long."""
 
     @staticmethod
     def descriptors(lock: str) -> int:
-        """Return how many descriptors of this process stand on the lock file."""
+        """Return how many descriptors of this process refer to the lock file."""
         count = 0
         for descriptor in os.listdir("/proc/self/fd"):
             with suppress(OSError):
@@ -132,9 +132,9 @@ class TestAForeignWriterInTheMiddleOfItsWriting:
     def run_behind_the_lock(
         self, face: Any, path: Path, story: Coroutine[Any, Any, Any], repair: Callable[[], object]
     ) -> Any:
-        """Start `story` while the lock is held, repair the file once it waits for the lock, and let it go on."""
+        """Start `story` while the lock is held, repair the file once it waits for the lock, and release that."""
         if not Path("/proc/self/fd").is_dir():
-            pytest.skip("needs /proc/self/fd to see that somebody waits for the lock: run on Linux")
+            pytest.skip("needs /proc/self/fd to see that a call waits for the lock: run on Linux")
         results: list[Any] = []
 
         def work() -> None:
@@ -160,7 +160,7 @@ class TestAForeignWriterInTheMiddleOfItsWriting:
     def test_a_file_repaired_in_time_is_loaded(
         self, face: Any, path: Path, name: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A load that met a bad document looks again under the lock, and takes what was repaired meanwhile."""
+        """A load that finds a bad document looks again under the lock, and takes what was repaired in the meantime."""
         path.write_bytes(DOCUMENTS[name])
 
         async def story() -> dict[str, Any]:
@@ -175,7 +175,7 @@ class TestAForeignWriterInTheMiddleOfItsWriting:
 
     @pytest.mark.parametrize("operation", ["save", "incr", "transaction"])
     def test_a_writer_waits_and_keeps_what_was_repaired(self, face: Any, path: Path, operation: str) -> None:
-        """A writer that waits while somebody repairs the file adds to the repaired one."""
+        """A writer that waits while another program repairs the file adds to the repaired one."""
         path.write_bytes(b'{"a": ')
 
         async def story() -> None:
@@ -192,7 +192,7 @@ class TestAForeignWriterInTheMiddleOfItsWriting:
         assert [] == asides(path)
 
     def test_a_file_that_is_gone_in_time_is_a_missing_one(self, face: Any, path: Path) -> None:
-        """A bad document that somebody removed while we waited for the lock is a missing file, not a failure."""
+        """A bad document that was removed during the wait for the lock is a missing file, not a failure."""
         path.write_bytes(b'{"a": ')
 
         async def story() -> dict[str, Any]:
@@ -204,7 +204,7 @@ class TestAForeignWriterInTheMiddleOfItsWriting:
         assert [] == asides(path)
 
     def test_a_file_that_stays_bad_while_locked_is_left_alone(self, face: Any, path: Path, hold: Any) -> None:
-        """Whoever cannot get the lock in time moves nothing aside: the load ends in the lock's timeout."""
+        """A call that cannot get the lock in time moves nothing aside: the load ends with the lock's timeout."""
         path.write_bytes(b'{"a": ')
 
         async def story() -> None:
@@ -218,7 +218,7 @@ class TestAForeignWriterInTheMiddleOfItsWriting:
         assert [] == asides(path)
 
     def test_many_readers_move_it_aside_once(self, path: Path) -> None:
-        """Many that meet the same bad document at once keep one copy of it, and none of them fails."""
+        """Many readers that find the same bad document at once keep one copy of it, and none of them fails."""
         path.write_bytes(b"{ broken")
         start = threading.Barrier(8)
         loaded: list[object] = []

@@ -1,4 +1,4 @@
-"""A file that its user may not write is not replaced, although its directory would let it be."""
+"""A file that its user may not write is not replaced, although its directory would allow it."""
 
 import errno
 import json
@@ -63,7 +63,7 @@ from persistent_context import SyncPersistentContext
 ctx = SyncPersistentContext(sys.argv[1], journal=True)
 for _ in range(2):
     ctx.incr("n")
-os._exit(0)  # or else it would be folded
+os._exit(0)  # or it would be folded
 """
 
 
@@ -78,7 +78,7 @@ def path():
 
 @pytest.fixture
 def attempt(path, run):
-    """Load and then call as an ordinary user: what was read, and what came of the call."""
+    """Load and then make a call as an ordinary user: return what was read, and the outcome of the call."""
     return lambda face, act: [json.loads(line) for line in run(AS_NOBODY, path, face, act)]
 
 
@@ -111,7 +111,7 @@ class TestAReadOnlyFile:
         assert ["ok", False] == attempt(face, "unchanged")[1]
 
     def test_a_corrupt_one_is_not_moved_aside(self, path, run, face):
-        """Moving a file away is no way round its mode either."""
+        """A corrupt file that may not be written is not moved aside either."""
         protect(path, b"{ corrupt")
         [line] = run(AS_NOBODY, path, face, "save")
 
@@ -119,7 +119,7 @@ class TestAReadOnlyFile:
 
     @pytest.mark.parametrize("act", ["save", "incr", "transaction", "checkpoint"])
     def test_its_journal_is_not_appended_to_or_folded(self, path, attempt, run, face, act):
-        """What is protected is the data, wherever the next change would go."""
+        """The mode protects the data, even if the next change would go into the journal."""
         run(LEAVE_A_JOURNAL, path)
         for name in os.listdir(path.parent) if os.geteuid() == 0 else ():
             os.chown(path.parent / name, NOBODY, NOBODY)

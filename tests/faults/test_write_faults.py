@@ -1,4 +1,4 @@
-"""Every step of a write may fail, and every moment may be the last: the file is the old one or the new one, whole."""
+"""Every step of a write may fail, and every moment may be the last: the file is the old or the new one, whole."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ BEFORE = {"n": 1, "filler": "x" * 10_000}
 NEW = "y" * 10_000
 
 ZYGOTE = '''
-"""Forks a child a run. A child changes a file while it is told to fail; all it says goes through a socket, so that no
-system call but those of the library's own is counted, failed or killed."""
+"""Forks a child for each run. A child changes a file while it is made to fail; it talks only through a socket, so that
+no system calls but the library's own are counted, failed or killed."""
 
 import asyncio, inspect, json, os, resource, socket, sys, tempfile
 from persistent_context import DurabilityUnknownError, PersistentContext, SyncPersistentContext
@@ -144,7 +144,7 @@ while True:
 
 
 class Zygote:
-    """A process that has imported all there is to import, and forks one child after the other."""
+    """A process that has imported everything that is needed, and forks one child after the other."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -171,7 +171,7 @@ class Zygote:
 
     def begin(self, path: Path, face: str) -> int:
         """Let a child load the file; return its process id when it is ready for its first change."""
-        if self.child is not None:  # of a test that failed halfway
+        if self.child is not None:  # left by a test that failed halfway
             os.kill(self.child, signal.SIGKILL)
             while "ended" not in self.hear():
                 pass
@@ -180,7 +180,7 @@ class Zygote:
         return self.child
 
     def end(self) -> int:
-        """Let the child go; return its exit status."""
+        """Let the child end; return its exit status."""
         self.say(end=True)
         return int(self.hear()["ended"])
 
@@ -209,7 +209,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def make(directory: Path) -> Path:
-    """Return a fresh file in a directory of its own."""
+    """Return a fresh file in its own directory."""
     directory.mkdir()
     path = directory / "state.json"
     path.write_text("{\n" + ",\n".join(f'"{key}": {json.dumps(value)}' for key, value in BEFORE.items()) + "\n}\n")
@@ -217,12 +217,12 @@ def make(directory: Path) -> Path:
 
 
 def temporaries(path: Path) -> list[str]:
-    """Return what stands beside the file and its lock."""
+    """Return the names beside the file and its lock."""
     return sorted(set(os.listdir(path.parent)) - {path.name, path.name + ".lock"})
 
 
 def after(operation: str, size: int, times: int = 1) -> dict[str, Any]:
-    """Return what the file holds when `operation` was done as often on `BEFORE`."""
+    """Return the content of the file after `operation` was done this number of times on `BEFORE`."""
     changed = dict(BEFORE)
     if operation != "save":
         changed["n"] += times
@@ -232,12 +232,12 @@ def after(operation: str, size: int, times: int = 1) -> dict[str, Any]:
 
 
 def shorten(data: dict[str, Any]) -> dict[str, Any]:
-    """Return something that a failed assertion can show."""
+    """Return a form that a failed assertion can show."""
     return {key: len(value) if isinstance(value, str) else value for key, value in data.items()}
 
 
 def check_outcome(path: Path, operation: str, size: int, result: dict[str, Any]) -> None:
-    """Check that the file, the memory and what the call said agree, and that nothing is left lying about."""
+    """Check that the file, the memory and the outcome of the call agree, and that nothing is left behind."""
     found = json.loads(path.read_bytes())
     refused = result["outcome"] == "refused"
     unsaved = ["new"] if refused and operation == "save" else []
@@ -285,7 +285,7 @@ class TestRealLimits:
         self.check(zygote, path, operation, errno.EFBIG, result)
 
     def test_no_descriptor_left(self, zygote: Zygote, path: Path, operation: str, face: str) -> None:
-        """A process that has no descriptor left is told so, and saves once it has some again."""
+        """A process that has no descriptor left gets an error, and saves once it has some again."""
         zygote.begin(path, face)
         result = zygote.attempt(operation, self.SIZE, limit=["RLIMIT_NOFILE", 64], exhaust=True)
 
@@ -293,7 +293,7 @@ class TestRealLimits:
 
     @pytest.mark.parametrize("options", ["size=128k", "nr_inodes=4"])
     def test_a_full_disk(self, zygote: Zygote, tmp_path: Path, operation: str, face: str, options: str) -> None:
-        """A disk without room for the data, or for one more file, changes nothing; with room again, the write works."""
+        """On a disk without room for the data, or for one more file, nothing changes; later the write works."""
         directory = tmp_path / "small"
         directory.mkdir()
         if os.geteuid() != 0:
@@ -385,9 +385,9 @@ class Strace:
 
 
 def steps(zygote: Zygote, directory: Path, operation: str, face: str, *, first: bool = True) -> Counter[str]:
-    """Return how often one such operation makes each call: the most that any of its threads does, as strace counts.
+    """Return how often such an operation makes each call: the maximum over its threads, as strace counts.
 
-    The first operation of a context may have more to do than those after it.
+    The first operation of a context may make more calls than later ones.
     """
     path = make(directory / "steps")
     log = directory / "steps.log"
@@ -414,7 +414,7 @@ class TestFaultsAtEveryStep:
     def test_an_error_changes_nothing_or_says_that_it_cannot_know(
         self, zygote: Zygote, tmp_path: Path, operation: str, face: str
     ) -> None:
-        """Whichever step of a write fails, the call tells which of the two files stands there, and the next works."""
+        """Whichever step of a write fails, the call says whether the file is old or new, and the next call works."""
         needs_strace()
         outcomes: Counter[tuple[str, str]] = Counter()
         counted = steps(zygote, tmp_path, operation, face)
@@ -424,7 +424,7 @@ class TestFaultsAtEveryStep:
             for error in errors
             for number in range(1, counted[call] + 1)
             if call not in READING or number <= 3 or number > counted[call] - 2
-            if call != "flock" or number == 1  # not the one that unlocks: a lock that cannot be given back stays held
+            if call != "flock" or number == 1  # not the one that unlocks: a lock that cannot be released stays held
         ]
         lasting = ("openat", "write", "fsync", "fdatasync", "rename", "renameat", "renameat2")
         points += [(call, "EIO", "1+") for call in lasting if counted[call]]
@@ -456,12 +456,12 @@ class TestFaultsAtEveryStep:
     def test_a_kill_leaves_a_whole_file_with_all_that_was_acknowledged(
         self, zygote: Zygote, tmp_path: Path, operation: str, face: str
     ) -> None:
-        """Whenever a writer is killed, the file is whole, has all that was acknowledged, and the next tidies up."""
+        """Whenever a writer is killed, the file is whole, has all that was acknowledged, and the next one cleans up."""
         needs_strace()
         counted = steps(zygote, tmp_path, operation, face, first=False)
         ends: Counter[str] = Counter()
         points = [(call, number) for call in KILLING for number in range(1, counted[call] + 1)]
-        # Reads and looks change nothing, so of a long row of them the first and the last ones stand for all.
+        # Calls that only read change nothing, so of a long series of them only the first and the last ones are tried.
         points = [
             (call, number) for call, number in points if call not in READING or number <= 1 or number == counted[call]
         ]
@@ -503,7 +503,7 @@ class TestAWriterThatIsStopped:
     def test_it_keeps_its_temporary_file_and_goes_on(
         self, zygote: Zygote, path: Path, tmp_path: Path, face: str
     ) -> None:
-        """A writer stopped in mid-write, whose lock file is then deleted, keeps its temporary and loses no update."""
+        """A writer stopped during a write, whose lock file is then deleted, keeps its temporary and loses no update."""
         needs_strace()
         log = tmp_path / "stopped.log"
         second = Zygote()
@@ -538,7 +538,7 @@ class TestFaultsOfReading:
     def test_a_file_that_cannot_be_read_is_not_taken_for_an_empty_or_bad_one(
         self, zygote: Zygote, tmp_path: Path, face: str
     ) -> None:
-        """A load that the disk fails raises an OSError or succeeds: it moves nothing aside, and memory stays whole."""
+        """A load during disk errors raises an OSError or succeeds: it moves nothing aside, and memory stays whole."""
         needs_strace()
         counted = steps(zygote, tmp_path, "load", face)
         outcomes: Counter[str] = Counter()

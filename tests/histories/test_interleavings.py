@@ -1,7 +1,7 @@
 """Small programs under every interleaving of their calls, jobs and turns of the loop, against a specification.
 
-A violation prints the program, a schedule that leads to it, and what was seen; ``replay`` of ``exploring.search`` runs
-it again.
+A violation prints the program, a schedule that leads to it, and what was observed; ``replay`` of ``exploring.search``
+runs it again.
 """
 
 import random
@@ -21,7 +21,7 @@ MEMORY_DISK = Path("/dev/shm")
 
 @pytest.fixture
 def directory(tmp_path):
-    """Where thousands of files are written quickly."""
+    """A directory in which thousands of files are written quickly."""
     path = tempfile.mkdtemp(dir=MEMORY_DISK if MEMORY_DISK.is_dir() else tmp_path)
     yield path
     shutil.rmtree(path)
@@ -35,7 +35,7 @@ def programs(request):
 
 @pytest.fixture
 def schedules(request):
-    """How many schedules of a program a test runs, if it has so many."""
+    """How many schedules of a program a test runs, if it has that many."""
     return 500 if request.config.getoption("--thorough") else 100
 
 
@@ -63,18 +63,18 @@ GROWING = {
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_schedule(name, directory, schedules):
-    """Whatever the schedule, the program does what the specification says."""
+    """Under every schedule, the program behaves as specified."""
     run(*PROGRAMS[name], directory, schedules)
 
 
 @pytest.mark.parametrize("name", GROWING)
 def test_what_grows_under_every_schedule(name, directory, schedules):
-    """Nothing is lost, and nothing is there twice."""
+    """Under every schedule, nothing is lost, and nothing is there twice."""
     run(*GROWING[name], directory, schedules, grows=True)
 
 
 def run(text, policy, directory, schedules, *, grows=False):
-    """Run a program with schedules of all kinds, and then with all that there are, or as many as are wanted."""
+    """Run a program with random schedules of all kinds, and then with all schedules, up to the number wanted."""
     policies = {action.partition(".")[0]: policy for action in text.split("; ") if "." in action.split()[0]}
     sample(text, policies, directory, times=schedules // 2, grows=grows)
     explore(text, policies, directory, limit=schedules, grows=grows)
@@ -83,7 +83,7 @@ def run(text, policy, directory, schedules, *, grows=False):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("contexts", ["a", "ab"])
 def test_random_programs(contexts, seed, directory, programs):
-    """Random programs of one or two contexts do what the specification says, under random schedules."""
+    """Random programs of one or two contexts behave as specified, under random schedules."""
     order = random.Random(seed)
     for _ in range(programs):
         text, policies = draw(order, contexts)
@@ -94,7 +94,7 @@ def test_random_programs(contexts, seed, directory, programs):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("contexts", ["a", "ab"])
 def test_random_programs_in_which_everything_grows(contexts, seed, directory, programs):
-    """Nothing that they add is lost, and nothing is there twice, under random schedules."""
+    """Random programs that only add lose nothing and have nothing twice, under random schedules."""
     order = random.Random(seed)
     for _ in range(programs):
         text, policies = draw(order, contexts, longest=7, grows=True)
@@ -103,7 +103,7 @@ def test_random_programs_in_which_everything_grows(contexts, seed, directory, pr
 
 
 def violation(text, policies, directory, seed, *, grows=False):
-    """What some schedules of a program violate, if anything."""
+    """Return the violation of some schedule of a program, if there is one."""
     try:
         sample(text, policies, directory, times=8, seed=seed, grows=grows)
     except Violated as violated:
@@ -149,5 +149,5 @@ FOUND_BEFORE = {
 
 @pytest.mark.parametrize("name", FOUND_BEFORE)
 def test_found_before(name, directory, schedules):
-    """What went wrong once goes right under every schedule."""
+    """Programs that were violated once behave as specified under every schedule."""
     run(*FOUND_BEFORE[name], directory, schedules)

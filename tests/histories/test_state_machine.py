@@ -25,7 +25,7 @@ CORRUPT = [b'{\n"a": 1,\n"b": [2,', b"[1]\n", b'{"a": NaN}', b"\xff\xfe{}", b'{"
 
 
 def work(tx, steps, end):
-    """The body of a transaction: what it saw on its way."""
+    """The body of a transaction; returns what it saw."""
     seen = []
     for step, key, value in steps:
         seen.append(canonical(tx[key]) if key in tx else "None")
@@ -42,7 +42,7 @@ def work(tx, steps, end):
 
 
 async def work_async(ctx, steps, end):
-    """A transaction that lets other tasks run meanwhile."""
+    """A transaction that lets other tasks run during its body."""
     async with ctx.transaction() as tx:
         await asyncio.sleep(0)
         return work(tx, steps, end)
@@ -55,17 +55,17 @@ def work_sync(ctx, steps, end):
 
 
 def readable(ctx):
-    """A context, or its live dictionary as long as it is not loaded and refuses to be read."""
+    """Return a context, or its live dictionary while it is not loaded and cannot be read."""
     return ctx if ctx._memory.is_loaded else ctx._data
 
 
 def memory_of(ctx):
-    """What a context has in memory, whether it is loaded or not."""
+    """Return what a context has in memory, whether it is loaded or not."""
     return dict(readable(ctx))
 
 
 def begin(ctx, call):
-    """Make a call: its result, or the coroutine of it."""
+    """Make a call; return its result, or its coroutine."""
     arguments = copy.deepcopy(call.arguments)
     if call.name == "transaction":
         return (work_async if isinstance(ctx, PersistentContext) else work_sync)(ctx, *arguments)
@@ -76,7 +76,7 @@ def begin(ctx, call):
 
 
 async def outcome_of(ctx, call):
-    """Make a call to its end: what it returned or raised."""
+    """Make a call; return what it returned or raised."""
     try:
         result = begin(ctx, call)
         return canonical(await result if inspect.isawaitable(result) else result)
@@ -121,7 +121,7 @@ class Contexts(RuleBasedStateMachine):
     """Two contexts of one event loop, a blocking one, other programs, and the model they must agree with."""
 
     also = ()
-    """Other files that may lie beside the file."""
+    """Other files that may be beside the file."""
 
     def __init__(self, directory):
         """Begin without a file."""
@@ -130,7 +130,7 @@ class Contexts(RuleBasedStateMachine):
         self.path = self.directory / "state.json"
         self.runner = asyncio.Runner()
         self.contexts = []
-        self.deleted = set()  # what was, and is set again, may stand at the end
+        self.deleted = set()  # keys that were there, and may come last when set again
 
     @initialize(policies=st.tuples(policies, policies, policies), durable=st.sampled_from([False] * 7 + [True]))
     def make(self, policies, durable):
@@ -141,12 +141,12 @@ class Contexts(RuleBasedStateMachine):
         self.contexts = [self.new(number) for number in range(3)]
 
     def new(self, number, **options):
-        """A context that has not loaded."""
+        """Return a context that has not loaded."""
         kind = SyncPersistentContext if number == 2 else PersistentContext
         return kind(self.path, durable=self.durable, on_conflict=self.model.views[number].policy, **options)
 
     def teardown(self):
-        """End the loop with what it runs."""
+        """Close the loop and what runs on it."""
         self.runner.close()
         shutil.rmtree(self.directory)
 
@@ -166,7 +166,7 @@ class Contexts(RuleBasedStateMachine):
         self.all_is_as_in_the_model()
 
     def note_deletions(self, call):
-        """Note what a call deletes, and may set again."""
+        """Record which keys a call deletes, and may set again."""
         if call.name == "transaction":
             self.deleted |= {key for step, key, _ in call.arguments[0] if step == "pop"}
         elif call.name in {"delete", "take"}:
@@ -220,7 +220,7 @@ class Contexts(RuleBasedStateMachine):
 
     @rule(number=who, mapping=mappings)
     def update(self, number, mapping):
-        """Set several keys, each to an object of its own."""
+        """Set several keys, each to a different object."""
         self.contexts[number].update({key: copy.deepcopy(value) for key, value in mapping.items()})
         self.model.views[number].memory.update(texts(mapping))
 
@@ -235,7 +235,7 @@ class Contexts(RuleBasedStateMachine):
 
     @rule(number=who, call=saves)
     def save(self, number, call):
-        """Save; what did not change stays the very object, and so do lists and dictionaries that did."""
+        """Save; unchanged values stay the same objects, and so do changed lists and dictionaries."""
         ctx = self.contexts[number]
         before = {key: (ctx[key], text) for key, text in self.model.views[number].memory.items()}
         self.call(number, call)
@@ -255,7 +255,7 @@ class Contexts(RuleBasedStateMachine):
 
     @rule(number=who, call=updates)
     def change_atomically(self, number, call):
-        """An atomic operation on one key."""
+        """Do an atomic operation on one key."""
         self.call(number, call)
 
     @rule(
@@ -268,7 +268,7 @@ class Contexts(RuleBasedStateMachine):
         data=st.data(),
     )
     def quarrel(self, numbers, key, base, theirs, mine, agree, data):
-        """One context changes a key that another one has changed, and brings it into the file by any of the calls."""
+        """One context changes a key that another one has changed, and writes it to the file by any of the calls."""
         first, second, _ = numbers
         self.put_and_save(first, key, base)
         self.call(second, Call("load"))
@@ -286,7 +286,7 @@ class Contexts(RuleBasedStateMachine):
 
     @rule(number=who, value=st.sampled_from([True, False, 1, 0.5, 2**70, "1", None]), call=increments)
     def count(self, number, value, call):
-        """Add to what may be a number, and is not saved yet."""
+        """Add to a value that may be a number, and is not saved yet."""
         self.put(number, call.arguments[0], value)
         self.call(number, call)
 
@@ -299,12 +299,12 @@ class Contexts(RuleBasedStateMachine):
 
     @rule(number=who, call=transactions)
     def transact(self, number, call):
-        """A transaction, committed or left with an exception."""
+        """Commit a transaction, or leave it by an exception."""
         self.call(number, call)
 
     @rule(number=who, key=keys, value=st.sampled_from([float("nan"), (1,), [{1: 2}], {1, 2}, "\ud800"]))
     def save_what_json_cannot_hold(self, number, key, value):
-        """A save with an impossible value fails whole, and leaves all else unsaved."""
+        """A save with an impossible value fails as a whole, and leaves everything unsaved."""
         ctx, memory = self.contexts[number], self.model.views[number].memory
         ctx[key] = value
         outcome = self.runner.run(outcome_of(ctx, Call("save")))
@@ -317,7 +317,7 @@ class Contexts(RuleBasedStateMachine):
 
     @rule(calls=st.lists(st.tuples(st.integers(0, 1), updates), min_size=2, max_size=5, unique_by=lambda c: c[1][1][0]))
     def change_together(self, calls):
-        """Atomic operations of several tasks, on a key each, all at once: each gets its own outcome."""
+        """Concurrent atomic operations of several tasks, on one key each, all get their own outcomes."""
 
         async def gather():
             return await asyncio.gather(*(outcome_of(self.contexts[number], call) for number, call in calls))
@@ -332,7 +332,7 @@ class Contexts(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 1), call=updates | transactions | saves | loads, turns=st.integers(0, 30))
     def cancel(self, number, call, turns):
-        """A call that is cancelled on its way has all of its effect or none."""
+        """A call that is cancelled while it runs has all of its effect or none."""
 
         async def cancelled():
             task = asyncio.create_task(outcome_of(self.contexts[number], call))
@@ -350,11 +350,11 @@ class Contexts(RuleBasedStateMachine):
         if outcome is not None or self.differences(self.model):
             self.model = after
 
-    # Others
+    # Other programs
 
     @rule(number=who, load=st.booleans())
     def crash(self, number, load):
-        """A context goes with all that it had not saved, and another one takes its place."""
+        """A context is lost with all its unsaved changes, and a new one takes its place."""
         self.model.views[number] = View(self.model.views[number].policy)
         self.contexts[number] = self.new(number)
         if load:
@@ -362,7 +362,7 @@ class Contexts(RuleBasedStateMachine):
 
     @rule(**edits)
     def edit(self, mapping, gone, layout, mark):
-        """Another program adds, changes and removes keys, and writes the file in a layout of its own."""
+        """Another program adds, changes and removes keys, and writes the file in another layout."""
         file = {key: value_of(text) for key, text in (self.model.file or {}).items() if key not in gone} | mapping
         self.path.write_text(json.dumps(file, **layout), encoding="utf-8-sig" if mark else "utf-8")
         self.model.file, self.model.corrupt = texts(file), None
@@ -370,7 +370,7 @@ class Contexts(RuleBasedStateMachine):
 
     @rule(content=contents)
     def spoil(self, content):
-        """Somebody deletes the file, or another program leaves a broken one."""
+        """The file is deleted, or another program leaves a broken one."""
         self.path.unlink(missing_ok=True)
         if content is not None:
             self.path.write_bytes(content)
@@ -379,25 +379,25 @@ class Contexts(RuleBasedStateMachine):
 
     @rule()
     def delete_the_lock_file(self):
-        """Somebody deletes the lock file between two calls."""
+        """The lock file is deleted between two calls."""
         Path(f"{self.path}.lock").unlink(missing_ok=True)
 
-    # What must hold
+    # Invariants
 
     def look(self):
-        """What tells one writing of the file from another, or None without a file."""
+        """Return what identifies one version of the file, or None without a file."""
         if not self.path.exists():
             return None
         status = self.path.stat()
         return status.st_ino, status.st_mtime_ns, self.path.read_bytes()
 
     def settle(self):
-        """Learn whether a call that wrote nothing has moved a corrupt file aside: both is well."""
+        """Find out whether a call that wrote nothing has moved a corrupt file aside: it may or may not."""
         if not self.path.exists():
             self.model.move_aside()
 
     def differences(self, model):
-        """Where the contexts and the file are not as in a model."""
+        """Return where the contexts and the file differ from a model."""
         found = [
             (number, memory_of(ctx), ctx.unsaved_keys(), view)
             for number, (ctx, view) in enumerate(zip(self.contexts, model.views, strict=True))
@@ -412,13 +412,13 @@ class Contexts(RuleBasedStateMachine):
         return found
 
     def stored(self):
-        """What is stored: a mapping, the bytes of a corrupt file, or None."""
+        """Return what is stored: a mapping, the bytes of a corrupt file, or None."""
         content = self.path.read_bytes() if self.path.exists() else None
         return content if content is None or content in CORRUPT else json.loads(content.decode("utf-8-sig"))
 
     @invariant()
     def all_is_as_in_the_model(self):
-        """All values, all unsaved keys and the committed mapping are as the contract has them."""
+        """All values, all unsaved keys and the committed mapping are as in the contract."""
         if self.contexts:
             assert [] == self.differences(self.model)
             self.settle()
@@ -427,7 +427,7 @@ class Contexts(RuleBasedStateMachine):
             self.nothing_lies_about()
 
     def the_file_is_written_when_it_changes(self, identity):
-        """A call that changes nothing leaves the file alone; one that does writes a key a line, new ones last."""
+        """A call that changes nothing leaves the file alone; any other writes one key per line, with new ones last."""
         if identity is None or self.model.writes == self.writes:
             assert identity in (None, self.identity)
         else:
@@ -444,7 +444,7 @@ class Contexts(RuleBasedStateMachine):
         self.remember(identity)
 
     def remember(self, identity):
-        """Compare the next writing of the file with this one."""
+        """Compare the next version of the file with this one."""
         self.identity, self.writes = identity, self.model.writes
         self.order = [] if self.model.file is None else list(self.stored())
 
@@ -458,7 +458,7 @@ class Contexts(RuleBasedStateMachine):
 
 
 class JournaledContexts(Contexts):
-    """The same, on a file whose journal is begun, ended and folded meanwhile; the model knows nothing of it."""
+    """The same, on a file whose journal is begun, ended and folded at any time; the model ignores the journal."""
 
     also = ("state.json.journal",)
     was_replaced = False
@@ -466,12 +466,12 @@ class JournaledContexts(Contexts):
 
     @rule(number=who, journal=st.sampled_from([True, True, False]), load=st.booleans())
     def switch(self, number, journal, load):
-        """The next call that writes is to begin a journal, or to end it."""
+        """Make the next call that writes begin a journal, or end it."""
         self.model.views[number] = View(self.model.views[number].policy)
         self.contexts[number] = self.new(number, journal=journal)
         if load:
             self.call(number, Call("load"))
-        else:  # so that its wish is known
+        else:  # so that its option takes effect
             self.call(number, Call("incr", (KEYS[0] + "switched", 1, 0)))
 
     @rule(number=who)
@@ -487,27 +487,27 @@ class JournaledContexts(Contexts):
 
     @rule(**edits)
     def edit(self, **arguments):
-        """Another program reads the JSON file, and replaces it: so that is brought up to date before."""
+        """Another program reads the JSON file and replaces it, so that file is brought up to date before."""
         self.fold(2)
         self.was_replaced = True
         super().edit(**arguments)
 
     @rule(content=contents)
     def spoil(self, content):
-        """Nor does it know that there is a journal, in which changes would survive."""
+        """The file is brought up to date before, since changes in the journal would survive."""
         self.fold(2)
         self.was_replaced = True
         super().spoil(content)
 
     def look(self):
-        """What tells one state of both files from another, or None without any."""
+        """Return what identifies one state of both files, or None without any."""
         if not self.path.exists():
             return None
         journal = journal_of(self.path)
         return super().look(), journal.read_bytes() if journal.exists() else None
 
     def stored(self):
-        """What one more process reads."""
+        """Return what a new process reads."""
         content = super().stored()
         if isinstance(content, bytes):
             return content
@@ -532,15 +532,15 @@ class JournaledContexts(Contexts):
 
 @pytest.fixture
 def nobody_folds(monkeypatch):
-    """Let no journal be folded by itself, however long a test takes."""
+    """Let no journal be folded automatically, however long a test takes."""
     monkeypatch.setattr(idle.Idle, "touch", lambda *_arguments, **_options: None)
 
 
 @pytest.mark.timeout(900)  # --thorough
 @pytest.mark.parametrize("kind", [Contexts, JournaledContexts])
 def test_contexts_do_what_the_model_of_the_contract_does(tmp_path, request, caplog, nobody_folds, kind):
-    """Whatever is done to one file, and in whichever order, memory, file and results are those that are promised."""
-    caplog.set_level("ERROR")  # after a failure, the history is read: the warnings of corrupt files would bury it
+    """After any operations on one file, in any order, memory, file and results are as promised."""
+    caplog.set_level("ERROR")  # the warnings about corrupt files would clutter the history that a failure prints
     thorough = request.config.getoption("--thorough")
     run_state_machine_as_test(
         lambda: kind(tmp_path),

@@ -19,20 +19,20 @@ from persistent_context._stores.jsonfile import syncing as _syncing
 
 
 def on(monkeypatch, platform):
-    """Have the modules believe that they run on another platform."""
+    """Make the modules believe that they run on another platform."""
     for module in (_access, _atomic, _flock, _opening, _store, _syncing):
         monkeypatch.setattr(module, "sys", SimpleNamespace(platform=platform))
 
 
 class Busy(PermissionError):
-    """What Windows says while a reader has the file open."""
+    """The error of Windows while a reader has the file open."""
 
     winerror = 5
 
 
 class TestMacOS:
     def test_the_drive_is_told_to_empty_its_cache(self, tmp_path, monkeypatch):
-        """F_FULLFSYNC stands in for fsync: of the file, of the directory, and, the first time, of the one above it."""
+        """F_FULLFSYNC replaces fsync: of the file, of the directory, and, the first time, of the one above it."""
         import fcntl
 
         on(monkeypatch, "darwin")
@@ -46,7 +46,7 @@ class TestMacOS:
 
     @pytest.mark.parametrize("mode", [0o600, 0o640])
     def test_access_lists_are_the_business_of_linux(self, tmp_path, monkeypatch, mode):
-        """Where access lists are others, the mode is what is kept."""
+        """Where access lists work differently, only the mode is kept."""
         on(monkeypatch, "darwin")
         for module in (_atomic, _syncing):
             monkeypatch.setattr(module, "sync", lambda fd: None)
@@ -77,11 +77,11 @@ class TestMacOS:
 class TestWindows:
     @pytest.fixture(autouse=True)
     def windows(self, monkeypatch):
-        """Believe in Windows, whose locks are polled for."""
+        """Pretend to be Windows, where locks are polled."""
         on(monkeypatch, "win32")
 
     def test_saving_and_loading_work(self, tmp_path):
-        """Without pread, fchmod and a sync of directories, the file is written and read all the same."""
+        """Without pread, fchmod and syncs of directories, the file is still written and read."""
         ctx = SyncPersistentContext(tmp_path / "state.json")
         ctx["a"] = [1, "ü"]
         ctx.save()
@@ -106,7 +106,7 @@ class TestWindows:
         assert ([], {"n": 2}) == (still_open, SyncPersistentContext.create(path).get_all_data())
 
     def test_a_rename_is_tried_again_while_a_reader_has_the_file_open(self, tmp_path, monkeypatch):
-        """WinError 5 and 32 pass, and so the rename is tried again, a bounded number of times."""
+        """WinError 5 and 32 are temporary, so the rename is tried again, a bounded number of times."""
         replace, refusals = os.replace, [Busy(), Busy(), Busy()]
 
         def busy_at_first(source, target):
@@ -120,7 +120,7 @@ class TestWindows:
         assert "{}\n" == (tmp_path / "state.json").read_text()
 
     def test_a_rename_that_is_always_refused_is_an_error(self, tmp_path, monkeypatch):
-        """The bound is reached, the old file stays, and no temporary."""
+        """When the bound is reached, the old file stays, and no temporary is left."""
         monkeypatch.setattr(_atomic, "_WINDOWS_RETRIES", 3)
         calls = []
 
@@ -135,7 +135,7 @@ class TestWindows:
         assert (3, ["state.json.lock"]) == (len(calls), [path.name for path in tmp_path.iterdir()])
 
     def test_another_error_of_the_rename_is_not_tried_again(self, tmp_path, monkeypatch):
-        """Only what passes by itself is waited for."""
+        """Only temporary errors are waited for."""
         calls = []
 
         def full(source, target):
@@ -149,7 +149,7 @@ class TestWindows:
         assert 1 == len(calls)
 
     def test_waiting_for_the_lock_works_by_polling(self, tmp_path):
-        """A call that waits gets the lock when its holder lets go."""
+        """A waiting call gets the lock when its holder releases it."""
         path = tmp_path / "state.json"
         lock = _lock.FileLock(f"{path}.lock", str(path))
         held = lock.acquire("test", wait=False)

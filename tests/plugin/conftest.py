@@ -30,7 +30,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the bac
 
 
 class Runs:
-    """Runs pytest on a file of tests, in a process of its own, and reads what the tests have logged."""
+    """Runs pytest on a file of tests, in a separate process, and reads what the tests have logged."""
 
     def __init__(self, pytester):
         self._pytester = pytester
@@ -57,7 +57,7 @@ asyncio_default_fixture_loop_scope = function
 
 @pytest.fixture
 def runs(pytester, monkeypatch):
-    """Runs of pytest that know nothing of the one around them."""
+    """Runs of pytest that are independent of the one around them."""
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
     paths = [str(Path(persistent_context.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
@@ -67,7 +67,7 @@ def runs(pytester, monkeypatch):
 
 @pytest.fixture(params=["each of 3", "alone"])
 def each(request):
-    """Three workers that run all tests each, and a pytest without pytest-xdist."""
+    """Three workers that each run all tests, and a pytest without pytest-xdist."""
     return ("--dist", "each", "--tx", "3*popen") if request.param == "each of 3" else ("-p", "no:xdist")
 
 

@@ -36,14 +36,14 @@ class TestComputeOnce:
         ids=" ".join,
     )
     def test_the_factory_runs_once(self, runs, options):
-        """However tests are distributed, one worker computes, and all have the value."""
+        """However the tests are distributed, one worker computes the value, and all get it."""
         result = runs.run(COMPUTED_ONCE, *options)
 
         result.assert_outcomes(passed=12)
         assert ("computed", 1, 12) == (runs.log[0], runs.log.count("computed"), runs.log.count("test"))
 
     def test_every_worker_runs_all_tests(self, runs):
-        """With --dist each, too, one worker computes, though all have asked by then."""
+        """With --dist each, too, one worker computes, although all have asked by then."""
         result = runs.run(
             """
 def factory():
@@ -72,7 +72,7 @@ def test_it(answer, number):
         assert 1 == runs.log.count("computed")
 
     def test_values_are_copies(self, runs):
-        """What a test does to a value, no other test sees."""
+        """If a test changes a value, no other test sees the change."""
         result = runs.run("""
 def test_it(compute_once):
     compute_once("list", list).append(1)
@@ -82,7 +82,7 @@ def test_it(compute_once):
         result.assert_outcomes(passed=1)
 
     def test_an_async_factory(self, runs, workers):
-        """What an asynchronous factory returns is awaited, also where a loop runs."""
+        """The result of an asynchronous factory is awaited, even if a loop is running."""
         result = runs.run(
             """
 import asyncio
@@ -132,7 +132,7 @@ def test_it(compute_once, number):
         assert ["tried"] * 3 == runs.log
 
     def test_a_worker_that_is_killed_while_it_computes(self, runs):
-        """Another worker computes what a killed one did not."""
+        """If a worker is killed while it computes, another one computes."""
         result = runs.run(
             """
 def factory():
@@ -153,7 +153,7 @@ def test_it(compute_once, number):
         assert ["tried", "tried", "down"] == runs.log
 
     def test_others_wait_without_the_lock_of_the_context(self, runs):
-        """While one computes and another waits, the shared context is free for all."""
+        """While one worker computes and another waits, the shared context is free for all."""
         result = runs.run(
             """
 def factory():
@@ -177,7 +177,7 @@ def test_it(worker_id, shared_context, compute_once):
         result.assert_outcomes(passed=3)
 
     def test_a_value_that_json_cannot_hold(self, runs, each):
-        """The error names the key, and what is wrong; what the factory started is torn down at once, where it was."""
+        """The error names the key and the problem; what the factory started is torn down at once, where it was."""
         result = runs.run(
             """
 def test_it(compute_once, request):
@@ -200,7 +200,7 @@ def test_it(compute_once, request):
         assert 2 * runs.log.count("test") == sum(map(len, logged.values()))
 
     def test_a_hanging_async_factory_is_interrupted(self, runs):
-        """Ctrl-C cancels it, and waits for what it does at its end."""
+        """Ctrl-C cancels the factory, and waits for its clean-up."""
         result = runs.run("""
 import asyncio
 
@@ -220,7 +220,7 @@ def test_it(compute_once):
         assert (pytest.ExitCode.INTERRUPTED, ["up", "cleaned"]) == (result.ret, runs.log)
 
     def test_an_async_factory_that_is_too_slow(self, runs):
-        """So does a handler of signals that fails the test, as pytest-timeout's; the next test computes."""
+        """A signal handler that fails the test, as pytest-timeout does, cancels the factory; the next test computes."""
         result = runs.run("""
 import asyncio
 
@@ -243,7 +243,7 @@ def test_it(compute_once, number):
         assert ["up", "up", "down"] == runs.log
 
     def test_an_async_factory_that_will_not_be_cancelled(self, runs):
-        """A second Ctrl-C does not wait for it."""
+        """A second Ctrl-C does not wait for the factory."""
         result = runs.run("""
 import asyncio
 
@@ -263,7 +263,7 @@ def test_it(compute_once):
         assert (pytest.ExitCode.INTERRUPTED, ["up", "up"]) == (result.ret, runs.log)
 
     def test_an_interruption_when_the_value_is_there(self, runs):
-        """What was started and is not kept is torn down."""
+        """A value that was computed but is not kept is torn down."""
         result = runs.run("""
 import asyncio
 
@@ -282,7 +282,7 @@ def test_it(compute_once):
         assert (pytest.ExitCode.INTERRUPTED, ["up", "down:1"]) == (result.ret, runs.log)
 
     def test_a_factory_that_asks_for_its_own_key(self, runs):
-        """It is told so, and does not wait for itself."""
+        """A factory that asks for its own key gets an error, and does not wait for itself."""
         result = runs.run("""
 def test_it(compute_once):
     compute_once("key", lambda: compute_once("key", int))

@@ -13,7 +13,7 @@ GUIDE = (Path(__file__).parents[2] / "docs" / "pytest.md").read_text(encoding="u
 
 class TestSharedContext:
     def test_all_workers_have_one_file(self, runs, workers):
-        """Numbers drawn from the shared context are drawn once each, whatever worker draws."""
+        """Every number drawn from the shared context is drawn only once, by any worker."""
         result = runs.run(
             """
 @pytest.mark.parametrize("number", range(40))
@@ -28,7 +28,7 @@ def test_draw(shared_context, number):
 
     @pytest.mark.parametrize("plugin", ["asyncio", "anyio"])
     def test_async_tests_have_the_same_file(self, runs, workers, plugin):
-        """Tests in event loops of their own share with each other, and with tests that have none."""
+        """Tests in different event loops share one file with each other, and with tests that have no loop."""
         result = runs.run(
             f"""
 @pytest.fixture
@@ -57,7 +57,7 @@ async def test_async(async_shared_context, number):
         assert list(range(1, 10)) == sorted(map(int, runs.log))
 
     def test_an_async_one_is_loaded(self, runs):
-        """The asynchronous context holds what the file holds when a test begins."""
+        """The asynchronous context holds the content of the file when a test begins."""
         result = runs.run("""
 def test_sync(shared_context):
     shared_context["word"] = "here"
@@ -70,7 +70,7 @@ async def test_async(async_shared_context):
         result.assert_outcomes(passed=2)
 
     def test_a_run_begins_with_nothing(self, runs):
-        """What a run leaves, the next one does not see."""
+        """A run does not see what an earlier run has left."""
         tests = """
 def test_draw(shared_context):
     log(str(shared_context.incr("drawn")))
@@ -82,7 +82,7 @@ def test_draw(shared_context):
 
     @pytest.mark.parametrize("how", ["option", "ini"])
     def test_runs_may_share(self, runs, pytester, how):
-        """With --shared-context, or the setting, runs go on where the last one stopped."""
+        """With --shared-context, or the setting, a run continues where the last one stopped."""
         tests = """
 def test_draw(shared_context, compute_once):
     log(str(shared_context.incr("drawn")))
@@ -112,7 +112,7 @@ def test_it():
 
 class TestTheGuide:
     def test_its_examples_run(self, runs, workers):
-        """What docs/pytest.md shows works; by hand and with the plugin, the token is the same."""
+        """The examples in docs/pytest.md work; by hand and with the plugin, the token is the same."""
         computed, recipes, drawn = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
         by_hand, with_plugin = re.split(r"(?=@pytest.fixture.*# with this plugin)", recipes)
         result = runs.run(
@@ -138,7 +138,7 @@ def fetch_token():
 def test_it(database, token, token_by_hand, number):
     assert (database, token, token_by_hand) == (8000, "secret", "secret")
 """,
-            *(workers if workers[1] != "no:xdist" else ()),  # by hand it needs the fixtures of pytest-xdist
+            *(workers if workers[1] != "no:xdist" else ()),  # the recipe by hand needs the fixtures of pytest-xdist
         )
 
         result.assert_outcomes(passed=6)

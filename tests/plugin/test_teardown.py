@@ -1,4 +1,4 @@
-"""The teardown of what was computed once: once, after all that use it, whatever becomes of the workers."""
+"""The teardown of values that were computed once: once, after all tests that use them, whatever happens to workers."""
 
 import pytest
 
@@ -7,7 +7,7 @@ pytestmark = pytest.mark.timeout(240)
 
 class TestTeardown:
     def test_it_runs_once_after_the_last_test(self, runs, workers):
-        """The value is torn down when all workers have done their tests, also those that never asked for it."""
+        """The value is torn down when all workers have run their tests, including those that never asked for it."""
         result = runs.run(
             """
 def test_first(compute_once):
@@ -61,7 +61,7 @@ def test_it(number, compute_once):
         indirect=["each"],
     )
     def test_one_that_fails(self, runs, each, raised):
-        """Whatever a teardown raises makes the run fail and is told; the others are run all the same, and all once."""
+        """An error of a teardown fails the run and is reported; the other teardowns still run, each of them once."""
         result = runs.run(
             f"""
 def down(value):
@@ -87,7 +87,7 @@ def test_it(compute_once):
         ids=["exit", "Ctrl-C", "-x"],
     )
     def test_it_comes_after_the_fixtures_that_use_the_value(self, runs, each, end, options):
-        """However the run ends, a fixture of any worker that uses the value is finalised before."""
+        """However the run ends, fixtures that use the value, in any worker, are finalised before it."""
         runs.run(
             f"""
 @pytest.fixture(scope="session")
@@ -121,7 +121,7 @@ def test_never(client):
         assert 1 == runs.log.count("up")
 
     def test_a_fixture_that_cannot_be_finalised(self, runs):
-        """What was computed is torn down all the same."""
+        """If a fixture cannot be finalised, the values are torn down all the same."""
         result = runs.run("""
 @pytest.fixture(scope="session")
 def client(compute_once):
@@ -137,7 +137,7 @@ def test_it(client):
         assert 0 != result.ret
 
     def test_an_interruption_while_a_worker_waits_for_the_others(self, runs):
-        """It tears down when the others have ended, as if nothing had happened; Ctrl-C reaches all processes."""
+        """An interrupted worker that waits for the others tears down when they end; Ctrl-C reaches all processes."""
         runs.run(
             """
 def test_it(worker_id, compute_once):
@@ -168,7 +168,7 @@ def last():
         assert ["ended", "waiting", "ended", "down"] == runs.log[1:]
 
     def test_a_worker_that_will_not_end(self, runs):
-        """After an interruption it is not waited for any longer than a few seconds."""
+        """After an interruption, a worker that does not end is waited for only a few seconds."""
         runs.run(
             """
 def test_it(worker_id, compute_once):
@@ -193,7 +193,7 @@ def test_it(worker_id, compute_once):
         assert ["down", "last"] == runs.log[1:]
 
     def test_a_worker_that_crashed_after_a_while(self, runs):
-        """The one that replaces it has its tests to do, however long the crashed one had lived."""
+        """The replacement of a crashed worker can run its tests, however long the crashed one had lived."""
         result = runs.run(
             """
 def test_it(worker_id, compute_once):

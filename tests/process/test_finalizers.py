@@ -1,4 +1,4 @@
-"""The garbage collector calls, from a finalizer, in a blocking call or in a cycle: nothing hangs."""
+"""The garbage collector calls the library, from a finalizer, during a blocking call or a cycle: nothing hangs."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ print("ended")
 class TestTheGarbageCollectorCalls:
     @pytest.mark.parametrize("how", ["del", "weakref"])
     def test_a_finaliser_that_calls_works_or_is_refused(self, path, run, how):
-        """A ``__del__`` or weakref callback that calls, in whichever thread, works or is refused; nothing hangs."""
+        """A ``__del__`` or weakref callback that makes a call, in any thread, works or is refused; nothing hangs."""
         assert ["ended"] == run(COLLECTED, path, how)
 
     @pytest.mark.parametrize("face_name", ["async", "sync"])
     @pytest.mark.parametrize("how", ["del", "logging"])
     def test_in_the_thread_of_the_cycle(self, path, run, how, face_name):
-        """What calls the same file out of the thread that holds its lock is refused at once, or works."""
+        """A call to the same file from the thread that holds its lock is refused at once, or works."""
         assert ["ended"] == run(IN_THE_CYCLES_THREAD, path, how, face_name)

@@ -1,4 +1,4 @@
-"""Forks: a child has contexts, threads and locks of its own, and neither helps nor harms its parent."""
+"""Forks: a child uses its own contexts, threads and locks, and neither helps nor harms its parent."""
 
 import json
 
@@ -17,7 +17,7 @@ except filelock.Timeout:
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -50,7 +50,7 @@ def in_a_child(work):
     os._exit(code)
 
 def others_find():
-    "Whether another program finds the lock held or free."
+    "Return whether another program finds the lock held or free."
     code = '''
 import sys, filelock
 try:
@@ -68,7 +68,7 @@ def say(*words):
 
 class TestForks:
     def test_a_child_uses_an_inherited_context(self, path, spawn):
-        """A child may use the sync context that it inherited, and loses nothing to its parent."""
+        """A child can use an inherited synchronous context, and no change of the child or its parent is lost."""
         code = """
 ctx = SyncPersistentContext.create(path)
 ctx.incr("n")
@@ -79,7 +79,7 @@ ctx.incr("n")
         assert (["0"], {"n": 3}) == (spawn(FORK_PRELUDE + code, path).finish(), stored(path))
 
     def test_a_child_saves_what_it_inherited_unsaved(self, path, spawn):
-        """What was unsaved at the fork is unsaved in both, and each may save."""
+        """Changes that were unsaved at the fork are unsaved in both processes, and each may save them."""
         code = """
 ctx = SyncPersistentContext.create(path)
 ctx.set("both", 1)
@@ -97,7 +97,7 @@ ctx.save()
         )
 
     def test_many_children_at_once(self, path, spawn):
-        """Many children of one context, and their parent, lose nothing to each other."""
+        """Many children of one context, and their parent, lose none of each other's changes."""
         code = """
 ctx = SyncPersistentContext.create(path)
 def work():
@@ -117,7 +117,7 @@ say(*(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids))
         assert (["0 0 0 0"], {"n": 100}) == (spawn(FORK_PRELUDE + code, path).finish(), stored(path))
 
     def test_a_child_made_while_threads_work(self, path, spawn):
-        """A fork in the middle of other threads' calls gives a child that works or says why not, and never hangs."""
+        """A child forked during other threads' calls works or is refused with an error, and never hangs."""
         code = """
 ctx = SyncPersistentContext.create(path, durable=False)
 stop = threading.Event()
@@ -139,9 +139,9 @@ say(sorted(set(codes) - {0, 7}), ctx.incr("n") == sum(counts) + codes.count(0) +
         assert ["[] True"] == spawn(FORK_PRELUDE + code, path).finish()
 
     def test_no_call_imports_a_module(self, path, spawn):
-        """No call imports a module, of which a fork in another thread would make half of one in the child.
+        """No call imports a module, since a fork by another thread would leave the module half imported in the child.
 
-        It was filelock, at the first lock: it registers what is to be done at forks, in the midst of one of them.
+        The module was filelock, at the first lock: it registers a fork handler, possibly in the middle of a fork.
         """
         code = """
 before = set(sys.modules)
@@ -159,7 +159,7 @@ say(sorted(set(sys.modules) - before), ctx.lock_holder(), ctx.filepath.name)
         assert ["[] None state.json"] == spawn(FORK_PRELUDE + code, path).finish()
 
     def test_a_child_of_a_running_loop(self, path, spawn):
-        """A child forked inside a running loop uses the context in a loop of its own, or is told why not."""
+        """A child forked inside a running loop uses the context in a new loop, or is refused with an error."""
         code = """
 async def main():
     ctx = await PersistentContext.create(path)
@@ -174,7 +174,7 @@ say(code in (0, 7), number == 2 + (code == 0))
 
     @pytest.mark.parametrize("use", ["tx['a']", "tx.update(a=2)", "len(tx)", "dict(tx)"])
     def test_a_child_cannot_use_its_parents_transaction(self, path, spawn, use):
-        """A transaction that was inherited through fork is not the child's."""
+        """A transaction that was inherited by a fork is not usable in the child."""
         code = f"""
 ctx = SyncPersistentContext.create(path)
 def work():
@@ -191,7 +191,7 @@ with ctx.transaction() as tx:
 
     @pytest.mark.parametrize("leaving", ["return", "raise", "collect", "exit", "call"])
     def test_a_child_cannot_release_its_parents_lock(self, path, spawn, leaving):
-        """However a child leaves its parent's transaction, the lock stays the parent's and the parent commits."""
+        """However a child leaves its parent's transaction, the parent keeps the lock and commits."""
         code = """
 leaving = sys.argv[2]
 ctx = SyncPersistentContext.create(path, lock_timeout=0.05)
@@ -227,7 +227,7 @@ say(others_find())
         )
 
     def test_a_child_that_ends_normally_does_not_release_its_parents_lock(self, path, spawn):
-        """A child that runs to the end of the interpreter, exit handlers and all, leaves the lock alone."""
+        """A child that runs to the end of the interpreter, including exit handlers, does not release the lock."""
         code = """
 ctx = SyncPersistentContext.create(path)
 with ctx.transaction() as tx:
@@ -243,7 +243,7 @@ say("parent", others_find())
         assert (["held", "parent free"], {"a": 1}) == (spawn(FORK_PRELUDE + code, path).finish(), stored(path))
 
     def test_a_child_of_an_async_transaction_cannot_release_its_parents_lock(self, path, spawn):
-        """The same for the async face."""
+        """The same holds for the async face."""
         code = """
 async def main():
     ctx = await PersistentContext.create(path)
@@ -265,7 +265,7 @@ asyncio.run(main())
         assert (["5 held", "free"], {"a": 1}) == (spawn(FORK_PRELUDE + code, path).finish(), stored(path))
 
     def test_a_child_that_lives_on_does_not_keep_the_lock(self, path, spawn):
-        """After the parent's commit the lock is free, though a child that was forked inside still lives."""
+        """After the parent's commit the lock is free, although a child that was forked inside still lives."""
         code = """
 ctx = SyncPersistentContext.create(path)
 hold, release = os.pipe()
@@ -284,7 +284,7 @@ os.waitpid(pid, 0)
         assert (["free 1"], {"a": 1, "n": 1}) == (spawn(FORK_PRELUDE + code, path).finish(), stored(path))
 
     def test_a_subprocess_started_inside_does_not_keep_the_lock(self, path, spawn):
-        """After the commit the lock is free, though a program that was started inside still runs."""
+        """After the commit the lock is free, although a program that was started inside still runs."""
         code = """
 ctx = SyncPersistentContext.create(path)
 with ctx.transaction() as tx:
@@ -297,7 +297,7 @@ other.communicate(b"\\n")
         assert ["free"] == spawn(FORK_PRELUDE + code, path).finish()
 
     def test_a_subprocess_started_inside_does_not_outlast_a_killed_holder(self, path, spawn):
-        """A holder that was killed frees the lock, though a program that it had started still runs."""
+        """A holder that was killed frees the lock, although a program that it started still runs."""
         code = """
 ctx = SyncPersistentContext.create(path)
 with ctx.transaction() as tx:
@@ -315,7 +315,7 @@ with ctx.transaction() as tx:
         assert ("held", ["free"]) == (heard, spawn(TRY_FOREIGN_LOCK, path).finish())
 
     def test_a_forked_child_does_not_outlast_a_killed_holder(self, path, spawn):
-        """A holder that was killed frees the lock, though a child that it had forked still lives."""
+        """A holder that was killed frees the lock, although a child that it forked still lives."""
         code = """
 ctx = SyncPersistentContext.create(path)
 with ctx.transaction() as tx:

@@ -1,4 +1,4 @@
-"""The lock between processes as its users see it: it excludes all programs, tells its holder, and may be lost."""
+"""The lock between processes as users see it: it excludes all programs, names its holder, and may be lost."""
 
 import asyncio
 import json
@@ -35,13 +35,13 @@ sys.stdin.readline()
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 class TestForeignLocks:
     def test_a_foreign_lock_excludes_us(self, face, path, hold):
-        """While another program holds filelock.FileLock on the lock file, nothing of ours is written."""
+        """While another program holds filelock.FileLock on the lock file, no call writes anything."""
         ctx = face.open(path, lock_timeout=0)
         with hold(path), pytest.raises(LockTimeoutError):
             face.do(ctx.incr, "n")
@@ -49,7 +49,7 @@ class TestForeignLocks:
         assert (False, 1) == (path.exists(), face.do(ctx.incr, "n"))
 
     def test_we_exclude_a_foreign_lock(self, face, path, spawn):
-        """While our transaction is open, another program does not get filelock.FileLock on the lock file."""
+        """While a transaction is open, another program cannot get filelock.FileLock on the lock file."""
         ctx = face.open(path)
         inside = face.inside(ctx.transaction, lambda tx: spawn(TRY_FOREIGN_LOCK, path).finish())
         afterwards = spawn(TRY_FOREIGN_LOCK, path).finish()
@@ -57,7 +57,7 @@ class TestForeignLocks:
         assert (["held"], ["free"]) == (inside, afterwards)
 
     def test_an_idle_context_holds_no_lock(self, face, path, spawn):
-        """After a call has returned, nobody is kept waiting."""
+        """After a call has returned, the lock is free for other programs."""
         ctx = face.open(path)
         face.do(ctx.incr, "n")
 
@@ -66,7 +66,7 @@ class TestForeignLocks:
 
 class TestTheHolder:
     def test_it_is_named_while_it_holds(self, face, path, hold_transaction):
-        """While another process holds the lock, lock_holder says who and what for."""
+        """While another process holds the lock, lock_holder() returns the process and its purpose."""
         ctx = face.open(path)
         with hold_transaction(path) as held:
             holder = face.do(ctx.lock_holder)
@@ -80,7 +80,7 @@ class TestTheHolder:
         )
 
     def test_it_is_nobody_afterwards(self, face, path, hold_transaction):
-        """After the release nobody is named, though the holder still lives."""
+        """After the release no holder is reported, although the process still lives."""
         ctx = face.open(path)
         with hold_transaction(path):
             pass
@@ -88,13 +88,13 @@ class TestTheHolder:
         assert None is face.do(ctx.lock_holder)
 
     def test_it_is_nobody_before(self, face, path):
-        """Where nobody ever locked, nobody is named, and no file is made."""
+        """If the file was never locked, no holder is reported, and no file is made."""
         ctx = face.open(path)
 
         assert (None, []) == (face.do(ctx.lock_holder), os.listdir(path.parent))
 
     def test_it_is_this_process_inside_a_transaction(self, path):
-        """Inside a transaction of one's own, one is told of oneself."""
+        """Inside a transaction, lock_holder() returns the present process."""
 
         async def ask():
             ctx = await PersistentContext.create(path)
@@ -108,14 +108,14 @@ class TestTheHolder:
         assert (os.getpid(), os.getpid()) == (holder.pid, asyncio.run(ask()).pid)
 
     def test_it_is_nobody_after_a_call_of_ours(self, face, path):
-        """After a call has returned, nobody is named."""
+        """After a call has returned, no holder is reported."""
         ctx = face.open(path)
         face.do(ctx.incr, "n")
 
         assert None is face.do(ctx.lock_holder)
 
     def test_who_has_just_taken_the_lock_is_known(self, face, path, hold_transaction, hold, monkeypatch):
-        """A process that has taken the lock, and has not said yet who it is, is asked again."""
+        """If the holder has just taken the lock and has not yet written its stamp, the stamp is read again."""
         ctx = face.open(path, lock_timeout=0)
         lock = path.with_name("state.json.lock")
         with hold_transaction(path) as holder:
@@ -131,7 +131,7 @@ class TestTheHolder:
         assert (holder.pid, holder.pid) == (told.pid, caught.value.holder.pid)
 
     def test_a_former_holder_is_not_shown_for_a_holder_without_a_stamp(self, face, path, spawn, hold):
-        """A living process that held the lock before is not shown as whoever holds it now."""
+        """A living process that held the lock before is not shown as the present holder."""
         former = spawn(SAVE_AND_STAY, path)
         former.hear()
         ctx = face.open(path, lock_timeout=0)
@@ -155,7 +155,7 @@ class TestTheHolder:
         ],
     )
     def test_a_forged_stamp_is_not_believed(self, tmp_path, stamp, hold):
-        """What makes no sense as a stamp says nothing about the holder."""
+        """A stamp that makes no sense says nothing about the holder."""
         path = tmp_path / "state.json"
         with hold(path):
             (tmp_path / "state.json.lock").write_text(f'{{"persistent_context": {stamp}}}', encoding="utf-8")
@@ -166,7 +166,7 @@ class TestTheHolder:
 class TestALostLock:
     @pytest.mark.parametrize("how", ["deleted", "replaced"])
     def test_a_transaction_whose_lock_file_went_writes_nothing(self, face, path, how):
-        """Somebody deleted the lock file during the body: the commit raises LockLostError, and nothing is written."""
+        """If the lock file is deleted during the body, the commit raises LockLostError and writes nothing."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = face.open(path)
         lock = path.with_name("state.json.lock")
@@ -183,7 +183,7 @@ class TestALostLock:
         assert (b'{"a": 1}', 1, set()) == (path.read_bytes(), ctx["a"], ctx.unsaved_keys())
 
     def test_what_was_unsaved_stays_unsaved(self, face, path):
-        """A lost lock leaves what was taken along as unsaved as it was."""
+        """After a lost lock, the unsaved changes that the transaction included are still unsaved."""
         path.write_text('{"a": 1}', encoding="utf-8")
         ctx = face.open(path)
         ctx.set("a", 5)
@@ -198,7 +198,7 @@ class TestALostLock:
         assert (b'{"a": 1}', 5, {"a"}) == (path.read_bytes(), ctx["a"], ctx.unsaved_keys())
 
     def test_life_goes_on_under_a_new_lock(self, face, path):
-        """After a lost lock the next call works."""
+        """After a lost lock the next call works, under a new lock."""
         ctx = face.open(path)
 
         def body(tx):
@@ -211,7 +211,7 @@ class TestALostLock:
         assert (1, 2, {"n": 2}) == (face.do(ctx.incr, "n"), face.do(face.open(path).incr, "n"), stored(path))
 
     def test_a_lock_file_deleted_between_two_calls_is_made_again(self, face, path):
-        """An idle context does not mind that its lock file is deleted."""
+        """If the lock file of an idle context is deleted, the next call makes it again."""
         ctx = face.open(path)
         face.do(ctx.incr, "n")
         path.with_name("state.json.lock").unlink()
@@ -219,7 +219,7 @@ class TestALostLock:
         assert (2, True) == (face.do(ctx.incr, "n"), path.with_name("state.json.lock").exists())
 
     def test_a_call_that_waits_for_a_deleted_lock_file_excludes_the_next(self, path, hold):
-        """A lock taken on a file that is deleted by then is no lock: the call starts again under the new one."""
+        """A lock on a file that was deleted during the wait does not count: the call starts again under the new one."""
 
         async def wait():
             ctx = await PersistentContext.create(path)

@@ -1,4 +1,4 @@
-"""Signal handlers that strike while a blocking context looks into memory or waits: nothing is lost or held up."""
+"""Signal handlers that run while a blocking context uses its memory or waits: nothing is lost or held up."""
 
 import gc
 import json
@@ -20,14 +20,14 @@ ON_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no such
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 @ON_POSIX
 class TestInterrupts:
     def test_what_a_handler_raises_while_a_value_is_encoded_goes_on(self, path, monkeypatch):
-        """It is not taken for a value that JSON cannot hold."""
+        """The handler's exception propagates, and is not taken for a value that JSON cannot hold."""
 
         class AlarmError(Exception):
             pass
@@ -56,7 +56,7 @@ class TestInterrupts:
 
     @pytest.mark.parametrize("whose", ["the same", "another"])
     def test_one_in_the_midst_of_memory_lets_another_thread_finish(self, path, whose):
-        """A handler that saves in the midst of a context's memory waits for a transaction that wants it, too."""
+        """A handler that interrupts the use of memory and saves can wait for a transaction that needs it, too."""
         ctx = SyncPersistentContext(path, lock_timeout=20)
         saved = ctx if whose == "the same" else SyncPersistentContext(path, lock_timeout=20)
         granted, go_on = threading.Event(), threading.Event()
@@ -66,7 +66,7 @@ class TestInterrupts:
             with ctx.transaction() as tx:
                 granted.set()
                 go_on.wait(20)
-                tx["theirs"] = 1  # looks into the memory of the context
+                tx["theirs"] = 1  # uses the memory of the context
             finished.append("transaction")
 
         def handler(number, frame):
@@ -79,7 +79,7 @@ class TestInterrupts:
         try:
             other.start()
             granted.wait(20)
-            with ctx._memory.locked():  # as in any method that looks into memory
+            with ctx._memory.locked():  # as in any method that uses memory
                 os.kill(os.getpid(), signal.SIGUSR1)
                 while "save" not in finished:
                     time.sleep(0.01)
@@ -90,7 +90,7 @@ class TestInterrupts:
         assert ({"transaction", "save"}, {"theirs": 1}) == ({*finished}, stored(path))
 
     def test_a_set_that_a_call_interrupts_comes_after_it(self, path, monkeypatch):
-        """A key that a handler increments in the midst of its being set is what it was set to, even if it was so."""
+        """A key that a handler increments while it is being set gets the value set, even if that is unchanged."""
         path.write_text('{"n": 1}', encoding="utf-8")
         ctx = SyncPersistentContext.create(path)
         place = type(ctx._data)._place
@@ -110,7 +110,7 @@ class TestInterrupts:
         assert (1, {"n"}, {"n": 2}) == (ctx["n"], ctx.unsaved_keys(), stored(path))
 
     def test_a_second_one_at_the_end_of_a_transaction(self, path, monkeypatch):
-        """Ctrl-C, and once more while the first one is waited out, end a transaction that is being given back."""
+        """A second Ctrl-C at the end of a transaction, while the first one is waited out, still ends it."""
         ctx = SyncPersistentContext(path, lock_timeout=20)
         released = threading.Event()
         strikes = []
@@ -139,7 +139,7 @@ class TestInterrupts:
         assert (2, {"other": 1}) == (len(strikes), stored(path))
 
     def test_one_that_comes_as_the_end_is_entered_ends_the_transaction_with_its_traceback(self, path):
-        """Nothing of ours runs between the body and ``__exit__``: what is raised there keeps the transaction."""
+        """No code of the library runs between the body and ``__exit__``: an exception there keeps the transaction."""
         ctx = SyncPersistentContext(path, lock_timeout=20)
 
         def strike(frame, event, argument):
@@ -155,13 +155,13 @@ class TestInterrupts:
             with pytest.raises(ReentrantTransactionError):
                 ctx.save()
             error.__traceback__ = None
-        gc.collect()  # what traces a frame may refer to itself
+        gc.collect()  # a frame's tracing function may refer to the frame
         ctx.incr("other")
 
         assert {"other": 1} == stored(path)
 
     def test_a_watch_is_closed_in_the_midst_of_its_waking(self, path):
-        """A handler that closes a watch, at whatever line of its waiting and waking, never hangs."""
+        """A handler that closes a watch never hangs, whatever line of its waiting and waking it interrupts."""
         found = []
         for number in range(1, 12):
             flag, lines = Flag(), []
@@ -182,7 +182,7 @@ class TestInterrupts:
         assert [True] * 11 == found
 
     def test_a_drain_that_is_interrupted_is_done_again(self, path, monkeypatch):
-        """An exception that interrupts the taking over of a result leaves it for the next look at memory."""
+        """An exception that interrupts taking over a result leaves the result for the next use of memory."""
         ctx = SyncPersistentContext(path)
         ctx["a"] = 1
         settle, calls = type(ctx._memory)._settle, []
@@ -205,9 +205,9 @@ class TestAWait:
 
     @pytest.fixture(autouse=True)
     def interrupts(self):
-        """Raise KeyboardInterrupt in the main thread on SIGINT, and tell when that is done."""
+        """Raise KeyboardInterrupt in the main thread on SIGINT, and set an event when that is done."""
         if threading.current_thread() is not threading.main_thread():
-            pytest.skip("signals are handled in the main thread, and the tests run in another")
+            pytest.skip("signals are handled in the main thread, and the tests run in another one")
         handled = threading.Event()
 
         def handle(number, frame):
@@ -219,7 +219,7 @@ class TestAWait:
         signal.signal(signal.SIGINT, before)
 
     def test_a_call_that_waits_is_withdrawn(self, tmp_path):
-        """An interrupted wait leaves nothing behind that would happen later."""
+        """An interrupted wait leaves nothing behind that could happen later."""
         path = tmp_path / "state.json"
         ctx = SyncPersistentContext(path)
         with filelock.FileLock(f"{path}.lock"):
@@ -231,7 +231,7 @@ class TestAWait:
 
     @pytest.mark.parametrize("moment", ["submit", "find_holder"])
     def test_a_call_that_does_not_wait_is_given_up(self, tmp_path, monkeypatch, moment):
-        """What comes before a call is queued, or after it has given up, has nothing to wait for."""
+        """An interrupt before a call is queued, or after it has given up, does not wait for anything."""
         path = tmp_path / "state.json"
 
         def interrupt(*arguments):
@@ -245,7 +245,7 @@ class TestAWait:
         assert 1 == SyncPersistentContext(path).incr("n")
 
     def test_a_call_that_has_begun_is_finished_first(self, tmp_path, interrupts):
-        """An interrupted call whose cycle has begun takes effect as a whole."""
+        """An interrupted call whose cycle has begun takes full effect."""
         ctx = SyncPersistentContext(tmp_path / "state.json")
 
         def function(value):
@@ -259,7 +259,7 @@ class TestAWait:
         assert '{\n"a": "done"\n}\n' == (tmp_path / "state.json").read_text(encoding="utf-8")
 
     def test_a_transaction_that_got_its_turn_gives_it_back(self, tmp_path, interrupts, monkeypatch):
-        """A turn that comes at the moment of the interruption does not stay taken."""
+        """A turn that is granted at the moment of the interrupt is given back."""
         ctx = SyncPersistentContext(tmp_path / "state.json")
         deliver = ctx._calls._deliver
 

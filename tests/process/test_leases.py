@@ -1,4 +1,4 @@
-"""Leases and computations among processes: one at a time, taken over at once when one is killed, never by a fork."""
+"""Leases and computations among processes: one at a time, taken over at once after a kill, never held by a fork."""
 
 import json
 import os
@@ -107,7 +107,7 @@ import os, sys, time
 from persistent_context import ContextUsageError, LeaseHeldError, SyncPersistentContext
 
 def say(line):
-    os.write(1, f"{line}\\n".encode())  # whole, as two processes do
+    os.write(1, f"{line}\\n".encode())  # in one write, since two processes print
 
 path = sys.argv[1]
 manager = SyncPersistentContext(path).lease("a")
@@ -136,7 +136,7 @@ def stored(path):
 
 @pytest.fixture
 def run_together(spawn):
-    """Start children, let them go at the same time, and return what each of them said."""
+    """Start children, release them at the same time, and return what each of them printed."""
 
     def run(*starts):
         children = [spawn(*start) for start in starts]
@@ -154,7 +154,7 @@ class TestLeases:
         "kinds", [["sync"] * 4, ["async"] * 4, ["sync", "async"] * 2], ids=["sync", "async", "mixed"]
     )
     def test_one_process_at_a_time(self, path, run_together, kinds):
-        """No two are ever inside, and no token is given twice."""
+        """No two processes are ever inside, and no token is issued twice."""
         said = run_together(*((TAKE_TURNS, path, kind, 50) for kind in kinds))
         tokens = [[int(line) for line in lines] for lines in said]
 
@@ -163,7 +163,7 @@ class TestLeases:
         assert [sorted(some) for some in tokens] == tokens
 
     def test_a_killed_holder_is_replaced_at_once(self, face, path, spawn):
-        """The kernel frees the lease of a process that is killed, and the next token is greater."""
+        """The kernel frees the lease of a killed process, and the next token is greater."""
         child = spawn(HOLD, path)
         token, ctx = int(child.hear()), face.open(path)
         with pytest.raises(LeaseHeldError) as caught:
@@ -174,7 +174,7 @@ class TestLeases:
         assert token < face.inside(ctx.lease, lambda lease: lease.token, name="a", wait=False)
 
     def test_a_waiting_call_gets_the_lease_of_a_killed_holder(self, face, path, spawn):
-        """Waiting ends when the holder dies, not later."""
+        """A waiting call gets the lease as soon as the holder dies."""
         child = spawn(HOLD, path)
         token, ctx = int(child.hear()), face.open(path)
         killer = spawn("import os, sys, time; time.sleep(0.5); os.kill(int(sys.argv[1]), 9)", child.pid)
@@ -184,7 +184,7 @@ class TestLeases:
         assert token < next_token
 
     def test_a_stopped_holder_keeps_it(self, face, path, spawn):
-        """A lease does not expire: a holder that sleeps has it still."""
+        """A lease does not expire: a stopped holder keeps it."""
         child = spawn(HOLD, path)
         child.hear()
         os.kill(child.pid, signal.SIGSTOP)
@@ -195,7 +195,7 @@ class TestLeases:
         assert ["released"] == child.finish()
 
     def test_tokens_grow_though_holders_are_killed(self, path, spawn):
-        """Killed at any moment, also while they count, holders leave a number that the next one surpasses."""
+        """If holders are killed at any moment, even while they write their token, the next token is greater."""
         tokens = []
         for round_ in range(12):
             child = spawn(TOKENS, path)
@@ -205,7 +205,7 @@ class TestLeases:
         assert sorted(set(tokens)) == tokens
 
     def test_a_forked_child_neither_has_nor_keeps_it(self, path, spawn):
-        """It cannot release the lease of its parent, does not have it, and does not keep it when the parent dies."""
+        """A forked child cannot release its parent's lease, does not have it, and does not keep it alive."""
         child = spawn(FORK, path)
         heard = {child.hear() for _ in range(3)}
         os.kill(child.pid, signal.SIGKILL)
@@ -233,7 +233,7 @@ class TestComputeOnce:
         "kinds", [["sync"] * 4, ["async"] * 4, ["sync", "async"] * 2], ids=["sync", "async", "mixed"]
     )
     def test_one_process_computes(self, path, run_together, kinds):
-        """Of all processes one computes each value, and all have it; nothing but the values is left."""
+        """Of all processes one computes each value, and all get it; only the values are left."""
         keys = ["a", "b", "c"]
         said = run_together(*((COMPUTE, path, kind, ",".join(keys)) for kind in kinds))
         values = [lines[-1] for lines in said]
@@ -243,7 +243,7 @@ class TestComputeOnce:
         assert ["state.json", "state.json.lock"] == sorted(os.listdir(path.parent))
 
     def test_a_killed_process_is_replaced_at_once(self, path, spawn):
-        """One that waits computes as soon as the computing process is killed."""
+        """If the computing process is killed, a waiting one computes at once."""
         computing = spawn(COMPUTE_SLOWLY, path)
         assert "computing" == computing.hear()
         asking = spawn(ASK, path)
@@ -253,7 +253,7 @@ class TestComputeOnce:
         assert (["mine"], {"key": "mine"}) == (asking.finish(), stored(path))
 
     def test_the_lock_is_free_while_others_wait(self, face, path, spawn):
-        """One process computes, one waits for it, and all others use the file meanwhile."""
+        """While one process computes and another waits for it, all others can use the file."""
         computing = spawn(COMPUTE_SLOWLY, path)
         assert "computing" == computing.hear()
         asking = spawn(ASK, path)

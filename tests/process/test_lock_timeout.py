@@ -1,4 +1,4 @@
-"""How long a call waits for the lock: every time that is none is refused, and every other one is kept."""
+"""How long a call waits for the lock: invalid times are refused, and all others are kept."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def names(directory: Path) -> set[str]:
 class TestLockTimeout:
     @pytest.mark.parametrize("wrong", [-1, -0.001, -math.inf, math.nan])
     def test_values_that_are_no_time(self, face: Any, path: Path, wrong: float) -> None:
-        """A negative time, or none at all, is a ValueError at once."""
+        """A negative time, or NaN, raises ValueError at once."""
         with pytest.raises(ValueError, match="timeout"):
             face.context(path, lock_timeout=wrong)
 
     @pytest.mark.parametrize("wrong", ["30", b"30", True, False, None, [30], 1j], ids=repr)
     def test_types_that_are_no_time(self, face: Any, path: Path, wrong: Any) -> None:
-        """What is no number is a TypeError at once, and so is a bool, which is nearly always a mistake."""
+        """A value that is not a number raises TypeError at once; so does a bool, nearly always a mistake."""
         with pytest.raises(TypeError, match="timeout"):
             face.context(path, lock_timeout=wrong)
 
     @pytest.mark.parametrize("good", [0, 0.0, 1, 0.5, 1e9, math.inf, 10**30])
     def test_a_free_lock_is_taken_whatever_the_time(self, face: Any, path: Path, good: float) -> None:
-        """Any time from nothing to for ever gets a lock that is free."""
+        """Any time, from zero to infinity, gets a lock that is free."""
 
         async def story() -> None:
             ctx = await done(face.context.create(path, lock_timeout=good))
@@ -52,7 +52,7 @@ class TestLockTimeout:
     def test_a_held_lock_ends_in_an_error_that_tells_all(
         self, face: Any, path: Path, call: str, timeout: float, hold: Any
     ) -> None:
-        """Waiting in vain is a LockTimeoutError that names the file and how long it waited; nothing is changed."""
+        """A timeout raises a LockTimeoutError that names the file and how long it waited; nothing is changed."""
         path.write_bytes(b'{"a": 1}')
 
         async def story() -> None:
@@ -71,7 +71,7 @@ class TestLockTimeout:
         assert b'{"a": 1}' == path.read_bytes()
 
     def test_reading_waits_for_nobody(self, face: Any, path: Path, hold: Any) -> None:
-        """A reader needs no lock, so a held one does not keep it."""
+        """Reading needs no lock, so it does not wait for a holder."""
         path.write_bytes(b'{"a": 1}')
 
         async def story() -> dict[str, Any]:
@@ -84,7 +84,7 @@ class TestLockTimeout:
 
     @pytest.mark.parametrize("wrong", [-1, math.nan])
     def test_a_transaction_s_own_time_is_checked_too(self, face: Any, path: Path, wrong: float) -> None:
-        """The time given to `transaction` follows the same rules."""
+        """The timeout of `transaction` follows the same rules."""
 
         async def story() -> None:
             with pytest.raises(ValueError, match="timeout"):
@@ -100,7 +100,7 @@ class TestLockTimeout:
         assert not path.exists()
 
     def test_a_transaction_s_own_time_goes_first(self, face: Any, path: Path, hold: Any) -> None:
-        """The time given to `transaction` stands in for the context's."""
+        """The timeout of `transaction` takes precedence over the context's."""
 
         async def story() -> None:
             with pytest.raises(LockTimeoutError):
@@ -111,7 +111,7 @@ class TestLockTimeout:
             face.run(story())
 
     def test_trying_only_is_enough_when_nobody_else_is_there(self, face: Any, path: Path) -> None:
-        """One call after the other, each of which only tries, never meets a lock that is still one's own."""
+        """Successive calls with timeout 0 in one process never find the lock still held by the previous one."""
 
         async def story() -> None:
             ctx = await done(face.context.create(path, lock_timeout=0))
@@ -126,7 +126,7 @@ class TestLockTimeout:
 
     @pytest.mark.parametrize("content", [b"{}", b"{ broken"], ids=["good", "bad"])
     def test_trying_again_after_the_holder_let_go(self, face: Any, path: Path, hold: Any, content: bytes) -> None:
-        """What timed out is gone: it neither holds up the next try, nor touches the file any more."""
+        """A call that timed out neither holds up the next try, nor touches the file any more."""
         path.write_bytes(content)
 
         async def story() -> None:
@@ -146,7 +146,7 @@ class TestLockTimeout:
         assert {"fresh": 1} == json.loads(path.read_bytes())
 
     def test_for_ever_ends_when_the_lock_is_free(self, face: Any, path: Path, hold: Any) -> None:
-        """Who waits for ever gets the lock when its holder lets go."""
+        """A call that waits without a limit gets the lock when its holder releases it."""
         held = hold(path)
 
         async def story() -> None:

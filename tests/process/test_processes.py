@@ -96,13 +96,13 @@ for number in range(int(sys.argv[2])):
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
 def run_together(spawn):
-    """Start processes, let them begin at the same moment, and wait for all; what each of them said."""
+    """Start processes, release them at the same moment, and wait for all; return what each of them printed."""
 
     def run(*commands):
         children = [spawn(*command) for command in commands]
@@ -120,7 +120,7 @@ class TestNothingIsLost:
         ["sync_incr"] * 4, ["async_incr"] * 4, ["sync_incr", "async_incr"] * 2,
     ], ids=["sync", "async", "mixed"])  # fmt: skip
     def test_increments(self, path, run_together, kinds):
-        """Every increment of every process is counted, and no number is handed out twice."""
+        """Every increment of every process is counted, and no number is returned twice."""
         said = run_together(*((WORK, path, kind, number, 50) for number, kind in enumerate(kinds)))
 
         assert (list(range(1, 201)), {"n": 200}) == (
@@ -137,7 +137,7 @@ class TestNothingIsLost:
 
     @pytest.mark.parametrize("kinds", [["sync_append"] * 4, ["async_append"] * 4], ids=["sync", "async"])
     def test_appends(self, path, run_together, kinds):
-        """Every appended entry is there once, those of each process in its order."""
+        """Every appended entry is there once, in the order of its process."""
         run_together(*((WORK, path, kind, number, 30) for number, kind in enumerate(kinds)))
         log = stored(path)["log"]
 
@@ -146,7 +146,7 @@ class TestNothingIsLost:
         ]
 
     def test_everything_at_once(self, path, run_together):
-        """Increments, saves and appends of several processes lose nothing to each other."""
+        """Increments, saves and appends of several processes do not lose each other's changes."""
         kinds = ["sync_incr", "async_incr", "sync_save", "async_save", "sync_append", "async_append"]
         run_together(*((WORK, path, kind, number, 20) for number, kind in enumerate(kinds)))
         data = stored(path)
@@ -158,14 +158,14 @@ class TestNothingIsLost:
         )
 
     def test_together_with_a_program_that_uses_filelock_by_hand(self, path, run_together):
-        """A foreign program that takes the same lock loses nothing to us, nor we to it."""
+        """A foreign program that takes the same lock and this library lose none of each other's changes."""
         path.write_text('{"n": 0}', encoding="utf-8")
         run_together((BY_HAND, path, 50), (WORK, path, "sync_incr", 1, 50), (WORK, path, "async_incr", 2, 50))
 
         assert {"n": 150} == stored(path)
 
     def test_nothing_is_left_beside_the_file(self, path, run_together):
-        """After a storm of writers there is the file and its lock."""
+        """After many concurrent writes there are only the file and its lock."""
         run_together(*((WORK, path, "sync_save", number, 20) for number in range(4)))
 
         assert ["state.json", "state.json.lock"] == sorted(os.listdir(path.parent))
@@ -173,7 +173,7 @@ class TestNothingIsLost:
 
 class TestNothingIsTorn:
     def test_a_reader_never_sees_half_a_document(self, path, spawn):
-        """Whoever opens the file at any moment reads one whole document, of one moment."""
+        """Every read of the file, at any moment, sees one whole document."""
         path.write_text('{"first": [], "last": []}', encoding="utf-8")
         children = [spawn(TWINS, path, 150) for _ in range(2)]
         for child in children:
@@ -193,7 +193,7 @@ class TestNothingIsTorn:
         assert [] == differing
 
     def test_a_context_that_loads_never_sees_half_a_document(self, face, path, spawn):
-        """Loading beside writers is always whole, and moves nothing aside."""
+        """A context that loads during writes always reads a whole document, and moves nothing aside."""
         path.write_text('{"first": [], "last": []}', encoding="utf-8")
         child = spawn(TWINS, path, 150)
         child.hear()
@@ -211,7 +211,7 @@ class TestNothingIsTorn:
 
 class TestKilling:
     def test_a_killed_holder_frees_the_lock(self, face, path, hold_transaction):
-        """SIGKILL of the process that holds the lock frees it, and what it had begun is not there."""
+        """SIGKILL of the process that holds the lock frees it, and its unfinished work is not in the file."""
         path.write_text('{"a": 1}', encoding="utf-8")
         held = hold_transaction(path)
         held.child.kill()
@@ -220,7 +220,7 @@ class TestKilling:
         assert (1, {"a": 1, "n": 1}) == (number, stored(path))
 
     def test_who_waits_behind_a_killed_holder_gets_its_turn(self, path, hold_transaction):
-        """A wait ends when the holder is killed."""
+        """A waiting call gets its turn when the holder is killed."""
 
         async def wait():
             ctx = await PersistentContext.create(path)
@@ -237,7 +237,7 @@ class TestKilling:
 
     @pytest.mark.parametrize("kind", ["sync_incr", "async_incr"])
     def test_what_a_killed_process_was_told_is_counted(self, path, spawn, kind):
-        """Every number that a process was told before it was killed is in the file, and hardly one more."""
+        """Every number returned to a process before it was killed is in the file, and at most a few more."""
         victim, others = spawn(WORK, path, kind, 0, 100_000), [spawn(WORK, path, kind, name, 50) for name in (1, 2)]
         for child in (victim, *others):
             child.hear()
@@ -252,7 +252,7 @@ class TestKilling:
         assert (True, len(numbers)) == (0 <= unknown <= 5, len(set(numbers)))
 
     def test_a_process_killed_again_and_again_leaves_a_whole_file(self, path, spawn):
-        """However often writers are killed, the file is whole and the next writer goes on."""
+        """If writers are killed again and again, the file is always whole and the next writer works."""
         for _ in range(5):
             child = spawn(TWINS, path, 100_000)
             child.hear()

@@ -1,4 +1,4 @@
-"""The end of a task, a loop, a fork or the interpreter, and the want of threads: nothing is lost, nothing is wedged."""
+"""The end of a task, a loop, a fork or the interpreter, and the lack of threads: nothing is lost, nothing hangs."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ def no_threads(which=lambda number: True):
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def cancel_when_another_task_appears(task, turns):
-    """Cancel as ``asyncio.run`` does at its end, some turns of the loop after ``task`` has started a task of its own.
+    """Cancel as ``asyncio.run`` does at its end, some turns of the loop after ``task`` has started another task.
 
-    With no turns, that one has not taken its first step yet.
+    With zero turns, that task has not taken its first step yet.
     """
     loop, known = asyncio.get_running_loop(), asyncio.all_tasks()
 
@@ -158,7 +158,7 @@ eager_or_not = pytest.mark.parametrize(
 class TestAllTasksAreCancelled:
     @pytest.mark.parametrize("call", ["incr", "save", "transaction", "load"])
     async def test_a_context_goes_on_after_all_tasks_were_cancelled(self, tmp_path, call):
-        """Whatever tasks a call has of its own are cancelled with it, before or after they began, and it goes on."""
+        """If all tasks are cancelled, including a call's internal ones, begun or not, the context still works."""
 
         async def one(ctx):
             if call == "transaction":
@@ -179,12 +179,12 @@ class TestAllTasksAreCancelled:
     @eager_or_not
     @pytest.mark.parametrize("contexts", ["shared", "own"])
     def test_no_worker_loses_the_save_in_its_finally(self, path, run, contexts, tasks):
-        """Workers that save in ``finally`` when ``asyncio.run`` ends keep what they saved, every one of them."""
+        """Workers that save in ``finally`` when ``asyncio.run`` ends lose nothing that they saved."""
         assert ["all kept"] == run(WORKERS, path, contexts, 100, tasks)
 
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="needs eager tasks: run on Python 3.12 or later")
     async def test_all_calls_under_an_eager_task_factory(self, path):
-        """A loop whose tasks begin at once serves one call after another, and many together."""
+        """A loop with eager tasks serves single calls, and many together."""
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
         ctx = await PersistentContext.create(path, lock_timeout=2)
         for number in range(5):
@@ -199,7 +199,7 @@ class TestAllTasksAreCancelled:
         assert {**{f"k{number}": number for number in range(5)}, "n": 25, "m": 4} == stored(path)
 
 
-# ---------------------------------------- a loop that is thrown away
+# ---------------------------------------- a loop that is discarded
 
 THROWN_AWAY = """
 import asyncio, gc, sys
@@ -272,12 +272,12 @@ print("moved")
 
 class TestALoopIsThrownAway:
     def test_an_open_transaction_goes_with_its_loop(self, path, run):
-        """A task that is thrown away with its closed loop inside a transaction leaves no lock and no change."""
+        """A task that is discarded inside a transaction, with its closed loop, leaves no lock and no change."""
         assert ["free", "1", "2", "False"] == run(THROWN_AWAY, path)
 
     @pytest.mark.parametrize("task", ["collected", "referenced"])
     def test_the_next_loop_does_not_wait_for_the_calls_of_the_last(self, path, run, task):
-        """A context that moves to a second loop is served there, whatever call it abandoned on the first."""
+        """A context that moves to a second loop works there, whatever call it abandoned on the first."""
         assert ["moved"] == run(TWO_LOOPS, path, task)
 
 
@@ -379,7 +379,7 @@ with filelock.FileLock(path + ".lock"):
             print("refused")
 later = face.cls(path, lock_timeout=3)
 print(face.do(later.incr, "m"), face.do(later.incr, "m"))
-time.sleep(0.2)  # time for a call that was refused, and must not have an effect all the same
+time.sleep(0.2)  # time for a refused call that wrongly takes effect later
 print(stored(path))
 """
 )
@@ -435,30 +435,30 @@ class TestNoThreadCanBeStarted:
     @pytest.mark.parametrize("threads", ["cold", "warm"])
     @faces
     def test_the_call_is_served_all_the_same(self, path, run, face_name, threads, call):
-        """When no thread is to be had, a call does its work in the calling thread, and the next ones go on."""
+        """If no thread can be started, a call does its work in the calling thread, and the next calls work."""
         assert ["2 2"] == run(WITHOUT_THREADS, path, face_name, call, threads)
 
     @pytest.mark.parametrize("how", ["clean", "error"])
     @faces
     def test_a_transaction_is_left_without_a_new_thread(self, path, run, face_name, how):
-        """A transaction that was entered commits or discards, and frees the lock, though no thread can be started."""
+        """If no thread can be started, an open transaction still commits or discards, and frees the lock."""
         assert ["2 2" if how == "clean" else "1 1"] == run(NONE_TO_LEAVE, path, face_name, how)
 
     @faces
     def test_whichever_thread_it_was(self, path, run, face_name):
-        """Whichever start of a thread fails, a call works or had no effect, the lock is free and later calls work."""
+        """Whichever start of a thread fails, the call works or has no effect, the lock is free and later calls work."""
         assert ["none wedged"] == run(ONE_OF_THEM, path, face_name)
 
     @pytest.mark.parametrize("timeout", [0, 0.2])
     @faces
     def test_a_call_that_was_refused_has_no_effect_later(self, path, run, face_name, timeout):
-        """A call that could get neither the lock nor a thread fails, and does not come back when there is one."""
+        """A call that could get neither the lock nor a thread fails, and has no effect when there is a thread again."""
         assert ["refused", "1 2", "{'m': 2}"] == run(REFUSED, path, face_name, timeout)
 
     @pytest.mark.parametrize("before", ["used", "new"])
     @faces
     def test_at_the_interpreters_exit(self, path, run, face_name, before):
-        """A function of ``atexit`` can save, count and transact, by ``asyncio.run`` as well."""
+        """A function registered with ``atexit`` can save, count and transact, also by ``asyncio.run``."""
         assert ["1 2"] == run(AT_EXIT, path, face_name, before)
         assert 1 == stored(path)["last"]
 
@@ -474,7 +474,7 @@ import os, signal, sys
 from persistent_context import SyncPersistentContext
 
 path, kind = sys.argv[1:3]
-signal.alarm(14)  # ends a hang; a watchdog of faulthandler would itself hang at the end of a forked child
+signal.alarm(14)  # ends a hang; a faulthandler watchdog would itself hang at the end of a forked child
 
 def part():
     child = os.fork()
@@ -497,22 +497,22 @@ class TestAForkedChildEnds:
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     @pytest.mark.parametrize("kind", ["transaction", "context"])
     def test_inside_its_parents_block(self, path, spawn, kind):
-        """A child that exits inside a block that its parent entered exits with its own status; the parent goes on."""
+        """A child that exits inside its parent's block exits with its own status, and the parent continues."""
         assert ["3"] == spawn(FORKED, path, kind).finish()
 
 
-# ---------------------------------------- what the tests rely on
+# ---------------------------------------- assumptions of the tests
 
 
 def test_a_foreign_lock_excludes_us(path):
-    """What the tests above take for another program's lock is one."""
+    """The lock that the tests use as another program's lock excludes the library."""
     with filelock.FileLock(f"{path}.lock"), pytest.raises(TimeoutError):
         SyncPersistentContext(path, lock_timeout=0).incr("n")
 
 
 class TestTheInterpreter:
     def test_it_ends_while_a_sync_call_waits_in_a_thread(self, path, spawn, hold):
-        """A hung holder does not keep a program from exiting."""
+        """A program can exit while a call in a daemon thread waits for a hung holder."""
         code = (
             "import sys, threading\n"
             "from persistent_context import SyncPersistentContext\n"

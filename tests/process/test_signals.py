@@ -1,4 +1,4 @@
-"""A signal or an exception out of nowhere strikes in a blocking call: nothing hangs."""
+"""A signal or an asynchronous exception interrupts a blocking call: nothing hangs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ for number in range(300):
             tx["n"] += 1
         signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt as error:
-        if innermost(error) == "__exit__":  # raised as that was entered: the traceback keeps the transaction
+        if innermost(error) == "__exit__":  # raised at its very beginning: the traceback keeps the transaction
             error.__traceback__ = None
             gc.collect()
         interrupted += 1
@@ -80,11 +80,11 @@ print("saved")
 class TestAnInterruptWhileACallIsCarriedOut:
     @pytest.mark.parametrize("call", ["transaction", "incr", "save"])
     def test_the_handler_of_the_interrupt_can_save(self, path, run, call):
-        """Ctrl-C during a commit comes out when the commit is over, and who catches it can save at once."""
+        """Ctrl-C during a commit propagates when the commit is over, and the code that catches it can save at once."""
         assert ["saved"] == run(AT_THE_END, path, call)
 
     def test_at_any_moment_of_a_transaction(self, path, run):
-        """Whenever Ctrl-C comes, the transaction is over, whole or not at all, and who catches it can save."""
+        """Whenever Ctrl-C comes, the transaction is over, whole or not at all, and code that catches it can save."""
         assert ["saved"] == run(AT_ANY_MOMENT, path)
 
 
@@ -169,7 +169,7 @@ for number in range(3):
     while opened(file) < 2:
         time.sleep(0.001)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SoftTimeLimit))
-    thread.join(4)  # it comes as soon as the thread runs, for which it need not wait until the lock is free
+    thread.join(4)  # the exception comes as soon as the thread runs, which may be before the lock is free
     in_time = not thread.is_alive()
     lock.release()
     thread.join(4)
@@ -192,7 +192,7 @@ print("all ended")
 class TestAnExceptionWhileACallWaits:
     @pytest.mark.parametrize("holder", ["program", "thread"])
     def test_a_handler_that_raises_withdraws_the_call(self, path, run, holder):
-        """A signal handler's exception ends a waiting call, which has no effect later and is granted no lock."""
+        """A signal handler's exception ends a waiting call, which has no later effect and does not get the lock."""
         calls = ["incr", "save", "mutate", "transaction"]
         ends = [[f"{call} ended", "{'probe': 2}", "{'probe': 2, 'mine': 1}"] for call in calls]
 
@@ -200,11 +200,11 @@ class TestAnExceptionWhileACallWaits:
 
     @pytest.mark.parametrize("call", ["incr", "transaction"])
     def test_an_exception_that_another_thread_sets(self, path, run, call):
-        """An exception set from outside withdraws the call of a waiting thread, or comes when the call is over."""
+        """An exception set by another thread withdraws a waiting call, or is raised when the call is over."""
         assert ["all ended"] == run(FROM_ANOTHER_THREAD, path, call)
 
 
-# ---------------------------------------- a handler that calls
+# ---------------------------------------- a handler that makes calls
 
 SAVING_HANDLER = (
     START
@@ -376,15 +376,15 @@ class TestAHandlerThatCalls:
     @pytest.mark.parametrize("calls", ["the same", "another"])
     @pytest.mark.parametrize("what", ["set", "save", "incr", "transaction", "memory"])
     def test_a_handler_that_saves_works_or_is_refused(self, path, run, what, calls):
-        """A SIGTERM handler that saves, whatever it interrupts, works or is refused at once; nothing ever hangs."""
+        """A SIGTERM handler that saves, whatever it interrupts, works or is refused at once; nothing hangs."""
         assert ["ended"] == run(SAVING_HANDLER, path, what, calls)
 
     def test_a_handler_that_saves_while_the_main_thread_watches(self, path, run):
-        """A blocking watch leaves a handler's save, and all other writers, free to go on."""
+        """While the main thread watches, a handler can save and all other writers can write."""
         assert ["ended"] == run(WATCHING, path)
 
     def test_a_blocking_save_in_a_handler_of_a_program_with_a_loop(self, path, run):
-        """A handler's blocking save beside the loop's own calls works or is refused at once; the loop goes on."""
+        """A handler's blocking save during the loop's own calls works or is refused at once; the loop goes on."""
         assert ["ended"] == run(ON_A_LOOP, path)
 
 
@@ -442,7 +442,7 @@ def wedged(file, ctx):
     return stored(file) not in ({"probe": 2}, {"n": 1, "probe": 2}) and f"then the file holds {stored(file)}"
 
 transact(SyncPersistentContext(path, durable=False))
-counting = Strike(0)  # which strikes never
+counting = Strike(0)  # never strikes
 sys.settrace(counting.trace)
 transact(SyncPersistentContext(path + "-counted", durable=False))
 sys.settrace(None)
@@ -475,5 +475,5 @@ class TestAnExceptionAtEveryPlace:
     @pytest.mark.parametrize("third", [0, 1, 2])
     @pytest.mark.parametrize("grain", ["line", "opcode"])
     def test_of_a_transaction(self, path, run, grain, third):
-        """Whatever line or opcode of the calling thread an interrupt strikes, the lock comes free, the file goes on."""
+        """Whatever line or opcode of the calling thread an interrupt hits, the lock is freed and the file usable."""
         assert ["ended"] == run(AT_EVERY_PLACE, path, grain, third)

@@ -1,4 +1,4 @@
-"""Waiting ends on time, whatever else is busy: other calls, anyio's threads, the executor, a lock taken away."""
+"""Waiting ends on time, whatever else is busy: other calls, anyio's threads, the executor, or a lost lock file."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from persistent_context._stores.jsonfile.store import JsonFileStore
 
 THREADS = 4
 JOBS = 12
-LATE = 0.6  # seconds that a busy machine may take longer
+LATE = 0.6  # seconds of delay that a busy machine may cause
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to see who waits: run on Linux")
 
 
 def stored(path):
-    """What any other program reads in the file."""
+    """Return what any other program reads in the file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def opened(path, pid="self"):
-    """How often a process has the lock file open: a call that waits for the lock has, and so has its holder."""
+    """Return how often a process has the lock file open: a waiting call has, and so has the holder."""
     found = 0
     for descriptor in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(OSError):
@@ -42,7 +42,7 @@ def opened(path, pid="self"):
 
 
 async def ended(task, seconds=8.0):
-    """Wait for the end of a task, but not for ever; how long it took."""
+    """Wait for the end of a task, but not forever; return how long it took."""
     began = time.monotonic()
     finished, _ = await asyncio.wait({task}, timeout=seconds)
 
@@ -100,13 +100,13 @@ print(SyncPersistentContext(path, lock_timeout=5).incr("n"))
 class TestWaiting:
     @pytest.mark.parametrize("lock_timeout", [0, 1e-9, 1e-6])
     def test_a_free_lock_is_had_in_no_time(self, face, path, lock_timeout):
-        """However short the time to wait, who needs not wait does not time out."""
+        """A call that need not wait does not time out, however short its timeout."""
         ctx = face.open(path, lock_timeout=lock_timeout, durable=False)
 
         assert list(range(1, 101)) == [face.do(ctx.incr, "n") for _ in range(100)]
 
     def test_a_save_that_gave_up_can_be_repeated(self, face, path, hold):
-        """After a timeout the next save writes."""
+        """After a timeout the next save writes the changes."""
         ctx = face.open(path, lock_timeout=1)
         ctx.set("a", 2)
         with hold(path), pytest.raises(LockTimeoutError):
@@ -116,7 +116,7 @@ class TestWaiting:
         assert ({"a": 2}, set()) == (stored(path), ctx.unsaved_keys())
 
     async def test_a_save_waits_until_the_lock_is_free(self, path, hold):
-        """A wait without end ends when the lock is released."""
+        """A save without a timeout ends when the lock is released."""
         ctx = await PersistentContext.create(path, lock_timeout=math.inf)
         ctx.set("a", 1)
         with hold(path):
@@ -128,7 +128,7 @@ class TestWaiting:
         assert (False, {"a": 1}) == (written, stored(path))
 
     def test_a_call_that_began_in_time_may_take_longer_than_its_timeout(self, tmp_path, monkeypatch):
-        """The timeout is for the wait: a cycle that has begun is waited for, and its result returned."""
+        """The timeout only limits the wait: a cycle that has begun is waited for, and its result returned."""
         monkeypatch.setattr("persistent_context._api.blocking_calls.NAP_SECONDS", 0.02)
         ctx = SyncPersistentContext(tmp_path / "state.json", lock_timeout=0.05)
 
@@ -139,13 +139,13 @@ class TestWaiting:
         assert "done" == ctx.mutate("a", slow)
 
     def test_no_descriptor_is_left_at_a_timeout(self, path, run, face):
-        """A call that times out while the process has no file descriptor left says that it timed out."""
+        """A call that times out while the process has no free file descriptor raises LockTimeoutError."""
         assert ["timed out", "1"] == run(NO_DESCRIPTORS, path, face.name)
 
 
 class TestTimeoutsAreExact:
     async def test_beside_calls_that_time_out_earlier(self, path):
-        """A call's timeout is its own: neither an earlier nor a later call of the same context moves it."""
+        """Neither an earlier nor a later call of the same context changes a call's timeout."""
         timeouts = [0.35, 0.1, 0.65, 0.2, 0.5]
         ctx = PersistentContext(path, lock_timeout=60)
         over = []
@@ -166,7 +166,7 @@ class TestTimeoutsAreExact:
             assert timeout * 0.9 <= waited < timeout + LATE
 
     async def test_of_several_contexts(self, path):
-        """Contexts of one file with timeouts of their own each wait as long as they were told."""
+        """Contexts of one file with different timeouts each wait for their own."""
         timeouts = [0.1, 0.25, 0.4]
         with filelock.FileLock(f"{path}.lock"):
             calls = [PersistentContext(path, lock_timeout=timeout).incr("n") for timeout in timeouts]
@@ -177,7 +177,7 @@ class TestTimeoutsAreExact:
             assert timeout * 0.9 <= error.waited < timeout + LATE
 
     def test_of_threads(self, path):
-        """Blocking calls of several threads on one context each wait as long as they were told."""
+        """Blocking calls of several threads on one context each wait for their own timeout."""
         ctx = SyncPersistentContext(path, lock_timeout=60)
 
         def transact(timeout):
@@ -192,7 +192,7 @@ class TestTimeoutsAreExact:
             assert timeout * 0.9 <= waited < timeout + LATE
 
     async def test_one_that_was_withdrawn_moves_nobodys(self, path):
-        """A call that is cancelled leaves the timeout of the next one as it was."""
+        """A call that is cancelled leaves the timeout of the next one unchanged."""
         ctx = PersistentContext(path, lock_timeout=0.5)
         with filelock.FileLock(f"{path}.lock"):
             first = asyncio.create_task(PersistentContext.transaction(ctx, timeout=0.2).__aenter__())
@@ -208,7 +208,7 @@ class TestTimeoutsAreExact:
 
 class TestATimeoutNeedsNobodysThreads:
     async def test_though_all_tokens_of_anyio_are_taken(self, path):
-        """A timeout is reported though all of anyio's worker threads are busy for as long as one likes."""
+        """A timeout is reported although all of anyio's worker threads are busy."""
         release = threading.Event()
         tokens = int(anyio.to_thread.current_default_thread_limiter().total_tokens)
         busy = [asyncio.create_task(anyio.to_thread.run_sync(release.wait)) for _ in range(tokens)]
@@ -228,7 +228,7 @@ class TestATimeoutNeedsNobodysThreads:
     @pytest.mark.parametrize("timeout", [0, 0.3])
     @pytest.mark.parametrize("lock", ["free", "held"])
     async def test_though_the_default_executor_is_full(self, path, lock, timeout):
-        """A call with a short timeout ends in time, served or not, though the executor is full of others' work."""
+        """A call with a short timeout ends in time, served or not, although the executor is full of other work."""
         release = threading.Event()
         with ThreadPoolExecutor(THREADS) as pool, contextlib.ExitStack() as stack:
             stack.callback(release.set)
@@ -250,7 +250,7 @@ class TestATimeoutNeedsNobodysThreads:
     # ---------------------------------------- the default executor
 
     async def test_though_the_holder_cannot_be_found_out_soon(self, path, monkeypatch):
-        """A timeout is reported without the holder if finding out takes long, as on a file system that hangs."""
+        """If finding out the holder takes too long, as on a hung file system, the timeout error lacks the holder."""
         ctx = PersistentContext(path, lock_timeout=0.05)
         release = threading.Event()
         monkeypatch.setattr("persistent_context._api.aio_calls._FIND_HOLDER_SECONDS", 0.05)
@@ -265,7 +265,7 @@ class TestATimeoutNeedsNobodysThreads:
 class TestTheExecutorIsFullOfThreadsThatCallUs:
     @pytest.mark.parametrize("kind", ["incr", "save", "load", "create", "transaction"])
     async def test_they_are_served(self, path, kind):
-        """Threads that fill the default executor and wait for calls on the loop all get their answers."""
+        """Threads that fill the default executor and wait for calls on the loop all get their results."""
         loop = asyncio.get_running_loop()
         ctx = PersistentContext(path, lock_timeout=4)
         await ctx.load()
@@ -306,7 +306,7 @@ class TestATimeoutAndACancelAtOnce:
     @pytest.mark.parametrize("kind", ["transaction", "incr", "save"])
     @pytest.mark.parametrize("cancel_at", [0.01, 0.02, 0.03])
     async def test_one_of_the_two_comes_out(self, path, kind, cancel_at):
-        """A call that times out and is cancelled in the same turn of the loop raises one of the two, and no effect."""
+        """A call that times out and is cancelled in the same turn of the loop raises one of the two, without effect."""
         loop = asyncio.get_running_loop()
         ctx = PersistentContext(path, lock_timeout=0.02)
         ctx["mine"] = 1
@@ -323,7 +323,7 @@ class TestATimeoutAndACancelAtOnce:
                 for _ in range(5):
                     await asyncio.sleep(0)
                 loop.call_later(cancel_at, task.cancel)
-                loop.call_later(0.002, time.sleep, 0.05)  # the loop stands still, and finds both to be due
+                loop.call_later(0.002, time.sleep, 0.05)  # the loop stalls, and then finds both to be due
                 await ended(task)
                 if not task.cancelled():
                     assert isinstance(task.exception(), LockTimeoutError)
@@ -350,15 +350,15 @@ class TestATimeoutAndACancelAtOnce:
         assert 1 == await ctx.incr("probe")
 
 
-# ---------------------------------------- the lock is taken away
+# ---------------------------------------- the lock file is replaced
 
 
 class TestTheLockIsTakenAway:
-    """The lock file is deleted under a cycle, and the next one is somebody else's for a long time."""
+    """The lock file is replaced during a cycle, and another program holds the new one for a long time."""
 
     @staticmethod
     def take_away(path, stack, done):
-        """Return a function for ``mutate`` that replaces the lock file by one that another holds."""
+        """Return a function for ``mutate`` that replaces the lock file by one that another program holds."""
 
         def fn(value):
             if not done.is_set():
@@ -370,7 +370,7 @@ class TestTheLockIsTakenAway:
         return fn
 
     async def test_a_call_times_out(self, path):
-        """A call that has to wait once more has still the timeout that it was given."""
+        """A call that has to wait again keeps its original timeout."""
         done = threading.Event()
         with contextlib.ExitStack() as stack:
             ctx = PersistentContext(path, lock_timeout=1)
@@ -382,13 +382,13 @@ class TestTheLockIsTakenAway:
         assert 1 == await ctx.incr("n")
 
     def test_a_blocking_call_times_out(self, path):
-        """The same for a blocking call."""
+        """A blocking call that has to wait again keeps its original timeout."""
         done = threading.Event()
         with contextlib.ExitStack() as stack:
             ctx = SyncPersistentContext(path, lock_timeout=1)
             stack.callback(lambda: watchdog.cancel())
             began = time.monotonic()
-            watchdog = threading.Timer(8, stack.pop_all)  # a call that hangs is let go
+            watchdog = threading.Timer(8, stack.pop_all)  # releases the lock if the call hangs
             with pytest.raises(LockTimeoutError):
                 ctx.mutate("n", self.take_away(path, stack, done), default=0)
 
@@ -397,7 +397,7 @@ class TestTheLockIsTakenAway:
 
     @pytest.mark.parametrize("timeout", [60, 1])
     async def test_a_cancelled_call_ends(self, path, timeout):
-        """A call that is cancelled when its cycle has begun, and begins anew, ends: it only waits again."""
+        """A call that is cancelled after its cycle had begun and has to be repeated ends, since it is only waiting."""
         done = threading.Event()
         with contextlib.ExitStack() as stack:
             ctx = PersistentContext(path, lock_timeout=timeout)
@@ -411,12 +411,12 @@ class TestTheLockIsTakenAway:
         assert 1 == await ctx.incr("n")
 
     def test_an_interrupted_call_ends(self, path, run):
-        """A blocking call that is interrupted when its cycle has begun, and begins anew, ends as well."""
+        """A blocking call that is interrupted after its cycle had begun and has to be repeated ends as well."""
         assert ["interrupted", "1"] == run(INTERRUPTED, path)
 
     @linux
     def test_one_who_waits_behind_a_stopped_holder_goes_on(self, path, hold_transaction, spawn):
-        """A process that waits already notices that the lock file was deleted under a stopped holder, and goes on."""
+        """A process that waits behind a stopped holder notices that the lock file was deleted, and continues."""
         held = hold_transaction(path)
         waiting = spawn("import faulthandler; faulthandler.dump_traceback_later(60, exit=True)\n" + WAIT, path)
         assert "begun" == waiting.hear()
@@ -562,7 +562,7 @@ async def main():
     try:
         SyncPersistentContext(path, lock_timeout=8).incr("m")
     except PersistentContextError as error:
-        assert time.monotonic() - began < 5, f"the loop stood still until the timeout: {error}"
+        assert time.monotonic() - began < 5, f"the loop stalled until the timeout: {error}"
     leave.set()
     await asyncio.wait_for(task, 5)
     await ctx.incr("n")
@@ -574,11 +574,11 @@ print(SyncPersistentContext.create(path)["n"])
 
 class TestTheLoopIsNotStalled:
     def test_by_an_import(self, path, run):
-        """No call imports a package on the loop's thread, the first cancelled one included."""
+        """No call imports a package in the loop's thread, including the first one that is cancelled."""
         assert [""] == run(IMPORTING, path)
 
     @linux
     @pytest.mark.parametrize("how", ["waiting", "open"])
     def test_by_a_blocking_call_behind_its_own_transaction(self, path, run, how):
-        """A blocking call on the loop's thread, behind a transaction of that very loop, is served or refused."""
+        """A blocking call in the loop's thread, behind a transaction of the same loop, is served or refused."""
         assert ["2"] == run(FROZEN, path, how)

@@ -1,4 +1,4 @@
-"""Each checker of the stress run finds what it is there to find, and nothing in what the contract allows."""
+"""Each checker of the stress run finds the violations it is made for, and none in what the contract allows."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TestCounters:
     """The checker of counters."""
 
     def test_accept_concurrent_increments_and_an_unknown_one(self):
-        """A right history is accepted: overlapping operations in any order, and a value that a killed worker made."""
+        """A correct history is accepted: overlapping operations in any order, and a value made by a killed worker."""
         operations = [
             op("incr", (1, 9), by="0.0.0", result=2),
             op("incr", (2, 8), by="1.0.0", result=1),
@@ -86,13 +86,13 @@ class TestCounters:
         assert kinds(check_counters, operations, {KEY: 4}, reads) == []
 
     def test_find_an_increment_that_another_overwrote(self):
-        """Two increments that gave the same value are one lost increment."""
+        """Two increments that returned the same value are one lost increment."""
         operations = [op("incr", (1, 5), by="0.0.0", result=1), op("incr", (2, 6), by="1.0.0", result=1)]
 
         assert kinds(check_counters, operations, {KEY: 1}) == ["lost"]
 
     def test_find_an_increment_that_is_missing_at_the_end(self):
-        """An acknowledged value that the final one does not reach is a lost increment."""
+        """An acknowledged value above the final one is a lost increment."""
         operations = [op("incr", (1, 2), result=1), op("incr", (3, 4), result=2)]
 
         assert kinds(check_counters, operations, {KEY: 1}) == ["lost"]
@@ -115,7 +115,7 @@ class TestCounters:
         assert kinds(check_counters, operations, {KEY: 3}) == ["duplicated"]
 
     def test_find_a_cancelled_increment_that_happened_late(self):
-        """An increment whose cancelling was told has happened by then, or never: a later reader does not miss it."""
+        """A cancelled increment has happened by the time the call ended, or never: later reads do not change."""
         operations = [unknown("incr", (1, 5)), op("incr", (20, 30), by="1.0.0", result=2)]
         reads = [op("read", (7, 8), by="reader.0.0", result={KEY: 0})]
 
@@ -129,13 +129,13 @@ class TestCounters:
         assert kinds(check_counters, operations, {KEY: 1}) == ["duplicated"]
 
     def test_find_an_increment_that_went_back_in_time(self):
-        """Who begins after another has ended gets a higher value."""
+        """An increment that begins after another has ended gets a higher value."""
         operations = [op("incr", (1, 2), by="0.0.0", result=2), op("incr", (3, 4), by="1.0.0", result=1)]
 
         assert kinds(check_counters, operations, {KEY: 2}) == ["stale"]
 
     def test_find_a_reader_that_saw_an_old_value(self):
-        """Who opens the file after an increment was acknowledged sees it."""
+        """A read that begins after an increment was acknowledged sees it."""
         operations = [op("incr", (1, 2), result=1)]
 
         assert kinds(check_counters, operations, {KEY: 1}, [op("read", (3, 4), by="reader.0.0", result={})]) == [
@@ -147,7 +147,7 @@ class TestOwnedKeys:
     """The checker of keys that only one task writes."""
 
     def test_accept_the_last_value_or_a_later_unknown_one(self):
-        """A right history is accepted, whatever became of the last save of a worker that was killed."""
+        """A correct history is accepted, whatever the outcome of the last save of a killed worker."""
         operations = [op("replace", (1, 2)), op("change", (3, 4)), op("read_back", (5, 6), result="0.0.0.3")]
         pending = unknown("delete", (7, 9))
 
@@ -169,7 +169,7 @@ class TestOwnedKeys:
         assert kinds(check_owned, operations, final) == ["lost"]
 
     def test_find_a_deleted_key_that_came_back(self):
-        """A key whose deletion was acknowledged stays away."""
+        """A key whose deletion was acknowledged stays deleted."""
         operations = [op("replace", (1, 2)), op("delete", (3, 4))]
 
         assert kinds(check_owned, operations, {KEY: ["0.0.0.1"]}) == ["lost"]
@@ -214,7 +214,7 @@ class TestLists:
     """The checker of lists."""
 
     def test_accept_tokens_drained_or_left(self):
-        """A right history is accepted: tokens that were drained, or perhaps drained, or are left."""
+        """A correct history is accepted: tokens that were drained, or perhaps drained, or are left."""
         operations = [
             op("append", (1, 2)),
             op("append", (3, 4)),
@@ -229,12 +229,12 @@ class TestLists:
         assert kinds(check_lists, operations, {KEY: ["0.0.0.7", "0.0.0.11", "0.0.0.13"]}) == []
 
     def test_find_a_lost_token(self):
-        """An acknowledged token that is nowhere is lost."""
+        """An acknowledged token that is in no list is lost."""
         assert kinds(check_lists, [op("append", (1, 2)), op("append", (3, 4))], {KEY: ["0.0.0.3"]}) == ["lost"]
 
     @pytest.mark.parametrize("outcome", [Outcome.OK, Outcome.UNKNOWN])
     def test_find_a_duplicated_token(self, outcome):
-        """A token stands in a list once."""
+        """A token is in a list only once."""
         assert kinds(check_lists, [op("append", (1, 2), outcome=outcome)], {KEY: ["0.0.0.1"] * 2}) == ["duplicated"]
 
     def test_find_a_drained_token_that_came_back(self):
@@ -244,7 +244,7 @@ class TestLists:
         assert kinds(check_lists, operations, {KEY: ["0.0.0.1"]}) == ["duplicated"]
 
     def test_find_foreign_tokens(self):
-        """A list holds nothing that failed to be appended, was meant for another list, or came from nowhere."""
+        """A list holds no token that failed to be appended, was meant for another list, or was never written."""
         operations = [
             op("append", (1, 2), outcome=Outcome.FAIL),
             op("append", (3, 4), key="another list"),
@@ -264,7 +264,7 @@ class TestLists:
         assert kinds(check_lists, operations, {KEY: ["0.0.0.3"]}) == ["torn"]
 
     def test_find_tokens_out_of_order(self):
-        """Tokens of one task stand in the order in which it appended them, drained or not."""
+        """Tokens of one task are in the order in which it appended them, drained or not."""
         operations = [op("append", (1, 2)), op("append", (3, 4))]
         drain = op("drain", (5, 6), by="1.0.0", note=["0.0.0.3"])
 
@@ -277,12 +277,12 @@ class TestBank:
 
     @staticmethod
     def note(number, amount, after):
-        """Return what a transfer from Alice to Bob notes."""
+        """Return the note of a transfer from Alice to Bob."""
         return {"number": number, "from": ALICE, "to": BOB, "amount": amount, "after": after}
 
     @staticmethod
     def document(number, alice, bob):
-        """Return a document with the balances of Alice and Bob, and nothing in the journal since."""
+        """Return a document with the balances of Alice and Bob, and an empty journal since."""
         balances = {**dict.fromkeys(ACCOUNTS, OPENING_BALANCE), ALICE: alice, BOB: bob}
         return {**opening_document(), **balances, BASE: balances, TRANSFERS: number}
 
@@ -296,7 +296,7 @@ class TestBank:
         ]
 
     def test_accepts_a_replay(self):
-        """A right history is accepted: of two unknown transfers with the same number, the later one happened."""
+        """A correct history is accepted: of two unknown transfers with the same number, the later one happened."""
         read = op("read", (2, 3), by="reader.0.0", result=self.document(1, 990, 1010))
 
         assert kinds(check_bank, self.transfers(), self.document(3, 965, 1035), [read]) == []
@@ -323,11 +323,11 @@ class TestBank:
         assert kinds(check_bank, operations, self.document(1, 990, 1010)) == ["lost"]
 
     def test_finds_an_aborted_transfer_that_happened(self):
-        """A transfer that was given up leaves no trace."""
+        """An aborted transfer leaves no trace."""
         assert kinds(check_bank, [op("abort", (1, 2))], self.document(1, 990, 1010)) == ["foreign"]
 
     def test_finds_an_audit_that_went_wrong(self):
-        """An audit through the library is held to the same as a reader from outside."""
+        """An audit through the library must satisfy the same conditions as a read from outside."""
         audits = [
             op(name, (2, 3), by="1.0.0", result=snapshot(self.document(0, *balances)))
             for name, balances in (("audit", (990, 1000)), ("audit_exclusively", (1000, 1000)))
@@ -340,7 +340,7 @@ class TestBank:
         ) == ["torn", "stale"]
 
     def test_finds_a_journal_that_does_not_lead_to_the_balances(self):
-        """What is written in one transaction is never seen apart: neither by a reader, nor at the end."""
+        """Values written in one transaction are never seen apart: neither by a reader, nor at the end."""
         final = self.document(1, 990, 1010)
         final[BASE] = opening_document()[BASE]
         read = op("read", (2, 3), by="reader.0.0", result=snapshot(final))
@@ -350,7 +350,7 @@ class TestBank:
         assert kinds(check_bank, [transfer], {**final, JOURNAL: [["0.0.0.1", ALICE, BOB, 10]]}) == []
 
     def test_finds_a_transfer_that_the_journal_gives_to_another(self):
-        """The transfer that was acknowledged with a number is the one that the journal has under it."""
+        """The transfer that was acknowledged with a number is the one that has it in the journal."""
         final = {**self.document(1, 990, 1010), BASE: opening_document()[BASE]}
         final[JOURNAL] = [["5.0.0.0", ALICE, BOB, 10]]
 
@@ -373,7 +373,7 @@ class TestPrefixes:
     """The checker of lists that only grow."""
 
     def test_accepts_reads_that_are_prefixes(self):
-        """A right history is accepted: acknowledged and unknown tokens, and a list that was begun anew."""
+        """A correct history is accepted: acknowledged and unknown tokens, and a list that was begun anew."""
         operations = [
             op("extend", (1, 2), result=[0, 1]),
             unknown("extend", (3, 4), by="1.0.0"),
@@ -385,7 +385,7 @@ class TestPrefixes:
         assert kinds(check_prefixes, operations, {KEY: [0, ["0.0.0.1", "1.0.0.3", "0.0.0.7"]]}) == []
 
     def test_accepts_the_next_generation(self):
-        """A list that is full makes place for the next one, and nothing is missing."""
+        """A full list makes room for the next one, and nothing is missing."""
         appends = [op("extend", (n, n), result=[0, n]) for n in range(1, GENERATION + 1)]
         last = GENERATION + 1
 
@@ -401,7 +401,7 @@ class TestPrefixes:
         assert kinds(check_prefixes, operations, {KEY: [0, ["0.0.0.1"]]}) == ["lost"]
 
     def test_finds_a_token_that_was_put_there_too_late(self):
-        """A place that an unknown append filled was filled while that was pending."""
+        """A place that an unknown append filled was filled while the append was pending."""
         operations = [unknown("extend", (1, 2)), op("extend", (8, 9), by="1.0.0", result=[0, 2])]
         read = op("see", (5, 6), by="2.0.0", result=[0, []])
         final = {KEY: [0, ["0.0.0.1", "1.0.0.8"]]}
@@ -410,7 +410,7 @@ class TestPrefixes:
         assert kinds(check_prefixes, [*operations, read], final) == ["stale"]
 
     def test_finds_a_token_that_nobody_saw_and_nobody_can_have_put_there(self):
-        """A place of which no reader tells was filled by an unknown append that was pending then."""
+        """A place that no read shows was filled by an unknown append that was pending at the time."""
         appends = [op("extend", (n, n), result=[0, n]) for n in range(1, GENERATION)]
         late = op("extend", (90, 91), result=[1, 1])
         final = {KEY: [1, [late.id]]}
@@ -421,7 +421,7 @@ class TestPrefixes:
         assert kinds(check_prefixes, [*appends, pending, read, late], final) == ["duplicated"]
 
     def test_finds_two_tokens_in_one_place(self):
-        """A place is given once, and whoever sees it sees the same token."""
+        """A place is filled once, and every read of it sees the same token."""
         operations = [op("extend", (1, 4), result=[0, 1]), op("extend", (2, 4), by="1.0.0", result=[0, 1])]
         read = op("see", (1, 5), by="2.0.0", result=[0, ["1.0.0.2"]])
 
@@ -431,7 +431,7 @@ class TestPrefixes:
         )
 
     def test_finds_a_reader_who_saw_no_prefix(self):
-        """Two readers never see two lists of which neither is the beginning of the other."""
+        """Of any two reads of a list, one is the beginning of the other."""
         operations = [unknown("extend", (1, 2), by=by) for by in ("0.0.0", "1.0.0")]
         reads = [
             op("see", (n, n + 1), by="2.0.0", result=[0, [token]]) for n, token in ((5, "0.0.0.1"), (7, "1.0.0.1"))
@@ -440,14 +440,14 @@ class TestPrefixes:
         assert "reordered" in kinds(check_prefixes, [*operations, *reads], {KEY: [0, ["1.0.0.1"]]})
 
     def test_finds_a_reader_who_saw_a_shorter_list(self):
-        """Who reads after an append was acknowledged sees at least that."""
+        """A read after an append was acknowledged sees at least that token."""
         operations = [op("extend", (1, 2), result=[0, 1]), op("see", (3, 4), by="2.0.0", result=[0, []])]
 
         assert kinds(check_prefixes, operations, {KEY: [0, ["0.0.0.1"]]}) == ["stale"]
 
     @pytest.mark.parametrize("maker", [[], [op("extend", (1, 2), outcome=Outcome.FAIL)], [unknown("extend", (9, 10))]])
     def test_finds_a_token_that_nobody_can_have_appended(self, maker):
-        """A token from nowhere, from an append that failed, or from the future is foreign."""
+        """A token that was never written, whose append failed, or that was written later is foreign."""
         token = maker[0].id if maker else "7.7.7.7"
         read = op("see", (3, 4), by="2.0.0", result=[0, [token]])
 
@@ -458,7 +458,7 @@ class TestOnce:
     """The checker of keys that only one can create."""
 
     def test_accepts_one_winner(self):
-        """A right history is accepted: one winner, acknowledged or unknown, whom everybody sees."""
+        """A correct history is accepted: one winner, acknowledged or unknown, whom every read shows."""
         winner = op("add", (1, 5), by="0.0.0", result=True)
         loser = op("expect_missing", (2, 6), by="1.0.0", result=False)
         reads = [op("read_winner", (3, 4), by="2.0.0"), op("read_winner", (6, 7), by="2.0.0", result="0.0.0.1")]
@@ -475,20 +475,20 @@ class TestOnce:
 
     @pytest.mark.parametrize("final", [{}, {KEY: "1.0.0.2"}], ids=["gone", "the loser's"])
     def test_finds_a_lost_winner(self, final):
-        """The value of whoever was told to have won stays."""
+        """The value of the acknowledged winner stays."""
         operations = [op("add", (1, 5), by="0.0.0", result=True), op("add", (2, 6), by="1.0.0", result=False)]
 
         assert kinds(check_once, operations, final) == ["lost"]
 
     def test_finds_a_refusal_of_a_free_key(self):
-        """Nobody is refused a key that is still free."""
+        """No operation is refused a key that is still free."""
         operations = [op("add", (1, 2), by="0.0.0", result=False), op("add", (3, 4), by="1.0.0", result=True)]
 
         assert kinds(check_once, operations, {KEY: "1.0.0.3"}) == ["stale"]
 
     @pytest.mark.parametrize("seen", [None, "1.0.0.3"], ids=["nobody", "somebody else"])
     def test_finds_a_reader_who_saw_no_winner(self, seen):
-        """Who looks after a key was created sees the winner."""
+        """A read after a key was created sees the winner."""
         operations = [op("add", (1, 2), result=True), op("read_winner", (3, 4), by="2.0.0", result=seen)]
 
         assert kinds(check_once, operations, {KEY: "0.0.0.1"}) == ["stale"]
@@ -498,7 +498,7 @@ class TestReads:
     """The checker of the document as a whole."""
 
     def test_find_torn_and_missing_documents(self):
-        """A reader who found no file, or no document in it, is told apart, and told of."""
+        """A missing file and a torn document are different findings, and both are reported."""
         operations = [
             op("read", (1, 2), outcome=Outcome.FAIL, error="JSONDecodeError: Expecting value"),
             op("read", (3, 4), outcome=Outcome.FAIL, error="FileNotFoundError: state.json"),
@@ -514,17 +514,17 @@ class TestReads:
 
 
 class TestLeases:
-    """One at a time holds a lease, with a token that grows."""
+    """A lease has one holder at a time, with a token that grows."""
 
     def test_accept_holders_in_turn(self):
-        """Each begins after the one before it, with a greater token; other leases are held meanwhile."""
+        """Each holder begins after the one before it, with a greater token; other leases are held at the same time."""
         held = [op("hold", (0, 9), result=[5, 1, 3]), op("hold", (1, 9), result=[7, 3, 8]), unknown("hold", (2, 6))]
         held.append(op("hold", (0, 9), key="another", result=[6, 2, 7]))
 
         assert [] == kinds(check_leases, held, {})
 
     def test_find_two_holders_at_once(self):
-        """The second began before the first had ended."""
+        """The second holder began before the first had ended."""
         held = [op("hold", (0, 9), result=[5, 1, 4]), op("hold", (1, 9), result=[7, 3, 8])]
 
         assert ["reordered"] == kinds(check_leases, held, {})
@@ -546,24 +546,24 @@ class TestComputedValues:
     """A value is computed once."""
 
     def test_accept_one_that_computes_and_one_that_was_killed(self):
-        """All have the value of the one that computed it last."""
+        """All callers have the value of the last computation."""
         made = op("compute", (2, 5), result="0.0.0.2", note="computed")
         others = [unknown("compute", (0, 1), note="computed"), op("compute", (3, 6), result="0.0.0.2")]
 
         assert [] == kinds(check_computed, [made, *others], {KEY: "0.0.0.2"})
 
     def test_find_a_value_computed_twice(self):
-        """Two callers computed, though neither was killed."""
+        """Two callers computed, although neither was killed."""
         made = [op("compute", (at, 9), result="0.0.0.1", note="computed") for at in (1, 2)]
 
         assert ["duplicated"] == kinds(check_computed, made, {KEY: "0.0.0.1"})
 
     def test_find_a_caller_with_another_value(self):
-        """What a caller got is not what is stored."""
+        """A caller got another value than the stored one."""
         made = [op("compute", (1, 9), result="0.0.0.1", note="computed"), op("compute", (2, 9), result="0.0.0.0")]
 
         assert ["lost"] == kinds(check_computed, made, {KEY: "0.0.0.1"})
 
     def test_find_a_value_of_nobody(self):
-        """No factory has returned what is stored."""
+        """No factory returned the stored value."""
         assert ["foreign"] == kinds(check_computed, [op("compute", (1, 9), result="x")], {KEY: "x"})

@@ -1,4 +1,4 @@
-"""The fault run: a sample of it passes on this library, and it finds each kind of broken build that it is there for."""
+"""The fault run: a sample of it passes on this library, and it finds each kind of broken build that it is made for."""
 
 from __future__ import annotations
 
@@ -125,21 +125,21 @@ BROKEN = {
         ["slow:lossy:async acknowledged:1", "slow:xfs:async acknowledged:1", "slow:ext4:sync acknowledged:5"],
         "the call said done",
     ),
-    "whoever waited for the lock leaves the directory to the one before": (
+    "a writer that waited for the lock leaves the directory to the one before": (
         "jsonfile/store.py",
         "        if durable:\n            self._complete = make_name_durable\n",
         "        if durable and not self.lock.waited:\n            self._complete = make_name_durable\n",
         ["pair:lossy:incr:incr killed:2"],
         "the call said done to first and second",
     ),
-    "whoever was overtaken, once unlocked, leaves the directory to the next one": (
+    "a writer that was overtaken after unlocking leaves the directory to the next one": (
         "jsonfile/store.py",
         COMPLETE,
         f"            if self._store.snapshot() is self._document:\n    {COMPLETE}",
         ["pair:lossy:incr:incr overtaken:1", "pair:lossy:commit:transaction overtaken:1"],
         "the call said done to first",
     ),
-    "what is not durable, once unlocked, replaces what is being made durable": (
+    "a write that is not durable replaces one that is being made durable after unlocking": (
         "lock.py",
         "        self.promised = tells_of_promises(before) or not self._is_stamped\n",
         "        self.promised = False\n",
@@ -160,7 +160,7 @@ BROKEN = {
         ["pair:lossy:create:neighbour killed:4", "pair:lossy:create:resave killed:4"],
         "the file holds no file",
     ),
-    "a dead holder is taken for one who had synced the new directory": (
+    "a dead holder is taken for one that had synced the new directory": (
         "lock.py",
         "before != EMPTY_STAMP and not",
         "before in {b'', VOLATILE_STAMP, UNSYNCED_STAMP} and not",
@@ -195,7 +195,7 @@ BROKEN = {
         ["error:save:sync fsync=EIO:1", "error:commit:async rename=ENOSPC:1", "full:save:sync tmpfs-bytes:1"],
         "left behind after the error",
     ),
-    "what a killed writer left stays": (
+    "the leftover of a killed writer stays": (
         "names.py",
         "    removed = []\n",
         "    return []\n",
@@ -230,7 +230,7 @@ BROKEN = {
         ["error:resave:sync fsync=EIO:1", "error:resave:sync fsync=EIO:2"],
         "the call said done, although this failed",
     ),
-    "only one caller is told of a failed sync": (
+    "only one caller gets the error of a failed sync": (
         "cycle.py",
         "        fail(batch, failure, name)\n",
         "        fail(batch[:1], failure, name)\n",
@@ -283,7 +283,7 @@ BROKEN = {
         ["error:append:sync fdatasync=EIO:1", "error:append-save:async fdatasync=EIO+:1"],
         "the call said done, although this failed",
     ),
-    "whoever appends to a new journal leaves its name to whoever made it": (
+    "a writer that appends to a new journal leaves its name to the one that made it": (
         "journal/file.py",
         "        if not self.name_is_durable:\n",
         "        if False:\n",
@@ -295,7 +295,7 @@ BROKEN = {
         "                announced = journal.announce_fold(state, author, becomes, ends=ends)\n",
         "                announced = True\n",
         ["kill:checkpoint:async rename:2", "lossy:checkpoint:async step:10", "kill:end:async unlink:1"],
-        "the JSON file is none that the journal tells of",
+        "the JSON file does not match the journal",
     ),
     "a call is acknowledged before it is written": (
         "cycle.py",
@@ -308,10 +308,10 @@ BROKEN = {
 
 
 def skip_unless_possible(name: str) -> None:
-    """Skip, and say how to get what is missing."""
+    """Skip the test if the scenario cannot run here, and say how to get what is missing."""
     (scenario,) = Choice(only=name).scenarios()
     if lacks := scenario.missing():
-        pytest.skip(f"{name}: {lacks[0]}; to have it: {lacks[1]}")
+        pytest.skip(f"{name}: {lacks[0]}; to run it: {lacks[1]}")
 
 
 def run(*arguments: str, library: Path = LIBRARY.parent, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -333,13 +333,13 @@ class TestThisLibrary:
         skip_unless_possible(name)
         findings = explore(Choice(only=name, sample=True))
         for skipped in findings.skipped:
-            pytest.skip(f"{skipped.why}; to have it: {skipped.remedy}")
+            pytest.skip(f"{skipped.why}; to run it: {skipped.remedy}")
 
         assert [] == [(result.command, result.problems) for result in findings.results if not result.passed]
         assert findings.passed
 
     def test_a_series_ends_when_the_fault_has_no_call_to_befall(self):
-        """All points of a call are tried, one after the other, until a run is clean."""
+        """All points of a call are tried, one after the other, until there is a run without the fault."""
         skip_unless_possible("kill:save:sync")
         (scenario,) = Choice(only="kill:save:sync").scenarios()
         with Lab() as lab:
@@ -355,7 +355,7 @@ class TestThisLibrary:
 class TestBrokenBuilds:
     @pytest.mark.parametrize("what", BROKEN)
     def test_each_is_found(self, what, tmp_path):
-        """A build that breaks a promise fails at the points that are there for it, for the right reason."""
+        """A build that breaks a promise fails at the points chosen for it, for the right reason."""
         module, old, new, points, reason = BROKEN[what]
         library = tmp_path / "library"
         shutil.copytree(LIBRARY, library / LIBRARY.name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -379,15 +379,15 @@ class TestBrokenBuilds:
 
 class TestTheCommand:
     def test_a_run_that_could_try_nothing_is_no_success(self, tmp_path):
-        """What a machine lacks is told, with the way to get it, and nothing tried is not a pass."""
+        """The output says what the machine lacks and how to get it, and a run that tried nothing does not pass."""
         done = run("--only", "kill:save:async", PATH=str(tmp_path))
 
         assert 1 == done.returncode
-        assert "SKIPPED kill:save:async: strace is not installed; to have it: apt-get install strace" in done.stdout
+        assert "SKIPPED kill:save:async: strace is not installed; to run it: apt-get install strace" in done.stdout
         assert "NOTHING WAS TRIED" in done.stdout
 
     def test_it_writes_what_it_found_for_programs(self, tmp_path):
-        """The results are there as JSON, each with the command that repeats it."""
+        """The results are written as JSON, each with the command that repeats it."""
         done = run("--only", "limit:save:sync", "--point", "bytes=4096:1", "--json", str(tmp_path / "found.json"))
         found = json.loads((tmp_path / "found.json").read_text())
 
@@ -398,7 +398,7 @@ class TestTheCommand:
         ]
 
     def test_it_lists_every_scenario(self):
-        """Everything that can be chosen is listed."""
+        """All scenarios that can be chosen are listed."""
         done = run("--list")
 
         assert 0 == done.returncode
@@ -406,7 +406,7 @@ class TestTheCommand:
 
     @pytest.mark.parametrize("arguments", [["--only", "nonsense"], ["--only", "kill", "--point", "rename:1"]])
     def test_a_wrong_choice_is_refused(self, arguments):
-        """A scenario that does not exist, or a point of several scenarios, is no choice."""
+        """A scenario that does not exist, or a point of several scenarios, is refused."""
         done = run(*arguments)
 
         assert 2 == done.returncode
@@ -414,7 +414,7 @@ class TestTheCommand:
 
 
 class Harmless:
-    """A scenario whose faults never come to pass."""
+    """A scenario whose faults never take place."""
 
     name = "harmless"
     about = "nothing"
@@ -434,10 +434,10 @@ class TestTheModel:
         """A tool that injects nothing is not taken for a library that withstands everything."""
         (result,) = results_of(Harmless(), None, Choice(), print)
 
-        assert ("the fault did not come to pass: nothing is shown",) == result.problems
+        assert ("the fault did not take place: nothing is shown",) == result.problems
 
     def test_a_point_that_fails_fails_the_run(self):
-        """One broken promise is enough, even where the fault had no call left to befall."""
+        """One broken promise is enough, even if the fault had no call left to hit."""
         good = Result("kill:save:sync", "rename", 1, hit=True, seen="killed")
         bad = Result("kill:save:sync", "rename", 2, hit=False, seen="clean", problems=("torn",))
 
@@ -451,7 +451,7 @@ class TestTheModel:
 
 class TestLocks:
     def test_who_holds_a_lock_and_who_waits_for_it_is_told_apart(self, tmp_path):
-        """It is read from the kernel: a process that is stopped cannot be asked."""
+        """Holders and waiting processes are read from the kernel: a stopped process cannot be asked."""
         path = tmp_path / "lock"
         path.touch()
         with path.open() as held, path.open() as other:
@@ -485,13 +485,13 @@ class TestReadingTheTrace:
 
     @pytest.fixture
     def calls(self, tmp_path):
-        """The calls of a log as strace writes it."""
+        """The calls of a log in the format of strace."""
         log = tmp_path / "log"
         log.write_text(self.LOG)
         return Trace(1, log).calls()
 
     def test_calls_that_were_cut_in_two_are_whole(self, calls):
-        """Each call is read once, with what it was done to."""
+        """Each call is read once, with the file that it was made on."""
         assert [
             ("fsync", "/d/.s.json.tmp"),
             ("write", "/d/s.json.lock"),
@@ -502,12 +502,12 @@ class TestReadingTheTrace:
         assert [True, True, False, False, False] == [call.injected for call in calls]
 
     def test_a_second_sync_of_the_same_file_is_found(self, calls):
-        """A file that could not be synced must not be synced again; another one may."""
+        """A file must not be synced again after a failed sync; another file may be."""
         assert retried(calls)
         assert not retried(calls[:-1])
 
     def test_a_directory_that_could_not_be_opened_had_to_be_told_unless_it_is_someone_elses(self):
-        """Opened to be synced, that is; one that is listed is opened with O_NONBLOCK."""
+        """A failure to open a directory for a sync must be reported; a directory to list is opened with O_NONBLOCK."""
         text = 'openat(AT_FDCWD</cwd>, "/d", O_RDONLY|O_CLOEXEC|O_DIRECTORY) = -1 EIO (Input/output error) (INJECTED)'
         calls = [
             Call("openat", text.replace(*change), "7")
@@ -517,7 +517,7 @@ class TestReadingTheTrace:
         assert [1, 0, 0] == [len(swallowed([call], "done")) for call in calls]
 
     def test_a_failure_that_had_to_be_told_is_found(self, calls):
-        """An operation that is done although its sync failed lies; the stamp in the lock file may fail."""
+        """An operation that reports success although its sync failed is found; the stamp in the lock file may fail."""
         assert swallowed(calls[:1], "done")
         assert not swallowed(calls[:1], "refused")
         assert not swallowed(calls[1:2], "done")

@@ -1,4 +1,4 @@
-"""The children of a stress run that are no workers: each kind finds what it is there to find."""
+"""The children of a stress run other than workers: each kind finds the violations it is made for."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ from stress.children import patience
 
 patience.PATIENCE = 5.0
 """
-"""What the broken builds never do is not waited for any longer."""
+"""Broken builds may never do what is waited for, so the wait is short."""
 
 SECONDS = {"ending": "4", "jobs": "8", "pages": "4"}
-"""How long those run that need more than two: programs that hang, or thousands of jobs between two looks at memory."""
+"""Seconds of the runs that need more than two: programs that hang, or thousands of jobs between two measurements."""
 
 BROKEN = {
     "ending: lost": """
@@ -158,11 +158,11 @@ from stress.children.memory import measure
 
 before = measure()
 table = {f"job {number}": "payload" * 100 + str(number) for number in range(20_000)}
-owner = [table]  # the collector does not know a dictionary of strings
+owner = [table]  # the collector does not track a dictionary of strings
 after = measure()
 print(after.objects - before.objects, after.bytes - before.bytes, after.longest)
 """
-"""In a process of its own, whose memory is small: one that has collected all tests takes long to measure."""
+"""Runs in a separate process, whose memory is small: the process of the tests would take long to measure."""
 
 
 def op(name, key, span, *, by="ending-0.3.t1", outcome=Outcome.OK, result=None, error=""):
@@ -190,12 +190,12 @@ class TestRun:
     """A run of one kind."""
 
     def test_has_every_kind_by_default(self):
-        """Whatever the tier, each kind has a process at least."""
+        """In every tier, each kind has at least one process."""
         assert all(tier[kind] > 0 for tier in TIERS.values() for kind in KINDS)
 
     @pytest.mark.parametrize("found", BROKEN)
     def test_finds_a_broken_library(self, tmp_path, found):
-        """A library that breaks what a kind is there for is found by it, and by name."""
+        """A library that breaks what a kind is made for is found by it, under the right name."""
         kind = found.partition(":")[0]
         code = "\n".join(line.removeprefix(" " * 8) for line in BROKEN[found].splitlines())
         (tmp_path / "sitecustomize.py").write_text(HURRIED + code)
@@ -216,7 +216,7 @@ class TestRun:
 
 
 class TestScribes:
-    """Those who log what is done."""
+    """The scribes, which log the operations."""
 
     @pytest.fixture
     def scribe(self, tmp_path):
@@ -241,7 +241,7 @@ class TestScribes:
         assert not scribe.desk.stop.is_set()
 
     def test_pass_an_interruption_on(self, scribe, tmp_path):
-        """A call that was interrupted may have had its effect, and who made it learns of it."""
+        """A call that was interrupted may have had its effect, and the interruption propagates."""
         with pytest.raises(KeyboardInterrupt), scribe.operation("incr", "n"):
             raise KeyboardInterrupt
 
@@ -249,7 +249,7 @@ class TestScribes:
 
     @pytest.mark.parametrize("error", [AttributeError, asyncio.CancelledError])
     def test_tell_what_must_not_be_raised(self, scribe, tmp_path, error):
-        """Any other error, also a cancelling that nobody asked for, is a finding and stops the process."""
+        """Any other error, including an unrequested cancellation, is a finding and stops the process."""
         with scribe.operation("incr", "n"):
             raise error
 
@@ -268,7 +268,7 @@ class TestEndings:
         return replace(run, id="ending-0.3.end.0")
 
     def test_accepts_what_was_cancelled_and_saved(self):
-        """A right history is accepted: calls cancelled in the middle, and a last save."""
+        """A correct history is accepted: calls cancelled in the middle, and a last save."""
         operations = [
             self.program(),
             op("incr", COUNTER, (2, 3), result=1),
@@ -282,13 +282,13 @@ class TestEndings:
 
     @pytest.mark.parametrize("final", [{}, {OWN: ["ending-0.3.t1.6"]}], ids=["gone", "older"])
     def test_finds_a_last_save_that_was_lost(self, final):
-        """What an acknowledged last save said is in the file."""
+        """The value of an acknowledged last save is in the file."""
         operations = [self.program(), op("save", OWN, (6, 7)), op("last_save", OWN, (8, 9))]
 
         assert kinds(check_endings, operations, final) == ["lost"]
 
     def test_finds_a_program_that_does_not_end(self):
-        """A program that had to be killed, or ended with an error, is told with what it was doing."""
+        """A program that had to be killed, or ended with an error, is reported with its unfinished calls."""
         last_save = op("last_save", OWN, (8, 9), outcome=Outcome.UNKNOWN)
         (found,) = check_endings(Evidence([self.program("it did not end in 20 s"), last_save], {}))
 
@@ -300,7 +300,7 @@ class TestSignals:
     """The checker of calls that are hit by signals."""
 
     def test_accepts_a_call_that_took_effect_or_did_not(self):
-        """A right history is accepted: an interrupted call counts or not, and one that waited does not."""
+        """A correct history is accepted: an interrupted call counts or not, and one that waited does not."""
         operations = [
             op("incr", "signals/counter", (1, 2), result=1),
             op("incr_exclusively", "signals/counter", (3, 4), outcome=Outcome.UNKNOWN),
@@ -325,23 +325,23 @@ class TestSignals:
 
 
 class TestWatching:
-    """The checker of what is seen of a file of many pages."""
+    """The checker of the views of a file of many pages."""
 
     MINE, THEIRS = "watching-0.0.loop0-1", "watching-1.0.loop0-1"
     WATCHER = "watching-0.0.loop0-watcher"
 
     def watched(self, *told, outcome=Outcome.OK):
-        """Return what a watcher was told of the key, as values, until all was over."""
+        """Return the values of the key that a watcher was told, until everything was over."""
         tellings = [op("told", LAST, (20 + n, 20 + n), by=self.WATCHER, result=value) for n, value in enumerate(told)]
         return [op("watch", DONE, (0, 90), by=self.WATCHER, outcome=outcome), *tellings]
 
     def puts(self, *by):
-        """Return how each of these put a value, one after the other."""
+        """Return puts of a value by each of these, one after the other."""
         puts = [op("put", LAST, (n, n), by=who) for n, who in enumerate(by, 1)]
         return [replace(put, result=put.id) for put in puts]
 
     def test_accepts_who_is_told_of_the_last_change_of_others(self):
-        """A right history is accepted: values in between may be missed, and one's own are not told."""
+        """A correct history is accepted: values in between may be missed, and the context's own are not reported."""
         theirs, mine = self.puts(self.THEIRS, self.MINE), self.puts(self.MINE, self.THEIRS)
         looks = [op("look", filler(3), (5, 6), result=True)]
         looks += [op("incr", COUNTERS[0], (7, 8), by=self.MINE, result=1)]
@@ -359,7 +359,7 @@ class TestWatching:
 
     @pytest.mark.parametrize("outcome", [Outcome.UNKNOWN, Outcome.FAIL])
     def test_finds_a_watcher_that_waits_for_ever(self, outcome):
-        """A watcher that is never told that all was over has missed that."""
+        """A watcher that is never told that everything is over has missed that."""
         assert kinds(check_watching, self.watched(outcome=outcome), {}) == ["missed"]
 
     def test_finds_a_watcher_that_is_told_of_itself(self):
@@ -369,7 +369,7 @@ class TestWatching:
         assert kinds(check_watching, [*puts, *self.watched(puts[0].id)], {LAST: puts[0].id}) == ["echoed"]
 
     def test_finds_a_key_that_was_not_there(self):
-        """What is there from the beginning is there for everybody, and at the end."""
+        """A permanent key is seen by every operation, and at the end."""
         looks = [op(name, filler(3), (5, 6), result=False) for name in ("look", "look_exclusively")]
 
         assert kinds(check_watching, looks, {filler(3): "-"}) == ["lost", "lost"]
@@ -387,11 +387,11 @@ class TestJobs:
     """The checker of jobs that come and go."""
 
     def look(self, moment, **sizes):
-        """Return a look at the memory."""
+        """Return a measurement of the memory."""
         return op("measure", "memory", (moment, moment), result={"objects": 9_000, "bytes": 10**6, **sizes})
 
     def test_accepts_jobs_that_came_and_went(self):
-        """A right history is accepted: jobs that were done, one that was kept, and a memory that grows a little."""
+        """A correct history is accepted: jobs that were done, one that was kept, and a memory that grows a little."""
         operations = [
             op("job", "jobs/1", (1, 2), result=[True, True]),
             op("keep", "jobs/2", (3, 4)),
@@ -408,7 +408,7 @@ class TestJobs:
         assert kinds(check_jobs, [op("job", "jobs/1", (1, 2), result=result)], {}) == ["lost"]
 
     def test_finds_a_job_that_came_back(self):
-        """A job that was taken stays away, and one that was kept stays."""
+        """A job that was taken does not come back, and one that was kept stays."""
         done, kept = op("job", "jobs/1", (1, 2), result=[True, True]), op("keep", "jobs/2", (3, 4))
 
         assert kinds(check_jobs, [done], {"jobs/1": "again"}) == ["lost"]
@@ -416,13 +416,13 @@ class TestJobs:
 
     @pytest.mark.parametrize("sizes", [{"objects": 19_000}, {"bytes": 6_000_000}])
     def test_finds_a_memory_that_grows_with_the_jobs(self, sizes):
-        """Who remembers an object for each job, or its payload, is found."""
+        """Memory that keeps an object for each job, or its payload, is found."""
         looks = [self.look(1, jobs=1_000), self.look(2, jobs=11_000, **sizes)]
 
         assert kinds(check_jobs, looks, {}) == ["grown"]
 
     def test_measure_what_is_remembered(self, run):
-        """What a table keeps is counted: the objects, their bytes, and the table's length."""
+        """The content of a table is counted: the objects, their bytes, and the table's length."""
         objects, size, longest = map(int, run(REMEMBER, ROOT)[0].split())
 
         assert objects > 2 * 20_000 - 1_000

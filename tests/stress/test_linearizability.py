@@ -63,7 +63,7 @@ class TestRightHistories:
     """Histories that have an order."""
 
     def test_one_after_the_other(self):
-        """A history without overlap is right if each operation fits the state that the one before left."""
+        """A history without overlap is correct if each operation fits the state that the one before left."""
         operations = [
             read((1, 2), None),
             op("create", (3, 4), "a", result=True),
@@ -85,13 +85,13 @@ class TestRightHistories:
         assert culprit(*operations) is None
 
     def test_those_that_touch_at_one_moment_overlap(self):
-        """One that begins at the very moment when another ends may come before it."""
+        """An operation that begins at the same moment at which another ends may come before it."""
         assert culprit(write((1, 2), "a"), read((2, 3), None)) is None
 
     @pytest.mark.parametrize("seen", [None, "a"])
     @pytest.mark.parametrize("span", [(1, 2), (1, 6), (1, math.inf), (4, 6)])
     def test_an_unknown_operation_happened_or_not(self, span, seen):
-        """An unknown operation explains what was seen if it happened, and what was seen if it did not."""
+        """An unknown operation explains reads of its value if it happened, and reads of the old one if it did not."""
         operations = [write(span, "a", Outcome.UNKNOWN), read((5, 6), seen), read((7, 8), seen)]
 
         assert culprit(*operations) is None
@@ -111,17 +111,17 @@ class TestWrongHistories:
     """Histories that have no order."""
 
     def test_a_stale_read(self):
-        """Who reads after a write has ended does not see the value before."""
+        """A read after a write has ended does not see the value before it."""
         assert culprit(write((1, 2), "a"), read((3, 4), None)) == "read-(3, 4)"
 
     def test_a_read_that_goes_back(self):
-        """Nobody sees the older value once somebody has seen the newer one, while it is still being written."""
+        """Once a read has seen the newer value, no later read sees the older one, even while the write is pending."""
         operations = [write((1, 20), "a"), read((2, 3), "a"), read((4, 5), None)]
 
         assert culprit(*operations) == "read-(4, 5)"
 
     def test_a_lost_update(self):
-        """Of two that replaced the same value, one cannot have done so."""
+        """Of two operations that replaced the same value, one cannot have done so."""
         operations = [write((1, 2), "a"), swap((3, 6), "b", "a"), swap((4, 7), "c", "a")]
 
         assert culprit(*operations) == "c"
@@ -133,15 +133,15 @@ class TestWrongHistories:
         assert culprit(*exchanges) == "b"
 
     def test_a_value_out_of_thin_air(self):
-        """Nobody sees what nobody wrote."""
+        """No read sees a value that was never written."""
         assert culprit(write((1, 2), "a"), read((3, 4), "z")) == "read-(3, 4)"
 
     def test_a_value_from_the_future(self):
-        """Nobody sees what is only written afterwards."""
+        """No read sees a value that is only written later."""
         assert culprit(read((1, 2), "a"), write((3, 4), "a")) == "read-(1, 2)"
 
     def test_a_refusal_without_a_reason(self):
-        """Nobody is refused a value that is there."""
+        """No operation is refused a value that is there."""
         assert culprit(write((1, 2), "a"), swap((3, 4), "b", "a", result=False)) == "b"
 
     def test_what_failed_did_not_happen(self):
@@ -166,10 +166,10 @@ class TestWrongHistories:
 
 
 class TestFindings:
-    """What is told of a wrong history."""
+    """The report of a wrong history."""
 
     def test_show_the_smallest_piece(self):
-        """Of a long history, those operations are shown that are needed, and those values that were possible."""
+        """Of a long history, only the operations that are needed are shown, and the values that were possible."""
         before = [one for n in range(0, 400, 4) for one in (write((n, n + 1), f"w{n}"), read((n + 2, n + 3), f"w{n}"))]
         wrong = [
             write((500, 501), "a"),
@@ -198,11 +198,11 @@ class TestFindings:
         assert violation.operations[-1].result == "b"
 
     def test_accept_the_value_that_is_left(self):
-        """A right history with the value that is left at the end is accepted."""
+        """A correct history with its final value is accepted."""
         assert list(check_registers(Evidence([write((1, 2), "a")], {KEY: "a"}))) == []
 
     def test_are_given_up_aloud(self):
-        """A search that would take too long raises, and its register is told as not judged."""
+        """A search that would take too long raises an error, and its register is reported as not judged."""
         crowd = [write((n, 100 + n), f"w{n}") for n in range(40)]
 
         with pytest.raises(GaveUpError):
@@ -211,7 +211,7 @@ class TestFindings:
 
 
 def brute_force(all_steps):
-    """Try every order of every choice of what happened; the definition, as it stands."""
+    """Try every order of every choice of what happened: the definition, taken literally."""
     uncertain = [step for step in all_steps if not step.certain]
     certain = [step for step in all_steps if step.certain]
     return any(
@@ -223,7 +223,7 @@ def brute_force(all_steps):
 
 
 def explains(order: tuple[Step, ...]) -> bool:
-    """Whether an order keeps to the times, and each of its steps fits the state before."""
+    """Return whether an order agrees with the times, and each of its steps fits the state before."""
     state = None
     for place, step in enumerate(order):
         if any(later.finished < step.invoked for later in order[place + 1 :]):
@@ -239,7 +239,7 @@ VALUES = st.sampled_from([None, "0", "1", "2", "3", "4"])
 
 @st.composite
 def histories(draw):
-    """Draw a few operations that overlap much, and whose values make it likely that some orders fit."""
+    """Draw a few operations with much overlap, and with values that make it likely that some orders fit."""
     operations = []
     for number in range(draw(st.integers(1, 5))):
         begin = draw(st.integers(0, 12))
@@ -269,7 +269,7 @@ class TestAgainstTheDefinition:
     @settings(max_examples=300, deadline=None)
     @given(histories())
     def test_on_the_pieces_that_are_shown(self, operations):
-        """The operations that are shown for a wrong history are themselves wrong, after what was possible before."""
+        """The operations that are shown for a wrong history are themselves wrong, after the values possible before."""
         found = search(steps(*operations))
 
         if found:

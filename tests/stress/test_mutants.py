@@ -25,7 +25,7 @@ from stress.mutants.table import ALL, MUTANTS
 
 ROOT = Path(__file__).resolve().parents[2]
 GET_WITH_A_DEFAULT = suite("base::TestGetAndSet::test_get_of_an_absent_key_with_a_default[sync]")
-"""A test that is fast."""
+"""A fast test."""
 LINE = "            return self._memory.data.get(key, default)\n"
 """A line that it depends on, once in ``mapping``."""
 NUMBERS = count()
@@ -40,7 +40,7 @@ def mutant(
 
 @pytest.fixture
 def verdicts(tmp_path):
-    """Put mutants through the gate; return what became of each, in their order."""
+    """Return a function that runs the gate on mutants, and returns the results in their order."""
 
     def run(*mutants: Mutant) -> list[tuple[Verdict, str]]:
         results = {result.mutant: result for result in Gate(tmp_path, jobs=2).run(mutants)}
@@ -52,7 +52,7 @@ def verdicts(tmp_path):
 
 
 def functions(file: Path) -> set[str]:
-    """Return the tests and classes of a file, as pytest calls them."""
+    """Return the tests and classes of a file, by their pytest names."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     names = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
     for node in tree.body:
@@ -67,7 +67,7 @@ def functions(file: Path) -> set[str]:
 
 class TestTheTable:
     def test_every_mutant_applies_to_the_present_source(self):
-        """What a mutant replaces stands in the source exactly once, and Python is left."""
+        """The text that a mutant replaces occurs exactly once in the source, and the result is valid Python."""
         stale = []
         for one in ALL:
             try:
@@ -78,12 +78,12 @@ class TestTheTable:
         assert [] == stale
 
     def test_every_mutant_is_described_and_has_a_catcher(self):
-        """Each has a name of its own, a sentence, and at least one catcher."""
+        """Each has a unique name, a sentence, and at least one catcher."""
         assert len(ALL) == len(MUTANTS)
         assert [] == [one.name for one in ALL if not one.breaks.endswith(".") or not one.catchers or not one.edits]
 
     def test_every_promise_falls_with_some_mutant(self):
-        """No promise is left out."""
+        """Every promise has a mutant that breaks it."""
         assert set(Promise) == {one.promise for one in ALL}
 
     def test_every_test_module_has_a_name_of_its_own(self):
@@ -91,7 +91,7 @@ class TestTheTable:
         assert [] == [files for files in modules().values() if len(files) > 1]
 
     def test_every_catcher_that_is_a_test_exists(self):
-        """The tests that a mutant names are there."""
+        """All tests that a mutant names exist."""
         nodes = {
             node for one in ALL for catcher in one.catchers if isinstance(catcher, Suite) for node in catcher.nodes
         }
@@ -106,7 +106,7 @@ class TestTheTable:
 
 class TestApplying:
     def test_the_copy_differs_from_the_source_by_the_edit_alone(self, tmp_path):
-        """The source stays as it is, and the copy has the new text in the one place."""
+        """The source is unchanged, and the copy has the new text in one place."""
         before = (PACKAGE / "_api/mapping.py").read_text(encoding="utf-8")
         copy = build(tmp_path, [Edit("mapping", LINE, "            return None\n")]) / PACKAGE.name
 
@@ -125,19 +125,19 @@ class TestApplying:
             (Edit("mapping", "import", "x"), "times, not once"),
             (Edit("_gone", "import", "x"), "no module _gone"),
             (Edit("mapping", LINE, LINE), "changes nothing"),
-            (Edit("mapping", LINE, "            return (\n"), "no Python"),
+            (Edit("mapping", LINE, "            return (\n"), "no longer valid Python"),
         ],
-        ids=["not there", "more than once", "no module", "no change", "no Python"],
+        ids=["not there", "more than once", "no module", "no change", "not Python"],
     )
     def test_what_does_not_fit_is_refused(self, edit, why):
-        """An edit that does not fit the source is an error, and no mutant that changes nothing."""
+        """An edit that does not fit the source, or changes nothing, is an error."""
         with pytest.raises(InapplicableError, match=why):
             edited([edit])
 
 
 class TestTheGate:
     def test_only_a_failed_test_catches(self, verdicts):
-        """Caught is what makes a test fail; what nobody notices survives; a build that dies of a slip is no proof."""
+        """Only a failed test catches; an unnoticed build survives; a programming error in a build proves nothing."""
         caught, survived, *slips = verdicts(
             mutant("            return self._memory.data.get(key)\n"),
             mutant(f"            pass\n{LINE}"),
@@ -159,20 +159,20 @@ class TestTheGate:
         assert (Verdict.NO_PROOF, True) == (verdict, "does not apply" in words)
 
     def test_a_catcher_that_fails_on_the_unbroken_build_is_no_proof(self, verdicts):
-        """What fails anyway catches nothing."""
+        """A catcher that also fails on the unbroken build catches nothing."""
         gone = suite("base::TestGetAndSet::test_that_does_not_exist")
         ((verdict, words),) = verdicts(mutant("            return None\n", catcher=gone))
 
         assert (Verdict.NO_PROOF, True) == (verdict, "unbroken build" in words)
 
     def test_a_catcher_that_has_to_be_killed_is_no_proof(self, tmp_path):
-        """A hang without a verdict is none."""
+        """A hang without a verdict proves nothing."""
         run = catching.run(GET_WITH_A_DEFAULT, build(tmp_path), tmp_path, limit=0.01)
 
         assert (Sight.ACCIDENT, "killed after 0.01 seconds without a verdict") == (run.sight, run.words)
 
     def test_a_hang_is_caught_by_the_timeout_of_a_test(self, verdicts):
-        """A build that hangs is caught by a test that says so, and is named."""
+        """A build that hangs is caught by the timeout of a test, which is named."""
         impatient = replace(GET_WITH_A_DEFAULT, limit=5)
         hanging = mutant("            while True:\n                pass\n", catcher=impatient)
 
@@ -180,7 +180,7 @@ class TestTheGate:
         assert [(Verdict.CAUGHT, f"{test} (hung, and pytest-timeout says so)")] == verdicts(hanging)
 
     def test_another_copy_than_the_one_that_was_built_is_refused(self, tmp_path):
-        """A catcher that would test the installed library does not begin."""
+        """A catcher that would test the installed library does not start."""
         child = subprocess.run(
             [sys.executable, "-m", "stress.mutants.child", tmp_path, "this"],
             cwd=ROOT,
@@ -195,21 +195,21 @@ class TestTheGate:
 class TestJudging:
     @pytest.mark.parametrize("code", [2, 4, 5, -9, 90])
     def test_an_accident_of_pytest_is_no_failed_test(self, code):
-        """Only the exit code for failed tests says that tests failed."""
+        """Only the exit code for failed tests means that tests failed."""
         assert Sight.ACCIDENT is judge(GET_WITH_A_DEFAULT, code, "FAILED tests/test_x.py::test_y - assert\n").sight
 
     def test_a_failure_that_names_no_test_is_an_accident(self):
-        """Errors before and after a test are not the test's failure."""
+        """Errors before and after a test are not failures of the test."""
         assert (
             Sight.ACCIDENT is judge(GET_WITH_A_DEFAULT, 1, "ERROR tests/test_x.py::test_y - OSError\n1 error\n").sight
         )
 
     def test_no_test_at_all_is_an_accident(self):
-        """Nothing passed, nothing shown."""
+        """A run in which no test passed shows nothing."""
         assert Sight.ACCIDENT is judge(GET_WITH_A_DEFAULT, 0, "3 deselected\n").sight
 
     def test_a_skipped_test_shows_nothing_and_says_why(self):
-        """What this machine cannot show is told, and not taken for sound."""
+        """What this machine cannot show is reported, and does not count as sound."""
         output = "SKIPPED [1] tests/test_x.py:9: needs strace: apt-get install strace\n1 passed, 1 skipped in 1s\n"
         run = judge(GET_WITH_A_DEFAULT, 0, output)
 
@@ -222,7 +222,7 @@ class TestJudging:
             (1, "\ncount: lost: 3 of 9\n    (one)\n\nFAIL\n", Sight.BROKEN),
             (1, "\nregister: not linearizable: key/5\n\nFAIL\n", Sight.BROKEN),
             (1, "Traceback\n", Sight.ACCIDENT),
-            (1, "SKIPPED power:xfs: no root; to have it: sudo\nNOTHING WAS TRIED", Sight.NOTHING),
+            (1, "SKIPPED power:xfs: no root; to run it: sudo\nNOTHING WAS TRIED", Sight.NOTHING),
             (2, "BROKEN SET-UP: this run shows nothing", Sight.ACCIDENT),
         ],
         ids=["pass", "found", "found in words", "died", "skipped", "broken set-up"],
@@ -245,7 +245,7 @@ class TestReporting:
         ids=["all caught", "one survived", "no proof", "not shown", "nothing run"],
     )
     def test_the_exit_code_tells_the_worst(self, verdicts, code, tmp_path):
-        """One that survived or proves nothing fails the gate, whatever the others do; the file says the same."""
+        """A mutant that survived or proves nothing fails the gate, whatever the others do; the file says the same."""
         results = [Result(mutant("x"), GET_WITH_A_DEFAULT, verdict, "words") for verdict in verdicts]
         write(tmp_path / "results.json", results, 1.0)
         written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
@@ -254,7 +254,7 @@ class TestReporting:
         assert [verdict.name.lower() for verdict in verdicts] == [row["verdict"] for row in written["results"]]
 
     def test_one_catcher_is_enough_where_others_cannot_run(self):
-        """A mutant that this machine cannot put before all of its catchers is caught by those that it can."""
+        """A mutant with catchers that cannot run on this machine can be caught by the others."""
         one = mutant("x")
         results = [Result(one, GET_WITH_A_DEFAULT, verdict, "words") for verdict in (Verdict.NOT_SHOWN, Verdict.CAUGHT)]
 

@@ -1,4 +1,4 @@
-"""Those who only watch in the stress run: their checker finds what they were not told, or told wrongly."""
+"""The pure watchers of the stress run: their checker finds changes that were missed or reported wrongly."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def op(name, key, span, *, by=TASK, outcome=Outcome.OK, result=None, note=None):
 
 
 def watched(*told, file="state.json", outcome=Outcome.OK):
-    """Return what a watcher knew, and what it was told then, one after the other."""
+    """Return what a watcher knew first, and then the reports in order."""
     names = ["known", *["told"] * (len(told) - 1)]
     gists = [{key: None if value is None else gist(value) for key, value in changes.items()} for changes in told]
     tellings = [
@@ -58,7 +58,7 @@ def watched(*told, file="state.json", outcome=Outcome.OK):
 
 
 def wrote(key, *moments):
-    """Return how one worker wrote to a key at some moments."""
+    """Return the writes of one worker to a key at some moments."""
     return [op("write", key, (moment, moment), by="0.0.0") for moment in moments]
 
 
@@ -70,7 +70,7 @@ def found(watching, final, made=()):
 
 class TestLastValues:
     def test_who_was_told_of_all_is_accepted(self):
-        """A right history is accepted: what was there before, what changed, came and went, and what was skipped."""
+        """A correct history is accepted: what was there before, what changed, came and went, and what was skipped."""
         made = wrote(REGISTER, 1, 2, 3)
         told = watched({"a": 1, REGISTER: None}, {REGISTER: made[0].id}, {REGISTER: made[2].id, "b": 2}, {"b": None})
 
@@ -78,15 +78,15 @@ class TestLastValues:
 
     @pytest.mark.parametrize("told", [({},), ({}, {REGISTER: "0.0.0.1"})], ids=["nothing", "an older value"])
     def test_a_last_value_that_was_missed_is_found(self, told):
-        """The last change of every key is told."""
+        """The last change of every key must be reported."""
         assert found(watched(*told), {REGISTER: "0.0.0.2"}, wrote(REGISTER, 1, 2)) == ["missed"]
 
     def test_a_deletion_that_was_missed_is_found(self):
-        """That a key went is told as well."""
+        """Deletions must be reported as well."""
         assert found(watched({REGISTER: "0.0.0.1"}), {}, wrote(REGISTER, 1)) == ["missed"]
 
     def test_every_watcher_is_held_against_its_own_file(self):
-        """Keys of other files are no news, and those of its own are."""
+        """Only keys of the watcher's own file are expected."""
         made = [replace(one, key=PAGED) for one in wrote(REGISTER, 1)]
         value = padded(made[0].id)
 
@@ -96,7 +96,7 @@ class TestLastValues:
 
     @pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.UNKNOWN])
     def test_a_watcher_that_ended_early_is_found(self, outcome):
-        """A watcher that raised, or did not end, has missed whatever came later."""
+        """A watcher that raised, or did not end, has missed all later changes."""
         assert found(watched({}, outcome=outcome), {}) == ["missed"]
 
 
@@ -111,11 +111,11 @@ class TestValues:
         ids=["nobody", "to another key", "later"],
     )
     def test_a_value_that_nobody_had_written_is_found(self, value, made):
-        """What is told was written to this key, and before it was told."""
+        """A reported value must have been written to this key, before the report."""
         assert found(watched({}, {REGISTER: value}), {REGISTER: value}, made) == ["foreign"]
 
     def test_a_value_in_the_midst_of_a_long_list_counts_as_well(self):
-        """Of a long value the operations that it names are known, and the rest by its digest."""
+        """Of a long value, the operations that it names are known, and the rest by its digest."""
         tokens = [f"0.0.0.{number}" for number in range(1, 19)]
         made = wrote(LIST, *range(1, 19))
 
@@ -125,7 +125,7 @@ class TestValues:
         assert found(watched({}, {LIST: tokens}), {LIST: tokens}, made[:-1]) == ["foreign"]
 
     def test_half_a_value_of_a_page_is_found(self):
-        """What is told of the file of many pages is a whole value of an operation."""
+        """A report about the file of many pages has a whole value of an operation."""
         made = [replace(one, key=PAGED) for one in wrote(REGISTER, *range(1, 9))]
         long = max((padded(one.id) for one in made), key=len)
         told = watched({}, {PAGED: long[:-30]}, {PAGED: long}, file="pages.json")
@@ -134,7 +134,7 @@ class TestValues:
         assert found(told, {PAGED: long}, made) == ["foreign"]
 
     def test_a_number_beyond_the_last_one_is_found(self):
-        """A counter was never told to be more than it became. Balances go up and down."""
+        """A counter is never reported above its final value. Balances go up and down."""
         account = ACCOUNTS[0]
 
         assert found(watched({}, {COUNTER: 9}, {COUNTER: 3}), {COUNTER: 3}) == ["reordered", "foreign"]
@@ -143,11 +143,11 @@ class TestValues:
 
 class TestOrder:
     def test_a_counter_that_went_back_is_found(self):
-        """What only grows is never told to have shrunk."""
+        """A number that only grows is never reported to have shrunk."""
         assert found(watched({COUNTER: 1}, {COUNTER: 3}, {COUNTER: 2}, {COUNTER: 4}), {COUNTER: 4}) == ["reordered"]
 
     def test_a_change_from_another_value_than_the_last_one_is_found(self):
-        """Changes are told as a chain: each begins with the value that the one before it ended with."""
+        """Reports form a chain: each begins with the value that the one before it ended with."""
         watch, known, told = watched({COUNTER: 1}, {COUNTER: 3})
         broken = replace(told, note={"unexpected": [COUNTER]})
 
@@ -156,7 +156,7 @@ class TestOrder:
 
 class TestWatchers:
     def test_log_what_they_are_told(self, tmp_path):
-        """The log has what was known, what was told, and where the one does not lead to the other."""
+        """The log has what was known, what was reported, and where the chain is broken."""
         with closing(Log(tmp_path / "log")) as log:
             watcher = Watcher(Scribe(Desk(log, "observing", threading.Event()), TASK), tmp_path / "f.json", Random(1))
             watcher.begin({"a": 1, "b": "-" * 99})
@@ -169,7 +169,7 @@ class TestWatchers:
         assert (second.result, second.note) == ({"a": 3, "b": None}, {"unexpected": ["a"]})
 
     def test_wait_until_they_know_what_is_in_the_file(self, tmp_path):
-        """A watcher that was not told all of the file has to wait."""
+        """A watcher that was not told the whole file has to wait."""
         (tmp_path / "f.json").write_text('{"a": 2}')
         with closing(Log(tmp_path / "log")) as log:
             watcher = Watcher(Scribe(Desk(log, "observing", threading.Event()), TASK), tmp_path / "f.json", Random(1))

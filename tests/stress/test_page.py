@@ -42,7 +42,7 @@ LIMIT = 1_000_000
 
 
 class Page(HTMLParser):
-    """A page as a reader's program would see it; one that is not well-formed is refused."""
+    """A page as a program would read it; one that is not well-formed is refused."""
 
     def __init__(self, text):
         super().__init__()
@@ -76,7 +76,7 @@ class Page(HTMLParser):
         return "".join(self.text)
 
     def rows(self, heading):
-        """Return the rows of the table whose first heading is the one given; each a list of texts."""
+        """Return the rows of the table with this first heading, each as a list of texts."""
         (found,) = [table for table in self.tables if table[0][0] == heading]
         return found[1:]
 
@@ -97,7 +97,7 @@ def incr(token, span, result=None, *, key="counter/incr", error=None):
 
 
 def store(directory, logs, *, final=None, plan=(), course=()):
-    """Lay out the directory of a run that is over, with the logs of some processes."""
+    """Create the directory of a run that is over, with the logs of some processes."""
     (directory / "logs").mkdir(parents=True)
     for name, events in {"supervisor": [], **logs}.items():
         lines = "".join(json.dumps(one) + "\n" for one in events)
@@ -147,7 +147,7 @@ def short_run(base):
 
 
 class TestTruth:
-    """What the page tells is what the logs tell."""
+    """The page agrees with the logs."""
 
     def test_counts_are_those_of_the_logs(self, ran):
         """Invoked, acknowledged, failed and unknown operations are counted right, by workload and by name."""
@@ -169,7 +169,7 @@ class TestTruth:
         assert sum(one.outcome is Outcome.OK for one in history.operations) > 100
 
     def test_what_was_under_way_at_faults_is_that_of_the_logs(self, ran):
-        """The matrix counts the operations that were under way when a process was killed, its own among them."""
+        """The matrix counts the operations in flight when a process was killed, including its own."""
         _, text, history = ran
         kills = [min(fault.at, history.deaths[fault.target]) for fault in history.faults if fault.name == "kill"]
         struck = [one for one in history.operations if any(one.invoked <= at <= one.finished for at in kills)]
@@ -197,7 +197,7 @@ class TestTruth:
         assert len(rows) == len({(o.workload, o.name) for o in history.operations if o.outcome == "ok"})
 
     def test_fairness_and_group_commit_are_those_of_the_logs(self, ran):
-        """The least and the most that a worker was acknowledged, and the operations for each commit, are right."""
+        """The smallest and greatest numbers of a worker, and the operations per commit, are right."""
         _, text, history = ran
         counts = Counter(
             one.id.partition(".")[0]
@@ -209,7 +209,7 @@ class TestTruth:
         assert f"({counts.total():,} in {history.commits:,})" in Page(text).shown
 
     def test_every_checker_says_what_it_proves(self, ran):
-        """Each checker is there with its promise and its source."""
+        """Each checker is shown with its promise and its source."""
         _, text, _ = ran
         shown = Page(text).shown
         promises = [checker.__doc__.strip().splitlines()[0] for checker in CHECKERS.values()]
@@ -224,7 +224,7 @@ class TestTruth:
         assert "python -m stress --processes 2 --tasks 3 --seconds 2 --seed 3 --kill-every 0.5" in Page(text).shown
 
     def test_stored_run_gives_the_same_page(self, ran):
-        """`python -m stress.page DIRECTORY` makes from what was kept the page that the run itself made."""
+        """`python -m stress.page DIRECTORY` makes from a kept run the same page that the run itself made."""
         directory, text, _ = ran
         done = command("stress.page", directory)
 
@@ -232,14 +232,14 @@ class TestTruth:
         assert (directory / "report.html").read_text(encoding="utf-8") == text
 
     def test_stored_run_keeps_its_time_and_machine(self, tmp_path):
-        """A page that is made later tells when and on what the run was, not the page."""
+        """A page that is made later has the time and the machine of the run, not of the page."""
         shown = Page(page(Record.stored(store(tmp_path / "run", {})))).shown
 
         assert "1999-12-31 23:59" in shown
         assert "cores12345" in shown
 
     def test_faults_that_never_struck_are_shown(self, tmp_path):
-        """A kind of fault that was asked for and never struck stands in the matrix with a zero."""
+        """A kind of fault that was asked for and never struck is in the matrix with a zero."""
         record = Record.stored(
             store(tmp_path / "run", {"0.0": incr("0.0.0.0", (MS, 2 * MS), 1)}, final={"counter/incr": 1})
         )
@@ -248,7 +248,7 @@ class TestTruth:
 
 
 class TestVerdicts:
-    """How the run ended is what the page says first."""
+    """The page begins with the result of the run."""
 
     def test_lost_update_is_drawn(self, tmp_path):
         """A run that lost something says FAIL, counts it, and shows the operations with their times and results."""
@@ -266,7 +266,7 @@ class TestVerdicts:
         assert sum(attrs.get("class") == "span ok" for _, attrs in whole.tags) == 2
 
     def test_process_that_hung(self, tmp_path):
-        """Of a process that did not stop the page shows what was pending, and where its threads were."""
+        """For a process that did not stop, the page shows what was pending, and where its threads were."""
         events = [*incr("0.0.0.0", (MS, 2 * MS), 1), *incr("0.0.1.7", (2 * MS, math.inf))]
         directory = store(tmp_path / "run", {"0.0": events}, course={"hung": {"0.0": "0.0.stacks"}})
         (directory / "logs" / "0.0.stacks").write_text('File "_group.py", line 1 in wait')
@@ -278,7 +278,7 @@ class TestVerdicts:
         assert ["0.0.1.7", "incr(counter/incr)", "0.001000", "—", "unknown", ""] in [r for t in whole.tables for r in t]
 
     def test_process_that_died(self, tmp_path):
-        """A run whose process ended by itself says that it shows nothing, and the last words of the process."""
+        """If a process ended by itself, the page says that the run shows nothing, and has the process's last output."""
         directory = store(tmp_path / "run", {}, course={"died": {"1.0": "exit code 1\nImportError: no such thing"}})
         whole = Page(page(Record.stored(directory)))
 
@@ -287,7 +287,7 @@ class TestVerdicts:
         assert "ImportError: no such thing" in whole.shown
 
     def test_check_that_gave_up(self, tmp_path):
-        """A checker that gave up is not told as one that found nothing."""
+        """A checker that gave up is not shown as one that found nothing."""
         record = Record.stored(store(tmp_path / "run", {}))
         found = {"register": [Violation("undecided", "register/1: the search gave up")]}
         whole = Page(page(replace(record, verdict=Verdict.UNDECIDED, violations=found)))
@@ -297,7 +297,7 @@ class TestVerdicts:
         assert "✓" not in whole.shown
 
     def test_checkers_that_did_not_run(self, tmp_path):
-        """Where the final file cannot be read, no checker is said to have found nothing."""
+        """If the final file cannot be read, no checker is shown as having found nothing."""
         directory = store(tmp_path / "run", {"0.0": incr("0.0.0.0", (MS, 2 * MS), 1)})
         (directory / "state.json").write_text("{")
         whole = Page(page(Record.stored(directory)))
@@ -325,7 +325,7 @@ class TestVerdicts:
         assert list(tmp_path.iterdir()) == []
 
     def test_run_of_another_version(self, tmp_path):
-        """A run that was stored with other options than there are now is refused with exit code 2."""
+        """A run that was stored with other options than the present ones is refused with exit code 2."""
         done = command("stress.page", store(tmp_path / "run", {}, plan={"unheard_of": 1}))
 
         assert done.returncode == 2
@@ -333,10 +333,10 @@ class TestVerdicts:
 
 
 class TestSafety:
-    """A page is a file that can be handed to anybody."""
+    """A page is a file that can be given to anyone."""
 
     def test_loads_nothing(self, ran):
-        """The page has no scripts, no links and nothing to load, and forbids the browser to."""
+        """The page has no scripts, no links and nothing to load, and forbids loading."""
         _, text, _ = ran
         whole = Page(text)
         policies = [attrs["content"] for tag, attrs in whole.tags if attrs.get("http-equiv")]
@@ -358,7 +358,7 @@ class TestSafety:
         assert "@import" not in style
 
     def test_hostile_text_is_only_text(self, tmp_path):
-        """Nothing that stands in a log, be it a key, an error, a stack or last words, becomes HTML or a control."""
+        """Nothing in a log, such as a key, an error, a stack or last output, becomes HTML or a control character."""
         events = incr("0.0.0.0", (MS, 2 * MS), 7, key=HOSTILE)
         events += incr("0.0.0.1", (3 * MS, 4 * MS), error=HOSTILE)
         events.append(event("crash", 5 * MS, id=f"0.0.{HOSTILE}", error=HOSTILE))
@@ -378,12 +378,12 @@ class TestSafety:
         assert r"\ud800" in text
 
     def test_text_is_escaped_once(self):
-        """What is HTML already is not escaped again; everything else is."""
+        """HTML is not escaped again; everything else is escaped."""
         assert html(html("<b> & 'c'")) == "&lt;b&gt; &amp; &#x27;c&#x27;"
 
 
 class TestSize:
-    """A long run has a page as small as a short one's, and takes as little memory to count."""
+    """The page of a long run is as small as that of a short one, and counting takes as little memory."""
 
     def test_memory_does_not_grow_with_the_history(self):
         """Counting ten times as many operations takes hardly more memory."""
@@ -422,7 +422,7 @@ class TestSize:
         assert f"Findings ({2_000 * len(CHECKERS) + 500:,})" in whole
 
     def test_percentile_of_a_few(self):
-        """Percentiles are nearest ranks: of one latency all are that latency, and of none there is none."""
+        """Percentiles are nearest ranks: of a single latency all are that latency, and without any there are none."""
         one = Latencies()
         one.add(1_234_567)
 
@@ -446,7 +446,7 @@ def operations(count):
 
 
 def test_log_of_a_run_is_what_the_tests_write(tmp_path):
-    """The logs that these tests make by hand are read as those that a process writes."""
+    """The logs that these tests write by hand are read like those of a process."""
     with closing(Log(tmp_path / "0.0.jsonl")) as log:
         for one in incr("0.0.0.0", (MS, 2 * MS), 1):
             log.write(**one)

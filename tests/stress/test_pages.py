@@ -1,4 +1,4 @@
-"""The file of many pages in the stress run: its checker finds what got lost or mixed up, or was never written."""
+"""The file of many pages in the stress run: its checker finds values that were lost, mixed up, or never written."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def op(name, register, span, *, outcome=Outcome.OK, result=None, note=None):
 
 
 def left(register, token):
-    """Return the file with what an operation wrote to a register."""
+    """Return the file after an operation wrote to a register."""
     return {**opening_paged(), **dict.fromkeys(register.keys, padded(token))}
 
 
 def found(operations, final):
-    """Return the kinds of the violations, and what they say."""
+    """Return the kinds of the violations, and their messages."""
     acted = op("rewrite", "pages", (0, 0))
     return [(violation.kind, violation.message) for violation in check_pages(Evidence([acted, *operations], final))]
 
@@ -66,7 +66,7 @@ class TestTheFile:
         "spoil", [lambda text: text[:-1], lambda text: text + "-", lambda _: 7], ids=["cut", "longer", "no text"]
     )
     def test_a_value_that_is_not_whole_is_nobodys(self, spoil):
-        """A value that was cut, or has more than was written, is told as no operation's."""
+        """A value that was cut, or has additional text, does not count as any operation's."""
         value = padded("pages-0.0.task0.1")
 
         assert SINGLE.held({SINGLE.name: value}.get) == "pages-0.0.task0.1"
@@ -89,7 +89,7 @@ class TestTheChecker:
 
     @pytest.mark.parametrize("register", [SINGLE, BUNDLE], ids=["one key", "a bundle"])
     def test_finds_a_change_that_got_lost(self, register):
-        """What was acknowledged is in the file at the end."""
+        """An acknowledged change is in the file at the end."""
         ((kind, message),) = found([op("write", register, (1, 2))], opening_paged())
 
         assert kind == "not linearizable"
@@ -97,14 +97,14 @@ class TestTheChecker:
 
     @pytest.mark.parametrize("key", [SINGLE.name, filler(3)], ids=["written", "never touched"])
     def test_finds_a_key_that_is_gone(self, key):
-        """What nobody removed is there, whether it was ever written or not."""
+        """A key that was not removed is there, whether it was ever written or not."""
         final = opening_paged()
         del final[key]
 
         assert len(found([], final)) == 1
 
     def test_finds_a_value_that_nobody_wrote(self):
-        """What nobody changes is as it was, and all else is some operation's value as a whole."""
+        """Permanent values are unchanged, and every other value is an operation's as a whole."""
         assert [kind for kind, _ in found([], {**opening_paged(), filler(3): "+"})] == ["lost"]
         assert [kind for kind, _ in found([], left(SINGLE, "pages-0.0.task0.9"))] == ["not linearizable"]
         assert [kind for kind, _ in found([], {**opening_paged(), SINGLE.name: "+"})] == ["not linearizable"]
@@ -121,7 +121,7 @@ class TestTheChecker:
 
     @pytest.mark.parametrize("name", ["read_register", "survey"])
     def test_finds_a_stale_look(self, name):
-        """Whoever looks after a change was acknowledged sees it, also among all other values."""
+        """A read after a change was acknowledged sees it, also when it reads all values."""
         write = op("write", SINGLE, (1, 2))
         old = f"opening.0.0.{ALL.index(SINGLE)}"
         look = op(name, SINGLE, (3, 4), result=old if name == "read_register" else {SINGLE.name: old})

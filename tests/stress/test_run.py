@@ -1,4 +1,4 @@
-"""The stress run: it passes on this library, fails on one that loses changes, and its logs tell what happened."""
+"""The stress run: it passes on this library, fails on one that loses changes, and its logs show what happened."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ def living() -> list[str]:
     """Return the command lines of all processes, as Linux shows them."""
     commands = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has ended meanwhile
+        with suppress(OSError):  # the process has ended
             commands.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
     return commands
 
 
 class TestRun:
-    """The whole of it."""
+    """The whole run."""
 
     def test_loses_nothing(self, tmp_path):
-        """A run whose workers are hurt all the time, in every way, ends in PASS and exit code 0, and cleans up."""
+        """A run with faults of every kind ends with PASS and exit code 0, and cleans up."""
         often = ("--kill-every", 0.3, "--stop-every", 0.5, "--fork-every", 0.5)
         done = stress("--tier", "quick", "--seconds", 5, "--seed", 1, *often, "--dir", tmp_path)
         killed = re.search(r"(\d+) killed", done.stdout)
@@ -86,7 +86,7 @@ class TestRun:
         assert list(tmp_path.iterdir()) == []
 
     def test_goes_on_after_an_interruption(self, tmp_path):
-        """A soak that was ended goes on with the next round and its totals, and keeps nothing of those that passed."""
+        """An interrupted soak continues with the next round and its totals, and keeps nothing of rounds that passed."""
         begun = stress(*SHORT_SOAK, "--hours", 1 / 3600, "--seed", 5, "--dir", tmp_path)
         (directory,) = tmp_path.iterdir()
         before = json.loads((directory / "soak.json").read_text())
@@ -112,7 +112,7 @@ class TestRun:
         assert list((directory / "round-0" / "logs").iterdir())
 
     def test_finds_a_library_that_loses_changes(self, tmp_path):
-        """A run with a library whose increments are not atomic ends in FAIL and exit code 1, and names those lost."""
+        """A run of a library without atomic increments ends with FAIL and exit code 1, and names the lost ones."""
         (tmp_path / "sitecustomize.py").write_text(INCREMENTS_IN_MEMORY)
         others = [word for kind in KINDS if kind != "foreign" for word in (f"--{kind}", 0)]
         done = stress(
@@ -124,7 +124,7 @@ class TestRun:
         assert re.search(r"counter: lost: .*\n +\d+\.\d+\.\d+\.\d+ incr\(counter/incr\)", done.stdout)
 
     def test_in_which_nothing_happened_is_no_pass(self, tmp_path):
-        """A run whose workers cannot work ends in exit code 2, and tells why."""
+        """A run whose workers cannot work ends with exit code 2, and says why."""
         (tmp_path / "persistent_context.py").write_text("raise ImportError('no library here')")
         done = stress("--processes", 2, "--seconds", 1, "--dir", tmp_path, path=(tmp_path,))
 
@@ -133,7 +133,7 @@ class TestRun:
         assert "no library here" in done.stdout
 
     def test_prints_a_command_that_repeats_it(self, tmp_path):
-        """The last line, pasted into a shell as it is, does a run of the same plan."""
+        """The last line, pasted into a shell, does a run of the same plan."""
         others = [word for kind in KINDS for word in (f"--{kind}", 0)]
         done = stress("--processes", 2, "--tasks", 2, "--seconds", 0.7654321, *others, "--dir", tmp_path)
         *_, told, command = done.stdout.splitlines()
@@ -148,7 +148,7 @@ class TestRun:
         assert " --seconds 0.7654321 " in command
 
     def test_explains_its_table(self, tmp_path):
-        """Each column has a line below, and it says why calls take long and end unknown."""
+        """Each column is explained below the table, and why calls take long and end unknown."""
         others = [word for kind in KINDS for word in (f"--{kind}", 0)]
         done = stress("--processes", 2, "--tasks", 2, "--seconds", 0.5, *others, "--dir", tmp_path)
         _, heading, *_ = done.stdout.splitlines()
@@ -184,12 +184,12 @@ class TestRun:
         assert [] == [one for one in living() if str(directory) in one]
 
     def test_workloads_all_have_a_checker(self):
-        """Whatever the actors do, somebody judges it."""
+        """Every workload of the actors has a checker."""
         assert {*WORKLOADS, *KINDS, "read"} == set(CHECKERS)
 
 
 class TestLogs:
-    """What the logs of a run tell."""
+    """What the logs of a run say."""
 
     def test_tell_what_was_acknowledged(self, tmp_path):
         """An operation in a log has the outcome, the result and the times that were logged."""
@@ -204,7 +204,7 @@ class TestLogs:
         assert operation.invoked <= operation.finished < math.inf
 
     def test_of_the_killed_end_in_unknown_operations(self, tmp_path):
-        """What a killed worker had begun is unknown, and happened before the worker was dead, or never."""
+        """An operation that a killed worker had begun is unknown, and happened before the worker was dead, or never."""
         with closing(Log(tmp_path / "0.0.jsonl")) as worker:
             worker.write(Kind.INVOKE, id="0.0.0.0", workload="counter", name="incr", key=KEY)
         with closing(Log(tmp_path / "supervisor.jsonl")) as supervisor:
@@ -215,7 +215,7 @@ class TestLogs:
         assert [(one.outcome, one.finished) for one in history.operations] == [(Outcome.UNKNOWN, history.deaths["0.0"])]
 
     def test_may_end_in_half_a_line(self):
-        """An acknowledgement that a kill cut short was told to nobody, so its operation is unknown."""
+        """An acknowledgement that a kill cut short was not reported, so its operation is unknown."""
         invoke = json.dumps(
             {"kind": "invoke", "at": 1, "id": "0.0.0.0", "workload": "list", "name": "append", "key": KEY}
         )
@@ -225,7 +225,7 @@ class TestLogs:
         assert [operation.outcome for operation in history.operations] == [Outcome.UNKNOWN]
 
     def test_tell_the_faults_and_the_span(self, tmp_path):
-        """Every fault is in the history, in the order of the times, whoever logged it; and when it all was."""
+        """Every fault is in the history, in the order of the times, whichever process logged it; and so is the span."""
         with closing(Log(tmp_path / "0.jsonl")) as worker, closing(Log(tmp_path / "1.jsonl")) as supervisor:
             worker.write(Kind.FAULT, at=20, name="cancel", target="0.0.1")
             supervisor.write(Kind.FAULT, at=10, name="stop", target="77")
@@ -238,14 +238,14 @@ class TestLogs:
 
 
 class TestCommandLine:
-    """What is asked for."""
+    """The options."""
 
     def test_is_told_by_the_plan(self):
-        """The command that a plan prints asks for that very plan."""
+        """The command that a plan prints gives the same plan."""
         values = {field.name: number for number, field in enumerate(fields(Plan), 1)}
         plans = [
             Plan(**values | {name: 0}) for name in ("foreign", "delete_lock_every")
-        ]  # of which one excludes the other
+        ]  # two options that exclude each other
 
         assert [parse_command_line(str(plan).split()[3:]).plan for plan in plans] == plans
 
@@ -261,7 +261,7 @@ class TestCommandLine:
         ["--delete-lock-every 1", "--processes 0", "--kill-every -1", "--dir /does/not/exist", "--resume /nowhere"],
     )
     def test_refuses_what_shows_nothing(self, arguments, capsys):
-        """What cannot be run, or could not be judged, is refused."""
+        """A run that is not possible, or could not be judged, is refused."""
         with pytest.raises(SystemExit) as refused:
             parse_command_line(arguments.split())
 

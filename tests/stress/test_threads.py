@@ -1,4 +1,4 @@
-"""The threads of one process in the stress run: their checker finds what they lost, of each kind of keys."""
+"""The threads of one process in the stress run: their checker finds lost changes, for each kind of key."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_right_history_is_accepted():
     ids=["count lost", "counted twice", "token lost", "twice", "nobody's token", "older", "overwritten", "gone"],
 )
 def test_a_wrong_end_is_found(wrong, kind):
-    """A change that got lost, was made twice or was made by nobody is found, whichever key it is of."""
+    """A change that was lost, made twice or never made is found, whichever key it is of."""
     assert kind in found(RIGHT, END | wrong)
 
 
@@ -88,5 +88,5 @@ def test_a_wrong_end_is_found(wrong, kind):
     ids=["own", "register", "counter"],
 )
 def test_a_wrong_result_is_found(look, kind):
-    """What one thread is told is what all threads of the process had done by then."""
+    """The result that one thread gets includes what all threads of the process had done by then."""
     assert kind in found([*RIGHT, look], END)

@@ -1,4 +1,4 @@
-"""What type checkers see of the public interface; checked by mypy and pyright, and not run."""
+"""The public interface as type checkers see it; checked by mypy and pyright, and not run."""
 
 from typing import Any, assert_type
 

@@ -1,4 +1,4 @@
-"""A program that uses the whole interface with exact types, as its users write it; checked, and not run."""
+"""A program that uses the whole interface with exact types, as users write it; checked, and not run."""
 
 import asyncio
 from collections.abc import Mapping
@@ -101,13 +101,13 @@ class SyncStore:
 
 
 def transfer(tx: Transaction, amount: int) -> None:
-    """Change both, or none."""
+    """Change both values, or none."""
     tx["a"] -= amount
     tx["b"] += amount
 
 
 def describe(error: PersistentContextError) -> str:
-    """Use what errors carry."""
+    """Use the attributes of errors."""
     match error:
         case LockTimeoutError(holder=Holder() as holder):
             return f"{holder} after {error.waited:.1f} s"
@@ -129,12 +129,12 @@ def increment(context: SyncPersistentContext) -> int:
 
 
 def values(context: Mapping[str, Any]) -> list[Any]:
-    """Take a context as the mapping that it is."""
+    """Take a context as a mapping."""
     return list(context.values())
 
 
 async def main() -> None:
-    """Use all of it."""
+    """Use the whole asynchronous face."""
     store = Store("state.json", **OPTIONS)
     await store.context.load()
     async with store.exclusively() as tx:
@@ -153,7 +153,7 @@ async def main() -> None:
 
 
 def blocking() -> None:
-    """Use the other face."""
+    """Use the whole synchronous face."""
     store = SyncStore(Path("state.json"), on_conflict=RESOLVER, on_corrupt="aside")
     with store.exclusively() as tx:
         transfer(tx, 10)

@@ -1,1 +1,1 @@
-"""Programs that end in the middle of everything: each saves once more at its end, and then has to be gone soon."""
+"""Programs that are ended in the middle of their work: each saves at its end, and must then exit soon."""

@@ -1,7 +1,7 @@
 """A process that starts such programs, one after the other. `python -m stress.children.ending ASSIGNMENT`.
 
-Each is a forked child of this process, which has no threads and has used no context: the child takes the place of an
-interpreter that was just started, at a small part of the cost, and ends as one does.
+Each is a forked child of this process, which has no threads and has used no context: the child stands in for an
+interpreter that was just started, at a small part of the cost, and exits as one does.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Running:
 
 
 class Starter:
-    """Starts programs, each in a place of its own, and sees them end."""
+    """Starts programs, each in its own place, and waits for them to end."""
 
     def __init__(self, assignment: Assignment) -> None:
-        """Get ready; nothing is started yet."""
+        """Prepare; no program is started yet."""
         self._assignment = assignment
         self._patience = PATIENCE + PATIENCE_PER_WORKER * assignment.workers
         self._log = Log(assignment.log)
@@ -50,7 +50,7 @@ class Starter:
         self._started = 0
 
     def run(self) -> Callable[[], None] | None:
-        """Work until told to stop. Return what is left to do: in a forked child its program, else nothing."""
+        """Work until asked to stop. Return what is left to do: in a forked child its program, else nothing."""
         while not select.select([0], [], [], LOOK_EVERY)[0]:
             for place, running in enumerate(self._running):
                 if (running is None or self._has_ended(running)) and (begun := self._start(place)):
@@ -60,7 +60,7 @@ class Starter:
         return None
 
     def _start(self, place: int) -> Callable[[], None] | None:
-        """Fork a program; in the child, return what it is to do."""
+        """Fork a program; in the child, return its function."""
         name = f"{self._assignment.place}.{self._started}"
         way = WAYS[self._started % len(WAYS)]
         self._started += 1
@@ -77,7 +77,7 @@ class Starter:
         return None
 
     def _has_ended(self, running: Running) -> bool:
-        """See whether a program has ended; one that takes too long shows its stacks, and is killed."""
+        """Return whether a program has ended; one that takes too long dumps its stacks, and is killed."""
         pid, status = os.waitpid(running.pid, os.WNOHANG)
         if pid:
             code = os.waitstatus_to_exitcode(status)
@@ -92,20 +92,20 @@ class Starter:
 
     def _kill(self, pid: int) -> None:
         os.kill(pid, SHOW_STACKS)
-        time.sleep(1)  # it writes in its own time
+        time.sleep(1)  # the program writes when it gets to it
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
     def _tell(self, running: Running, error: str) -> None:
-        """Log that a program is gone, and with it what it had begun."""
+        """Log that a program is gone, which also ends the operations that it had begun."""
         self._log.write(Kind.KILLED, id=running.name)
         told = {"error": error} if error else {"result": 0}
         self._log.write(Kind.FAIL if error else Kind.OK, id=f"{running.name}.end.0", **told)
 
 
 def main() -> None:
-    """Start programs as the command line says, until told to stop; or be one of them, and end as it does."""
+    """Start programs as the command line says, until asked to stop; or be one of them, and exit as it does."""
     assignment = Assignment.from_command_line()
     prepare_stacks(assignment)
     if program := Starter(assignment).run():

@@ -1,4 +1,4 @@
-"""Programs without an event loop that save at their exit, or in the handler of a SIGTERM."""
+"""Programs without an event loop that save at exit, or in a SIGTERM handler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ THREADS = 4
 
 
 def save_at_exit(program: Program) -> None:
-    """Have the interpreter save at its exit, of which there is nothing else to do."""
+    """Let the interpreter save at exit, with nothing else left to do."""
     context = program.blocking_context()
     scribe = program.scribe("main")
     atexit.register(_save, scribe, context, program.key("main"))
@@ -26,20 +26,20 @@ def save_at_exit(program: Program) -> None:
 
 
 def leave_daemons(program: Program) -> None:
-    """Save at the exit, while threads are in calls that nobody waits for."""
+    """Save at exit, while daemon threads are in calls that are not waited for."""
     _start_threads(program, daemon=True)
     save_at_exit(program)
 
 
 def leave_threads(program: Program) -> None:
-    """End the main thread first: the others save when all is over for it."""
+    """End the main thread first: the other threads save after it has ended."""
     over = _start_threads(program, daemon=False)
     save_at_exit(program)
     over.set()
 
 
 def save_when_terminated(program: Program) -> None:
-    """Save in the handler of a SIGTERM, wherever it strikes, end the program there, and save on the way out."""
+    """Save in a SIGTERM handler, wherever it strikes, end the program there, and save again on the way out."""
     context = program.blocking_context()
     scribe = program.scribe("main")
     _save_in_handler(program, context)
@@ -52,7 +52,7 @@ def save_when_terminated(program: Program) -> None:
 
 
 def save_when_terminated_while_setting(program: Program) -> None:
-    """The same, while the main thread does nothing but set keys in memory, and threads of it make calls."""
+    """The same, while the main thread only sets keys in memory, and other threads make calls."""
     context = program.blocking_context()
     _save_in_handler(program, context)
     over = _start_threads(program, daemon=False)
@@ -93,7 +93,7 @@ def _save_in_handler(program: Program, context: SyncPersistentContext) -> None:
 
 
 def _start_threads(program: Program, *, daemon: bool) -> threading.Event:
-    """Let threads make calls, and save when told that it is over."""
+    """Let threads make calls, and save when the returned event is set."""
     context = program.blocking_context()
     over = threading.Event()
 

@@ -1,4 +1,4 @@
-"""What every program that ends has: its name, its keys, and a last save."""
+"""What all these programs have: a name, keys, and a last save."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stress.logs.scribe import REFUSALS, Desk, Scribe
 COUNTER = "ending/counter"
 LAST_SAVE = "last_save"
 ENDINGS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
-"""What is thrown into calls to end a program."""
+"""Thrown into calls to end a program."""
 
 
 @dataclass(slots=True)
@@ -26,22 +26,22 @@ class Program:
     name: str
     """`process.number`"""
     keys: str
-    """How its keys begin; those before it in its place had the same ones."""
+    """The beginning of its keys; earlier programs in its place had the same."""
     random: Random
     log: Log
 
     def scribe(self, task: str) -> Scribe:
-        """Return who logs what a task or thread does."""
+        """Return the scribe that logs what a task or thread does."""
         return Scribe(Desk(self.log, "ending", threading.Event()), f"{self.name}.{task}", interruptions=ENDINGS)
 
     def scribe_of_handler(self) -> Scribe:
-        """Return who logs what a signal handler does: within a transaction its calls may be refused, and at once."""
+        """Return the scribe of a signal handler: inside a transaction its calls may be refused, but must be at once."""
         scribe = self.scribe("handler")
         scribe.refusals = (*REFUSALS, ReentrantTransactionError)
         return scribe
 
     def key(self, task: str) -> str:
-        """Return the key that a task or thread has to itself."""
+        """Return the key that only this task or thread writes."""
         return f"{self.keys}/{task}"
 
     def context(self) -> PersistentContext:
@@ -49,9 +49,9 @@ class Program:
         return PersistentContext(self.path, lock_timeout=LOCK_TIMEOUT)
 
     def blocking_context(self) -> SyncPersistentContext:
-        """Return one for programs without a loop."""
+        """Return a context for programs without a loop."""
         return SyncPersistentContext(self.path, lock_timeout=LOCK_TIMEOUT)
 
     def hurry(self) -> float:
-        """Return after how many seconds the end is to come: often at once, and while contexts are new."""
+        """Return the seconds until the end: often none, to end while contexts are new."""
         return 10 ** self.random.uniform(-4.0, -0.3)

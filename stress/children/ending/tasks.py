@@ -1,4 +1,4 @@
-"""Programs with an event loop whose tasks are cancelled, all at once or one by one, and save once more."""
+"""Programs with an event loop whose tasks are cancelled, all at once or one by one, and then save."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stress.children.ending.program import COUNTER, LAST_SAVE, Program
 SEATS = 10
 """Tasks of a program."""
 TURNS = 4
-"""Turns of the loop, at most, from the moment when the end is due until it comes."""
+"""The greatest number of turns of the loop between the moment when the end is due and the end."""
 
 End = Callable[[Iterable["asyncio.Task[None]"]], Awaitable[None]]
 
 
 def cancel_all(program: Program) -> None:
-    """Cancel whatever task there is, and wait for those of our own, as servers and test runners do."""
+    """Cancel all tasks, and wait for those of the program, as servers and test runners do."""
 
     async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
         _cancel_others()
@@ -39,7 +39,7 @@ def leave_it_to_the_runner(program: Program) -> None:
 
 
 def cancel_twice(program: Program) -> None:
-    """Cancel all, and then let `asyncio.run` cancel those that are in their last save."""
+    """Cancel all tasks, and then let `asyncio.run` cancel those that are in their last save."""
 
     async def end(_: Iterable[asyncio.Task[None]]) -> None:
         _cancel_others()
@@ -55,13 +55,13 @@ def interrupt(program: Program) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.gather(*tasks)
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if started in the background by a shell
     with suppress(KeyboardInterrupt):
         _run(program, end)
 
 
 def terminate(program: Program) -> None:
-    """Cancel all in the loop's handler of a SIGTERM."""
+    """Cancel all tasks in the loop's SIGTERM handler."""
 
     async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
         main = asyncio.current_task()
@@ -116,7 +116,7 @@ async def _hammer(program: Program, seat: int, shared: PersistentContext) -> Non
 
 
 def _cancel_others(*spared: object) -> None:
-    """Cancel all tasks of the loop, but the present one."""
+    """Cancel all tasks of the loop but the present one and those to spare."""
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         if task not in spared:
             task.cancel()

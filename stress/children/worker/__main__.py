@@ -1,4 +1,4 @@
-"""A worker: many tasks or threads, several contexts on the one file. `python -m stress.children.worker ASSIGNMENT`."""
+"""A worker: many tasks or threads, several contexts on the same file. `python -m stress.children.worker ASSIGNMENT`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from stress.logs.history import Kind, Log
 from stress.workloads import WORKLOADS
 
 CONTEXTS = 3
-"""Contexts that the tasks of a loop, or all threads, share on the file, each of them some."""
+"""Contexts on the file that the tasks of a loop, or all threads, share; each actor uses some of them."""
 LOOPS = 4
-"""Event loops in one process, where there are several."""
+"""Event loops in a process that has several."""
 
 
 class Style(Enum):
-    """How a process uses the library."""
+    """The way in which a process uses the library."""
 
     TASKS = 0
     """Tasks of one event loop."""
     LOOPS = 1
-    """Threads, each with an event loop, tasks and contexts of its own."""
+    """Threads, each with its own event loop, tasks and contexts."""
     MORE_TASKS = 2
     THREADS = 3
     """Threads that share contexts of the synchronous face."""
@@ -42,7 +42,7 @@ class Worker:
     """One worker process."""
 
     def __init__(self, assignment: Assignment, log: Log, stop: threading.Event) -> None:
-        """Get ready; nothing is opened yet."""
+        """Prepare; nothing is opened yet."""
         self._assignment = assignment
         self._log = log
         self._stop = stop
@@ -50,11 +50,11 @@ class Worker:
         opener = open_threaded_context if self._style is Style.THREADS else open_context
         self._open = partial(opener, str(assignment.state))
         self._contexts: list[Context] = []
-        """All that are open in this process, for forked children to inherit."""
+        """All contexts that are open in this process, for forked children to inherit."""
         self._actors: list[Actor] = []
 
     def run(self) -> bool:
-        """Work until told to stop; return whether the library kept to its contract."""
+        """Work until asked to stop; return whether the library kept its contract."""
         threaded = self._style is Style.THREADS
         forker = Forker(self._assignment, self._contexts, self._open, self._log, self._stop, threaded=threaded)
         helpers = [threading.Thread(target=self._meter, daemon=True), threading.Thread(target=forker.run, daemon=True)]
@@ -74,14 +74,14 @@ class Worker:
         return not forker.crashed and not any(actor.crashed for actor in self._actors)
 
     async def _run_tasks(self, seats: Sequence[int]) -> None:
-        """Let tasks of this loop act, with contexts of this loop."""
+        """Let the tasks of this loop act, with contexts of this loop."""
         actors = await self._make_actors(seats)
         canceller = asyncio.create_task(cancel_now_and_then(actors, self._assignment, self._log))
         await asyncio.gather(*(actor.act(WORKLOADS) for actor in actors))
         canceller.cancel()
 
     async def _run_threads(self, seats: Sequence[int]) -> None:
-        """Let threads act, with contexts that they share; each has a loop of its own, which its calls block."""
+        """Let threads act, with contexts that they share; each has its own loop, which its calls block."""
         actors = await self._make_actors(seats)
         with ThreadPoolExecutor(len(actors)) as pool:
             for _ in pool.map(lambda actor: asyncio.run(actor.act(WORKLOADS)), actors):
@@ -108,7 +108,7 @@ class Worker:
         )
 
     def _meter(self) -> None:
-        """Log the number of commits a few times a second: the worker may be killed at any moment."""
+        """Log the number of commits a few times a second, since the worker may be killed at any moment."""
         while not self._stop.wait(0.2):
             self._log_commits()
 

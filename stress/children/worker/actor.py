@@ -1,4 +1,4 @@
-"""An actor: one task or thread of a worker, which performs operations and logs what it is told about them."""
+"""An actor: one task or thread of a worker, which performs operations and logs their outcomes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stress.logs.history import Kind, Log
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A kind of operation: what it is called, which key it picks, and what it does."""
+    """A kind of operation: its name, its choice of a key, and its body."""
 
     workload: str
     name: str
@@ -31,10 +31,10 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operation under way, as its body sees it."""
+    """One operation in flight, as its body sees it."""
 
     token: str
-    """Unique in the run: what the operation writes, so that its trace can be found."""
+    """Unique in the run: the value that the operation writes, so that its effect can be found."""
     key: str
     log: Log
 
@@ -61,14 +61,14 @@ class Actor:
     stop: threading.Event
     crashed: bool = False
     calling: asyncio.Task[Any] | None = None
-    """The operation under way, for somebody to cancel."""
+    """The operation in flight, which may be cancelled."""
     since: int = 0
     """`time.monotonic_ns()` when it began."""
     serials: Iterator[int] = field(default_factory=count)
 
     @property
     def seat(self) -> str:
-        """`worker.task`: the same in all incarnations of a worker, of which never two live at the same time."""
+        """`worker.task`: the same in all incarnations of a worker, of which only one is alive at a time."""
         worker, _, task = self.name.split(".")
         return f"{worker}.{task}"
 
@@ -76,13 +76,13 @@ class Actor:
         return (f"{self.name}.{serial}" for serial in self.serials)
 
     async def act(self, workloads: Mapping[str, Sequence[Action]]) -> None:
-        """Perform one random operation after the other until told to stop."""
+        """Perform one random operation after the other until asked to stop."""
         names = list(workloads)
         while not self.stop.is_set():
             await self.perform(self.random.choice(workloads[self.random.choice(names)]))
 
     async def act_some(self, workloads: Mapping[str, Sequence[Action]], number: int) -> None:
-        """Perform so many random operations."""
+        """Perform this number of random operations."""
         names = list(workloads)
         for _ in range(number):
             await self.perform(self.random.choice(workloads[self.random.choice(names)]))
@@ -96,7 +96,7 @@ class Actor:
         try:
             result = await self.calling
             if self.calling.cancelling():
-                message = "the call swallowed that it was cancelled"
+                message = "the call swallowed its cancellation"
                 raise AssertionError(message)  # noqa: TRY301 (told like all that the library must not do)
         except (LockTimeoutError, LockLostError) as error:
             self.log.write(Kind.FAIL, id=call.token, error=str(error))

@@ -1,4 +1,4 @@
-"""Cancels calls of a worker's tasks: at random moments, and when it would hurt most."""
+"""Cancels calls of a worker's tasks: at random moments, and at the worst ones."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from stress.children.worker.actor import Actor
 from stress.logs.history import Kind, Log
 
 LOOKS = 500
-"""How often it is looked whether this process has the lock, before a call is cancelled all the same."""
+"""How often to check whether this process has the lock, before a call is cancelled in any case."""
 LOOK_EVERY = 0.001
 """Seconds."""
 
 
 async def cancel_now_and_then(actors: Sequence[Actor], assignment: Assignment, log: Log) -> None:
-    """Cancel a random call that is under way, again and again; the task that made it goes on with another.
+    """Cancel a random call in flight, again and again; the task that made it continues with another one.
 
-    Most calls wait for their turn most of the time, and are simply withdrawn. So every other time a moment is awaited
-    at which this process has the lock, and the call is cancelled that has waited longest: its turn has come.
+    Most calls wait for their turn most of the time, and are simply withdrawn. So every other time this waits until the
+    process has the lock, and cancels the call that has waited longest: its turn has come.
     """
     if not assignment.cancel_every:
         return

@@ -1,4 +1,4 @@
-"""Forks a worker that holds contexts and is in the middle of everything; the child uses the file, too."""
+"""Forks a worker that holds contexts and is in the middle of its work; the child uses the file, too."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from stress.logs.history import Kind, Log
 from stress.workloads import WORKLOADS
 
 TASKS = 3
-"""In a child."""
+"""Actors in a child."""
 OPERATIONS = 6
-"""By each of them, after which the child ends."""
+"""Operations of each of them, after which the child ends."""
 
 
 class Forker:
@@ -37,7 +37,7 @@ class Forker:
         *,
         threaded: bool,
     ) -> None:
-        """Get ready; `contexts` are those that a child inherits, and may be opened later."""
+        """Prepare; `contexts` are those that a child inherits, and may be opened later."""
         self._threaded = threaded
         self._assignment = assignment
         self._contexts = contexts
@@ -48,10 +48,10 @@ class Forker:
         self.crashed = False
 
     def run(self) -> None:
-        """Fork until told to stop."""
+        """Fork until asked to stop."""
         if not self._assignment.fork_every:
             return
-        # Since Python 3.12, forking where there are threads is warned of. It is what is done here, on purpose.
+        # Since Python 3.12, forking a process with threads causes a warning. It is done here on purpose.
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         for number in count():
             if self._stop.wait(self._assignment.fork_every * self._random.uniform(0.5, 1.5)):
@@ -83,7 +83,7 @@ class Forker:
             os._exit(code)
 
     def _work(self, number: int, inherited: Context | None) -> int:
-        """Use an inherited context, or one of its own; return the exit code."""
+        """Use an inherited context, or a new one; return the exit code."""
         log = Log(self._assignment.log_of_child(number))
         if self._threaded:
             context = asyncio.run(self._begin(inherited))
@@ -103,7 +103,7 @@ class Forker:
 
     async def _begin(self, inherited: Context | None) -> Context:
         context = inherited or await self._fresh()
-        await context.load()  # what its parent had not yet saved is the parent's to save
+        await context.load()  # the parent's unsaved changes are for the parent to save
         return context
 
     def _make_actor(self, number: int, seat: int, context: Context, log: Log) -> Actor:
@@ -116,6 +116,6 @@ class Forker:
             progress=self._assignment.progress,
             log=log,
             assignment=self._assignment,
-            stop=threading.Event(),  # a thread of the parent may have held the lock of the one that it has
+            stop=threading.Event(),  # the lock of the inherited one may have been held by a thread of the parent
             serials=count(number * TASKS * OPERATIONS),
         )

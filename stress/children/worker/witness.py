@@ -1,4 +1,4 @@
-"""Looks at the file just after a call was cancelled: what the call did is in it by then, or never will be."""
+"""Looks at the file just after a call was cancelled: its effect is there by then, or never will be."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from stress.logs.history import Kind, Log
 
 
 def witness(log: Log, assignment: Assignment, tokens: Iterator[str], workload: str, key: str) -> None:
-    """Read the file, and log what it shows of the cancelled operation's key."""
+    """Read the file, and log the value of the cancelled operation's key."""
     invoked = time.monotonic_ns()
     try:
         document = assignment.document()
     except (OSError, ValueError):
-        return  # the reader process finds such things, and tells them
+        return  # the reader process finds and reports such things
     finished = time.monotonic_ns()
     looks: list[tuple[str, str, str, Any]] = [("read", "read", assignment.state.name, snapshot(document))]
     if workload == "register":
