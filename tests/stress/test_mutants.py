@@ -26,7 +26,7 @@ from stress.mutants.table import ALL, MUTANTS
 ROOT = Path(__file__).resolve().parents[2]
 GET_WITH_A_DEFAULT = suite("base::TestGetAndSet::test_get_of_an_absent_key_with_a_default[sync]")
 """A fast test."""
-LINE = "            return self._memory.data.get(key, default)\n"
+LINE = "            return self._known(key).get(key, default)\n"
 """A line that it depends on, once in ``mapping``."""
 NUMBERS = count()
 

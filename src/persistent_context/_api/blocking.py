@@ -30,7 +30,7 @@ class SyncPersistentContext(SyncAtomic, SyncCoordination):
         durable: whether acknowledged changes survive a power loss, and not only the death of processes.
         lock_timeout: how long a call waits for its turn, in seconds; 0 (or less than 0.01) tries once, ``math.inf``
             waits forever.
-        on_conflict: what to do with a key that another writer changed as well: ``"mine"`` (the last writer wins),
+        on_conflict: what to do about a place that another writer changed as well: ``"mine"`` (the last writer wins),
             ``"theirs"``, ``"raise"`` (:class:`ConflictError`), or ``fn(key, base, mine, theirs) -> value``, where
             ``MISSING`` means absent. The callable runs under the lock, in another thread: keep it pure and quick.
         on_corrupt: what to do if the file is not a JSON object, or a part of its journal is damaged: ``"aside"`` keeps

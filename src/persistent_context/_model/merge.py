@@ -14,7 +14,7 @@ Resolver: TypeAlias = Callable[[str, Any, Any, Any], Any]
 """``fn(key, base, mine, theirs) -> value``, where each value can be MISSING."""
 
 OnConflict: TypeAlias = Literal["mine", "theirs", "raise"] | Resolver
-"""What a context does with a key that another writer has changed as well."""
+"""What a context does about a place in a value that another writer changed as well."""
 
 _POLICIES: Final = ("mine", "theirs", "raise")
 
