@@ -312,7 +312,7 @@ class TestVerdicts:
         whole = Page(page(Record.stored(store(tmp_path / "run", {}))))
 
         assert "?BROKEN SET-UP" in whole.shown
-        assert "no operation of counter, owned, list" in whole.shown
+        assert "no operation of counter, owned, nested, list" in whole.shown
         assert "had nothing to check" in whole.shown
         assert "✓" not in whole.shown
 
