@@ -24,6 +24,7 @@ from .errors import (
     ReentrantTransactionError,
     TooManyDigitsError,
     UnsavedInTransactionWarning,
+    UnserializableContentError,
     UnserializableValueError,
 )
 from .types import Change, Holder, Lease, OpenTransaction, Statistics
@@ -60,5 +61,6 @@ __all__ = [
     "TooManyDigitsError",
     "Transaction",
     "UnsavedInTransactionWarning",
+    "UnserializableContentError",
     "UnserializableValueError",
 ]

@@ -10,7 +10,7 @@ def main() -> None:
     try:
         import typer  # noqa: F401, PLC0415 - only looked for
     except ImportError:
-        sys.exit("error: the command line needs more packages: pip install 'persistent-context[cli]'")
+        sys.exit("error: the command line needs the extra 'cli': in a checkout, pip install '.[cli]'")
     from ._cli.main import run  # noqa: PLC0415
 
     run()

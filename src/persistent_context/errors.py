@@ -146,7 +146,7 @@ class ConflictError(PersistentContextError):
         self.places = tuple(places) or tuple(f"[{key!r}]" for key in sorted(self.keys))
         super().__init__(
             f"changed both here and by another writer: {', '.join(self.places)}; "
-            "call load() to take theirs, or use another on_conflict"
+            "call load() to take theirs, which drops all unsaved changes, or use another on_conflict"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -168,8 +168,9 @@ class ReentrantTransactionError(ContextUsageError):
 class UnsavedInTransactionWarning(UserWarning):
     """A key was set or deleted in a context, inside a transaction of the same task or thread on the same file.
 
-    The transaction commits only what is changed in ``tx``, so the change in the context stays unsaved until the next
-    ``save()``. A list or dictionary of the context that is changed in place causes no warning.
+    The transaction commits only what is changed in ``tx``. The change in the context stays unsaved until the next
+    ``save()``, unless the transaction touches the same key later. A change in place, of a list or dictionary of the
+    context, causes no warning.
     """
 
 

@@ -203,7 +203,10 @@ def _declared(names: Iterable[str]) -> frozenset[str]:
     return declared
 
 
-def _check_free(name: str) -> None:
+def _check_free(name: object) -> None:
+    if not isinstance(name, str):
+        msg = f"a name must be a str, not {type(name).__name__}"
+        raise TypeError(msg)
     if name == PERSISTENT_CONTEXT:
         msg = f"{PERSISTENT_CONTEXT!r} is reserved: it names the persistent context itself"
         raise ValueError(msg)

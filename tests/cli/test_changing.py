@@ -135,3 +135,13 @@ class TestRestore:
         run("restore", stored, copy, code=1, errors=f"error: {copy} is not a JSON object[^\n]*\n")
 
         assert (before, True) == (stored.read_bytes(), Path(copy).exists())
+
+
+class TestAnEmptyPath:
+    @pytest.mark.parametrize(
+        "command", ["show", "get k", "set k 1", "incr k", "append k 1", "who", "doctor", "journal"]
+    )
+    def test_it_is_refused(self, command):
+        """The error says what is wrong."""
+        name, *arguments = command.split()
+        run(name, "", *arguments, code=2, errors="(?s).*FILE must not be empty.*")

@@ -353,7 +353,7 @@ class TestTheWhole:
             check=False,
         )
 
-        assert (1, True) == (done.returncode, "pip install 'persistent-context[cli]'" in done.stderr)
+        assert (1, True) == (done.returncode, "pip install '.[cli]'" in done.stderr)
 
     def test_its_version(self):
         """The version is that of the package."""

@@ -253,6 +253,16 @@ class TestThePersistentData:
         assert not path.exists()
 
 
+class TestNames:
+    async def test_a_name_must_be_a_string(self, path):
+        """It is refused when it is set, and not when it is shown."""
+        context = await ContextManager(path).create_context()
+        with pytest.raises(TypeError, match="a name must be a str, not int"):
+            context[5] = 1
+
+        assert "no variables" in repr(context)
+
+
 class TestForking:
     async def test_a_fork_has_its_own_variables(self, stored):
         """A fork sees its parent's variables; those that it sets are its own."""

@@ -105,7 +105,8 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
         return context
 
     async def __aenter__(self) -> Self:
-        """Load. Suspends."""
+        """Load, with a warning if that drops unsaved changes. Suspends."""
+        self._warn_of_dropped_changes()
         await self.load()
         return self
 

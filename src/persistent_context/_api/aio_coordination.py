@@ -64,7 +64,7 @@ class AsyncCoordination(BaseContext):
         """
         executor: PatientExecutor = self._enter_loop().executor
         once = AsyncOnce(self._link, self._memory, executor, self.transaction, self._computation)
-        return await once.value(Wanted.of(self._path, key, expires, version), factory)
+        return await once.value(Wanted.of(self._path, key, factory, expires, version), factory)
 
     def lease(self, name: str, *, wait: bool = True, timeout: float | None = None) -> AsyncLease:
         """Return a context manager for a lease: exclusive among all processes, threads and tasks on the file.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -15,6 +16,7 @@ from .._model.merge import OnConflict, check_policy
 from .._model.operations import Checkpoint, Refresh, Reload, Save, Update
 from .._model.snapshot import Snapshot
 from .._model.values import MISSING
+from .._printable import printable
 from .._stores.factory import locate
 from .._stores.protocol import CorruptStateError
 from ..types import Statistics
@@ -26,6 +28,8 @@ from .watch import Observer
 from .workspace import Workspace
 
 _LOCK_FREE_READINGS: Final = 3
+_SHOWN_KEYS: Final = 10
+_logger = logging.getLogger("persistent_context")
 
 
 class Reading(NamedTuple):
@@ -83,7 +87,8 @@ class BaseContext(MemoryMapping):
         return Statistics() if queue is None else queue.statistics()
 
     def __repr__(self) -> str:
-        count = f"{len(self._memory.data)} keys in memory"
+        number = len(self._memory.data)
+        count = f"{number} key{'' if number == 1 else 's'} in memory"
         state = count if self._memory.is_loaded else f"not loaded, {count}"
         return f"<{type(self).__name__} on {self._given_path!r}: {state}>"
 
@@ -117,6 +122,18 @@ class BaseContext(MemoryMapping):
             if reading.live is None:
                 return self._memory.catch_up(reading.position, reading.snapshot, reading.began)
             return self._memory.load(reading.position, reading.snapshot, reading.live, reading.began)
+
+    def _warn_of_dropped_changes(self) -> None:
+        """Log a warning if entering the context's block, which loads, drops unsaved changes."""
+        if dropped := self.unsaved_keys():
+            names = ", ".join(printable(repr(key)) for key in sorted(dropped)[:_SHOWN_KEYS])
+            more = f" and {len(dropped) - _SHOWN_KEYS} more" if len(dropped) > _SHOWN_KEYS else ""
+            _logger.warning(
+                "%s: the with block loads the file, which drops unsaved changes of %s%s; save() or refresh() before it",
+                printable(self._path),
+                names,
+                more,
+            )
 
     def _reload(self) -> Reload:
         with self._memory.locked():

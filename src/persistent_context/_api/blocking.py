@@ -82,7 +82,8 @@ class SyncPersistentContext(SyncAtomic, SyncCoordination):
         return context
 
     def __enter__(self) -> Self:
-        """Load. Blocks."""
+        """Load, with a warning if that drops unsaved changes. Blocks."""
+        self._warn_of_dropped_changes()
         self.load()
         return self
 

@@ -37,7 +37,7 @@ class SyncCoordination(BaseContext):
 
         The factory runs in this thread; if it is ``async``, in a new event loop in another thread.
         """
-        return self._once().value(Wanted.of(self._path, key, expires, version), factory)
+        return self._once().value(Wanted.of(self._path, key, factory, expires, version), factory)
 
     def lease(self, name: str, *, wait: bool = True, timeout: float | None = None) -> SyncLease:
         """Return a context manager for a lease; see :meth:`PersistentContext.lease`. Entering and leaving block."""

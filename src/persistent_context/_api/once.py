@@ -7,13 +7,14 @@ import copy
 import math
 import reprlib
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Coroutine, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from .._model.faults import check_key
 from .._model.values import MISSING, Frozen, MaybeText, Missing, decode, encode, same
+from .._printable import printable
 from .._stores.protocol import CorruptStateError
 from ..errors import ReentrantTransactionError, UnserializableValueError
 from .guarded import GuardedMemory
@@ -38,7 +39,7 @@ class Wanted(Frozen, frozen=True):
     version: MaybeText
 
     @classmethod
-    def of(cls, place: str, key: str, expires: float | None, version: object) -> Wanted:
+    def of(cls, place: str, key: str, factory: object, expires: float | None, version: object) -> Wanted:
         """Check the arguments of a call.
 
         Raises:
@@ -46,6 +47,7 @@ class Wanted(Frozen, frozen=True):
             ValueError: ``expires`` is not positive.
         """
         key = check_key(key)
+        _check_factory(factory, key)
         return cls(place, key, _check_expires(expires), MISSING if version is None else encode(version, "version"))
 
     def find(self, entries: Mapping[str, Any]) -> Any:
@@ -131,6 +133,16 @@ def _age(moment: object) -> float:
         return time.time() - datetime.fromisoformat(str(moment)).timestamp()
     except (ValueError, OverflowError):
         return math.inf
+
+
+def _check_factory(factory: object, key: str) -> None:
+    if callable(factory):
+        return
+    kind = type(factory).__name__
+    if isinstance(factory, Coroutine):
+        factory.close()  # instead of a warning that it was never awaited
+    msg = f"the factory of {printable(repr(key))} must be a function, not {kind}: pass fetch, not fetch()"
+    raise TypeError(msg)
 
 
 def _check_expires(expires: object) -> float | None:

@@ -35,7 +35,7 @@ class OnceFile(SyncPersistentContext):
             Exception: what the factory raised; the next caller tries again.
             UnserializableValueError: JSON cannot hold the value.
         """
-        return self._once().value(Wanted.of(self._path, key, None, None), factory, teardown)
+        return self._once().value(Wanted.of(self._path, key, factory, None, None), factory, teardown)
 
     def discard(self, key: str, teardown: Callable[[Any], Any]) -> None:
         """Tear down a value and forget it, unless another process has. Blocks while another process does so.
@@ -43,4 +43,4 @@ class OnceFile(SyncPersistentContext):
         Raises:
             BaseException: what the teardown raised; the value is forgotten nevertheless.
         """
-        self._once().discard(Wanted.of(self._path, key, None, None), teardown)
+        self._once().discard(Wanted.of(self._path, key, teardown, None, None), teardown)

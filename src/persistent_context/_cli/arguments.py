@@ -16,7 +16,15 @@ from .completion import complete_key
 from .jsontext import parse
 from .streams import fail, refuse, standard_input
 
-File = Annotated[str, typer.Argument(help="The JSON file.", metavar="FILE", show_default=False)]
+
+def _not_empty(path: str) -> str:
+    if not path:
+        msg = "FILE must not be empty"
+        raise typer.BadParameter(msg)
+    return path
+
+
+File = Annotated[str, typer.Argument(help="The JSON file.", metavar="FILE", show_default=False, callback=_not_empty)]
 Key = Annotated[
     str, typer.Argument(help="One of its keys.", metavar="KEY", show_default=False, autocompletion=complete_key)
 ]

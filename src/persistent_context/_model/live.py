@@ -228,6 +228,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
             raise KeyError(key)
         self._touch(key, self.base(key))
         self._remove(key)
+        self.guesses.discard(key)
         if self._kept is not None:
             self._kept[key] = _GONE
 

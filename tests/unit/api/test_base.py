@@ -499,3 +499,24 @@ class TestACallThatIsNotQueued:
             face.do(ctx.save)
 
         assert [] == ctx._memory._flights.calls()
+
+
+class TestEntering:
+    def test_unsaved_changes_that_it_drops_are_reported(self, face, path, caplog):
+        """Entering the block loads; the warning names the file and the keys."""
+        ctx = face.open(path)
+        ctx.set("lost", 1)
+        face.inside(lambda: ctx, lambda _: None)
+        [record] = [record for record in caplog.records if record.levelname == "WARNING"]
+
+        assert f"{path}: the with block loads the file, which drops unsaved changes of 'lost'" in record.getMessage()
+        assert "lost" not in ctx
+
+    def test_nothing_is_reported_without_unsaved_changes(self, face, path, caplog):
+        """The usual case."""
+        ctx = face.open(path)
+        ctx.set("kept", 1)
+        face.do(ctx.save)
+        face.inside(lambda: ctx, lambda _: None)
+
+        assert [] == [record for record in caplog.records if record.levelname == "WARNING"]

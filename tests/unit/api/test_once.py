@@ -382,3 +382,26 @@ class TestThreads:
             thread.join()
 
         assert ([{"number": 1}] * 8, 1) == (values, factory.calls)
+
+
+class TestTheFactory:
+    @pytest.mark.parametrize("is_there", [False, True])
+    @pytest.mark.parametrize("factory", [5, None], ids=repr)
+    def test_one_that_is_not_a_function_is_refused(self, face, path, factory, is_there):
+        """At once, whether or not the value has to be computed."""
+        ctx = face.open(path)
+        if is_there:
+            face.do(ctx.add, "k", 1)
+        with pytest.raises(
+            TypeError, match=r"the factory of 'k' must be a function, not .*: pass fetch, not fetch\(\)"
+        ):
+            face.do(ctx.compute_once, "k", factory)
+
+    def test_a_coroutine_is_refused_and_closed(self, face, path):
+        """The call was meant to be the function."""
+
+        async def fetch():
+            return 1
+
+        with pytest.raises(TypeError, match="not coroutine"):
+            face.do(face.open(path).compute_once, "k", fetch())

@@ -112,7 +112,7 @@ class TestAllowed:
         before = repr(ctx)
         face.do(ctx.load)
 
-        assert (True, True, False) == ("not loaded" in before, "1 keys" in before, "not loaded" in repr(ctx))
+        assert (True, True, False) == ("not loaded" in before, "1 key in" in before, "not loaded" in repr(ctx))
 
 
 class TestKnown:
