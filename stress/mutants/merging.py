@@ -11,13 +11,7 @@ MERGING: Final = (
         "objects-not-merged",
         "Two contexts that add members to the same object overwrite each other.",
         Promise.CLOBBERED,
-        (
-            Edit(
-                "nested",
-                "        if _is_object(mine) and _is_object(theirs) and not self._as_a_whole:\n",
-                "        if False:\n",
-            ),
-        ),
+        (Edit("nested", "        is_inside = _is_object(node.mine) and", "        is_inside = False and"),),
         (suite("merge::TestInsideValues::test_both_fill_an_object"),),
     ),
     Mutant(
@@ -242,5 +236,22 @@ MERGING: Final = (
         Promise.CLOBBERED,
         (Edit("live", "            self.guesses.add(key)\n", "            pass\n"),),
         (suite("merge::TestWithoutLoading"),),
+    ),
+    Mutant(
+        "additions-of-another-thread-removed",
+        "What another thread adds to a list or object, while a merge is taken over, is removed.",
+        Promise.LOST,
+        (
+            Edit("grafting", "        for name in before:\n", "        for name in list(live):\n"),
+            Edit("grafting", "live[: len(before)] = ", "live[:] = "),
+        ),
+        (suite("grafting::TestAdditions"),),
+    ),
+    Mutant(
+        "load-beside-a-save-deletes",
+        "After a load beside a save, the next save deletes what the first one has saved.",
+        Promise.LOST,
+        (Edit("memory", "        self._flights.count_as_part_of(live)\n", ""),),
+        (suite("changes_during_a_save::TestALoadBesideASave"),),
     ),
 )

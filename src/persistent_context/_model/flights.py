@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
+from .live import LiveDict
 from .merge import Unsaved
 from .operations import Operation, Write
 from .values import MaybeText
@@ -83,6 +84,11 @@ class Flights:
             return flight.sent
         moments = {change.moment for write in list(flight.writes) if (change := write.unsaved.get(key))}
         return {moment: text for moment, text in flight.sent.items() if moment in moments}
+
+    def count_as_part_of(self, live: LiveDict) -> None:
+        """Have memory loaded: what the calls include is not a change of what was loaded, nor is that one of it."""
+        for key, flight in list(self._flights.items()):
+            flight.sent = dict.fromkeys(flight.sent, live.base(key))
 
     def end(self, write: Write) -> Iterator[str]:
         """Remove a call; yield the keys that have no calls left."""

@@ -121,7 +121,7 @@ class Keys:
         elif self._was_changed_since(key, mine, write):
             return self._merge(key, mine, text, write)
         else:
-            self._take_over(key, text)
+            self._take_over(key, text, mine)
         return True
 
     def _merge(self, key: str, mine: MaybeText, text: MaybeText, write: Write | None) -> bool:
@@ -137,7 +137,7 @@ class Keys:
             self._moves[key] = move = _Move(touched, Touched(base, MISSING, touched.moment), merged, sent)
         if flight := self._flights.on(key):
             flight.sent = move.sent
-        self.data.move(key, move.text, move.after)
+        self.data.move(key, mine, move.text, move.after)
         del self._moves[key]
         return move.after.base == text
 
@@ -157,8 +157,8 @@ class Keys:
         )
         return dict.fromkeys(sent, text) | dict(zip(later, moved, strict=True)), merged
 
-    def _take_over(self, key: str, text: MaybeText) -> None:
-        self.data.take_over(key, text)
+    def _take_over(self, key: str, text: MaybeText, was: MaybeText = MISSING) -> None:
+        self.data.take_over(key, text, was)
         if flight := self._flights.on(key):
             flight.last, flight.since = None, next(self._moments)
             flight.sent = dict.fromkeys(flight.sent, text)

@@ -117,25 +117,29 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
                 elif value is not _GONE and dict.get(self, key, _GONE) is not value:
                     self[key] = value
 
-    def take_over(self, key: str, text: MaybeText) -> None:
-        """Set a key and its base to the text in the file; a list or dictionary is changed in place."""
+    def take_over(self, key: str, text: MaybeText, was: MaybeText = MISSING) -> None:
+        """Set a key and its base to the text in the file.
+
+        A list or dictionary is changed in place if it ``was`` a text, except for what was changed in it since.
+        """
         touched = self.touched.pop(key, None)
         self.moved.discard(key)
         self.guesses.discard(key)
         old = dict.get(self, key) if touched else None
         if text is MISSING:
             self._remove(key)
-        elif is_container(old):
-            value = graft(old, decode(text))
+        elif is_container(old) and was is not MISSING:
+            value = graft(old, decode(was), decode(text))
             self._place(key, value)
             self.touched[key] = Touched(text, value)
         else:
             self._place(key, Raw(text))
 
-    def move(self, key: str, text: MaybeText, touched: Touched) -> None:
-        """Set a key with an unsaved change to another text, over another base; a list or dictionary stays in place."""
+    def move(self, key: str, was: MaybeText, text: MaybeText, touched: Touched) -> None:
+        """Set a key with an unsaved change from one text to another, over another base; otherwise like take_over()."""
         if text is not MISSING:
-            self._place(key, graft(dict.get(self, key), decode(text)))
+            before = None if was is MISSING else decode(was)
+            self._place(key, graft(dict.get(self, key), before, decode(text)))
         self.touched[key] = touched
         self.moved.discard(key)
         self.guesses.discard(key)

@@ -43,6 +43,7 @@ class Memory(Keys):
         self.seen: Snapshot = NOTHING
         self.tracker = Tracker()
         self._ahead: dict[str, MaybeText] = {}
+        self._in_conflict: set[str] = set()
         self.position = 0
         """The position of the last cycle whose outcome is known here."""
         self._read = 0  # when the last load began to read
@@ -65,6 +66,8 @@ class Memory(Keys):
         self.data, self.seen, self._ahead = live, snapshot, {}
         self._move_to(position)
         self._loaded, self._read = next(self._moments), began
+        self._in_conflict = set()
+        self._flights.count_as_part_of(live)
         return True
 
     def catch_up(self, position: int, snapshot: Snapshot, began: int) -> bool:
@@ -83,7 +86,7 @@ class Memory(Keys):
 
     def known_since(self) -> dict[str, MaybeText]:
         """Return the texts that are known to be newer than ``seen``."""
-        return {key: self.data.base(key) for key in list(self._ahead)}
+        return {key: self.data.base(key) for key in list(self._ahead) if key not in self._in_conflict}
 
     def unsaved_keys(self) -> set[str]:
         """Return the keys whose values differ from the file, as far as is known here."""
@@ -173,6 +176,7 @@ class Memory(Keys):
                 if self._ahead.setdefault(key, self.data.base(key)) == text:
                     del self._ahead[key]
                 self._settle(key, text, arrival.calls.get(key))
+                self._in_conflict.discard(key)
         if arrival.position > self.position:
             self._move_to(arrival.position)
 
@@ -192,6 +196,7 @@ class Memory(Keys):
             if not self._settle(key, text, calls.get(key)):
                 in_conflict[key] = text
         self.seen, self._ahead, self.data.is_complete = snapshot, in_conflict, True
+        self._in_conflict = set(in_conflict)
         for key in [key for key in self.data.appended if self.data.base(key) is not MISSING]:
             self.data.appended.pop(key, None)
 

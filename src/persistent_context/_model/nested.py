@@ -38,11 +38,16 @@ class _Node(NamedTuple):
     """Receives the merged text, under the last name of the path."""
 
     def members(self, merged: dict[str, MaybeText]) -> Iterator[_Node]:
-        """Yield the places in an object: the members that it has on their side, then those that it has only on mine."""
+        """Merge the members that only one side has changed, and yield the others.
+
+        The order is that of their side, and then that of mine.
+        """
         base, mine, theirs = (members(side) if _is_object(side) else {} for side in (self.base, self.mine, self.theirs))
         for name in {**theirs, **mine}:
-            sides = base.get(name, MISSING), mine.get(name, MISSING), theirs.get(name, MISSING)
-            yield _Node((*self.path, name), *sides, merged)
+            start, ours, others = base.get(name, MISSING), mine.get(name, MISSING), theirs.get(name, MISSING)
+            merged[name] = others if ours == start else ours
+            if start not in (ours, others):
+                yield _Node((*self.path, name), start, ours, others, merged)
 
 
 class Merge:
@@ -68,7 +73,7 @@ class Merge:
         objects = []
         while to_do:
             node = to_do.pop()
-            text = self._merge_as_a_whole(node)
+            text = None if self._differ_inside(node) else self._merge_as_a_whole(node)
             node.merged[node.path[-1]] = MISSING if text is None else text
             if text is None:
                 parts: dict[str, MaybeText] = {}
@@ -79,8 +84,13 @@ class Merge:
             node.merged[node.path[-1]] = compose(texts)
         return outcome[key]
 
-    def _merge_as_a_whole(self, node: _Node) -> MaybeText | None:
-        """Return the merged text of one place; None if it is to be merged member by member."""
+    def _differ_inside(self, node: _Node) -> bool:
+        """Whether both sides are objects with other texts than the base, so that their members are compared instead."""
+        is_inside = _is_object(node.mine) and _is_object(node.theirs) and not self._as_a_whole
+        return is_inside and node.base not in (node.mine, node.theirs)
+
+    def _merge_as_a_whole(self, node: _Node) -> MaybeText:
+        """Return the merged text of one place."""
         path, base, mine, theirs, _ = node
         if same(mine, base):
             return theirs
@@ -90,8 +100,6 @@ class Merge:
             return joined  # first, as both may have appended the same
         if same(mine, theirs):
             return mine
-        if _is_object(mine) and _is_object(theirs) and not self._as_a_whole:
-            return None
         self.conflicts.append(Conflict(path, base))
         return mine if self._prefer_mine else theirs
 
@@ -101,6 +109,9 @@ class Merge:
             return None
         if base is MISSING and same(mine, theirs):
             return mine
+        tails = [None if base is MISSING or self._theirs_has_mine else _tail(base, side) for side in (theirs, mine)]
+        if base is not MISSING and None not in tails:
+            return b"[" + b", ".join(filter(None, [base[1:-1], *tails])) + b"]"
         before, ours, others = [] if base is MISSING else elements(base), elements(mine), elements(theirs)
         if not _begins(ours, before) or not (self._theirs_has_mine or _begins(others, before)):
             return None
@@ -164,6 +175,14 @@ def _is_object(text: MaybeText) -> TypeGuard[Text]:
 
 def _is_array(text: MaybeText) -> TypeGuard[Text]:
     return text is not MISSING and text.startswith(b"[")
+
+
+def _tail(base: Text, text: Text) -> Text | None:
+    """Return the text of what was appended to a list, by comparing bytes; None if they do not tell."""
+    if base == b"[]":
+        return text[1:-1]
+    start = len(base) - 1
+    return text[start + 2 : -1] if text.startswith(base[:-1]) and text[start : start + 2] == b", " else None
 
 
 def _begins(longer: list[Text], shorter: list[Text]) -> bool:

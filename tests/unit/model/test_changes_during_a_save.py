@@ -3,6 +3,8 @@
 import asyncio
 import json
 
+import pytest
+
 from persistent_context import PersistentContext
 
 
@@ -165,3 +167,30 @@ class TestTheSnapshot:
         await asyncio.gather(*(ctx.save() for ctx in contexts))
 
         assert {f"key-{number}": number for number in range(20)} == stored(path)
+
+
+class TestALoadBesideASave:
+    """A load replaces memory while a save of it is in flight."""
+
+    @pytest.mark.parametrize("value", [{"a": 1}, [1]], ids=["object", "list"])
+    async def test_the_next_save_deletes_nothing(self, path, hold, value):
+        """What the first save has saved is not a deletion of what was loaded before."""
+        path.write_text(json.dumps({"v": value}), encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        if isinstance(value, list):
+            ctx["v"].append("saved")
+        else:
+            ctx["v"]["saved"] = 2
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            await ctx.load()
+            if isinstance(value, list):
+                ctx["v"].append("later")
+            else:
+                ctx["v"]["later"] = 3
+        await saving
+        await ctx.save()
+
+        expected = [1, "saved", "later"] if isinstance(value, list) else {"a": 1, "saved": 2, "later": 3}
+        assert {"v": expected} == stored(path) == dict(ctx)
