@@ -34,4 +34,5 @@ async def empty(actor: Actor, call: Call) -> None:
 @operation(MEMBERS, _own_member)
 async def read_back(actor: Actor, call: Call) -> Any:
     """Read the member from the file."""
-    return members_of(await actor.fresh()).get(_name(call))
+    document = {MEMBERS: (await actor.fresh()).get(MEMBERS, {})}
+    return members_of(document).get(_name(call))

@@ -76,6 +76,7 @@ class TestPickling:
 
 
 class TestPools:
+    @pytest.mark.timeout(240)  # each process that is spawned imports everything anew
     @pytest.mark.parametrize("method", ["fork", "spawn"])
     def test_mapping_over_contexts(self, path, method):
         """The processes of a pool get contexts as arguments, and no count is lost."""

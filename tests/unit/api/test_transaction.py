@@ -241,7 +241,7 @@ class TestNothingChanged:
             shown = repr(tx)
 
         assert ((True, False), '{"a": [1]}') == (known, path.read_text(encoding="utf-8"))
-        assert ("open" in shown, "over" in repr(tx), "1 keys" in repr(ctx)) == (True, True, True)
+        assert ("open" in shown, "over" in repr(tx), "1 key in" in repr(ctx)) == (True, True, True)
 
 
 class TestUnsavedChanges:
