@@ -5,6 +5,8 @@ import json
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -20,12 +22,6 @@ def larger(key, base, mine, theirs):
 
 class Named(SyncPersistentContext):
     """A subclass defined by a program."""
-
-
-def count(ctx):
-    """Add one, in a process of a pool."""
-    assert isinstance(ctx, SyncPersistentContext)
-    return ctx.incr("n")
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
@@ -75,17 +71,34 @@ class TestPickling:
             pickle.dumps(face.cls(path, on_conflict=lambda key, base, mine, theirs: mine), protocol)
 
 
+POOL = """
+import multiprocessing, sys
+from persistent_context import SyncPersistentContext
+
+def count(ctx):
+    return ctx.incr("n")
+
+if __name__ == "__main__":
+    method, path = sys.argv[1:]
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        contexts = [SyncPersistentContext(path, durable=False) for _ in range(20)]
+        print(sorted(pool.map(count, contexts, chunksize=1)))
+"""
+
+
 class TestPools:
-    @pytest.mark.timeout(240)  # each process that is spawned imports everything anew
     @pytest.mark.parametrize("method", ["fork", "spawn"])
-    def test_mapping_over_contexts(self, path, method):
+    def test_mapping_over_contexts(self, path, tmp_path, method):
         """The processes of a pool get contexts as arguments, and no count is lost."""
         if method not in multiprocessing.get_all_start_methods():
             pytest.skip(f"this system has no start method {method}")
-        with multiprocessing.get_context(method).Pool(2) as pool:
-            numbers = pool.map(count, [SyncPersistentContext(path, durable=False) for _ in range(20)], chunksize=1)
+        program = tmp_path / "pool.py"
+        program.write_text(POOL, encoding="utf-8")
+        printed = subprocess.run(
+            [sys.executable, str(program), method, str(path)], check=True, timeout=100, capture_output=True, text=True
+        ).stdout
 
-        assert (list(range(1, 21)), {"n": 20}) == (sorted(numbers), json.loads(path.read_text(encoding="utf-8")))
+        assert (f"{[*range(1, 21)]}\n", {"n": 20}) == (printed, json.loads(path.read_text(encoding="utf-8")))
 
 
 class TestCopies:
