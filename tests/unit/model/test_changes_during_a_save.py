@@ -194,3 +194,21 @@ class TestALoadBesideASave:
 
         expected = [1, "saved", "later"] if isinstance(value, list) else {"a": 1, "saved": 2, "later": 3}
         assert {"v": expected} == stored(path) == dict(ctx)
+
+
+class TestASaveThatComesToNothing:
+    async def test_a_later_change_of_another_place_is_saved(self, path, hold):
+        """Their value stays where the first save gave way, also for the second save, made before the first is over."""
+        path.write_text('{"o": {"x": 1, "y": 1}}', encoding="utf-8")
+        ctx = await PersistentContext.create(path, on_conflict="theirs")
+        ctx["o"]["x"] = "mine"
+        with hold(path):
+            path.write_text('{"o": {"x": "theirs", "y": 1}}', encoding="utf-8")
+            first = asyncio.create_task(ctx.save())
+            await turns()
+            ctx["o"]["y"] = "later"
+            second = asyncio.create_task(ctx.save())
+            await turns()
+        await asyncio.gather(first, second)
+
+        assert {"o": {"x": "theirs", "y": "later"}} == stored(path) == dict(ctx)
