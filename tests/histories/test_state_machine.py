@@ -139,6 +139,10 @@ class Contexts(RuleBasedStateMachine):
         self.durable = durable
         self.remember(None)
         self.contexts = [self.new(number) for number in range(3)]
+        for ctx in self.contexts:  # else lists and objects that they set would replace those in the file
+            loading = ctx.load()
+            if loading is not None:
+                self.runner.run(loading)
 
     def new(self, number, **options):
         """Return a context that has not loaded."""
@@ -352,13 +356,12 @@ class Contexts(RuleBasedStateMachine):
 
     # Other programs
 
-    @rule(number=who, load=st.booleans())
-    def crash(self, number, load):
+    @rule(number=who)
+    def crash(self, number):
         """A context is lost with all its unsaved changes, and a new one takes its place."""
         self.model.views[number] = View(self.model.views[number].policy)
         self.contexts[number] = self.new(number)
-        if load:
-            self.call(number, Call("load"))
+        self.call(number, Call("load"))
 
     @rule(**edits)
     def edit(self, mapping, gone, layout, mark):
@@ -469,9 +472,8 @@ class JournaledContexts(Contexts):
         """Make the next call that writes begin a journal, or end it."""
         self.model.views[number] = View(self.model.views[number].policy)
         self.contexts[number] = self.new(number, journal=journal)
-        if load:
-            self.call(number, Call("load"))
-        else:  # so that its option takes effect
+        self.call(number, Call("load"))
+        if not load:  # so that its option takes effect
             self.call(number, Call("incr", (KEYS[0] + "switched", 1, 0)))
 
     @rule(number=who)

@@ -137,7 +137,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
 
     def move(self, key: str, was: MaybeText, text: MaybeText, touched: Touched) -> None:
         """Set a key with an unsaved change from one text to another, over another base; otherwise like take_over()."""
-        if text is not MISSING:
+        if text is not MISSING and text != was:
             before = None if was is MISSING else decode(was)
             self._place(key, graft(dict.get(self, key), before, decode(text)))
         self.touched[key] = touched
