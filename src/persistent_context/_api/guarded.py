@@ -40,7 +40,7 @@ class GuardedMemory(Memory):
     @property
     def is_loaded(self) -> bool:
         """Whether memory has taken over a whole state, by a load or a save."""
-        return self.seen is not NOTHING
+        return self.data.is_complete
 
     def locked(self) -> AbstractContextManager[object]:
         """Return the lock of memory."""
