@@ -53,7 +53,10 @@ MERGING: Final = (
         "my-items-come-first",
         "A merged list has this side's items before the other side's, which changes the indices that others use.",
         Promise.CLOBBERED,
-        (Edit("nested", "compose(others + ours[len(before) :])", "compose(ours + others[len(before) :])"),),
+        (
+            Edit("nested", "for side in (theirs, mine)]", "for side in (mine, theirs)]"),
+            Edit("nested", "compose(others + ours[len(before) :])", "compose(ours + others[len(before) :])"),
+        ),
         (suite("nested::TestRules::test_nothing_is_lost[lists that grew]"),),
     ),
     Mutant(
@@ -74,13 +77,7 @@ MERGING: Final = (
         "deletions-inside-undone",
         "A member that was deleted on one side stays.",
         Promise.LOST,
-        (
-            Edit(
-                "nested",
-                "        if same(theirs, base):\n            return mine\n",
-                "        if same(theirs, base):\n            return theirs if mine is MISSING else mine\n",
-            ),
-        ),
+        (Edit("nested", "others if ours == start else ours", "others if ours == start else ours or others"),),
         (suite("merge::TestInsideValues::test_one_deletes_where_the_other_adds"),),
     ),
     Mutant(

@@ -139,6 +139,11 @@ class TestRules:
         assert (mine, [path]) == merged(base, mine, theirs)
         assert (theirs, [path]) == merged(base, mine, theirs, prefer_mine=False)
 
+    @pytest.mark.parametrize("base", [b"[1 ,2]", b"[ 1, 2 ]", b"[1,2]"])
+    def test_lists_in_another_layout_are_joined_in_the_same_order(self, base):
+        """Their elements tell that they grew, if their bytes do not."""
+        assert b"[1, 2, 4, 3]" == Merge()(base, b"[1, 2, 3]", b"[1, 2, 4]", "k")
+
     def test_it_goes_as_deep_as_a_value_may(self):
         """Merging handles 500 levels."""
 
