@@ -68,7 +68,7 @@ class _Counter:
 
 def run(processes: int, seconds: float, console: Console) -> bool | None:
     """Run the demonstration; return whether nothing was lost, or None after a Ctrl-C. Blocks."""
-    with tempfile.TemporaryDirectory(prefix="persistent-context-demo-") as place, _noticed_interrupts() as interrupts:
+    with _noticed_interrupts() as interrupts, tempfile.TemporaryDirectory(prefix="persistent-context-demo-") as place:
         path = os.path.join(place, "demo.json")
         console.print(f"{processes} processes increment a counter in {path} durably; one is killed every half second.")
         living: list[_Counter] = []
@@ -105,7 +105,7 @@ def run(processes: int, seconds: float, console: Console) -> bool | None:
 
 @contextlib.contextmanager
 def _noticed_interrupts() -> Iterator[list[int]]:
-    """Yield a list that grows with each Ctrl-C: an exception could come between starting a process and noting it."""
+    """Yield a list that grows with each Ctrl-C: an exception could come between beginning something and noting it."""
     interrupts: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     try:

@@ -53,16 +53,26 @@ class TestTransactions:
         async def story() -> None:
             path = fresh(tmp_path, "0")
             ctx, other = await PersistentContext.create(path), await PersistentContext.create(path)
-            async with other.transaction() as tx:
-                tx["theirs"] = 1
-                for number in [0, 1, 2, 3, 10, 100, 1000]:
-                    task = asyncio.create_task(WRITES[call][0](ctx))
-                    await spin(number)
-                    assert not task.done()
-                    task.cancel()
-                    await settled(task)
-                    assert task.cancelled()
-                assert BEFORE == read(path)
+            inside, enough = asyncio.Event(), asyncio.Event()
+
+            async def body() -> None:
+                async with other.transaction() as tx:
+                    tx["theirs"] = 1
+                    inside.set()
+                    await enough.wait()
+
+            transaction = asyncio.create_task(body())
+            await inside.wait()
+            for number in [0, 1, 2, 3, 10, 100, 1000]:
+                task = asyncio.create_task(WRITES[call][0](ctx))
+                await spin(number)
+                assert not task.done()
+                task.cancel()
+                await settled(task)
+                assert task.cancelled()
+            assert BEFORE == read(path)
+            enough.set()
+            await transaction
             assert {**BEFORE, "theirs": 1} == read(path)
             await asyncio.to_thread(take_and_give_back, path)
             assert 1 == await ctx.incr("probe")
