@@ -36,6 +36,13 @@ MERGING: Final = (
         (suite("merge::TestInsideValues::test_equal_items_are_two_items"),),
     ),
     Mutant(
+        "equal-lists-taken-for-saved",
+        "If the file has the same list as memory because others appended equal items, memory's own are lost.",
+        Promise.LOST,
+        (Edit("keys", "        if not same(merged, text):\n            return False\n", ""),),
+        (suite("merge::TestInsideValues::test_equal_items_stay_two_after_a_refresh"),),
+    ),
+    Mutant(
         "lists-that-shrank-joined",
         "Items that one side has removed from a list come back.",
         Promise.CLOBBERED,

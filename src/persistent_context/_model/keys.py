@@ -111,9 +111,7 @@ class Keys:
         except UnserializableValueError:  # it stays, and saving it raises the error
             data.rebase(key, text, agrees=False)
             return True
-        if same(mine, text):
-            if flight := self._flights.on(key):
-                flight.sent, _ = self._moved(key, text, write, mine)
+        if self._agrees(key, mine, text, write):
             data.rebase(key, text, agrees=True)  # the object keeps its identity
             self._bury(key)
         elif key in data.guesses and write is None:
@@ -122,6 +120,17 @@ class Keys:
             return self._merge(key, mine, text, write)
         else:
             self._take_over(key, text, mine)
+        return True
+
+    def _agrees(self, key: str, mine: MaybeText, text: MaybeText, write: Write | None) -> bool:
+        """Whether the file has memory's value, and not because others appended the same items to a list."""
+        if not same(mine, text):
+            return False
+        sent, merged = self._moved(key, text, write, mine)
+        if not same(merged, text):
+            return False
+        if flight := self._flights.on(key):
+            flight.sent = sent
         return True
 
     def _merge(self, key: str, mine: MaybeText, text: MaybeText, write: Write | None) -> bool:

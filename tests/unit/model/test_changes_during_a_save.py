@@ -66,6 +66,24 @@ class TestTheSnapshot:
 
         assert ({"a": 1, "jobs": [1, 2], "theirs": 1}, True) == (dict(ctx), jobs is ctx["jobs"])
 
+    async def test_an_item_appended_during_the_save_equals_one_that_others_appended(self, path, hold):
+        """The item is unsaved, although the file has the same list as memory when the save is over."""
+        path.write_text('{"jobs": [1]}', encoding="utf-8")
+        ctx = await PersistentContext.create(path)
+        ctx["jobs"].append("same")
+        with hold(path):
+            saving = asyncio.create_task(ctx.save())
+            await turns()
+            ctx["jobs"].append("same")
+            path.write_text('{"jobs": [1, "same"]}', encoding="utf-8")
+        await saving
+
+        assert ([1, *["same"] * 3], {"jobs"}) == (ctx["jobs"], ctx.unsaved_keys())
+
+        await ctx.save()
+
+        assert [1, *["same"] * 3] == stored(path)["jobs"]
+
     async def test_the_changes_made_during_the_save_are_saved_by_the_next(self, path, hold):
         """The next save writes the changes made during the first."""
         path.write_text('{"a": 0, "jobs": [1], "gone": 1}', encoding="utf-8")

@@ -570,6 +570,21 @@ class TestInsideValues:
 
         assert [1, "same", "same"] == stored(path)["jobs"] == two[1]["jobs"]
 
+    def test_equal_items_stay_two_after_a_refresh(self, face, path, two):
+        """A refresh that finds the value of memory in the file keeps the items that memory appended unsaved."""
+        for ctx in two:
+            ctx["jobs"].append("same")
+            ctx["cfg"]["log"] = ["same"]
+        face.do(two[0].save)
+        face.do(two[1].refresh)
+
+        assert [1, "same", "same"] == two[1]["jobs"]
+        assert {"jobs"} == two[1].unsaved_keys()  # a list that both begin alike is one
+
+        face.do(two[1].save)
+
+        assert ([1, "same", "same"], ["same"]) == (stored(path)["jobs"], stored(path)["cfg"]["log"])
+
     def test_both_begin_an_object_and_a_list(self, face, path, two):
         """Objects and lists that both contexts create are merged."""
         for number, ctx in enumerate(two):
