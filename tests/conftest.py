@@ -265,8 +265,8 @@ def hold_transaction(spawn):
 @pytest.fixture
 def nobody_repairs_it(monkeypatch):
     """Let a bad document be read a second time at once, and not again: no program is about to finish it."""
-    monkeypatch.setattr("persistent_context._stores.jsonfile.store._SECOND_LOOKS", 1)
-    monkeypatch.setattr("persistent_context._stores.jsonfile.store._SECOND_LOOK_SECONDS", 0)
+    monkeypatch.setattr("persistent_context._stores.jsonfile.file._LOOKS", 1)
+    monkeypatch.setattr("persistent_context._stores.jsonfile.file._LOOK_SECONDS", 0)
 
 
 def _open_below(directory: str) -> set[str]:

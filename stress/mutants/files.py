@@ -28,14 +28,14 @@ FILES: Final = (
         "no-directory-fsync",
         "A commit does not request a sync of the directory, so the old file may come back.",
         Promise.LOST,
-        (Edit("jsonfile/store", "        if durable:\n            self._complete = make_name_durable\n", ""),),
+        (Edit("jsonfile/session", "        if durable:\n            self._complete = make_name_durable\n", ""),),
         (_STEPS, _POWER),
     ),
     Mutant(
         "closed-without-syncing-the-directory",
         "A session is closed without the step that makes its commit durable: the directory is never synced.",
         Promise.LOST,
-        (Edit("jsonfile/store", "        if complete is not None:\n", "        if False:\n"),),
+        (Edit("jsonfile/session", "        if complete is not None:\n", "        if False:\n"),),
         (_STEPS, _POWER, suite("durability::TestADurableCallThatWritesNothing::test_it_syncs_what_it_found")),
     ),
     Mutant(
@@ -44,7 +44,7 @@ FILES: Final = (
         Promise.LOST,
         (
             Edit(
-                "jsonfile/store",
+                "jsonfile/session",
                 "                self._complete_now()  # even",
                 "                sys.exc_info()[0] or self._complete_now()  # even",
             ),
@@ -135,7 +135,7 @@ FILES: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "jsonfile/store",
+                "jsonfile/session",
                 "                aside = move_aside(path, durable=True)\n",
                 "                aside = path\n",
             ),
@@ -146,14 +146,14 @@ FILES: Final = (
         "no-second-look",
         "A file that another program is just rewriting in place is moved aside at the first look.",
         Promise.CLOBBERED,
-        (Edit("jsonfile/store", "_SECOND_LOOKS: Final = 5", "_SECOND_LOOKS: Final = 0"),),
+        (Edit("jsonfile/file", "_LOOKS: Final = 5", "_LOOKS: Final = 0"),),
         (suite("store::TestReading::test_a_file_that_is_finished_between_two_looks_is_taken"),),
     ),
     Mutant(
         "repeated-keys-not-kept",
         "A file that repeats keys is overwritten without a copy of the original.",
         Promise.CLOBBERED,
-        (Edit("jsonfile/store", "            if self.snapshot.repeats:\n", "            if False:\n"),),
+        (Edit("jsonfile/session", "            if self.snapshot.repeats:\n", "            if False:\n"),),
         (suite("readable_documents::TestDuplicateKeys::test_the_original_is_kept_aside_when_it_is_overwritten"),),
     ),
     Mutant(
@@ -263,10 +263,10 @@ FILES: Final = (
         Promise.LOST,
         (
             Edit(
-                "jsonfile/store",
-                "        self._document, self._old_fd = self._store.read_finished()\n",
-                "        known = self._store._known\n"
-                "        found = (known, None) if known.exists else self._store.read_finished()\n"
+                "jsonfile/session",
+                "        self._document, self._old_fd = self._file.read_finished()\n",
+                "        known = self._file._known\n"
+                "        found = (known, None) if known.exists else self._file.read_finished()\n"
                 "        self._document, self._old_fd = found\n",
             ),
         ),
@@ -278,7 +278,7 @@ FILES: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "jsonfile/store",
+                "jsonfile/session",
                 "        if fd is not None:\n            os.close(fd)\n\n    def _keep(",
                 "\n    def _keep(",
             ),

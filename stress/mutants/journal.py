@@ -109,7 +109,7 @@ JOURNAL: Final = (
         Promise.LOST,
         (
             Edit(
-                "jsonfile/store",
+                "jsonfile/session",
                 "            self._complete = make_durable\n        self._complete_now()\n",
                 "            self._complete = make_durable\n",
             ),

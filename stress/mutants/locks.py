@@ -26,16 +26,16 @@ LOCKS: Final = (
         Promise.LOST,
         (
             Edit(
-                "jsonfile/store",
+                "jsonfile/session",
                 "            written = replace(path",
                 "            self.lock.release()\n            written = replace(path",
             ),
             Edit(
-                "jsonfile/store",
+                "jsonfile/session",
                 "            self.lock.release()\n        finally",
                 "            if not self.bytes_written:\n                self.lock.release()\n        finally",
             ),
-            Edit("jsonfile/store", "check=self.lock.check", "check=lambda: None"),
+            Edit("jsonfile/session", "check=self.lock.check", "check=lambda: None"),
         ),
         (_INCREMENTS, _HAMMER, stress_of("--threads 2")),
     ),
@@ -117,7 +117,7 @@ LOCKS: Final = (
         "deleted-lock-file-not-noticed",
         "A file is replaced without checking that the lock file is still the one that was locked.",
         Promise.LOST,
-        (Edit("jsonfile/store", "check=self.lock.check", "check=lambda: None"),),
+        (Edit("jsonfile/session", "check=self.lock.check", "check=lambda: None"),),
         (suite("holders::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
     ),
     Mutant(

@@ -17,7 +17,7 @@ STORE: Final = (
         "nothing-to-write-unsynced",
         "A durable call that finds nothing to write is acknowledged although what it found may not be synced.",
         Promise.LOST,
-        (Edit("jsonfile/store", "        elif durable and old.exists:", "        elif False:"),),
+        (Edit("jsonfile/session", "        elif durable and old.exists:", "        elif False:"),),
         (suite(_NOTHING_TO_WRITE + "test_it_syncs_what_it_found"),),
     ),
     Mutant(
@@ -64,7 +64,7 @@ STORE: Final = (
         "volatile-call-breaks-a-promise",
         "A call that is not durable replaces a file that must survive a power loss by one that is not synced.",
         Promise.LOST,
-        (Edit("jsonfile/store", "durable=self.lock.promised, check", "durable=durable, check"),),
+        (Edit("jsonfile/session", "durable=self.lock.promised, check", "durable=durable, check"),),
         (suite(_VOLATILE + "test_it_syncs_the_new_file_where_something_was"),),
     ),
     Mutant(
@@ -87,7 +87,7 @@ STORE: Final = (
         Promise.LOST,
         (
             Edit(
-                "jsonfile/store",
+                "jsonfile/session",
                 "            self.lock.note_durable_directory()\n",
                 "        self.lock.note_durable_directory()\n",
             ),
@@ -124,7 +124,7 @@ STORE: Final = (
         "removed-directory-fails-the-cycle",
         "Removing the directory during a cycle fails its calls, which could be repeated.",
         Promise.FAILURE,
-        (Edit("jsonfile/store", "            self._wait_for_the_lock_file_to_go()\n", ""),),
+        (Edit("jsonfile/session", "            self._wait_for_the_lock_file_to_go()\n", ""),),
         (suite(_REMOVED + "test_under_a_cycle"),),
     ),
     Mutant(
@@ -133,9 +133,9 @@ STORE: Final = (
         Promise.FAILURE,
         (
             Edit(
-                "jsonfile/store",
-                "            self.lock.check()\n            time.sleep(_SECOND_LOOK_SECONDS)\n",
-                "            self.lock.check()\n            return\n",
+                "jsonfile/session",
+                "        for _ in several_looks():\n            self.lock.check()\n",
+                "        self.lock.check()\n",
             ),
         ),
         (suite(_REMOVED + "test_file_by_file"),),
@@ -158,7 +158,7 @@ STORE: Final = (
         "repeats-warned-of-at-each-look",
         "The same warning is logged again and again while a watch looks at a file that repeats keys.",
         Promise.FAILURE,
-        (Edit("jsonfile/store", "        if content != self._warned_of:\n", "        if True:\n"),),
+        (Edit("jsonfile/file", "        if content != self._warned_of:\n", "        if True:\n"),),
         (suite("store::TestReading::test_repeated_keys_are_warned_of_once_a_content"),),
     ),
     Mutant(

@@ -92,8 +92,8 @@ class TestAWriterWithoutTheLock:
         """Between open("w") and the write, the file is empty: a call looks again before it takes it for a new one."""
         path.write_bytes(b"")
         looked = threading.Event()
-        pause = "persistent_context._stores.jsonfile.store.time.sleep"
-        monkeypatch.setattr("persistent_context._stores.jsonfile.store._SECOND_LOOKS", 1000)
+        pause = "persistent_context._stores.jsonfile.file.time.sleep"
+        monkeypatch.setattr("persistent_context._stores.jsonfile.file._LOOKS", 1000)
         real = __import__("time").sleep
         monkeypatch.setattr(pause, lambda seconds: (looked.set(), real(seconds)))
 

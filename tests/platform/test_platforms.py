@@ -14,13 +14,13 @@ from persistent_context._stores.jsonfile import atomic as _atomic
 from persistent_context._stores.jsonfile import flock as _flock
 from persistent_context._stores.jsonfile import lock as _lock
 from persistent_context._stores.jsonfile import opening as _opening
-from persistent_context._stores.jsonfile import store as _store
+from persistent_context._stores.jsonfile import session as _session
 from persistent_context._stores.jsonfile import syncing as _syncing
 
 
 def on(monkeypatch, platform):
     """Make the modules believe that they run on another platform."""
-    for module in (_access, _atomic, _flock, _opening, _store, _syncing):
+    for module in (_access, _atomic, _flock, _opening, _session, _syncing):
         monkeypatch.setattr(module, "sys", SimpleNamespace(platform=platform))
 
 

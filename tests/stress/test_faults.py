@@ -66,7 +66,7 @@ SAMPLED = [
     "error:checkpoint:async",
 ]
 
-COMPLETE = "            complete(self._store.path, new_directory=self.lock.in_new_directory)\n"
+COMPLETE = "            complete(self._file.path, new_directory=self.lock.in_new_directory)\n"
 SYNC = "        os.fsync(fd)\n"
 BROKEN = {
     "the file is not synced": (
@@ -108,7 +108,7 @@ BROKEN = {
         "the call said done to first and second",
     ),
     "nothing is synced where there is nothing to write": (
-        "jsonfile/store.py",
+        "jsonfile/session.py",
         "            self._complete = make_durable\n        return",
         "            pass\n        return",
         [
@@ -119,23 +119,23 @@ BROKEN = {
         "the call said done to first and second",
     ),
     "a call is acknowledged while the directory is being synced": (
-        "jsonfile/store.py",
+        "jsonfile/session.py",
         "            self._complete = make_name_durable\n",
         "            self._complete = lambda *a, **k: __import__('_thread').start_new_thread(make_durable, a, k)\n",
         ["slow:lossy:async acknowledged:1", "slow:xfs:async acknowledged:1", "slow:ext4:sync acknowledged:5"],
         "the call said done",
     ),
     "a writer that waited for the lock leaves the directory to the one before": (
-        "jsonfile/store.py",
+        "jsonfile/session.py",
         "        if durable:\n            self._complete = make_name_durable\n",
         "        if durable and not self.lock.waited:\n            self._complete = make_name_durable\n",
         ["pair:lossy:incr:incr killed:2"],
         "the call said done to first and second",
     ),
     "a writer that was overtaken after unlocking leaves the directory to the next one": (
-        "jsonfile/store.py",
+        "jsonfile/session.py",
         COMPLETE,
-        f"            if self._store.snapshot() is self._document:\n    {COMPLETE}",
+        f"            if self._file.document() is self._document:\n    {COMPLETE}",
         ["pair:lossy:incr:incr overtaken:1", "pair:lossy:commit:transaction overtaken:1"],
         "the call said done to first",
     ),
@@ -259,9 +259,9 @@ BROKEN = {
         "another process could not go on",
     ),
     "others' changes are not read under the lock": (
-        "jsonfile/store.py",
-        "        self._document, self._old_fd = self._store.read_finished()\n",
-        "        self._document, self._old_fd = self._store._known, None\n",
+        "jsonfile/session.py",
+        "        self._document, self._old_fd = self._file.read_finished()\n",
+        "        self._document, self._old_fd = self._file._known, None\n",
         ["kill:save:async flock:9", "error:save:sync fsync=EIO:9"],
         "the call said done, and the file holds",
     ),

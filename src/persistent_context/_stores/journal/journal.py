@@ -13,7 +13,7 @@ from ..._printable import printable
 from ..jsonfile.access import Access
 from ..jsonfile.atomic import replace
 from ..jsonfile.document import Document
-from ..jsonfile.store import JsonFileSession
+from ..jsonfile.session import JsonFileSession
 from ..jsonfile.syncing import durability_unknown, sync_directory
 from ..jsonfile.tally import Tally
 from ..protocol import SessionLostError, Traffic

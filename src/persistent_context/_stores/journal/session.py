@@ -14,7 +14,7 @@ from ..._printable import printable
 from ...errors import DurabilityUnknownError
 from ..jsonfile.access import check_writable
 from ..jsonfile.names import move_aside
-from ..jsonfile.store import JsonFileSession
+from ..jsonfile.session import JsonFileSession
 from ..jsonfile.syncing import durability_unknown
 from ..protocol import CorruptStateError, SessionLostError
 from .base import look, written

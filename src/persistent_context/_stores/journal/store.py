@@ -31,7 +31,7 @@ class JournalStore:
 
     def __init__(self, path: str) -> None:
         self._plain: Final = JsonFileStore(path, also=(f"{path}.journal",))
-        self._journal: Final = Journal(path, self._plain.expect)
+        self._journal: Final = Journal(path, self._plain.file.expect)
         self._idle: Final = Idle()
 
     def want(self, *, journal: bool | None) -> None:

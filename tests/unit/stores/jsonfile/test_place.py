@@ -5,14 +5,13 @@ import json
 import os
 import shutil
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
 
 from persistent_context import LockLostError, NotARegularFileError, SyncPersistentContext
 from persistent_context._model.snapshot import Changes
-from persistent_context._stores.jsonfile import store as _store
+from persistent_context._stores.jsonfile import file as _file
 from persistent_context._stores.jsonfile.store import JsonFileStore
 
 INCREMENT = """
@@ -85,7 +84,7 @@ class TestTheDirectoryIsRemoved:
             path.with_name("state.json.lock").unlink(missing_ok=True)
 
         monkeypatch.setattr(os, "replace", removed_meanwhile)
-        monkeypatch.setattr(_store, "time", SimpleNamespace(sleep=go_on, monotonic=time.monotonic))
+        monkeypatch.setattr(_file, "time", SimpleNamespace(sleep=go_on))
 
         assert (1, {"n": 1}) == (ctx.incr("n"), stored(path))
 

@@ -6,14 +6,13 @@ import logging
 import os
 import sys
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
 
 from persistent_context import SyncPersistentContext
 from persistent_context._model.snapshot import Changes
-from persistent_context._stores.jsonfile import store as _store
+from persistent_context._stores.jsonfile import file as _file
 from persistent_context._stores.jsonfile.access import Access
 from persistent_context._stores.jsonfile.store import JsonFileStore
 
@@ -95,7 +94,7 @@ class TestReading:
     def test_it_does_not_delay_a_commit(self, path, monkeypatch):
         """While a slow reader of this process is reading the file, other calls run."""
         store = JsonFileStore(str(path))
-        reading, go_on, read_at = threading.Event(), threading.Event(), _store.read_at
+        reading, go_on, read_at = threading.Event(), threading.Event(), _file.read_at
 
         def slow(fd, offset, length):
             if threading.current_thread() is reader:
@@ -104,7 +103,7 @@ class TestReading:
             return read_at(fd, offset, length)
 
         path.write_text('{\n"n": 1\n}\n', encoding="utf-8")
-        monkeypatch.setattr(_store, "read_at", slow)
+        monkeypatch.setattr(_file, "read_at", slow)
         read = []
         reader = threading.Thread(target=lambda: read.append(store.snapshot().get(["n"])))
         reader.start()
@@ -137,7 +136,7 @@ class TestReading:
         def finish_it(_seconds):
             path.write_text('{"theirs": 1}', encoding="utf-8")
 
-        monkeypatch.setattr(_store, "time", SimpleNamespace(sleep=finish_it, monotonic=time.monotonic))
+        monkeypatch.setattr(_file, "time", SimpleNamespace(sleep=finish_it))
         SyncPersistentContext(path).incr("n")
 
         assert ({"theirs": 1, "n": 1}, []) == (stored(path), temporaries(path))

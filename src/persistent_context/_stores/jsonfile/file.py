@@ -1,0 +1,110 @@
+"""The JSON file as this process knows it: reading it, and what it was seen to hold last."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from ..._printable import printable
+from ...errors import TooManyDigitsError
+from ..protocol import CorruptStateError, Traffic
+from .document import EMPTY, Document
+from .opening import open_to_read, read_at
+from .parse import parse
+from .tally import Tally
+
+_logger = logging.getLogger("persistent_context")
+_LOOKS: Final = 5
+_LOOK_SECONDS: Final = 0.02
+
+
+class JsonFile:
+    """One JSON file.
+
+    Args:
+        path: its real path.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path: Final = path
+        self._known = EMPTY
+        self._warned_of: int | None = None
+        self._bytes_read: Final = Tally()
+        self._commits = self._bytes_written = 0  # counted by the holder of the lock
+
+    def document(self) -> Document:
+        """Return the document in the file, or EMPTY if there is none.
+
+        Raises:
+            CorruptStateError: the file is not a JSON object.
+            TooManyDigitsError: it holds an integer that cannot be read.
+            OSError: it cannot be read.
+        """
+        document, fd = self.read()
+        if fd is not None and not document.exists:
+            os.close(fd)
+            document, fd = self.read_finished()
+        if fd is not None:
+            os.close(fd)
+        return document
+
+    def read_finished(self) -> tuple[Document, int | None]:
+        """Return what :meth:`read` does, but look again if a program may be writing the file in place."""
+        for _ in several_looks():
+            with contextlib.suppress(CorruptStateError):
+                document, fd = self.read()
+                if document.exists or fd is None:
+                    return document, fd
+                os.close(fd)  # it is empty
+        return self.read()
+
+    def read(self) -> tuple[Document, int | None]:
+        """Return what :meth:`document` does, and the descriptor that it was read through, for the caller to close."""
+        try:
+            fd, size = open_to_read(self.path)
+        except FileNotFoundError:
+            return EMPTY, None
+        try:
+            document = parse(functools.partial(read_at, fd), size, self._known)
+            if document.repeats:
+                self._warn_of_repeats(hash(read_at(fd, 0, size)))
+        except BaseException as error:
+            os.close(fd)
+            if isinstance(error, TooManyDigitsError):
+                error.about(self.path)
+            raise
+        self._bytes_read.add(size)
+        self._known = document
+        return document, fd
+
+    def expect(self, document: Document) -> None:
+        """Set what the file may hold next: if it does, reading it is only a comparison."""
+        self._known = document
+
+    def note_commit(self, document: Document, written: int) -> None:
+        """Note what a session has written to the file."""
+        self._known = document
+        self._commits += 1
+        self._bytes_written += written
+
+    def traffic(self) -> Traffic:
+        """Return how much this process has read and written."""
+        return Traffic(self._commits, self._bytes_read.total(), self._bytes_written)
+
+    def _warn_of_repeats(self, content: int) -> None:
+        """Warn once about the same content: a watcher reads it many times a second."""
+        if content != self._warned_of:
+            _logger.warning("%s contains duplicate keys; the last value of each is used", printable(self.path))
+            self._warned_of = content
+
+
+def several_looks() -> Iterator[None]:
+    """Yield a few times, a moment apart: what another program has begun may be finished by then."""
+    for _ in range(_LOOKS):
+        yield
+        time.sleep(_LOOK_SECONDS)

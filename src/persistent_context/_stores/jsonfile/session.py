@@ -1,0 +1,177 @@
+"""A session on a JSON file: it holds the lock, reads the file under it, and replaces it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from ..._model.snapshot import Changes
+from ..._printable import printable
+from ...errors import DurabilityUnknownError
+from ..protocol import CorruptStateError
+from .access import Access, check_writable
+from .atomic import replace
+from .document import EMPTY, Document
+from .file import JsonFile, several_looks
+from .lock import HeldLock
+from .names import move_aside
+from .syncing import make_durable, make_name_durable
+
+_logger = logging.getLogger("persistent_context")
+
+
+class JsonFileSession:
+    """A held lock, and the document read under it; see :class:`Session`.
+
+    Args:
+        file: the file.
+        lock: its lock.
+        waited: how long acquiring it had to wait, in seconds.
+    """
+
+    def __init__(self, file: JsonFile, lock: HeldLock, waited: float) -> None:
+        self.waited = waited
+        self.held = 0.0
+        self.bytes_written = 0
+        self._file: Final = file
+        self.lock: Final = lock
+        self._since: Final = time.monotonic()
+        self._document: Document | None = None
+        self._old_fd: int | None = None
+        """The descriptor that the document was read through. While it is open, a replaced file is not freed: on ext4,
+        freeing takes seven times as long as replacing, and so waits until the lock is released."""
+        self._is_open = True
+        self._complete: Callable[..., None] | None = None  # left to do after the lock is released
+
+    @property
+    def snapshot(self) -> Document:
+        """The document in the file.
+
+        Raises:
+            CorruptStateError: the file is not a JSON object.
+        """
+        return self.read() if self._document is None else self._document
+
+    def set_aside(self) -> None:
+        """Move a corrupt file aside, unless it was repaired or removed in between."""
+        path = self._file.path
+        self._close_old()
+        try:
+            self._document, self._old_fd = self._file.read()
+        except CorruptStateError as error:
+            check_writable(path)
+            with contextlib.suppress(FileNotFoundError):  # it was removed in between, maybe with its directory
+                aside = move_aside(path, durable=True)
+                _logger.warning(
+                    "%s is not a JSON object (%s): moved aside to %s", printable(path), str(error), printable(aside)
+                )
+            self._document = EMPTY
+
+    def commit(self, changes: Changes, *, durable: bool) -> Document:
+        """Replace the file if there are changes."""
+        old = self.snapshot
+        access = self.share(durable=durable)
+        if changes:
+            self._replace(old.changed(changes.texts, changes.moved), access, durable=durable)
+        elif durable and old.exists:  # it may have been written without a sync
+            self._complete = make_durable
+        return self.snapshot
+
+    def share(self, *, durable: bool) -> Access | None:
+        """Give the lock file the permissions of the file, and note whether this session promises durability."""
+        access = Access.of(self._file.path)
+        self.lock.share(access)
+        self.lock.promised = self.lock.promised or durable
+        return access
+
+    def assume(self, document: Document) -> None:
+        """Set the content of the file, so that the session need not read it."""
+        self._document = document
+
+    def read(self) -> Document:
+        """Read the file, even if it was already read.
+
+        Raises:
+            CorruptStateError: the file is not a JSON object.
+        """
+        self._close_old()
+        self._document, self._old_fd = self._file.read_finished()
+        return self._document
+
+    def fold(self, new: Document) -> None:
+        """Replace the file by the content of both it and its journal, and make it survive a power loss at once.
+
+        Raises:
+            SessionLostError: nothing was written.
+            DurabilityUnknownError: it was replaced, but may not survive a power loss.
+            OSError: nothing was written.
+        """
+        access = self.share(durable=True)
+        if new is not self.snapshot:
+            self._replace(new, access, durable=True)
+        elif new.exists:
+            self._complete = make_durable
+        self._complete_now()
+
+    def close(self) -> None:
+        """Release the lock, and then sync the directory: nothing is acknowledged until this returns.
+
+        Others may already build on the new file; they, too, sync the directory before they acknowledge anything.
+        """
+        if not self._is_open:
+            return
+        self._is_open = False
+        try:
+            self.lock.release()
+        finally:
+            self.held = time.monotonic() - self._since
+            try:
+                self._complete_now()  # even after an error: what was committed is acknowledged
+            finally:
+                self._close_old()
+
+    def _complete_now(self) -> None:
+        complete, self._complete = self._complete, None
+        if complete is not None:
+            complete(self._file.path, new_directory=self.lock.in_new_directory)
+            self.lock.note_durable_directory()
+
+    def _replace(self, new: Document, access: Access | None, *, durable: bool) -> None:
+        path = self._file.path
+        check_writable(path)
+        try:
+            if self.snapshot.repeats:
+                self._keep(durable=durable)
+            if sys.platform == "win32":  # Windows does not replace an open file
+                self._close_old()
+            written = replace(path, new.pieces(), access, durable=self.lock.promised, check=self.lock.check)
+        except DurabilityUnknownError:
+            self._document = new
+            raise
+        except FileNotFoundError:
+            self._wait_for_the_lock_file_to_go()
+            raise
+        self._document, self.bytes_written = new, written
+        self._file.note_commit(new, written)
+        if durable:
+            self._complete = make_name_durable
+
+    def _close_old(self) -> None:
+        fd, self._old_fd = self._old_fd, None
+        if fd is not None:
+            os.close(fd)
+
+    def _keep(self, *, durable: bool) -> None:
+        path = self._file.path
+        aside = move_aside(path, durable=durable, keep=True)
+        _logger.warning("%s contained duplicate keys; the original is kept in %s", printable(path), printable(aside))
+
+    def _wait_for_the_lock_file_to_go(self) -> None:
+        """Raise SessionLostError if the directory is being removed: its files, and the lock file, go one by one."""
+        for _ in several_looks():
+            self.lock.check()
