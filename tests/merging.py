@@ -40,8 +40,6 @@ def merge(base, mine, theirs, prefers="mine", path=()):
             return Merged(theirs + mine[len(base) :])
         if base is MISSING and not same(mine, theirs):
             return Merged(theirs + mine)
-    if same(mine, theirs):
-        return Merged(mine)
     if isinstance(mine, dict) and isinstance(theirs, dict):
         value, conflicts = {}, ()
         start = base if isinstance(base, dict) else {}
@@ -52,6 +50,8 @@ def merge(base, mine, theirs, prefers="mine", path=()):
             if part.value is not MISSING:
                 value[name] = part.value
         return Merged(value, conflicts)
+    if same(mine, theirs):
+        return Merged(mine)
     return Merged(mine if prefers == "mine" else theirs, (path,))
 
 
