@@ -18,6 +18,13 @@ from stress.logs.history import Operation, Outcome
 from stress.run.plan import LAST
 from stress.run.supervisor import Run
 
+_FAULTS = {
+    "cancel": "calls cancelled",
+    "delete_lock": "lock files deleted",
+    "fork": "forks",
+    "stop": "processes stopped",
+}
+"""How the report counts faults, beside the processes killed."""
 UNDECIDED = "undecided"
 """The kind of finding that means that a checker gave up."""
 SHOWN_LINES = 40
@@ -128,7 +135,7 @@ class Report:
         course, seconds = self._course, self._course.seconds or math.inf
         acknowledged = sum(counts[Outcome.OK] for name, counts in self._counts.items() if name not in ("read", LAST))
         faults = Counter(fault.name for fault in self.history.faults if fault.name != "kill")
-        hurt = "".join(f" {number:,} times {name}," for name, number in sorted(faults.items()))
+        hurt = "".join(f" {number:,} {_FAULTS[name]}," for name, number in sorted(faults.items()))
         return (
             f"{course.seconds:.1f} s, {course.started} processes started, {course.kills} killed,{hurt}"
             f" {acknowledged / seconds:,.0f} acknowledged operations/s,"

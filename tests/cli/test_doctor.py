@@ -76,11 +76,13 @@ class TestDoctor:
         assert {"directory"} == findings(path / "new" / "state.json").keys()
 
     def test_a_corrupt_file(self, path):
-        """A corrupt file is reported before a program moves it aside, and how to find the position."""
-        path.write_text('{"a": 1', encoding="utf-8")
-        level, _, advice = findings(path, code=1)["file"]
+        """A corrupt file is reported with the position of the error, before a program moves it aside."""
+        text = '{"a": "NaN \\" NaN",\n"b": [-Infinity, NaN]}'
+        path.write_text(text, encoding="utf-8")
+        level, found, advice = findings(path, code=1)["file"]
 
-        assert ("problem", True, '{"a": 1') == (level, "json.tool" in advice, path.read_text(encoding="utf-8"))
+        assert ("problem", text) == (level, path.read_text(encoding="utf-8"))
+        assert ("-Infinity is not a JSON value: line 2 column 7" in found, "repair it" in advice) == (True, True)
 
     def test_a_file_that_repeats_keys(self, path):
         """The values that another program would lose are reported."""

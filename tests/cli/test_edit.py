@@ -145,10 +145,11 @@ class TestConflicts:
         assert (42, "älice") == (values(stored)["n"], values(stored)["name"])
         assert '"n": 2,\n  "name": "bob",' in text
 
-    @pytest.mark.parametrize(("rule", "n"), [("mine", 2), ("theirs", 42)])
-    def test_one_that_is_decided(self, stored, drafts, editor, rule, n):
+    @pytest.mark.parametrize(("rule", "whose", "n"), [("mine", "your", 2), ("theirs", "its", 42)])
+    def test_one_that_is_decided(self, stored, drafts, editor, rule, whose, n):  # noqa: PLR0913
         """Either side can be preferred, which applies only to the keys in conflict."""
-        run("edit", stored, "--on-conflict", rule, env=editor(self.CONFLICT))
+        noted = rf"places [^\n]* where {whose} change was kept: 1\n"
+        run("edit", stored, "--on-conflict", rule, env=editor(self.CONFLICT), errors=noted)
 
         assert (n, "bob", []) == (values(stored)["n"], values(stored)["name"], os.listdir(drafts))
 
@@ -158,7 +159,7 @@ class TestTextsThatCannotBeSaved:
         ("text", "told"),
         [
             (b'{\n"n": 2,,\n}', "not valid JSON: [^\n]*line 2 column 8"),
-            (b'{"n": NaN}', "not valid JSON: NaN"),
+            (b'{"n": NaN}', "not valid JSON: NaN is not a JSON value: line 1 column 7"),
             (b'{"n": 2, "n": 3}', "the key 'n' twice"),
             (b"[2]", "must be a JSON object, not list"),
             (b'{"n": "\xff"}', "not UTF-8: [^\n]* at byte 7"),

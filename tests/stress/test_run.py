@@ -80,7 +80,7 @@ class TestRun:
         assert "PASS: nothing was lost" in done.stdout
         assert killed
         assert int(killed[1]) > 0
-        assert re.search(r"times cancel, \d+ times fork, \d+ times stop", done.stdout)
+        assert re.search(r"\d calls cancelled, \d+ forks, \d+ processes stopped,", done.stdout)
         assert acknowledged
         assert int(acknowledged[1].replace(",", "")) > 0
         assert list(tmp_path.iterdir()) == []

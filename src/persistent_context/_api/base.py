@@ -23,7 +23,7 @@ from ..types import Statistics
 from .guarded import GuardedMemory
 from .link import Link
 from .mapping import MemoryMapping, about_file
-from .options import OnCorrupt, Options, check_journal, check_on_corrupt, check_timeout
+from .options import OnCorrupt, Options, check_durable, check_journal, check_on_corrupt, check_timeout
 from .watch import Observer
 from .workspace import Workspace
 
@@ -64,7 +64,7 @@ class BaseContext(MemoryMapping):
             raise TypeError(msg)
         self._given_path: Final = path
         self._options: Final[Options] = {
-            "durable": durable,
+            "durable": check_durable(durable),
             "lock_timeout": check_timeout(lock_timeout, "lock_timeout"),
             "on_conflict": check_policy(on_conflict),
             "on_corrupt": check_on_corrupt(on_corrupt),

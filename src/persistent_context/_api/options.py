@@ -25,6 +25,14 @@ class Options(TypedDict, total=False):
     journal: bool | None
 
 
+def check_durable(durable: object) -> bool:
+    """Return the option if it is valid, else raise TypeError."""
+    if isinstance(durable, bool):
+        return durable
+    msg = f"durable must be True or False, not {durable!r}"
+    raise TypeError(msg)
+
+
 def check_timeout(timeout: float, name: str) -> float:
     """Return a valid timeout in seconds; raise TypeError or ValueError otherwise."""
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):

@@ -86,8 +86,8 @@ def _file(path: str) -> Finding:
             Level.PROBLEM,
             "file",
             f"is not a JSON object: {error}",
-            f"the next program that loads or saves it moves it aside and starts empty; to repair it first, find "
-            f"the error with: python -m json.tool {quote(path)}",
+            "repair it, or the next program that loads or saves it moves it aside and starts empty; after that, "
+            "persistent-context restore brings back the keys of a repaired copy",
         )
     except (TooManyDigitsError, OSError) as error:
         return Finding(Level.PROBLEM, "file", f"cannot be read: {getattr(error, 'strerror', error)}")

@@ -70,6 +70,9 @@ def edit(
         if changed := len(context.unsaved_keys()):
             _save(context, file)
     say(f"keys changed: {changed}" if changed else "nothing was changed")
+    if conflicts := context.statistics().conflicts:
+        kept = "your" if on_conflict is OnConflict.MINE else "its"
+        note(f"places that another program has changed as well, where {kept} change was kept: {conflicts}")
 
 
 @contextlib.contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from typing import Any, NoReturn
+from typing import Any
 
+from .._model.faults import refuse_constant
 from .._printable import printable_json
 
 
@@ -16,7 +18,7 @@ def parse(text: str) -> Any:
         ValueError: it is JSON, but would not be stored as written.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
+        return json.loads(text, parse_constant=functools.partial(refuse_constant, text), object_pairs_hook=_object)
     except RecursionError:
         msg = "it is nested too deeply"
         raise ValueError(msg) from None
@@ -26,11 +28,6 @@ def pretty(value: Any) -> str:
     """Return a value as indented JSON, without characters that control an editor or a terminal."""
     lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
     return "".join(f"{printable_json(line)}\n" for line in lines)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    msg = f"{name} is not valid JSON"
-    raise json.JSONDecodeError(msg, name, 0)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

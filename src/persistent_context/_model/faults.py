@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import sys
 from collections.abc import Iterable
 from types import UnionType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from .._printable import printable
 from ..errors import UnserializableContentError, UnserializableValueError
@@ -29,6 +31,7 @@ _REMEDIES: Final[tuple[tuple[type | UnionType | str, str], ...]] = (
 """By type, or by the name of an attribute of the type: what to use instead of such a value."""
 _ANY_REMEDY: Final = "convert it to a dict, list, str, number, bool or None"
 
+_STRING_OR_CONSTANT: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(NaN|-?Infinity)')
 _SHOWN_CHARACTERS: Final = 200
 _TOO_BIG: Final = 10**MAX_DIGITS
 
@@ -54,6 +57,13 @@ def check_key(key: object) -> str:
     if not is_key(key):
         raise UnserializableContentError(printable(ascii(str.__str__(key))), "cannot be a key: it has a lone surrogate")
     return str.__str__(key)
+
+
+def refuse_constant(text: str, name: str) -> NoReturn:
+    """Raise JSONDecodeError for a constant such as ``NaN``, which Python would read, at its first place in a text."""
+    at = next(found.start(1) for found in _STRING_OR_CONSTANT.finditer(text) if found[1])
+    msg = f"{name} is not a JSON value"
+    raise json.JSONDecodeError(msg, text, at)
 
 
 def place(path: Iterable[str]) -> str:

@@ -366,6 +366,12 @@ class TestCreating:
 
         assert ["state.json", "state.json.lock"] == sorted(os.listdir(path.parent))
 
+    @pytest.mark.parametrize("value", ["yes", "", None, 1])
+    def test_durable_is_true_or_false(self, face, path, value):
+        """Anything else is an error at once."""
+        with pytest.raises(TypeError, match="durable must be True or False"):
+            face.cls(path, durable=value)
+
     def test_not_durable_writes_the_same(self, face, path):
         """With durable=False the same bytes are written, only without the sync."""
         ctx = face.open(path, durable=False)

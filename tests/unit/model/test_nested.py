@@ -62,6 +62,7 @@ def changed(drawing, base, values):
 class TestAgainstThePlainSpecification:
     @given(sides=grown_from(VALUES), prefers=st.sampled_from(["mine", "theirs"]))
     @example(sides=([1], [1, 2], [1, 2]), prefers="mine")
+    @example(sides=({"a": []}, {"a": [1]}, {"a": [1]}), prefers="mine")
     @example(sides=(MISSING, [1], [1]), prefers="mine")
     @example(sides=(1, {"a": 1}, {"b": 1}), prefers="mine")
     @example(sides=({"a": {"b": 1}}, {}, {"a": {"b": 2}}), prefers="theirs")

@@ -7,12 +7,13 @@ values, so that no step holds the interpreter for longer than one page takes.
 from __future__ import annotations
 
 import codecs
+import functools
 import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-from ..._model.faults import MAX_DEPTH, check_key
+from ..._model.faults import MAX_DEPTH, check_key, refuse_constant
 from ..._model.values import Text, deeper_than, encode, parse_int, split_any_layout
 from ...errors import TooManyDigitsError, UnserializableValueError
 from ..protocol import CorruptStateError
@@ -218,10 +219,7 @@ def _scan_values(source: str) -> Document:
         repeats = repeats or len(entries) < len(pairs)
         return entries
 
-    def refuse(constant: str) -> None:
-        msg = f"{constant} is not valid JSON"
-        raise CorruptStateError(msg)
-
+    refuse = functools.partial(refuse_constant, source)
     scan = json.JSONDecoder(object_pairs_hook=unique, parse_constant=refuse, parse_int=parse_int).raw_decode
     entries: dict[str, Text] = {}
     at = _expect(source, 0, "{")
