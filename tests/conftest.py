@@ -263,6 +263,12 @@ def hold_transaction(spawn):
 
 
 @pytest.fixture
+def nobody_folds(monkeypatch):
+    """Let no journal be folded automatically, however long a test takes."""
+    monkeypatch.setattr("persistent_context._stores.journal.idle.Idle.touch", lambda *_arguments, **_options: None)
+
+
+@pytest.fixture
 def nobody_repairs_it(monkeypatch):
     """Let a bad document be read a second time at once, and not again: no program is about to finish it."""
     monkeypatch.setattr("persistent_context._stores.jsonfile.file._LOOKS", 1)

@@ -67,6 +67,13 @@ ENGINE: Final = (
         (suite("queue::TestCallsThatOnlyTry::test_it_gets_its_try_though_others_had_to_wait"),),
     ),
     Mutant(
+        "refused-though-the-lock-is-free",
+        "A call with timeout 0 is refused because another thread of this process is slow to take the free lock.",
+        Promise.STARVES,
+        (Edit("queue", "self.store.is_waiting()", "self._waiting_since is not None"),),
+        (suite("queue::TestCallsThatOnlyTry::test_it_is_tried_however_slow_the_thread_that_begins_the_cycle"),),
+    ),
+    Mutant(
         "who-only-tries-waits",
         "A call with timeout 0 waits for the lock.",
         Promise.STARVES,

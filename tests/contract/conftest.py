@@ -50,6 +50,11 @@ class Elsewhere:
         return self.result()
 
 
+@pytest.fixture(autouse=True)
+def nobody_else(nobody_folds):
+    """Let nothing but the test begin sessions."""
+
+
 def make(name: str, directory: Path) -> ContractPlace:
     """Return an empty place."""
     directory.mkdir()

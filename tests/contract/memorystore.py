@@ -253,6 +253,10 @@ class MemoryStore:
                 self.place.changed.notify_all()
         return None
 
+    def is_waiting(self) -> bool:
+        with self.place.changed:
+            return any(turns[0] is not turn for turn, turns in self._waiting)
+
     def abandon_vain_wait(self) -> bool:
         with self.place.changed:
             vain = [turn for turn, turns in self._waiting if turns is not self.place.turns and not turn.is_abandoned]

@@ -200,7 +200,8 @@ class JournalPlace(JsonFilePlace):
 
     opens_elsewhere = (
         "from persistent_context._stores.journal.store import JournalStore; "
-        "store = JournalStore(sys.argv[1]); store.want(journal=True)"
+        "store = JournalStore(sys.argv[1]); store.want(journal=True); "
+        "from persistent_context._stores.journal import idle; idle.QUIET_SECONDS = 3600"
     )
 
     def store(self) -> Store:

@@ -324,6 +324,11 @@ def waits_for_nothing(self, original, purpose, *, wait):
     return session if turns is self.place.turns else None
 
 
+@breaks(MemoryStore, "is_waiting", sessions.TestAWait.test_it_is_seen)
+def always_waits(self, original):
+    return True
+
+
 @breaks(
     MemoryStore,
     "abandon_vain_wait",

@@ -355,6 +355,23 @@ class TestLost:
         assert (None, [("a", 2)]) == (refused, entries(store.snapshot()))
 
 
+class TestAWait:
+    def test_it_is_seen(self, place):
+        """A store says that a call waits for an open session, and not before or after that."""
+        store = place.store()
+        seen = [store.is_waiting()]
+        session = begin(place.store())
+        seen.append(store.is_waiting())
+        waiting = place.begin_waiting(store)
+        place.until(store.is_waiting)
+        session.close()
+        session = place.granted(waiting)
+        seen.append(store.is_waiting())
+        session.close()
+
+        assert [False] * 3 == seen
+
+
 class TestWaitingInVain:
     def test_it_can_be_abandoned(self, place):
         """A new session takes the place of a vain wait, which then ends without one, whatever is granted to it."""

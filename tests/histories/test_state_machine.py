@@ -16,7 +16,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from journals import journal_of, open_store
 from persistent_context import MISSING, PersistentContext, SyncPersistentContext, UnserializableValueError
-from persistent_context._stores.journal import idle
 from statemodel import FUNCTIONS, Call, Model, OnPurposeError, View, canonical, decide, failed, grown, texts, value_of
 
 KEYS = ["", "a", "é", '日本\n"\u2028']
@@ -530,12 +529,6 @@ class JournaledContexts(Contexts):
         elif identity is not None and identity[1] is not None and self.identity is not None and self.identity[1]:
             assert identity == self.identity
         self.remember(identity)
-
-
-@pytest.fixture
-def nobody_folds(monkeypatch):
-    """Let no journal be folded automatically, however long a test takes."""
-    monkeypatch.setattr(idle.Idle, "touch", lambda *_arguments, **_options: None)
 
 
 @pytest.mark.timeout(900)  # --thorough

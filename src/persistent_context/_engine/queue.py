@@ -38,9 +38,6 @@ _logger = logging.getLogger("persistent_context")
 _RECHECK_SECONDS: Final = 1.0
 """How long a thread waits for the lock before the lock file is checked again."""
 
-_HELD_UP_SECONDS: Final = 0.001
-"""How long a thread waits for the lock before it is no longer assumed to be free."""
-
 
 class _Outcome(enum.Enum):
     """How an attempt to run a cycle ended."""
@@ -70,7 +67,7 @@ class CommitQueue:
         self._waiting = WaitingCalls()
         self._busy = threading.Lock()  # held while a thread runs a cycle or a transaction is open; never waited for
         self._cycle_thread: int | None = None
-        self._waiting_since: float | None = None  # since when a thread has been waiting for the lock
+        self._waiting_since: float | None = None  # since when a thread has been in begin() that may wait
         self._queue_of = queue_of
         self.is_contended = False
         """Whether the last session had to wait for another process, so that a try would most likely fail."""
@@ -181,8 +178,7 @@ class CommitQueue:
             deliver([request for request in trying if self.withdraw(request)])
 
     def _is_held_up(self) -> bool:
-        since = self._waiting_since
-        return self.name in open_transactions or (since is not None and time.monotonic() - since > _HELD_UP_SECONDS)
+        return self.name in open_transactions or self.store.is_waiting()
 
     def _turn(self, *, wait: bool) -> _Outcome | None:
         """Run one cycle if calls are waiting and no other thread runs one; otherwise return None.

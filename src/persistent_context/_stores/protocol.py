@@ -114,6 +114,9 @@ class Sessions(Protocol):
             OSError: no session could be begun.
         """
 
+    def is_waiting(self) -> bool:
+        """Whether a thread in ``begin`` waits, as it has found another session open."""
+
     def abandon_vain_wait(self) -> bool:
         """If a thread in ``begin`` is waiting for a lock that no longer counts, make its call return None eventually.
 

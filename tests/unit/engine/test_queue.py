@@ -155,6 +155,32 @@ class TestCallsThatOnlyTry:
         assert queue_of(str(path)).is_contended
         assert 2 == SyncPersistentContext(path, lock_timeout=0).incr("n")
 
+    def test_it_is_tried_however_slow_the_thread_that_begins_the_cycle(self, path, monkeypatch):
+        """A call that only tries is not refused because a thread on its way to the free lock is slow."""
+        begins, go_on, begin = threading.Event(), threading.Event(), JsonFileStore.begin
+
+        def slow(store, purpose, *, wait):
+            if wait:
+                begins.set()
+                go_on.wait(60)
+            return begin(store, purpose, wait=wait)
+
+        monkeypatch.setattr(JsonFileStore, "begin", slow)
+        ctx, queue = SyncPersistentContext(path, lock_timeout=0), queue_of(str(path))
+        queue.is_contended = True  # so that a patient call does not try before it waits
+        patient = threading.Thread(target=SyncPersistentContext(path).incr, args=["n"])
+        patient.start()
+        begins.wait(60)
+        counts = []
+        impatient = threading.Thread(target=lambda: counts.append(ctx.incr("n")))
+        impatient.start()
+        impatient.join(0.1)  # in which it would be refused
+        go_on.set()
+        patient.join()
+        impatient.join()
+
+        assert [2] == counts
+
     @pytest.mark.parametrize("face_name", ["async", "sync"])
     def test_it_leaves_no_waiting_thread(self, path, face_name):
         """A call that only tries leaves no thread waiting for the lock, and nothing in the queue."""

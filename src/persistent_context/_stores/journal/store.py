@@ -83,6 +83,10 @@ class JournalStore:
             plain.close()
             raise
 
+    def is_waiting(self) -> bool:
+        """Whether a thread waits for the lock; see :meth:`Store.is_waiting`."""
+        return self._plain.is_waiting()
+
     def abandon_vain_wait(self) -> bool:
         """End a wait for a lock file that was deleted; see :meth:`Store.abandon_vain_wait`."""
         return self._plain.abandon_vain_wait()

@@ -97,6 +97,10 @@ class FileLease:
             held.release()
             raise
 
+    def is_waiting(self) -> bool:
+        """Whether a thread waits for the lease; see :meth:`Sessions.is_waiting`."""
+        return self._lock.is_waiting()
+
     def abandon_vain_wait(self) -> bool:
         """End a wait for a file that was deleted; see :meth:`Sessions.abandon_vain_wait`."""
         return self._lock.abandon_vain_wait()

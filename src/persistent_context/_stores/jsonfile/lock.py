@@ -104,6 +104,11 @@ class FileLock:
                 return None
             self._let_go(file)  # it was deleted meanwhile: its lock excludes no one
 
+    def is_waiting(self) -> bool:
+        """Whether a thread is waiting in the kernel's queue."""
+        wait = self._wait
+        return wait is not None and not wait.is_over
+
     def abandon_vain_wait(self) -> bool:
         """End a wait for a lock file that was deleted or replaced, while others may lock its successor.
 

@@ -59,6 +59,10 @@ class JsonFileStore:
             raise
         return session
 
+    def is_waiting(self) -> bool:
+        """Whether a thread waits for the lock; see :meth:`Store.is_waiting`."""
+        return self._lock.is_waiting()
+
     def abandon_vain_wait(self) -> bool:
         """End a wait for a lock file that was deleted; see :meth:`Store.abandon_vain_wait`."""
         return self._lock.abandon_vain_wait()
