@@ -298,10 +298,13 @@ def _lasting(look, *, seconds: float = 60.0):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_lock_stays_open(tmp_path_factory):
-    """Fail if a lock file of any test of the module stays open; an idle thread may keep one for about a second."""
+def no_lock_stays_open(request, tmp_path_factory):
+    """Fail if a lock file of any test of the module stays open; an idle thread may keep one for about a second.
+
+    After a failed test there is no need to look: its traceback keeps contexts, and so their files.
+    """
     yield
-    if OPEN_FILES.exists():
+    if OPEN_FILES.exists() and not request.session.testsfailed:
         base = str(tmp_path_factory.getbasetemp())
 
         assert set() == _lasting(lambda: _open_below(base))
@@ -312,6 +315,8 @@ def no_leaks(request, tmp_path, caplog):
     """Fail a test that leaves behind a thread that keeps the interpreter alive, or an open file other than a lock."""
     before = set(threading.enumerate())
     yield
+    if request.session.testsfailed:  # as above
+        return
     request.node.funcargs.clear()  # pytest would release contexts only after no_lock_stays_open has looked
     for phase in ("setup", "call"):
         caplog.get_records(phase).clear()  # and logged errors, whose tracebacks refer to contexts
