@@ -33,8 +33,8 @@ def prepare_streams() -> None:
 
 
 def say(line: str) -> None:
-    """Print a line."""
-    print(line, flush=True)  # noqa: T201 - typer would choose an encoding of its own
+    """Print a line in one piece, so that a reader of a pipe sees all of it or nothing."""
+    print(f"{line}\n", end="", flush=True)  # noqa: T201 - typer would choose an encoding of its own
 
 
 def note(message: str) -> None:
