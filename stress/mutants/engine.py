@@ -6,6 +6,7 @@ from typing import Final
 
 from stress.mutants.model import Edit, Mutant, Promise, suite
 
+_TURNED = "request::TestWithdrawnWhileTheLinkIsTurned::"
 _DELIVERS_THE_TRIES = "            deliver([request for request in trying if self.withdraw(request)])\n"
 
 ENGINE: Final = (
@@ -308,7 +309,7 @@ ENGINE: Final = (
                 "                request._fate = {}\n                self._queue_of(place).adopt(request)\n",
             ),
         ),
-        (suite("request::TestWithdrawnWhileTheLinkIsTurned", limit=60),),
+        (suite(_TURNED + "test_it_has_no_effect_if_it_is_cancelled_while_its_file_is_looked_up"),),
     ),
     Mutant(
         "a-thread-is-inside",

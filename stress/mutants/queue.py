@@ -51,10 +51,10 @@ QUEUE: Final = (
     ),
     Mutant(
         "a-queue-for-each-context",
-        "Contexts on the same file do not know of each other, so a task waits for its own transaction.",
-        Promise.FAILURE,
+        "Contexts on the same file do not share a queue, so that each call takes its turn at the lock alone.",
+        Promise.STARVES,
         (Edit("registry", "            found: Q | None = known()\n", "            found: Q | None = None\n"),),
-        (suite("exclusion::TestReentrancyOfTheAsyncFace::test_a_second_transaction_raises_at_once[other]", limit=10),),
+        (suite("groups::TestGroupCommit::test_calls_that_wait_share_one_write"),),
     ),
     Mutant(
         "acknowledged-before-the-commit",

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -457,6 +458,33 @@ class TestWithdrawnWhileTheLinkIsTurned:
             await later.incr("probe")
 
             assert ({}, {"probe": 2}) == (stored(old), stored(new)), number
+
+    async def test_it_has_no_effect_if_it_is_cancelled_while_its_file_is_looked_up(self, tmp_path):
+        """A call that is withdrawn just before it is moved to the other file stays withdrawn."""
+        link, old, new = self.two_files(tmp_path, 0)
+        ctx = await PersistentContext.create(link)
+        queue, loop, over = await asyncio.to_thread(ctx._link.find), asyncio.get_running_loop(), threading.Event()
+        look_up = queue._queue_of
+
+        def cancelled_meanwhile(place):
+            found = look_up(place)
+            if found is not queue:
+                loop.call_soon_threadsafe(call.cancel)
+                over.wait(60)
+            return found
+
+        queue._queue_of = cancelled_meanwhile
+        with filelock.FileLock(f"{old}.lock", thread_local=False):
+            call = asyncio.create_task(ctx.incr("n"))
+            call.add_done_callback(lambda _: over.set())
+            while not queue._waiting:
+                await asyncio.sleep(0.001)
+            self.turn(link, new)
+        await asyncio.wait({call}, timeout=60)
+        for _ in range(2):
+            await PersistentContext(link).incr("probe")
+
+        assert (True, {}, {"probe": 2}) == (call.cancelled(), stored(old), stored(new))
 
     @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signal.setitimer: run on Unix")
     def test_a_blocking_call_has_no_effect(self, tmp_path, run):
