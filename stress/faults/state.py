@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,32 @@ def journal_of(path: Path) -> Path:
 
 
 def read_state(path: Path) -> Document | str | None:
-    """Return the state, `None` if there is nothing, or what is wrong with it."""
-    document = read(path)
-    try:
-        lines = _lines(journal_of(path).read_bytes())
-    except FileNotFoundError:
+    """Return the state, `None` if there is nothing, or what is wrong with it.
+
+    If a process folds the journal meanwhile, this reads again, as the journal belongs to one of two JSON files.
+    """
+    content: bytes | None = b"not read yet"
+    while content != (content := _content(path)):
+        document, journal = read(path), _content(journal_of(path))
+    if journal is None:
         return document
-    except (OSError, ValueError) as error:
+    try:
+        lines = _lines(journal)
+    except ValueError as error:
         return f"the journal cannot be read: {error}"
     if isinstance(document, str) or not lines:
         return document
-    content = path.read_bytes() if path.exists() else b""
-    identity = [len(content), zlib.crc32(content)]
+    identity = [len(content or b""), zlib.crc32(content or b"")]
     begins = [index for index, line in enumerate(lines) if identity in (line.get("follows"), *_becomes(line))]
     if not begins:
         return "the JSON file does not match the journal"
     return _applied(document, lines[begins[-1] :])
+
+
+def _content(path: Path) -> bytes | None:
+    with suppress(FileNotFoundError):
+        return path.read_bytes()
+    return None
 
 
 def _becomes(line: Line) -> list[Any]:

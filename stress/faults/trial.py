@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,6 +15,8 @@ from stress.faults.nursery import Victim, VictimFailedError
 from stress.faults.state import journal_of, read_state
 
 Answer = dict[str, Any] | None
+FOLD_LIMIT = 5.0
+"""Seconds in which a journal that cannot be trusted any more is folded."""
 FAULTED = 2
 """The number of the operation that the fault strikes."""
 
@@ -152,8 +155,11 @@ class Trial:
             self.problems.append(f"the call said {answer['outcome']}, and memory holds {tell(answer['memory'])}")
 
     def judge_tidiness(self, when: str) -> None:
-        """No other files may be beside the file and its lock."""
-        if left := leftovers(self.path):
+        """No other files may be beside the file and its lock; a fold in another thread has one for a moment."""
+        deadline = time.monotonic() + (FOLD_LIMIT if self.operation in JOURNALED else 0)
+        while (left := leftovers(self.path)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if left:
             self.problems.append(f"left behind {when}: {', '.join(left)}")
 
     def go_on(self) -> None:

@@ -169,25 +169,26 @@ class Journal:
         Raises:
             DurabilityUnknownError: this failed, and the old journal does not record it.
         """
-        with self._succeeding(check, announced=announced):
+        with self._succeeding(announced=announced):
+            check()
             self.known = state = self._begin(find_base(), author, check)
             return state
         return None
 
     def end(self, check: Callable[[], None], *, announced: bool) -> bool:
         """Remove the journal; return whether this succeeded. For the rest, see :meth:`renew`."""
-        with self._succeeding(check, announced=announced):
+        with self._succeeding(announced=announced):
+            check()
             self._remove()
             return True
         return False
 
     @contextlib.contextmanager
-    def _succeeding(self, check: Callable[[], None], *, announced: bool) -> Iterator[None]:
+    def _succeeding(self, *, announced: bool) -> Iterator[None]:
         """Log an error of the block; raise it if the old journal does not announce the new JSON file."""
         self.known = None
         self.folds += 1
         try:
-            check()
             yield
         except (OSError, SessionLostError) as error:
             if not announced:

@@ -13,6 +13,7 @@ from persistent_context._model.snapshot import Changes
 from persistent_context._stores.journal import journal as _journal
 from persistent_context._stores.journal import session as _session
 from persistent_context._stores.journal import state as _state
+from persistent_context._stores.jsonfile.lock import HeldLock
 from persistent_context._stores.protocol import SessionLostError
 
 is_journal = lambda name: name.removesuffix(" (deleted)").endswith(".journal")
@@ -351,6 +352,29 @@ class TestAFailedSync:
         commit(store, {"c": b"3"})
 
         assert ({"json": 1, "a": 1, "b": 2}, {"json": 1, "a": 1, "b": 2, "c": 3}) == (found, seen(path))
+        assert ["could not renew the journal; the next writer will try again"] == [
+            one.split(": ")[1] for one in warnings()
+        ]
+
+    @pytest.mark.parametrize("wanted", [None, False])
+    def test_a_lock_that_cannot_be_checked_after_that_fails_nothing(self, path, store, monkeypatch, warnings, wanted):
+        """The call has taken effect; the next one begins the new journal, or removes the old one."""
+        check = HeldLock.check
+
+        def fail(lock):
+            if "b" in stored(path):
+                monkeypatch.setattr(HeldLock, "check", check)
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            check(lock)
+
+        monkeypatch.setattr(HeldLock, "check", fail)
+        store.want(journal=wanted)
+        commit(store, {"b": b"2"}, folds=True)
+        found = stored(path)
+        commit(store, {"c": b"3"})
+
+        assert ({"json": 1, "a": 1, "b": 2}, {"json": 1, "a": 1, "b": 2, "c": 3}) == (found, seen(path))
+        assert (wanted is None) == journal_of(path).exists()
         assert ["could not renew the journal; the next writer will try again"] == [
             one.split(": ")[1] for one in warnings()
         ]
