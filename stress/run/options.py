@@ -13,7 +13,7 @@ from stress.run.plan import JOURNAL, KINDS, Plan
 FAULTS = {"kill_every": 0.5, "stop_every": 2.0, "cancel_every": 0.2, "fork_every": 3.0}
 OTHERS = {"foreign": 2, "ending": 1, "signals": 1, "watching": 2, "jobs": 1, "pages": 2, "threads": 1, "observing": 1}
 TIERS: dict[str, dict[str, Any]] = {
-    "quick": {"processes": 4, "tasks": 8, "seconds": 20.0, **FAULTS, **OTHERS},
+    "quick": {"processes": 4, "tasks": 8, "seconds": 20.0, **FAULTS, **OTHERS, "kill_every": 1.0},
     "run": {"processes": 16, "tasks": 20, "seconds": 300.0, **FAULTS, **OTHERS},
     "soak": {"processes": 16, "tasks": 20, "seconds": 120.0, **FAULTS, **OTHERS},
 }

@@ -71,8 +71,8 @@ class TestRun:
 
     def test_loses_nothing(self, tmp_path):
         """A run with faults of every kind ends with PASS and exit code 0, and cleans up."""
-        often = ("--kill-every", 0.3, "--stop-every", 0.5, "--fork-every", 0.5)
-        done = stress("--tier", "quick", "--seconds", 5, "--seed", 1, *often, "--dir", tmp_path)
+        often = ("--kill-every", 1, "--stop-every", 0.5, "--fork-every", 0.5)  # a call takes seconds
+        done = stress("--tier", "quick", "--seconds", 10, "--seed", 1, *often, "--dir", tmp_path)
         killed = re.search(r"(\d+) killed", done.stdout)
         acknowledged = re.search(r"([\d,]+) acknowledged operations/s", done.stdout)
 
