@@ -148,7 +148,7 @@ class TestConflicts:
     @pytest.mark.parametrize(("rule", "whose", "n"), [("mine", "your", 2), ("theirs", "its", 42)])
     def test_one_that_is_decided(self, stored, drafts, editor, rule, whose, n):  # noqa: PLR0913
         """Either side can be preferred, which applies only to the keys in conflict."""
-        noted = rf"places [^\n]* where {whose} change was kept: 1\n"
+        noted = rf"conflicts [^\n]* in which {whose} change was kept: 1\n"
         run("edit", stored, "--on-conflict", rule, env=editor(self.CONFLICT), errors=noted)
 
         assert (n, "bob", []) == (values(stored)["n"], values(stored)["name"], os.listdir(drafts))

@@ -169,7 +169,7 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
     async def checkpoint(self) -> None:
         """Fold the journal into the JSON file, so that programs that read only this file see every change. Suspends.
 
-        If there is no journal, or it is empty, nothing is written. The library also does this on its own: after a
+        If there is no journal, or it is empty, nothing is written. The library also does this automatically: after a
         second without writes, when the journal is longer than the JSON file, and when the interpreter exits.
 
         Raises:

@@ -72,7 +72,7 @@ def edit(
     say(f"keys changed: {changed}" if changed else "nothing was changed")
     if conflicts := context.statistics().conflicts:
         kept = "your" if on_conflict is OnConflict.MINE else "its"
-        note(f"places that another program has changed as well, where {kept} change was kept: {conflicts}")
+        note(f"conflicts with another program, in which {kept} change was kept: {conflicts}")
 
 
 @contextlib.contextmanager

@@ -123,7 +123,10 @@ class Keys:
         return True
 
     def _agrees(self, key: str, mine: MaybeText, text: MaybeText, write: Write | None) -> bool:
-        """Whether the file has memory's value, and not because others appended the same items to a list."""
+        """Whether the file has memory's value, and not because others appended equal items to a list.
+
+        If so, this is noted for what the calls in flight include.
+        """
         if not same(mine, text):
             return False
         sent, merged = self._moved(key, text, write, mine)
