@@ -100,7 +100,7 @@ COMMANDS: Final = (
         "stopped-holder-unknown",
         "The status does not say that the holder of the lock is stopped.",
         Promise.STARVES,
-        (Edit("stamp", '_STOPPED: Final = "T"', '_STOPPED: Final = "Z"'),),
+        (Edit("process", '_STOPPED: Final = "T"', '_STOPPED: Final = "Z"'),),
         (suite("main::TestWho::test_it_says_that_the_holder_is_stopped"),),
     ),
     Mutant(

@@ -131,22 +131,14 @@ LOCKS: Final = (
         "lost-session-repeated-for-a-transaction",
         "A cycle that lost its lock is always repeated, even if it contained a transaction.",
         Promise.LOST,
-        (
-            Edit(
-                "cycle", "        if all(request.operation.repeatable for request in applied):\n", "        if True:\n"
-            ),
-        ),
+        (Edit("cycle", " and all(request.operation.repeatable for request in applied):\n", ":\n"),),
         (suite("holders::TestALostLock::test_a_transaction_whose_lock_file_went_writes_nothing"),),
     ),
     Mutant(
         "lost-session-fails-an-increment",
         "A call that could be repeated fails if its session lost the lock.",
         Promise.FAILURE,
-        (
-            Edit(
-                "cycle", "        if all(request.operation.repeatable for request in applied):\n", "        if False:\n"
-            ),
-        ),
+        (Edit("cycle", " and all(request.operation.repeatable for request in applied):\n", " and False:\n"),),
         (suite("queue::TestALostCycle::test_its_calls_are_applied_again_in_their_order"),),
     ),
     Mutant(
@@ -233,7 +225,7 @@ LOCKS: Final = (
         "codec-imported-in-a-cycle",
         "The first cycle imports a codec; a fork by another thread at that time leaves it half imported in the child.",
         Promise.FAILURE,
-        (Edit("stamp", 'boot_id", encoding="utf-8"', 'boot_id", encoding="ascii"'),),
+        (Edit("process", 'boot_id", encoding="utf-8"', 'boot_id", encoding="ascii"'),),
         (suite("forks::TestForks::test_no_call_imports_a_module"),),
     ),
     Mutant(
@@ -253,7 +245,7 @@ LOCKS: Final = (
         "dead-holder-shown",
         "A dead process is shown as the holder.",
         Promise.STARVES,
-        (Edit("stamp", "    if verified and not _is_alive(pid, start):\n        return nobody\n", ""),),
+        (Edit("process", "    if verified and not _is_alive(pid, start):\n        return None\n", ""),),
         (suite("planted_files::TestTheContentOfTheLockFile::test_a_stamp_of_somebody_who_was_killed"),),
     ),
     Mutant(

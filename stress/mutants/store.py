@@ -294,7 +294,7 @@ STORE: Final = (
         Promise.STARVES,
         (
             Edit(
-                "stamp",
+                "process",
                 "        return process[0] not in _DEAD and process[1] == start\n",
                 "        return process[1] == start\n",
             ),

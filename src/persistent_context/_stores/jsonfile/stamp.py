@@ -8,17 +8,14 @@ from __future__ import annotations
 import functools
 import json
 import os
-import socket
 import time
-from typing import Any, Final
+from typing import Final
 
 from ...types import Holder
+from ..process import describe_this_process, holder_from
 
 STAMP_BYTES: Final = 512
 _MAGIC: Final = b'{"persistent_context":'
-_LONGEST_NAME: Final = 64
-_STOPPED: Final = "T"  # not "t", stopped by a tracer: under strace that is temporary, and SIGCONT does not end it
-_DEAD: Final = ("Z", "X")  # a zombie holds no locks
 
 
 def _padded(content: bytes) -> bytes:
@@ -65,88 +62,20 @@ def stamp_for(purpose: str, *, promised: bool) -> bytes:
 
 def holder_of(stamp: bytes) -> Holder:
     """Parse a stamp; that of a dead or former holder, or one in a foreign format, gives an empty holder."""
-    nobody = Holder()
     try:
         content = json.loads(stamp)["persistent_context"]
-        pid, host, since, purpose = content["pid"], content["host"], content["since"], content["for"]
-        start, space = content["start"], content["space"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        return nobody
-    if not (
-        type(pid) is int
-        and 0 < pid < 2**31
-        and isinstance(host, str)
-        and isinstance(since, int | float)
-        and isinstance(purpose, str)
-    ):
-        return nobody
-    if not 0 <= since < 2**33:
-        return nobody
-    here = _myself(os.getpid())
-    verified = (host, space) == (here["host"], here["space"])
-    if verified and not _is_alive(pid, start):
-        return nobody
-    stopped = verified and _is_stopped(pid)
-    return Holder(pid, host[:_LONGEST_NAME], float(since), purpose[:_LONGEST_NAME], verified, stopped)
+        return Holder()
+    return holder_from(content) or Holder()
 
 
 def this_process() -> Holder:
     """Return this process as a holder, for a lock that it has taken without writing a stamp."""
     pid = os.getpid()
-    return Holder(pid, _myself(pid)["host"], verified=True)
-
-
-@functools.lru_cache(maxsize=1)
-def _myself(pid: int) -> dict[str, Any]:
-    """Return the description of a process in a stamp: a pid alone is ambiguous across containers and reboots."""
-    process = _process(pid)
-    return {
-        "pid": pid,
-        "start": process and process[1],
-        "host": socket.gethostname()[:_LONGEST_NAME],
-        "space": _pid_space(),
-    }
+    return Holder(pid, describe_this_process(pid)["host"], verified=True)
 
 
 @functools.lru_cache(maxsize=1)
 def _me(pid: int) -> bytes:
     """Return the constant start of this process's stamp, an unclosed object; cached, as every cycle needs it."""
-    return json.dumps(_myself(pid)).encode()[:-1]
-
-
-def _pid_space() -> str | None:
-    """Return the identity of the process ID space: the boot, and the namespace within it."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
-            return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return None
-
-
-def _process(pid: int) -> tuple[str, int] | None:
-    """Return the state of a process and its start time in ticks since boot, or None if unknown."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return fields[0], int(fields[19])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _is_alive(pid: int, start: object) -> bool:
-    if process := _process(pid):
-        return process[0] not in _DEAD and process[1] == start
-    if os.name == "nt":  # where signal 0 is Ctrl-C
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not os.path.exists("/proc/self/stat")
-
-
-def _is_stopped(pid: int) -> bool:
-    process = _process(pid)
-    return process is not None and process[0] == _STOPPED
+    return json.dumps(describe_this_process(pid)).encode()[:-1]

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from persistent_context import LockTimeoutError, SyncPersistentContext
-from persistent_context._stores.jsonfile import stamp as _stamp
+from persistent_context._stores import process as _process
 from persistent_context._stores.jsonfile.lock import FileLock
 
 
@@ -46,23 +46,23 @@ class TestAZombie:
 
         monkeypatch.setattr(os, "kill", refuse)
 
-        assert not _stamp._is_alive(zombie, _stamp._process(zombie)[1])
+        assert not _process._is_alive(zombie, _process._process(zombie)[1])
 
 
 class TestWindows:
     def test_no_process_is_sent_a_signal(self, monkeypatch):
         """Signal 0, which only checks elsewhere, is Ctrl-C on Windows."""
-        monkeypatch.setattr(_stamp, "_process", lambda pid: None)
+        monkeypatch.setattr(_process, "_process", lambda pid: None)
         monkeypatch.setattr(os, "kill", None)
         monkeypatch.setattr(os, "name", "nt")
 
-        assert not _stamp._is_alive(os.getpid(), None)
+        assert not _process._is_alive(os.getpid(), None)
 
 
 class TestWithoutProc:
     def test_without_proc_a_process_is_asked_for_by_a_signal(self, monkeypatch):
         """When the start time of a process is unknown, an unused pid is dead, and any other is alive."""
-        monkeypatch.setattr(_stamp, "_process", lambda pid: None)
+        monkeypatch.setattr(_process, "_process", lambda pid: None)
         monkeypatch.setattr(os.path, "exists", lambda path: False)
 
         def answer(pid, number):
@@ -73,7 +73,7 @@ class TestWithoutProc:
 
         monkeypatch.setattr(os, "kill", answer)
 
-        assert [True, False, True] == [_stamp._is_alive(pid, None) for pid in (1, 2, 3)]
+        assert [True, False, True] == [_process._is_alive(pid, None) for pid in (1, 2, 3)]
 
     def test_without_proc_the_stamp_works_without_a_pid_namespace(self, monkeypatch):
         """On a system without /proc the stamp has less information, and the lock works."""
@@ -83,4 +83,4 @@ class TestWithoutProc:
 
         monkeypatch.setattr(os, "readlink", fail)
 
-        assert _stamp._pid_space() is None
+        assert _process._pid_space() is None
