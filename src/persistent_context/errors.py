@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Self
 
 from ._printable import printable
@@ -16,7 +16,8 @@ class PersistentContextError(Exception):
     """The base of all errors of this package.
 
     Attributes:
-        filepath: the JSON file that the failed call worked on, or ``None`` if none was involved yet.
+        filepath: the JSON file that the failed call worked on, or the URL in etcd (without user and password), or
+            ``None`` if none was involved yet.
     """
 
     filepath: str | None = None
@@ -80,7 +81,7 @@ def _reason(holder: Holder | None, transaction: OpenTransaction | None) -> str:
 
 
 class CorruptFileError(PersistentContextError, ValueError):
-    """The file is corrupt, and the context has ``on_corrupt="raise"``; the call changed nothing.
+    """The file is corrupt, and the context has ``on_corrupt="raise"``, or a key in etcd is; the call changed nothing.
 
     Raised by every call that reads the file: ``load()``, ``save()``, atomic operations, and on entering
     ``transaction()``.
@@ -89,15 +90,15 @@ class CorruptFileError(PersistentContextError, ValueError):
         reason: what is wrong with the file, and where.
     """
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"the file is corrupt ({reason}), and this call changed nothing; repair or remove it, or use "
-            'on_corrupt="aside", which keeps it under another name'
-        )
+    def __init__(self, reason: str, remedy: str | None = None) -> None:
+        what = "file" if remedy is None else "state"
+        remedy_of_file = 'repair or remove it, or use on_corrupt="aside", which keeps it under another name'
+        super().__init__(f"the {what} is corrupt ({reason}), and this call changed nothing; {remedy or remedy_of_file}")
         self.reason = reason
+        self._remedy = remedy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason,), self.__dict__
+        return type(self), (self.reason, self._remedy), self.__dict__
 
 
 class LeaseHeldError(LockTimeoutError):
@@ -127,6 +128,8 @@ class LeaseHeldError(LockTimeoutError):
 
 class LockLostError(PersistentContextError):
     """The lock file was deleted or replaced during a transaction, or the file of a lease while it was held.
+
+    In etcd: the process was stopped, or cut off from the cluster, for so long that its turn or its lease has ended.
 
     Raised on leaving ``transaction()``, which wrote nothing, or ``lease()``. Every other call is retried under the new
     lock.
@@ -246,3 +249,50 @@ class JournalVersionError(PersistentContextError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.found, self.known), self.__dict__
+
+
+class StoreUnavailableError(PersistentContextError, TimeoutError):
+    """No endpoint of the etcd cluster carried out the call within the timeout; nothing was changed.
+
+    Either no endpoint can be reached, or those that can be reached do not have a majority of the cluster.
+
+    Attributes:
+        endpoints: why not, by endpoint: a mapping such as ``{"10.0.0.1:2379": "Connection refused"}``.
+    """
+
+    def __init__(self, endpoints: Mapping[str, str]) -> None:
+        reasons = "; ".join(f"{endpoint}: {reason}" for endpoint, reason in endpoints.items())
+        super().__init__(f"no endpoint of the etcd cluster carried out the call ({reasons})")
+        self.endpoints = dict(endpoints)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.endpoints,), self.__dict__
+
+
+class OutcomeUnknownError(PersistentContextError, OSError):
+    """The change was sent to the etcd cluster, and it could not be found out in time whether it was carried out.
+
+    A call that repeats it might apply it twice: load, and look at the state first.
+    """
+
+
+class StoreLimitError(PersistentContextError, ValueError):
+    """The call changes more than one transaction of etcd can hold; nothing was changed.
+
+    Attributes:
+        size: the size of the changes, in bytes.
+        limit: the greatest size that is accepted, in bytes.
+        key: the key with the largest value.
+    """
+
+    def __init__(self, size: int, limit: int, key: str) -> None:
+        super().__init__(
+            f"the call changes {size:,} bytes, and etcd accepts {limit:,} at once (the largest value is that of "
+            f"{key!r}); split the change into several calls, or keep large values elsewhere"
+        )
+        self.size = size
+        self.limit = limit
+        self.key = key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.size, self.limit, self.key), self.__dict__

@@ -147,14 +147,14 @@ class Context(PersistentCalls, MutableMapping[str, Any]):
                 f"ContextManager(..., persistent=[{name!r}]), change it with set_persistent() or an atomic call, or "
                 "use another name for the runtime variable"
             )
-            raise ContextUsageError(msg).about(str(self._persistent.filepath))
+            raise ContextUsageError(msg).about(self._persistent.place)
 
     def _visible(self, key: str) -> str:
         """Return a key of the persistent data; refuse one that a runtime variable hides."""
         _check_free(key)
         if any(key in layer for layer in self._layers):
             msg = f"{key!r} is a runtime variable of this context, which would hide the persistent value: rename it"
-            raise ContextUsageError(msg).about(str(self._persistent.filepath))
+            raise ContextUsageError(msg).about(self._persistent.place)
         return key
 
 

@@ -102,6 +102,8 @@ class Statistics:
         checkpoints: how often this process has folded the journal into the file.
         conflicts: how many places were changed both by a context of this process and by another writer, in ways that
             cannot be merged, and were settled by ``on_conflict="mine"`` or ``"theirs"``.
+        retries: how many cycles were repeated because they could write nothing: in etcd, another process had changed
+            the state in the meantime; for a file, the lock file was deleted.
     """
 
     commits: int = 0
@@ -115,3 +117,4 @@ class Statistics:
     journal_bytes: int = 0
     checkpoints: int = 0
     conflicts: int = 0
+    retries: int = 0

@@ -295,7 +295,13 @@ ENGINE: Final = (
         "failed-beginning-keeps-the-lock",
         "A transaction that cannot begin because the file cannot be read leaves its session open.",
         Promise.STARVES,
-        (Edit("queue", "                carry_out([], session, self.name)\n", "                pass\n"),),
+        (
+            Edit(
+                "queue",
+                "                carry_out([], session, self.name)\n            self._deliver(over",
+                "                pass\n            self._deliver(over",
+            ),
+        ),
         (suite("cycle::TestABeginningThatFails::test_it_leaves_the_lock_free"),),
     ),
     Mutant(

@@ -47,7 +47,7 @@ JOURNAL: Final = (
         "journal-repeated-line-applied",
         "A line that repeats an earlier number is applied again.",
         Promise.LOST,
-        (Edit("state", "            if line is None or number <= last:", "            if line is None:"),),
+        (Edit("journal/state", "            if line is None or number <= last:", "            if line is None:"),),
         (suite(_DAMAGE + "test_stale_lines_are_not_applied"),),
     ),
     Mutant(
@@ -174,7 +174,11 @@ JOURNAL: Final = (
         "journal-ended-and-restored",
         "A process that knew a journal writes it back after another process has ended it.",
         Promise.CLOBBERED,
-        (Edit("state", "        return self.is_announced and self.folds[-1].ends\n", "        return False\n"),),
+        (
+            Edit(
+                "journal/state", "        return self.is_announced and self.folds[-1].ends\n", "        return False\n"
+            ),
+        ),
         (suite(_DELETED + "test_a_writer_notices_the_end_of_one_without_records"),),
     ),
     Mutant(
@@ -282,7 +286,7 @@ JOURNAL: Final = (
         "journal-trimmed-overlay-on-an-older-file",
         "A reader that has dropped the folded lines ignores that an older JSON file was put back.",
         Promise.LOST,
-        (Edit("state", "        if self.folded_number is not None:  # then", "        if False:  # then"),),
+        (Edit("journal/state", "        if self.folded_number is not None:  # then", "        if False:  # then"),),
         (suite(_CRASH + "test_a_reader_of_it_does_not_forget_what_was_folded"),),
     ),
     Mutant(

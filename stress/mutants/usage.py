@@ -46,14 +46,20 @@ USAGE: Final = (
         "pickled-by-relative-path",
         "A relative path is pickled unchanged, and leads elsewhere in a process with another current directory.",
         Promise.CLOBBERED,
-        (Edit("_api/base", "partial(type(self), self._path, ", "partial(type(self), self._given_path, "),),
+        (
+            Edit(
+                "_api/base",
+                "is_url(self._path) else self._path\n        return partial",
+                "True else 0\n        return partial",
+            ),
+        ),
         (suite("pickling::TestPickling::test_a_relative_path_leads_to_the_same_file"),),
     ),
     Mutant(
         "pickled-without-options",
         "A context that is sent to another process gets the default options.",
         Promise.CLOBBERED,
-        (Edit("_api/base", "self._path, **self._options)", "self._path)"),),
+        (Edit("_api/base", "place, **self._options)", "place)"),),
         (suite("pickling::TestPickling::test_class_path_and_options_arrive"),),
     ),
     Mutant(

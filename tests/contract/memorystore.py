@@ -123,6 +123,8 @@ class Place:
 class MemorySession:
     """An open session."""
 
+    is_exclusive = True
+
     def __init__(self, store: MemoryStore, turn: Turn, turns: list[Turn], waited: float) -> None:
         self.waited = waited
         self.held = 0.0
@@ -234,7 +236,7 @@ class MemoryStore:
                 raise CorruptStateError("corrupt")
             return self.read()
 
-    def begin(self, purpose: str, *, wait: bool) -> MemorySession | None:
+    def begin(self, purpose: str, *, wait: bool, exclusive: bool = True) -> MemorySession | None:
         self.place.reach("begin")
         began, turn, must_wait = time.monotonic(), Turn(purpose), False
         with self.place.changed:
@@ -305,7 +307,7 @@ class MemoryLease(MemoryStore):
         super().__init__(place)
         self._lasting = lasting
 
-    def begin(self, purpose: str, *, wait: bool) -> MemorySession | None:
+    def begin(self, purpose: str, *, wait: bool, exclusive: bool = True) -> MemorySession | None:
         session = super().begin(purpose, wait=wait)
         if session is not None and self._lasting:
             with self.place.changed:

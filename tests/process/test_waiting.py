@@ -327,7 +327,7 @@ class TestATimeoutAndACancelAtOnce:
                 await ended(task)
                 if not task.cancelled():
                     assert isinstance(task.exception(), LockTimeoutError)
-        assert 1 == await ctx.incr("probe")
+        assert 1 == await PersistentContext(path).incr("probe")
 
         assert {"probe": 1} == stored(path)
 

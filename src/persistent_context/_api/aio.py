@@ -22,6 +22,7 @@ from .aio_executor import PatientExecutor
 from .aio_transaction import AsyncTransaction
 from .aio_watch import AsyncWatch
 from .base import Reading
+from .mapping import about_file
 from .options import OnCorrupt, Options, check_timeout
 
 
@@ -241,7 +242,8 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
         self._link.here_or_found().run()
 
     def _sync_lock_holder(self) -> Holder | None:
-        return self._link.here_or_found().store.holder()
+        with about_file(self._path):
+            return self._link.here_or_found().store.holder()
 
     async def _run_cycle(self) -> None:
         executor = self._enter_loop().executor

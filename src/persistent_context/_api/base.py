@@ -17,8 +17,9 @@ from .._model.operations import Checkpoint, Refresh, Reload, Save, Update
 from .._model.snapshot import Snapshot
 from .._model.values import MISSING
 from .._printable import printable
-from .._stores.factory import locate
-from .._stores.protocol import CorruptStateError
+from .._stores.factory import is_url, locate
+from .._stores.protocol import CorruptStateError, SessionLostError
+from ..errors import ContextUsageError
 from ..types import Statistics
 from .guarded import GuardedMemory
 from .link import Link
@@ -63,6 +64,9 @@ class BaseContext(MemoryMapping):
             msg = f"filepath must be a str or a path object, not {type(path).__name__}"
             raise TypeError(msg)
         self._given_path: Final = path
+        if is_url(path) and (on_corrupt != "aside" or journal is not None):
+            msg = "on_corrupt and journal are options of files, and have no meaning for etcd"
+            raise ValueError(msg)
         self._options: Final[Options] = {
             "durable": check_durable(durable),
             "lock_timeout": check_timeout(lock_timeout, "lock_timeout"),
@@ -77,8 +81,19 @@ class BaseContext(MemoryMapping):
         super().__init__(GuardedMemory(drains=self._DRAINS), Link(locate(path), journal=journal))
 
     @property
+    def place(self) -> str:
+        """Where the state is: the absolute path of the file, or the URL in etcd, without user and password."""
+        return self._path
+
+    @property
     def filepath(self) -> Path:
-        """The path as given."""
+        """The path as given.
+
+        Raises:
+            ContextUsageError: the state is in etcd, and not in a file.
+        """
+        if is_url(self._path):
+            raise ContextUsageError("the state is not in a file: use the attribute place").about(self._path)
         return Path(self._given_path)
 
     def statistics(self) -> Statistics:
@@ -86,28 +101,33 @@ class BaseContext(MemoryMapping):
         queue = self._link.here()
         return Statistics() if queue is None else queue.statistics()
 
+    @property
+    def _shown(self) -> str:
+        return self._path if is_url(self._path) else self._given_path
+
     def __repr__(self) -> str:
         number = len(self._memory.data)
         count = f"{number} key{'' if number == 1 else 's'} in memory"
         state = count if self._memory.is_loaded else f"not loaded, {count}"
-        return f"<{type(self).__name__} on {self._given_path!r}: {state}>"
+        return f"<{type(self).__name__} on {self._shown!r}: {state}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the class, the absolute path and the options: the copy is another context, not loaded."""
-        return partial(type(self), self._path, **self._options), ()
+        """Pickle the class, the absolute path (or the URL as given) and the options: the copy is not loaded."""
+        place = self._given_path if is_url(self._path) else self._path
+        return partial(type(self), place, **self._options), ()
 
     def _read(self, *, whole: bool = True) -> Reading | None:
         """Read the file without the lock; return None if it has to be read under the lock.
 
-        This is so if the file is corrupt, or if calls of this context keep changing it, so that it is unknown whether
-        the reading is older or newer than their outcome.
+        This is so if the file is corrupt, if the store cannot be reached at present, or if calls of this context keep
+        changing it, so that it is unknown whether the reading is older or newer than their outcome.
         """
         began = self._memory.now()
         store = self._link.find().store
         try:
             read = partial(store.snapshot, whole=self._raises_if_corrupt)
             reading = self._memory.tracker.read_between(_LOCK_FREE_READINGS, read)
-        except CorruptStateError:
+        except (CorruptStateError, SessionLostError):
             return None
         if reading is None:
             return None

@@ -15,6 +15,7 @@ from .blocking_calls import BlockingCalls
 from .blocking_coordination import SyncCoordination
 from .blocking_transaction import SyncTransaction
 from .blocking_watch import SyncWatch
+from .mapping import about_file
 from .options import OnCorrupt, Options, check_timeout
 
 
@@ -122,7 +123,8 @@ class SyncPersistentContext(SyncAtomic, SyncCoordination):
 
     def lock_holder(self) -> Holder | None:
         """Return the current holder of the file's lock, or None. Blocks."""
-        return self._link.here_or_found().store.holder()
+        with about_file(self._path):
+            return self._link.here_or_found().store.holder()
 
     def _perform(self, operation: Operation) -> Any:
         return self._calls.perform(operation, self._lock_timeout)

@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from .._engine.registry import queue_of
+from .._engine.registry import StoreQueue, queue_of
 from .._model.faults import check_key
 from .._model.snapshot import Snapshot
 from .._model.tracking import Tracker
 from .._model.values import MISSING, MaybeText, decode, same
-from .._stores.protocol import CorruptStateError, Store, Subscription
+from .._stores.protocol import CorruptStateError, SessionLostError, Store, Subscription
 from ..errors import ContextUsageError
 from ..types import Change
 
@@ -110,7 +110,7 @@ class Observer:
     def _look(self, store: Store) -> None:
         try:
             found = self._read(store)
-        except CorruptStateError:  # half-written by a writer without the lock, or soon to be moved aside
+        except (CorruptStateError, SessionLostError):  # half-written, soon to be moved aside, or out of reach
             return
         if found is None:
             return
@@ -179,6 +179,7 @@ class Watch:
         self._path = path
         self._observer = observer
         self._pid = os.getpid()
+        self._queue: StoreQueue | None = None
         self._subscribed: tuple[Store, Subscription] | None = None
         self._closed = False
 
@@ -189,7 +190,8 @@ class Watch:
 
     def _follow(self, ring: Callable[[], bool]) -> Store:
         """Return the store that the place leads to now, after subscribing to it."""
-        store = queue_of(self._path).store
+        self._queue = queue_of(self._path)  # kept: with its last reference, the store goes, and its subscription
+        store = self._queue.store
         if self._subscribed is None or self._subscribed[0] is not store:
             self._unsubscribe()
             self._subscribed = store, store.subscribe(ring, self._observer.fail)

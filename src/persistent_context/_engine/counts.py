@@ -21,7 +21,7 @@ class Counts:
 
     def __init__(self, name: str) -> None:
         self._name: Final = name
-        self._operations = self._conflicts = self._cycles = self._waits = 0
+        self._operations = self._conflicts = self._cycles = self._waits = self._retries = 0
         self._wait_seconds = self._hold_seconds = 0.0
 
     def note(self, session: Session, purpose: str, over: Sequence[Request]) -> None:
@@ -38,11 +38,16 @@ class Counts:
         with contextlib.suppress(BaseException):  # from a logging handler: the calls have taken effect nevertheless
             report(cycle)
 
+    def note_retry(self) -> None:
+        """Count a cycle whose calls are carried out again."""
+        self._retries += 1
+
     def statistics(self, traffic: Traffic) -> Statistics:
         """Return the statistics so far, including what the store has read and written."""
         return Statistics(
             operations=self._operations,
             conflicts=self._conflicts,
+            retries=self._retries,
             cycles=self._cycles,
             waits=self._waits,
             wait_seconds=self._wait_seconds,

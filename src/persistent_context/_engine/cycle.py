@@ -13,7 +13,7 @@ from .._model.nested import Conflict
 from .._model.snapshot import Snapshot
 from .._printable import printable
 from .._stores.protocol import CorruptStateError, Session, SessionLostError
-from ..errors import CorruptFileError, DurabilityUnknownError, LockLostError, PersistentContextError
+from ..errors import CorruptFileError, DurabilityUnknownError, LockLostError, PersistentContextError, StoreLimitError
 from .request import Request
 
 _logger = logging.getLogger("persistent_context")
@@ -32,8 +32,10 @@ def carry_out(batch: Sequence[Request], session: Session, name: str) -> Sequence
         name: the name of the store, for errors.
 
     Returns:
-        The calls to carry out in another session instead: this one was lost before it wrote anything.
+        The calls to carry out in another session instead: this one was lost before it wrote anything, or together they
+        changed more than the store accepts at once.
     """
+    accepting: Sequence[Request] = batch
     applied: list[Request] = []
     snapshot: Snapshot | None = None
     failure: BaseException | None = None
@@ -54,9 +56,10 @@ def carry_out(batch: Sequence[Request], session: Session, name: str) -> Sequence
     except BaseException as error:  # noqa: BLE001 - reported to the calls
         failure = error
     failure = _close(session, name) or failure
+    # Without exclusive access, the state that a call failed on may not have been the latest one.
+    if again := _to_repeat(failure, applied, applied if applied and session.is_exclusive else accepting):
+        return again
     if isinstance(failure, SessionLostError):
-        if all(request.operation.repeatable for request in applied):
-            return applied
         failure = LockLostError(str(failure))
     for request in applied if snapshot is not None else ():
         request.snapshot, request.position = snapshot, draft.position
@@ -64,6 +67,19 @@ def carry_out(batch: Sequence[Request], session: Session, name: str) -> Sequence
             _log_conflicts(request.operation.conflicts, name)
     if failure is not None:
         fail(batch, failure, name)
+    return ()
+
+
+def _to_repeat(
+    failure: BaseException | None, applied: Sequence[Request], candidates: Sequence[Request]
+) -> Sequence[Request]:
+    """Return those candidates that an error of the commit does not end, as another session may take them."""
+    if isinstance(failure, SessionLostError) and all(request.operation.repeatable for request in applied):
+        return candidates
+    if isinstance(failure, StoreLimitError) and len(applied) > 1:
+        for request in candidates:
+            request.goes_alone = True
+        return candidates
     return ()
 
 
@@ -134,7 +150,7 @@ def _close(session: Session, name: str) -> DurabilityUnknownError | None:
 
 def _named(error: BaseException, name: str) -> BaseException:
     if isinstance(error, CorruptStateError):
-        error = CorruptFileError(str(error))
+        error = CorruptFileError(str(error), error.remedy)
     if isinstance(error, PersistentContextError):
         error.about(name)
     elif isinstance(error, OSError) and error.errno is not None and error.filename is None:

@@ -22,8 +22,8 @@ from functools import partial
 from typing import Final
 
 from .._printable import printable
-from .._stores.protocol import Session, Sessions
-from ..errors import ReentrantTransactionError
+from .._stores.protocol import Session, SessionLostError, Sessions
+from ..errors import ReentrantTransactionError, StoreUnavailableError
 from ..types import Holder, Statistics
 from .counts import Counts
 from .cycle import carry_out, fail, read
@@ -148,9 +148,15 @@ class CommitQueue:
             self._end_turn(sessions, batch, self.run_elsewhere)
 
     def find_holder(self) -> Holder | None:
-        """Find the holder of the lock, for an error. This does I/O, so do not call it in a loop's thread."""
+        """Find the holder of the lock, for an error. This does I/O, so do not call it in a loop's thread.
+
+        Raises:
+            StoreUnavailableError: that is the reason, rather than a holder.
+        """
         try:
             return self.store.holder(probe=False)
+        except StoreUnavailableError as error:
+            raise error.about(self.name) from None
         except OSError:  # too many open files, for example: the holder is unknown
             return Holder()
 
@@ -219,12 +225,16 @@ class CommitQueue:
         batch: list[Request] = []
         session: Session | None = None
         try:
-            session = self._begin(purpose, wait=wait)
+            session = self._begin(purpose, wait=wait, exclusive=self._waiting.has_begin_first())
             if session is None:
                 return _Outcome.ABANDONED if wait else _Outcome.NO_LOCK
-            self._take(batch)
+            self._take(batch, session)
             if batch and isinstance(batch[0], Begin) and read(batch, session, self.name):
                 return self._grant(batch[0], session)
+        except SessionLostError:  # when reading for a transaction
+            if session is not None:
+                carry_out([], session, self.name)
+            self._deliver(self._waiting.put_back(batch), session, purpose)
         except BaseException as error:  # noqa: BLE001 - reported to the calls
             over = batch if session else self._waiting.take_all()
             fail(over, error, self.name)
@@ -235,10 +245,10 @@ class CommitQueue:
             self._carry_out(batch, session, purpose)
         return _Outcome.DONE
 
-    def _begin(self, purpose: str, *, wait: bool) -> Session | None:
+    def _begin(self, purpose: str, *, wait: bool, exclusive: bool) -> Session | None:
         self._waiting_since = time.monotonic() if wait else None
         try:
-            session = self.store.begin(purpose, wait=wait)
+            session = self.store.begin(purpose, wait=wait, exclusive=exclusive)
         except BaseException:
             self._waiting_since = None
             raise
@@ -247,8 +257,8 @@ class CommitQueue:
             self.is_contended = session.waited > 0
         return session
 
-    def _take(self, batch: list[Request]) -> None:
-        """Begin the operations before the next transaction, or that transaction alone.
+    def _take(self, batch: list[Request], session: Session) -> None:
+        """Begin the operations before the next transaction, or that transaction alone if the session is exclusive.
 
         Calls whose place now leads to another store are moved there, and can be withdrawn until they begin.
         """
@@ -258,7 +268,9 @@ class CommitQueue:
             if place not in leads_here:
                 leads_here[place] = self._queue_of(place) is self
             is_begin = isinstance(request, Begin) and leads_here[place]
-            if is_begin and batch:
+            if is_begin and (batch or not session.is_exclusive):
+                return
+            if batch and (request.goes_alone or batch[0].goes_alone):
                 return
             if not leads_here[place]:
                 self._queue_of(place).adopt(request)
@@ -283,7 +295,11 @@ class CommitQueue:
         again = carry_out(batch, session, self.name)
         over = [request for request in batch if request not in again]
         if again:
-            _logger.info("%s: the session was lost before anything was written; trying again", printable(self.name))
+            self._counts.note_retry()
+            if again[0].goes_alone:
+                _logger.info("%s: too much for one commit; the calls are carried out one by one", printable(self.name))
+            elif session.is_exclusive:
+                _logger.info("%s: the session was lost before anything was written; trying again", printable(self.name))
             over += self._waiting.put_back(again)
         self._deliver(over, session, purpose)
 

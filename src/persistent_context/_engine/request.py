@@ -32,6 +32,7 @@ class Request:
         "deliver",
         "durable",
         "error",
+        "goes_alone",
         "operation",
         "owner",
         "patient",
@@ -73,6 +74,8 @@ class Request:
         self.error: BaseException | None = None
         self.snapshot: Snapshot | None = None
         """The state after the cycle, or None if the operation failed."""
+        self.goes_alone = False
+        """Whether no other call may share its cycle: together, they changed more than the store accepts at once."""
         self.position = 0
         """The number of the cycle that carried it, among all cycles of this process."""
         self._fate: dict[None, _Fate] = {}  # decided once, by the first to set the default
@@ -102,7 +105,7 @@ class Request:
 
     def reopen(self) -> bool:
         """Let a call whose cycle has to be repeated wait again; return whether it is still wanted."""
-        self.result = None
+        self.result = self.error = None
         self._fate = {}
         return not (self._is_unwanted and self.withdraw())
 

@@ -64,6 +64,10 @@ class WaitingCalls:
         calls = self.snapshot()
         return [request.owner for request in calls if isinstance(request, Begin) and not request.is_withdrawn]
 
+    def has_begin_first(self) -> bool:
+        """Whether the first call begins a transaction."""
+        return isinstance(next(iter(self.snapshot()), None), Begin)
+
     def purpose(self) -> str:
         """Return the purpose of the first call."""
         return next((request.operation.purpose for request in self.snapshot()), "")

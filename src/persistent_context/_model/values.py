@@ -191,6 +191,17 @@ def split_any_layout(body: bytes) -> dict[str, Text] | None:
     return {key: msgspec.json.format(_encode(decode(text)), indent=0) for key, text in entries.items()}
 
 
+def one_line(text: bytes) -> Text | None:
+    """Return the text of a JSON value, in any layout, on one line; None if it is not one that can be read."""
+    try:
+        if len(_elements(b"[" + text + b"]")) != 1:
+            return None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    entries = split_any_layout(b'"":' + text)
+    return None if entries is None else entries.get("")
+
+
 def split_any_depth(text: bytes) -> dict[str, Raw] | None:
     """Split an object in any layout, whatever the depth of its values; otherwise like :func:`split`."""
     try:

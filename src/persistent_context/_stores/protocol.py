@@ -16,8 +16,21 @@ class SessionLostError(Exception):
     """The session ended before its commit: nothing was written, and repeatable calls may run in another session."""
 
 
+class StaleSessionError(SessionLostError):
+    """A session that was not exclusive began with a state that is no longer the latest one."""
+
+
 class CorruptStateError(ValueError):
-    """The stored content is not a state that this package could write back; a session can set it aside."""
+    """The stored content is not a state that this package could write back; a session can set it aside.
+
+    Args:
+        reason: what is wrong with it, and where.
+        remedy: what the user has to do, if a session cannot set it aside.
+    """
+
+    def __init__(self, reason: str, remedy: str | None = None) -> None:
+        super().__init__(reason)
+        self.remedy: Final = remedy
 
 
 class Traffic(NamedTuple):
@@ -43,8 +56,10 @@ NUMBER: Final = "number"
 
 
 class Session(Protocol):
-    """Exclusive access: nothing else commits until it is closed. It belongs to one thread at a time."""
+    """Access to a state, for one commit. It belongs to one thread at a time."""
 
+    is_exclusive: bool
+    """Whether nothing else commits until it is closed. Otherwise the commit fails if anything else has committed."""
     waited: float
     """How long it had to wait for another session, in seconds; 0 if it did not."""
     held: float
@@ -73,12 +88,17 @@ class Session(Protocol):
     def commit(self, changes: Changes, *, durable: bool) -> Snapshot:
         """Write the changes, all or none of them, and return the new state. Call it at most once.
 
+        If the session is not exclusive, this also confirms that its state was the latest one, even if there are no
+        changes.
+
         Others see the new state from now on. With ``durable``, it survives a power loss once :meth:`close` has
         returned, and so does everything in the snapshot, no matter who wrote it, even if there are no changes.
 
         Raises:
             SessionLostError: nothing was written.
             DurabilityUnknownError: it was written, but may not survive a power loss.
+            OutcomeUnknownError: it may have been written.
+            StoreLimitError: nothing was written; fewer changes at a time may be accepted.
             OSError: nothing was written.
         """
 
@@ -100,12 +120,13 @@ class Subscription(Protocol):
 class Sessions(Protocol):
     """Something to which one thread of any process has exclusive access at a time. Usable from any thread."""
 
-    def begin(self, purpose: str, *, wait: bool) -> Session | None:
+    def begin(self, purpose: str, *, wait: bool, exclusive: bool = True) -> Session | None:
         """Begin a session.
 
         Args:
             purpose: the purpose in one word; :meth:`holder` shows it to others.
             wait: whether to wait, without a limit, for open sessions to close; waiting calls are served in order.
+            exclusive: whether it has to be exclusive; otherwise, it may be.
 
         Returns:
             The session; None if another one is open and ``wait`` is false, or :meth:`abandon_vain_wait` was called.
@@ -130,6 +151,9 @@ class Sessions(Protocol):
         Args:
             probe: check that a session really is open, which may make a concurrent ``begin`` fail; otherwise trust
                 what a living holder says about itself.
+
+        Raises:
+            StoreUnavailableError: the store cannot be reached at present, which is why no session begins.
         """
 
     def traffic(self) -> Traffic:
@@ -163,6 +187,7 @@ class Store(Sessions, Protocol):
 
         Raises:
             CorruptStateError: it cannot be read unless a session sets it aside.
+            SessionLostError: it cannot be read at present; a session waits until it can.
             OSError: it cannot be read.
         """
 

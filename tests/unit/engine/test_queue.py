@@ -148,7 +148,7 @@ class TestCallsThatOnlyTry:
         with filelock.FileLock(f"{path}.lock"):
             caller = threading.Thread(target=patient.incr, args=["n"])
             caller.start()
-            while queue_of(str(path))._waiting_since is None:
+            while not queue_of(str(path)).store.is_waiting():
                 time.sleep(0.001)
         caller.join()
 
@@ -486,7 +486,7 @@ class TestOneThreadAtATime:
         queue = queue_of(str(path))
         monkeypatch.setattr(JsonFileStore, "begin", lambda *_, **__: None)
 
-        assert queue._begin("test", wait=True) is None
+        assert queue._begin("test", wait=True, exclusive=True) is None
         assert queue._waiting_since is not None
 
     def test_a_wait_for_the_current_file_is_left_alone(self, path):

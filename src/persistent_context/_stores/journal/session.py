@@ -34,6 +34,8 @@ class JournalSession:
         changed: called when the journal has something to fold, with ``soon=True`` if the journal is unreliable.
     """
 
+    is_exclusive = True
+
     def __init__(self, journal: Journal, plain: JsonFileSession, changed: Callable[..., None]) -> None:
         self.waited = plain.waited
         self.held = 0.0

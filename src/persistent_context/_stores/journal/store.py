@@ -70,7 +70,7 @@ class JournalStore:
         msg = "it was replaced each time it was read"
         raise CorruptStateError(msg)
 
-    def begin(self, purpose: str, *, wait: bool) -> Session | None:
+    def begin(self, purpose: str, *, wait: bool, exclusive: bool = True) -> Session | None:  # noqa: ARG002 - always
         """Take the lock; see :meth:`Store.begin`."""
         plain = self._plain.begin(purpose, wait=wait)
         if plain is None:

@@ -79,7 +79,7 @@ class FileLease:
         self._lasting: Final = lasting
         self._lock: Final = FileLock(path, data_path)
 
-    def begin(self, purpose: str, *, wait: bool) -> LeaseSession | None:
+    def begin(self, purpose: str, *, wait: bool, exclusive: bool = True) -> LeaseSession | None:  # noqa: ARG002 - always
         """Lock the file, and increase its number; see :meth:`Sessions.begin`."""
         began = time.monotonic()
         held = self._lock.acquire(purpose, wait=wait)
@@ -130,6 +130,8 @@ class LeaseSession:
         token: the token; None if the lease is not lasting.
         waited: how long acquiring it had to wait, in seconds.
     """
+
+    is_exclusive = True
 
     def __init__(self, held: HeldLock, token: int | None, waited: float) -> None:
         self.waited = waited

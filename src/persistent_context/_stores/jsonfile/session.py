@@ -34,6 +34,8 @@ class JsonFileSession:
         waited: how long acquiring it had to wait, in seconds.
     """
 
+    is_exclusive = True
+
     def __init__(self, file: JsonFile, lock: HeldLock, waited: float) -> None:
         self.waited = waited
         self.held = 0.0

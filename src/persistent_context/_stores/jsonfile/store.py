@@ -42,7 +42,7 @@ class JsonFileStore:
         """Return the document in the file; see :meth:`JsonFile.document`."""
         return self.file.document()
 
-    def begin(self, purpose: str, *, wait: bool) -> JsonFileSession | None:
+    def begin(self, purpose: str, *, wait: bool, exclusive: bool = True) -> JsonFileSession | None:  # noqa: ARG002 - always
         """Take the lock; see :meth:`Store.begin`."""
         began = time.monotonic()
         held = self._lock.acquire(purpose, wait=wait)
