@@ -8,6 +8,7 @@ from stress.mutants.around import AROUND
 from stress.mutants.commands import COMMANDS
 from stress.mutants.document import DOCUMENT
 from stress.mutants.engine import ENGINE
+from stress.mutants.etcd import ETCD
 from stress.mutants.faces import FACES
 from stress.mutants.files import FILES
 from stress.mutants.inside import INSIDE
@@ -29,6 +30,7 @@ AREAS: Final = {
     "commands": COMMANDS,
     "document": DOCUMENT,
     "engine": ENGINE,
+    "etcd": ETCD,
     "faces": FACES,
     "files": FILES,
     "inside": INSIDE,

@@ -17,6 +17,13 @@ from typing import Any, Literal
 
 import pytest
 
+import etcd
+from persistent_context._stores.etcd.address import parse
+from persistent_context._stores.etcd.client import Client, counted, end_of, text
+from persistent_context._stores.etcd.gateway import Gateway
+from persistent_context._stores.etcd.state import Names
+from persistent_context._stores.etcd.store import EtcdStore
+from persistent_context._stores.factory import locate
 from persistent_context._stores.journal.store import JournalStore
 from persistent_context._stores.jsonfile.store import JsonFileStore
 from persistent_context._stores.protocol import Session, Store
@@ -229,5 +236,60 @@ class JournalPlace(JsonFilePlace):
             yield
 
 
-PLACES: dict[str, type[ContractPlace]] = {"memory": MemoryPlace, "json": JsonFilePlace, "journal": JournalPlace}
+class EtcdPlace(ContractPlace):
+    """A namespace of etcd."""
+
+    opens_elsewhere = (
+        "from persistent_context._stores.factory import locate, open_store; store = open_store(locate(sys.argv[1]))"
+    )
+    waits_in_vain = False
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.path = etcd.url()
+        self._names = Names.of(self.path.rpartition("/")[2])
+        self._client = Client(Gateway(parse(self.path)))
+
+    def store(self) -> EtcdStore:
+        return EtcdStore.at(locate(self.path))
+
+    def waiting(self) -> int:
+        prefix = self._names.queue
+        return max(0, self._client.read(counted(prefix, end_of(prefix))).found[0].count - 1)
+
+    def lose_sessions(self) -> None:
+        self._remove(self._names.queue)
+
+    def lose_leases(self) -> None:
+        self._remove(self._names.namespace + b"/l/")
+
+    def corrupt(self) -> None:
+        pytest.skip("what is corrupt in etcd is an error, and is not set aside")
+
+    @contextlib.contextmanager
+    def failing(self, what: Failure) -> Iterator[None]:
+        if what == "durability":
+            pytest.skip("every commit to etcd is durable")
+        call = Gateway.call
+
+        def refuse(gateway: Gateway, path: str, body: Any, *, repeatable: bool) -> Any:
+            if path == "/v3/kv/txn" and not repeatable:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return call(gateway, path, body, repeatable=repeatable)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Gateway, "call", refuse)
+            yield
+
+    def _remove(self, prefix: bytes) -> None:
+        everything = {"request_delete_range": {"key": text(prefix), "range_end": text(end_of(prefix))}}
+        self._client.transact([everything], repeatable=True)
+
+
+PLACES: dict[str, type[ContractPlace]] = {
+    "memory": MemoryPlace,
+    "json": JsonFilePlace,
+    "journal": JournalPlace,
+    "etcd": EtcdPlace,
+}
 """The stores that are tested."""

@@ -13,7 +13,7 @@ from contract.helping import begin, commit, entries, finish, increment, texts_of
 from persistent_context._model.snapshot import NOTHING, Changes
 from persistent_context._model.values import MISSING, decode
 
-MANY = 20_000
+MANY = 12_000
 KEYS = st.sampled_from(["", "a", "b", "c", 'quo"ted', "lines\n", "\N{SNOWMAN}"])
 VALUES = st.sampled_from([None, 0, 1, 1.5, "text", ["a", {"b": []}]])
 

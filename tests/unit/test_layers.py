@@ -53,10 +53,15 @@ class TestLayers:
 
     @pytest.mark.parametrize(
         ("package", "door"),
-        [("filelock", "_stores/jsonfile/flock"), ("anyio", "_api/cancelling"), ("msgspec", "_model/values")],
+        [
+            ("filelock", "_stores/jsonfile/flock"),
+            ("anyio", "_api/cancelling"),
+            ("msgspec", "_model/values"),
+            ("urllib3", "_stores/etcd/connections"),
+        ],
     )
     def test_each_dependency_has_one_door(self, package, door):
-        """filelock, anyio and msgspec are each imported by one module only."""
+        """filelock, anyio, msgspec and urllib3 are each imported by one module only."""
         assert [door] == [module for module in MODULES if package in {name.split(".")[0] for name in imports(module)}]
 
     @pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith("_stores/")])
@@ -69,7 +74,7 @@ class TestLayers:
         if module == "_cli/journal":
             known = {name for name in known if not name.startswith("._stores.journal.")}
 
-        assert module in {"_cli/doctor", "_cli/doctor_journal"} or set() == known
+        assert module in {"_cli/doctor", "_cli/doctor_etcd", "_cli/doctor_journal"} or set() == known
         assert module in {"_cli/doctor", "_cli/surroundings"} or set() == {"fcntl", "filelock", "watchfiles"} & {
             name.split(".")[0] for name in imports(module)
         }

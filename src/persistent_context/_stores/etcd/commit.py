@@ -1,0 +1,166 @@
+"""Committing to etcd: one transaction, and what follows if its answer never comes.
+
+A commit carries an identity, which it writes into the marker, and compares the revision of the marker. So an unanswered
+commit can be settled. If the marker is still the old one, it is replaced by one with another identity: the commit can
+no longer be carried out, however late it arrives. If it is not, the identities that it has had since tell whether the
+commit is among them. A commit is never just sent again: it might be carried out twice (etcd-io/etcd#18424).
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from ..._model.snapshot import Changes
+from ..._model.values import MISSING
+from ...errors import OutcomeUnknownError, StoreLimitError
+from .client import Client, Json, Outcome, are_modified_before, get, is_empty, is_modified_at, put
+from .failures import RefusedError, UnansweredError, UnreachableError
+from .feed import watch
+from .state import Marker, State
+
+OPERATIONS: Final = 100
+"""How many operations, and as many comparisons, are sent in one list; a member refuses more than 128."""
+MOST_BYTES: Final = 1_500_000
+"""The most bytes in a transaction; a member refuses more than 1.5 MiB unless told otherwise."""
+_OVERHEAD_BYTES: Final = 14
+"""What an operation needs besides its key and value, at most."""
+_BASE64: Final = 3 / 4
+"""The share of a text in base64 that is sent to the other members."""
+SETTLE_SECONDS: Final = 30.0
+"""How long an unanswered commit is settled before its outcome is said to be unknown."""
+_RETRY_SECONDS: Final = 0.2
+
+
+class Committer:
+    """Commits to one namespace. Usable from any thread.
+
+    Args:
+        client: the cluster.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client: Final = client
+        self._numbers: Final = itertools.count(1)
+        self.forget()
+
+    def forget(self) -> None:
+        """Take another name, in a forked child."""
+        self._name = secrets.token_hex(8)
+
+    def identity(self) -> str:
+        """Return a new identity."""
+        return f"{self._name}-{next(self._numbers)}"
+
+    def commit(  # noqa: PLR0913 - a transaction has these parts
+        self,
+        state: State,
+        changes: Changes,
+        identity: str,
+        *,
+        when: Sequence[Json],
+        then: Sequence[Json],
+        otherwise: Sequence[Json],
+    ) -> Outcome:
+        """Commit changes to a state that must still be the latest one.
+
+        Args:
+            state: the state.
+            changes: the changes.
+            identity: a new identity.
+            when: further comparisons.
+            then: further operations.
+            otherwise: what to do if a comparison is false.
+
+        Returns:
+            The outcome. If the answer never came, but the commit was carried out, nothing is in it that was read.
+
+        Raises:
+            StoreLimitError: a single transaction cannot hold the changes.
+            UnreachableError: it was not carried out.
+            OutcomeUnknownError: it could not be found out whether it was carried out.
+            RefusedError: the cluster has refused it.
+        """
+        writes = state.writes(changes, identity)
+        check_size(writes, changes)
+        untouched = _untouched(state, changes, one_by_one=len(writes) <= OPERATIONS)
+        comparisons = [*when, is_modified_at(state.names.marker, state.marker.modified), *untouched]
+        try:
+            return self._client.transact([*_nested(writes), *then], when=comparisons, otherwise=otherwise)
+        except UnansweredError as error:
+            if revision := self._settled(state, identity):
+                return Outcome(succeeded=True, revision=revision, found=())
+            raise UnreachableError({error.endpoint: error.reason}) from None
+
+    def _settled(self, state: State, identity: str) -> int:
+        """Return the revision of an unanswered commit; 0 if it was not carried out, and never will be."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        fence = self.identity()
+        while True:
+            try:
+                return self._settle(state, identity, fence)
+            except (UnreachableError, UnansweredError) as error:
+                reason = f"no endpoint has told within {SETTLE_SECONDS:g} s whether it was made ({error})"
+            except RefusedError as error:  # compacted, for example
+                reason = f"whether it was made cannot be found out any more ({error})"
+                deadline = 0.0
+            if time.monotonic() > deadline:
+                msg = f"the change was sent, but {reason}; load, and look, before you repeat it"
+                raise OutcomeUnknownError(msg)
+            time.sleep(_RETRY_SECONDS)
+
+    def _settle(self, state: State, identity: str, fence: str) -> int:
+        key = state.names.marker
+        outcome = self._client.transact(
+            [put(key, Marker(fence, state.marker.exists).text())],
+            when=[is_modified_at(key, state.marker.modified)],
+            otherwise=[get(key)],
+        )
+        if outcome.succeeded:
+            return 0
+        latest = Marker.of(outcome.found[0].items[0])
+        if latest.identity in {identity, fence}:
+            return latest.modified if latest.identity == identity else 0
+        with watch(self._client, key, b"", state.marker.modified + 1) as (_, batches):
+            for revision, events in batches:
+                seen = {Marker.of(event.item).identity for event in events}
+                if identity in seen:
+                    return revision
+                if fence in seen or revision >= latest.modified:
+                    break
+        return 0
+
+
+def check_size(writes: Sequence[Json], changes: Changes) -> None:
+    """Raise StoreLimitError if one transaction cannot hold the operations that write the changes."""
+    total = sum(_OVERHEAD_BYTES + _BASE64 * sum(map(len, next(iter(one.values())).values())) for one in writes)
+    if total > MOST_BYTES:
+        sizes = {key: 0 if text is MISSING else len(text) for key, text in changes.texts.items()}
+        raise StoreLimitError(round(total), MOST_BYTES, max(sizes, key=sizes.__getitem__))
+
+
+def nobody_is_in_line(state: State) -> Json:
+    """Return the comparison for a commit without a turn."""
+    return is_empty(state.names.queue)
+
+
+def _untouched(state: State, changes: Changes, *, one_by_one: bool) -> list[Json]:
+    """Return comparisons of the changed keys, which programs may have written that do not replace the marker."""
+    if not one_by_one:  # compare all keys, of which the cluster has to look at each
+        return [are_modified_before(state.names.values, state.revision + 1)]
+    return [is_modified_at(state.names.value(key), state.modified.get(key, 0)) for key in changes.texts]
+
+
+def _nested(operations: Sequence[Json]) -> list[Json]:
+    """Return operations in transactions within transactions; a list and all those around it may have 128 entries."""
+    depth = 1
+    while (OPERATIONS // depth) ** depth < len(operations):
+        depth += 1
+    length = OPERATIONS // depth
+    for _ in range(depth - 1):
+        parts = (operations[start : start + length] for start in range(0, len(operations), length))
+        operations = [{"request_txn": {"success": list(part)}} for part in parts]
+    return list(operations)

@@ -1,0 +1,55 @@
+"""Streams of what happens to a range of keys."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+from ..._model.values import Frozen
+from .client import Client, Item, text
+from .connections import Stream
+from .failures import RefusedError
+
+_OUT_OF_RANGE = 11
+
+
+class Event(Frozen, frozen=True):
+    """A change of a key."""
+
+    item: Item
+    is_deletion: bool
+
+
+Batches: TypeAlias = "Iterator[tuple[int, list[Event]]]"
+
+
+@contextlib.contextmanager
+def watch(client: Client, key: bytes, end: bytes, start: int) -> Iterator[tuple[Stream, Batches]]:
+    """Follow a range of keys from a revision on.
+
+    Returns:
+        The stream, to interrupt it, and what it brings: all changes of one revision together, in order, with the
+        revision. It never ends without an error.
+
+    Raises:
+        UnreachableError: no endpoint follows it.
+        UnansweredError: the connection was lost, or nothing came for long; raised by the iterator, too.
+        RefusedError: the revision was compacted; raised by the iterator.
+    """
+    request = {"key": text(key), "range_end": text(end), "start_revision": str(start)}
+    with (
+        client.gateway.stream("/v3/watch", {"create_request": request}) as stream,
+        contextlib.closing(stream.messages()) as messages,
+    ):
+        yield stream, _batches(messages, stream.endpoint)
+
+
+def _batches(messages: Iterator[dict[str, Any]], endpoint: str) -> Batches:
+    for message in messages:
+        if message.get("canceled"):
+            reason = f"the history from this revision on was compacted: {message.get('cancel_reason', '')}"
+            raise RefusedError(_OUT_OF_RANGE, reason, endpoint)
+        events = [Event(Item.of(one["kv"]), one.get("type") == "DELETE") for one in message.get("events", ())]
+        if events:
+            yield max(event.item.modified for event in events), events

@@ -1,0 +1,316 @@
+"""Endpoints in turn, time limits, users and certificates; what cannot be reached is named, and credentials are not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import threading
+import time
+from typing import NamedTuple
+
+import pytest
+
+import etcd
+from persistent_context import LockTimeoutError, PersistentContext, StoreUnavailableError, SyncPersistentContext
+from persistent_context._stores.etcd import connections as _connections
+from persistent_context._stores.etcd.address import parse
+from persistent_context._stores.etcd.client import Client
+from persistent_context._stores.etcd.connections import Connections
+from persistent_context._stores.etcd.failures import UnansweredError, UnreachableError
+from persistent_context._stores.etcd.gateway import Gateway
+
+PASSWORD = "pa:ss@word"
+USER = "ann"
+WRONG_USER, WRONG_PASSWORD = "nobody", "hunter2"
+
+
+class _Answer(NamedTuple):
+    status: int
+    data: bytes
+
+
+@pytest.fixture
+def dead():
+    """An endpoint at which nobody listens."""
+    (port,) = etcd.free_ports(1)
+    return f"127.0.0.1:{port}"
+
+
+def at(url, *endpoints):
+    """Return the URL of the same namespace at other endpoints."""
+    return f"etcd://{','.join(endpoints)}/{parse(url).namespace}"
+
+
+class TestEndpoints:
+    def test_those_that_are_down_are_passed_over(self, url, dead):
+        """As long as one endpoint answers, calls succeed, and later ones ask it first."""
+        ctx = SyncPersistentContext(at(url, dead, etcd.member().endpoint))
+        for _ in range(3):
+            ctx.incr("n")
+
+        assert {"n": 3} == SyncPersistentContext.create(url).get_all_data()
+
+    def test_one_that_does_not_answer_is_passed_over(self, proxy, url, monkeypatch):
+        """An endpoint that accepts connections and says nothing costs one time limit, not every call."""
+        monkeypatch.setattr(_connections, "ANSWER_SECONDS", 0.3)
+        silent, seen = threading.Event(), []
+
+        def decide(path, body):
+            seen.append(path)
+            silent.wait(30)
+            return "drop"
+
+        proxy.decide = decide
+        ctx = SyncPersistentContext(at(url, proxy.endpoint, etcd.member().endpoint))
+        for _ in range(3):
+            ctx.incr("n")
+        silent.set()
+
+        assert ({"n": 3}, 1) == (SyncPersistentContext.create(url).get_all_data(), len(seen))
+
+    def test_if_none_can_be_reached_calls_wait_and_name_them(self, url, dead):
+        """Calls wait up to their timeout, and then say which endpoints did not answer, and why."""
+        ctx = SyncPersistentContext(at(url, dead, "127.0.0.1:1"), lock_timeout=0.5)
+        calls = [
+            ctx.load,
+            ctx.lock_holder,
+            lambda: ctx.incr("n"),
+            lambda: ctx.transaction().__enter__(),
+            lambda: ctx.add("a", 1),
+        ]
+        for call in calls:
+            with pytest.raises(StoreUnavailableError, match="Connection refused") as caught:
+                call()
+
+            assert ({dead, "127.0.0.1:1"}, ctx.place) == (caught.value.endpoints.keys(), caught.value.filepath)
+            assert isinstance(caught.value, TimeoutError)
+            assert dead in str(caught.value)
+        assert not isinstance(caught.value, LockTimeoutError)
+
+    async def test_the_loop_is_not_held_up(self, url, dead):
+        """While calls wait for a cluster, the event loop runs."""
+        ctx, ticks = PersistentContext(at(url, dead), lock_timeout=0.5), 0
+        call = asyncio.create_task(ctx.incr("n"))
+        while not call.done():
+            ticks += 1
+            await asyncio.sleep(0.01)
+        with pytest.raises(StoreUnavailableError):
+            await call
+
+        assert ticks > 10
+
+    def test_a_call_that_only_tries_does_not_wait(self, url, dead):
+        """With a timeout of zero, a call fails as soon as no endpoint has answered, and is not carried out later."""
+        ctx = SyncPersistentContext(at(url, dead), lock_timeout=0)
+        with pytest.raises(StoreUnavailableError):
+            ctx.incr("n")
+
+    def test_when_one_comes_back_waiting_calls_succeed(self, proxy, proxied, url):
+        """A call that waits for the cluster is carried out once it can be reached."""
+        ctx = SyncPersistentContext(proxied)
+        ctx.incr("n")
+        proxy.decide = lambda path, body: "drop"
+        seen = len(proxy.seen)
+        calling = threading.Thread(target=ctx.incr, args=["n"])
+        calling.start()
+        while len(proxy.seen) < seen + 5:
+            time.sleep(0.01)
+        proxy.decide = lambda path, body: "pass"
+        calling.join()
+
+        assert 2 == SyncPersistentContext.create(url)["n"]
+
+    def test_a_name_that_does_not_exist_is_named(self):
+        """A wrong host is reported as such."""
+        with pytest.raises(StoreUnavailableError, match=r"no-such-host\.invalid:2379"):
+            SyncPersistentContext.create("etcd://no-such-host.invalid/app", lock_timeout=0.2)
+
+    def test_who_holds_the_turn_is_unknown_while_none_can_be_reached(self, url, dead):
+        """Asking for the holder says that the cluster cannot be reached."""
+        with pytest.raises(StoreUnavailableError, match=dead):
+            SyncPersistentContext(at(url, dead)).lock_holder()
+
+    def test_streams_pass_over_those_that_are_down(self, url, dead, proxy):
+        """A waiting call follows the queue at an endpoint that answers; if none does, it goes on trying."""
+        proxy.decide = lambda path, body: "drop" if path == "/v3/watch" else "pass"
+        holder = SyncPersistentContext(url)
+        waiter = SyncPersistentContext(at(url, dead, proxy.endpoint))
+        with holder.transaction() as tx:
+            calling = threading.Thread(target=waiter.incr, args=["n"])
+            calling.start()
+            while proxy.seen.count("/v3/watch") < 2:
+                time.sleep(0.01)
+            proxy.decide = lambda path, body: "pass"
+            tx["n"] = 1
+        calling.join()
+
+        assert 2 == SyncPersistentContext.create(url)["n"]
+
+    def test_a_cluster_that_is_too_busy_is_tried_again(self, proxied, url, monkeypatch):
+        """A request that a member refuses as it has too many is not carried out, and is made again."""
+        ctx, busy, error = SyncPersistentContext(proxied), [1, 1], _connections._error
+        ctx.incr("n")
+        ask = Connections._post
+
+        def post(self, endpoint, path, body, token, **options):
+            if busy:
+                busy.pop()
+                raise error(_Answer(429, b'{"error": "etcdserver: too many requests", "code": 8}'), endpoint)
+            return ask(self, endpoint, path, body, token, **options)
+
+        monkeypatch.setattr(Connections, "_post", post)
+
+        assert 2 == ctx.incr("n")
+
+    @pytest.mark.parametrize("content", [b"<html>", b"[]", b""])
+    def test_an_answer_that_is_none_of_etcd_is_named(self, url, monkeypatch, content):
+        """An HTTP server that answers every request with success, but is not etcd, is reported."""
+        monkeypatch.setattr(Connections, "_post", lambda *_, **__: _Answer(200, content))
+        with pytest.raises(StoreUnavailableError, match="what came is not an answer of etcd"):
+            SyncPersistentContext.create(url, lock_timeout=0.2)
+
+    def test_a_program_that_is_not_etcd_is_named(self, url, proxy):
+        """An HTTP server that does not know etcd's methods is reported."""
+        member = etcd.member()
+        client = Client(Gateway(parse(at(url, member.endpoint))))
+        with pytest.raises((UnreachableError, UnansweredError), match="not an answer of etcd"):
+            client.gateway.call("/nothing", {}, repeatable=True)
+
+
+class TestAMemberThatIsCutOff:
+    def test_it_does_not_answer_reads(self, tmp_path):
+        """A member without a majority does not show its own state, which may be out of date; writes wait, too."""
+        with etcd.cluster(3, tmp_path) as members:
+            place = f"etcd://{members[0].endpoint}/app"
+            SyncPersistentContext(place).incr("n")
+            for member in members[1:]:
+                member.kill()
+            ctx = SyncPersistentContext(place, lock_timeout=1)
+            for call in (ctx.load, lambda: ctx.incr("n")):
+                with pytest.raises(StoreUnavailableError, match=members[0].endpoint):
+                    call()
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """A member that requires a user."""
+    etcd.require_etcd()
+    member = etcd.Member("guarded", etcd.free_ports(2), etcd.temporary_directory()).start().until_healthy()
+
+    def run(*words, text=""):
+        command = ["etcdctl", "--endpoints", member.endpoint, *words]
+        environment = {"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}
+        subprocess.run(command, env=environment, input=text.encode(), capture_output=True, check=True)
+
+    for name in ("root", USER):
+        run("user", "add", f"{name}:{PASSWORD}" if name == "root" else name, "--interactive=false", text=PASSWORD)
+    run("role", "add", "app")
+    run("role", "grant-permission", "app", "--prefix=true", "readwrite", "app/")
+    run("user", "grant-role", USER, "app")
+    run("user", "grant-role", "root", "root")
+    run("auth", "enable")
+    yield member
+    member.kill()
+
+
+class TestUsers:
+    @pytest.fixture(autouse=True)
+    def environment(self, monkeypatch):
+        """The user and the password are in the environment."""
+        monkeypatch.setenv("PERSISTENT_CONTEXT_ETCD_USER", USER)
+        monkeypatch.setenv("PERSISTENT_CONTEXT_ETCD_PASSWORD", PASSWORD)
+
+    def test_one_may_use_what_is_granted(self, guarded):
+        """A user with the right to the keys of a namespace can do everything there."""
+        ctx = SyncPersistentContext(f"etcd://{guarded.endpoint}/app")
+        with ctx.transaction() as tx:
+            tx["n"] = 1
+        with ctx.lease("job"):
+            ctx.incr("n")
+
+        assert {"n": 2} == SyncPersistentContext.create(f"etcd://{guarded.endpoint}/app").get_all_data()
+
+    def test_one_may_not_use_anything_else(self, guarded):
+        """The cluster's refusal is reported."""
+        with pytest.raises(OSError, match="permission denied"):
+            SyncPersistentContext(f"etcd://{guarded.endpoint}/other").incr("n")
+
+    def test_a_token_that_has_expired_is_replaced(self, guarded):
+        """A call whose token is no longer valid gets another one."""
+        ctx = SyncPersistentContext(f"etcd://{guarded.endpoint}/app")
+        ctx["expired"] = 1
+        ctx.save()
+        ctx._link.find().store._gateway._token = "invalid"
+        ctx["expired"] = 2
+        ctx.save()
+
+        assert 2 == SyncPersistentContext.create(f"etcd://{guarded.endpoint}/app")["expired"]
+
+    def test_a_wrong_password_is_refused_and_shown_nowhere(self, guarded, caplog, capsys):
+        """The error says that the user or the password is wrong; neither appears in it, nor in any log."""
+        caplog.set_level(logging.DEBUG)
+        ctx = SyncPersistentContext(f"etcd://{WRONG_USER}:{WRONG_PASSWORD}@{guarded.endpoint}/app/wrong")
+        with pytest.raises(OSError, match="invalid user ID or password") as caught:
+            ctx.load()
+        shown = f"{caught.value!r} {ctx!r} {caplog.text} {capsys.readouterr()} {caught.getrepr(showlocals=True)}"
+
+        assert [False, False] == [word in shown for word in (WRONG_PASSWORD, WRONG_USER)]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """An authority, and certificates of a server and a client."""
+    directory = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=directory, check=True, capture_output=True)
+
+    new_key = ("-newkey", "rsa:2048", "-nodes", "-days", "2")
+    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca",
+            "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
+    for name in ("server", "client"):
+        openssl("req", *new_key[:3], "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        usage = "extendedKeyUsage=serverAuth,clientAuth\nsubjectAltName=IP:127.0.0.1\n"
+        (directory / "extensions").write_text(usage)
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+                "-days", "2", "-out", f"{name}.pem", "-extfile", "extensions")  # fmt: skip
+    return directory
+
+
+class TestCertificates:
+    @pytest.fixture
+    def encrypted(self, certificates, tmp_path):
+        """A member that asks for certificates."""
+        etcd.require_etcd()
+        options = [
+            "--cert-file", str(certificates / "server.pem"), "--key-file", str(certificates / "server.key"),
+            "--trusted-ca-file", str(certificates / "ca.pem"), "--client-cert-auth",
+        ]  # fmt: skip
+        member = etcd.Member("tls", etcd.free_ports(2), tmp_path, more=options).start()
+        yield member
+        member.kill()
+
+    def test_both_sides_show_theirs(self, encrypted, certificates):
+        """With the authority and a certificate of its own, a client is served."""
+        files = "&".join(
+            f"{name}={certificates / file}"
+            for name, file in (("ca", "ca.pem"), ("cert", "client.pem"), ("key", "client.key"))
+        )
+        ctx = SyncPersistentContext(f"etcd+tls://{encrypted.endpoint}/app?{files}")
+
+        assert [1, 2] == [ctx.incr("n"), ctx.incr("n")]
+
+    def test_a_server_that_is_not_trusted_gets_nothing(self, encrypted, certificates):
+        """Without the authority, the server's certificate is not accepted, and the error says so."""
+        SyncPersistentContext(  # wait until it listens
+            f"etcd+tls://{encrypted.endpoint}/app?ca={certificates / 'ca.pem'}&cert={certificates / 'client.pem'}"
+            f"&key={certificates / 'client.key'}"
+        ).incr("n")
+        with pytest.raises(StoreUnavailableError, match="certificate verify failed"):
+            SyncPersistentContext.create(f"etcd+tls://{encrypted.endpoint}/app", lock_timeout=0.2)
+
+    def test_a_missing_file_is_named(self, certificates):
+        """A wrong path of a certificate is an error that names it."""
+        with pytest.raises(FileNotFoundError, match=r"missing\.pem"):
+            SyncPersistentContext.create("etcd+tls://127.0.0.1:1/app?ca=/missing.pem", lock_timeout=0.2)
