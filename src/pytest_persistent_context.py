@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # pytest leaves these frames out of tracebacks
 
 _OPTION: Final = "shared_context"
+_SCHEMES: Final = ("etcd://", "etcd+tls://")
+"""How a URL begins; the package knows it as well, but is not imported where no fixture is used."""
 _CRASHED: Final = ".crashed"
 _POLL_SECONDS: Final = 0.02
 _REPLACED_WITHIN_SECONDS: Final = 3.0
@@ -94,23 +96,25 @@ _OUTPUT: Final = "persistent_context_failures"
 
 @pytest.fixture(scope="session")
 def shared_context(pytestconfig: pytest.Config) -> SyncPersistentContext:
-    """A SyncPersistentContext on one file for all workers of this run, loaded when a worker first requests it."""
+    """A SyncPersistentContext on one state for all workers of this run, loaded when a worker first requests it."""
     from persistent_context import SyncPersistentContext  # noqa: PLC0415
 
-    return SyncPersistentContext.create(_shared_file(pytestconfig), durable=False)
+    context = SyncPersistentContext(_shared_place(pytestconfig), durable=False)
+    _load(context.load, pytestconfig)
+    return context
 
 
 @pytest.fixture
 def async_shared_context(pytestconfig: pytest.Config) -> PersistentContext:
-    """A loaded PersistentContext on the file of shared_context: one for each test and its event loop."""
+    """A loaded PersistentContext on the state of shared_context: one for each test and its event loop."""
     import asyncio  # noqa: PLC0415
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
     from persistent_context import PersistentContext  # noqa: PLC0415
 
-    context = PersistentContext(_shared_file(pytestconfig), durable=False)
+    context = PersistentContext(_shared_place(pytestconfig), durable=False)
     with ThreadPoolExecutor(1) as executor:  # a loop may run in this thread, or be set for it
-        executor.submit(asyncio.run, context.load()).result()
+        _load(executor.submit(asyncio.run, context.load()).result, pytestconfig)
     return context
 
 
@@ -120,21 +124,42 @@ def compute_once(pytestconfig: pytest.Config) -> ComputeOnce:
     from persistent_context._api.once_file import OnceFile  # noqa: PLC0415
 
     own = OnceFile(_folder(pytestconfig) / "once.json")
-    given = _given_file(pytestconfig)
-    function = ComputeOnce(own, OnceFile(given.with_name(f"{given.name}.once.json")) if given else own)
-    pytestconfig.stash[_COMPUTE_ONCE] = function
-    return function
+    place = _once_place(pytestconfig)
+    shared = own if place is None else OnceFile(place)
+    if isinstance(place, str):
+        _load(shared.load, pytestconfig)  # reports a wrong password here, rather than in each test
+    pytestconfig.stash[_COMPUTE_ONCE] = ComputeOnce(own, shared)
+    return pytestconfig.stash[_COMPUTE_ONCE]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option to share the file with other runs."""
+    """Add the option to share the state with other runs."""
     parser.getgroup("persistent_context").addoption(
         "--shared-context",
         dest=_OPTION,
         metavar="FILE",
-        help="share the file of the fixture shared_context, and what compute_once computes, with other runs",
+        help="share the state of the fixture shared_context, and what compute_once computes, with other runs, in this "
+        "file, or at this etcd:// URL",
     )
-    parser.addini(_OPTION, "same as --shared-context, relative to the directory of this configuration file", default="")
+    parser.addini(
+        _OPTION,
+        "same as --shared-context; a file is relative to the directory of this configuration file",
+        default="",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a URL that is not valid, or that needs a package that is missing, before anything runs."""
+    given = _given_place(config)
+    if not isinstance(given, str):
+        return
+    from persistent_context._stores.factory import locate  # noqa: PLC0415
+
+    try:
+        locate(given)
+    except (ValueError, ModuleNotFoundError) as error:
+        msg = f"--shared-context: {error}"
+        raise pytest.UsageError(msg) from None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -237,15 +262,39 @@ def _others_run(config: pytest.Config) -> bool:
     return any(file.suffix != _CRASHED or file.stat().st_mtime > just_now for file in _workers(config).glob("*"))
 
 
-def _given_file(config: pytest.Config) -> Path | None:
-    """Return the file to share with other runs, if there is one."""
-    given: str
-    if given := config.getoption(_OPTION):
+def _given_place(config: pytest.Config) -> Path | str | None:
+    """Return the file, or the URL as it was given, to share with other runs, if there is one."""
+    given: str = config.getoption(_OPTION) or config.getini(_OPTION)
+    if not given or given.startswith(_SCHEMES):
+        return given or None
+    if config.getoption(_OPTION):
         return config.invocation_params.dir.joinpath(given)
-    if given := config.getini(_OPTION):
-        return (config.inipath.parent if config.inipath else config.rootpath).joinpath(given)
-    return None
+    return (config.inipath.parent if config.inipath else config.rootpath).joinpath(given)
 
 
-def _shared_file(config: pytest.Config) -> Path:
-    return _given_file(config) or _folder(config) / "context.json"
+def _shared_place(config: pytest.Config) -> Path | str:
+    return _given_place(config) or _folder(config) / "context.json"
+
+
+def _once_place(config: pytest.Config) -> Any:
+    """Return where to keep the values that other runs share: beside their file or, for permissions, below their URL."""
+    given = _given_place(config)
+    if isinstance(given, str):
+        url, question, options = given.partition("?")
+        return f"{url.rstrip('/')}/once{question}{options}"
+    return given and given.with_name(f"{given.name}.once.json")
+
+
+def _load(load: Callable[[], Any], config: pytest.Config) -> None:
+    """Load a context. At a URL, report only the error: pytest would show the arguments of calls, such as passwords."""
+    from persistent_context import PersistentContextError  # noqa: PLC0415
+
+    try:
+        load()
+    except (OSError, PersistentContextError) as error:
+        if not isinstance(_given_place(config), str):
+            raise
+        message = str(error)
+    else:
+        return
+    pytest.fail(message, pytrace=False)  # out of the block, so that it does not refer to the error

@@ -4,27 +4,58 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Annotated, Any
+import re
+import time
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
 from .._api.blocking import SyncPersistentContext
 from .._model.live import LiveDict
-from .._stores.factory import identify, open_store
-from .._stores.protocol import CorruptStateError
+from .._model.snapshot import Snapshot
+from .._stores.factory import identify, is_url, locate, open_store
+from .._stores.protocol import CorruptStateError, SessionLostError
 from .completion import complete_key
 from .jsontext import parse
-from .streams import fail, refuse, standard_input
+from .streams import TIMED_OUT, fail, refuse, standard_input
+
+_PATIENCE_SECONDS: Final = 5.0
+"""How long a command that only reads waits for a store: longer than a cluster takes to elect a leader."""
+_RETRY_SECONDS: Final = 0.2
+_LOOKS_LIKE_A_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_as_given: Final[dict[str, str]] = {}
+"""The URLs that the user gave, by their places. Only places are passed on, since they may be shown."""
 
 
-def _not_empty(path: str) -> str:
-    if not path:
-        msg = "FILE must not be empty"
-        raise typer.BadParameter(msg)
-    return path
+def place_of(text: str) -> str:
+    """Return the path of a FILE argument as it is, and the place of a URL, which has no user and password."""
+    if not text:
+        refuse("FILE must not be empty")
+    if not is_url(text):
+        if _LOOKS_LIKE_A_URL.match(text):
+            refuse("a URL must begin with etcd:// or etcd+tls://; for a file of such a name, put ./ before it")
+        return text
+    try:
+        place = locate(text)
+    except ValueError as error:
+        refuse(str(error))
+    _as_given[place] = text
+    return place
 
 
-File = Annotated[str, typer.Argument(help="The JSON file.", metavar="FILE", show_default=False, callback=_not_empty)]
+def _path_of(text: str) -> str:
+    if is_url(text):
+        refuse("only a file can have a journal; this command does not take a URL")
+    return place_of(text)
+
+
+File = Annotated[
+    str,
+    typer.Argument(
+        help="The JSON file, or the URL of a state in etcd.", metavar="FILE", show_default=False, callback=place_of
+    ),
+]
+OnlyFile = Annotated[str, typer.Argument(help="The JSON file.", metavar="FILE", show_default=False, callback=_path_of)]
 Key = Annotated[
     str, typer.Argument(help="One of its keys.", metavar="KEY", show_default=False, autocompletion=complete_key)
 ]
@@ -50,30 +81,57 @@ TAKES_VALUES = {"ignore_unknown_options": True}
 
 
 def read(file: str, *, must_exist: bool = True) -> LiveDict:
-    """Read the file without the lock; a file that is not a JSON object is left in place."""
-    if must_exist:
-        require(file)
+    """Return the values of :func:`snapshot_of`."""
+    return LiveDict.of(snapshot_of(file, must_exist=must_exist))
+
+
+def snapshot_of(file: str, *, must_exist: bool = True) -> Snapshot:
+    """Read the state without the lock; one that is not valid is left in place."""
     try:
-        return LiveDict.of(open_store(identify(file)).snapshot())
+        snapshot = _latest(file)
     except CorruptStateError as error:
-        fail(f"{file} is not a JSON object: {error}; run persistent-context doctor for details")
+        what = "is not a valid state" if is_url(file) else "is not a JSON object"
+        fail(f"{file} {what}: {error}; {error.remedy or 'run persistent-context doctor for details'}")
+    if must_exist and not snapshot.exists:
+        require(file)
+    return snapshot
 
 
 def require(file: str) -> None:
-    """Fail if the file does not exist: the name may be mistyped, and should not create a file."""
+    """Fail if there is no such file or state: the name may be mistyped, and should not create one."""
     if not exists(file):
         fail(f"{file} does not exist")
 
 
 def exists(file: str) -> bool:
-    """Return whether the file or its journal exists."""
+    """Return whether the file or its journal exists, or anything was ever stored at the URL."""
+    if is_url(file):
+        try:
+            return _latest(file).exists
+        except CorruptStateError:
+            return True
     path = identify(file)
     return os.path.lexists(path) or os.path.lexists(f"{path}.journal")
 
 
-def open_context(file: str, timeout: float) -> SyncPersistentContext:
+def _latest(file: str) -> Snapshot:
+    """Return the state; wait for a while if the store cannot be reached."""
+    store = open_store(identify(file))
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return store.snapshot()
+        except SessionLostError as error:
+            if time.monotonic() > deadline:
+                fail(f"{file}: {error}", TIMED_OUT)
+            time.sleep(_RETRY_SECONDS)
+
+
+def open_context(
+    file: str, timeout: float, on_conflict: Literal["mine", "theirs", "raise"] = "mine"
+) -> SyncPersistentContext:
     """Return a context that waits so many seconds for the lock."""
-    return SyncPersistentContext(file, lock_timeout=timeout)
+    return SyncPersistentContext(_as_given.get(file, file), lock_timeout=timeout, on_conflict=on_conflict)
 
 
 def value_of(text: str, *, must_be_json: bool, is_string: bool) -> Any:

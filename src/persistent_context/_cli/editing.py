@@ -18,7 +18,7 @@ import typer
 
 from .._api.blocking import SyncPersistentContext
 from ..errors import ConflictError
-from .arguments import File, Timeout, no_such_key, read
+from .arguments import File, Timeout, no_such_key, open_context, read
 from .completion import complete_key
 from .jsontext import parse, pretty
 from .streams import fail, note, say
@@ -56,7 +56,8 @@ def edit(
     """
     command = _editor()
     read(file)  # a corrupt file is left in place
-    context = SyncPersistentContext.create(file, lock_timeout=timeout, on_conflict=on_conflict.value)
+    context = open_context(file, timeout, on_conflict.value)
+    context.load()
     if key is not None and key not in context:
         fail(no_such_key(file, key))
     opened = context.get_all_data()

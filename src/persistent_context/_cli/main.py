@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import logging
 from importlib.metadata import version
-from typing import Annotated, Final
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from ..errors import LockTimeoutError, PersistentContextError
+from ..errors import LockTimeoutError, PersistentContextError, StoreUnavailableError
 from .arguments import TAKES_VALUES
 from .editing import edit
 from .reading import get, keys, show, watch, who
-from .streams import fail, prepare_streams, say
+from .streams import TIMED_OUT, fail, prepare_streams, say, without_credentials
 from .tools import checkpoint, demo, doctor, journal
-from .writing import append, delete, incr, restore, set_, take
+from .writing import append, copy, delete, incr, restore, set_, take
 
-_TIMED_OUT: Final = 3
+
+class _Commands(TyperGroup):
+    """The commands. An error of usage may quote an argument, which may be a URL."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # typer does not say which class it is
+            if isinstance(message := getattr(error, "message", None), str):
+                error.message = without_credentials(message)  # type: ignore[attr-defined]
+            raise
+
 
 app = typer.Typer(
-    help="Inspect and change a JSON file shared through PersistentContext, as safely as the programs that share it.",
-    epilog="Exit codes: 0 done, 1 failed or no such key, 2 wrong usage, 3 the lock could not be acquired in time.",
+    cls=_Commands,
+    help="Inspect and change a JSON file, or a state in etcd, that programs share through PersistentContext, as safely "
+    "as these programs.",
+    epilog="Exit codes: 0 done, 1 failed or no such key, 2 wrong usage, 3 the lock could not be acquired in time, or "
+    "etcd could not be reached.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -39,6 +54,7 @@ app.command()(checkpoint)
 app.command()(who)
 app.command()(doctor)
 app.command()(restore)
+app.command()(copy)
 app.command()(demo)
 
 
@@ -47,8 +63,10 @@ def run() -> None:
     prepare_streams()
     try:
         app()
-    except LockTimeoutError as error:
-        fail(str(error), _TIMED_OUT)
+    except (LockTimeoutError, StoreUnavailableError) as error:
+        fail(str(error), TIMED_OUT)
+    except ModuleNotFoundError as error:  # of what an extra brings; the message says how to install it
+        fail(str(error))
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except PersistentContextError as error:

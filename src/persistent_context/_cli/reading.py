@@ -1,4 +1,4 @@
-"""The commands that only read a file: show, get, keys, watch and who."""
+"""The commands that only read a state: show, get, keys, watch and who."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .._api.blocking import SyncPersistentContext
 from .._model.values import MISSING
 from .._printable import printable
 from .._stores.factory import identify, open_store
+from ..errors import StoreUnavailableError
 from ..types import Change
-from .arguments import AsJson, File, Key, exists, no_such_key, read
+from .arguments import AsJson, File, Key, exists, no_such_key, open_context, read
 from .completion import complete_key
 from .streams import INTERRUPTED, as_json, fail, note, say, say_exactly
 
@@ -74,7 +74,8 @@ def watch(
 ) -> None:
     """Print the changes that other programs make, until interrupted."""
     read(file, must_exist=False)  # a corrupt file is left in place
-    context = SyncPersistentContext.create(file)
+    context = open_context(file, timeout=30.0)
+    context.load()
     try:
         with context.watch(*keys or ()) as news:
             if not exists(file):
@@ -87,8 +88,11 @@ def watch(
 
 
 def who(file: File, json_: AsJson = False) -> None:
-    """Show which process holds the lock of the file."""
-    holder = open_store(identify(file)).holder()
+    """Show which process holds the lock."""
+    try:
+        holder = open_store(identify(file)).holder()
+    except StoreUnavailableError as error:
+        raise error.about(file) from None
     if json_:
         say(as_json(holder and holder._asdict()))
     elif holder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from typing import Any, Final, NoReturn
 
@@ -13,8 +14,11 @@ import typer
 from .._printable import printable, printable_json
 
 FAILED: Final = 1
+TIMED_OUT: Final = 3
 INTERRUPTED: Final = 130
 _STANDARD_ERROR: Final = 2
+_CREDENTIALS: Final = re.compile(r"(etcd[\w+.-]*://)(?!\[user:password@\])[^/]*@")
+"""Of a URL, but not of the form that messages show."""
 
 
 def prepare_streams() -> None:
@@ -39,7 +43,7 @@ def say(line: str) -> None:
 
 def note(message: str) -> None:
     """Print a message to standard error."""
-    typer.echo(printable(message), err=True)
+    typer.echo(printable(without_credentials(message)), err=True)
 
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
@@ -51,6 +55,11 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
 def refuse(message: str) -> NoReturn:
     """End the program because of wrong usage."""
     raise typer.BadParameter(printable(message)) from None
+
+
+def without_credentials(message: str) -> str:
+    """Return a message without the users and passwords of URLs in it, such as one that was given in a wrong place."""
+    return _CREDENTIALS.sub(r"\1", message)
 
 
 def say_exactly(text: str) -> None:

@@ -1,7 +1,8 @@
-"""The commands around a file: journal, checkpoint, doctor and demo."""
+"""The commands around a state: journal, checkpoint, doctor and demo."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Final
 
 import typer
@@ -9,11 +10,11 @@ from rich.console import Console
 from rich.text import Text
 
 from .._printable import printable
-from .._stores.factory import identify
-from .arguments import AsJson, File, Timeout
+from .._stores.factory import identify, is_url
+from .arguments import AsJson, File, OnlyFile, Timeout
 from .demo import run as run_demo
 from .doctor import examine
-from .findings import Level, by_severity
+from .findings import Finding, Level, by_severity
 from .journal import fold as fold_journal
 from .journal import show as show_journal
 from .streams import FAILED, INTERRUPTED, as_json, say
@@ -22,7 +23,7 @@ _COLOURS: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def journal(
-    file: File,
+    file: OnlyFile,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue with lines appended later.")] = False,
     json_: AsJson = False,
 ) -> None:
@@ -33,14 +34,17 @@ def journal(
         raise typer.Exit(INTERRUPTED) from None
 
 
-def checkpoint(file: File, timeout: Timeout = 30.0) -> None:
+def checkpoint(file: OnlyFile, timeout: Timeout = 30.0) -> None:
     """Fold the journal into the JSON file, for programs that read only that."""
     fold_journal(file, identify(file), timeout)
 
 
 def doctor(file: File, json_: AsJson = False) -> None:
-    """Examine the file, its directory, lock and journal; exit with 1 if there is a problem. Changes nothing."""
-    findings = by_severity(examine(file))
+    """Examine the file, its directory, lock and journal; exit with 1 if there is a problem. Changes nothing.
+
+    With a URL, it examines each endpoint of the etcd cluster, whether they have a majority, the state and its lock.
+    """
+    findings = by_severity(_findings(file))
     if json_:
         say(as_json([finding._asdict() for finding in findings]))
     else:
@@ -54,6 +58,14 @@ def doctor(file: File, json_: AsJson = False) -> None:
                 console.print(f"         {printable(finding.advice)}")
     if any(finding.level is Level.PROBLEM for finding in findings):
         raise typer.Exit(FAILED)
+
+
+def _findings(file: str) -> Iterable[Finding]:
+    if not is_url(file):
+        return examine(file)
+    from .doctor_etcd import examine as examine_etcd  # noqa: PLC0415 - needs urllib3, which FILE has made sure of
+
+    return examine_etcd(file)
 
 
 def demo(

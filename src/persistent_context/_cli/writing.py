@@ -1,4 +1,4 @@
-"""The commands that change keys: set, append, take, incr, delete and restore."""
+"""The commands that change keys: set, append, take, incr, delete, restore and copy."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from .arguments import (
     Value,
     no_such_key,
     open_context,
+    place_of,
     read,
     require,
     value_of,
 )
+from .copying import copy_state
 from .jsontext import parse
 from .streams import as_json, fail, refuse, say
 
@@ -39,7 +41,7 @@ def set_(
     string: IsString = False,
     timeout: Timeout = 30.0,
 ) -> None:
-    """Set the value of a key; the key and the file may be new.
+    """Set the value of a key; the key and the state may be new.
 
     A VALUE may begin with a -, as in: set FILE KEY -5
     """
@@ -97,7 +99,9 @@ def delete(file: File, keys: Keys, timeout: Timeout = 30.0) -> None:
 
 def restore(
     file: File,
-    copy: Annotated[str, typer.Argument(help="Another JSON file.", metavar="COPY", show_default=False)],
+    copy: Annotated[
+        str, typer.Argument(help="Another JSON file or state.", metavar="COPY", show_default=False, callback=place_of)
+    ],
     timeout: Timeout = 30.0,
 ) -> None:
     """Add the keys that FILE lacks from COPY, such as a repaired file that was moved aside.
@@ -110,6 +114,30 @@ def restore(
         for key in missing:
             tx[key] = data[key]
     say(f"keys added: {len(missing)}; keys already present: {len(data) - len(missing)}")
+
+
+def copy(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="The file or URL to copy; it is left as it is.", metavar="FROM", show_default=False, callback=place_of
+        ),
+    ],
+    target: Annotated[
+        str, typer.Argument(help="The file or URL to copy it to.", metavar="TO", show_default=False, callback=place_of)
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Replace all keys of TO, if it has any.")] = False,
+    timeout: Timeout = 30.0,
+) -> None:
+    """Copy all keys from one file or state in etcd to another, in the same order.
+
+    FROM is read at one moment, and TO changes in one commit: other programs see all keys or none.
+
+    If TO is in etcd, has no keys, and cannot take all of them at once (1.5 MB), they are copied in several commits:
+    until the last one, other programs see a part. If this fails halfway, a message says so.
+    """
+    keys, commits = copy_state(source, target, force=force, timeout=timeout)
+    say(f"keys copied: {keys}" if commits == 1 else f"keys copied: {keys}, in {commits} commits")
 
 
 @contextlib.contextmanager
