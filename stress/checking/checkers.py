@@ -2,7 +2,8 @@
 
 All rely on three facts. An acknowledged operation happened, between its invocation and its end. A failed one did not.
 An unknown one, whose worker was killed or whose call was cancelled, either happened before the worker was dead or
-the cancelled call returned, or never.
+the cancelled call returned, or never. In a cluster, a request of a dead worker may arrive a little later; and a call
+whose outcome the library could not find out may happen at any time.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from stress.checking.prefixes import check_prefixes
 from stress.checking.register import check_registers
 from stress.checking.threads import check_threads
 from stress.checking.watching import check_watching
+from stress.children.patience import PATIENCE
 from stress.documents.openings import opening_keys
 from stress.logs.history import History, Outcome
 
@@ -82,11 +84,17 @@ CHECKERS: Mapping[str, Callable[[Evidence], Iterable[Violation]]] = {
 }
 
 
-def check(history: History, final: Mapping[str, Any]) -> dict[str, list[Violation]]:
-    """Let each checker judge its workload; return what it found, by the workload's name."""
+def check(history: History, final: Mapping[str, Any], *, patience: float = PATIENCE) -> dict[str, list[Violation]]:
+    """Let each checker judge its workload; return what it found, by the workload's name.
+
+    Args:
+        history: the operations.
+        final: the final content of all files.
+        patience: how long a call may take, in seconds.
+    """
     reads = [read for read in history.of("read") if read.outcome is Outcome.OK]
     found = {
-        name: list(checker(Evidence(history.of(name), final, reads, history.operations)))
+        name: list(checker(Evidence(history.of(name), final, reads, history.operations, patience)))
         for name, checker in CHECKERS.items()
     }
     known = {*opening_keys(), *(operation.key for operation in history.operations)}

@@ -9,7 +9,6 @@ from dataclasses import replace
 from stress.checking.counters import check_counters
 from stress.checking.evidence import Evidence, Violation
 from stress.checking.owned import check_owned
-from stress.children.patience import PATIENCE
 from stress.logs.history import Operation, Outcome
 
 SHOWN = 10
@@ -32,12 +31,12 @@ def check_signals(evidence: Evidence) -> Iterator[Violation]:
     yield from _check_calls(evidence)
 
 
-def check_waits(operations: Iterable[Operation]) -> Iterator[Violation]:
+def check_waits(operations: Iterable[Operation], patience: float) -> Iterator[Violation]:
     """Check that no call took too long: one that did was waiting for something that hung."""
-    late = [one for one in operations if PATIENCE * 1e9 < one.finished - one.invoked < math.inf]
+    late = [one for one in operations if patience * 1e9 < one.finished - one.invoked < math.inf]
     if late:
         late.sort(key=lambda one: one.invoked)
-        yield Violation("hung", f"{len(late)} calls took more than {PATIENCE:g} s; these are the first", late[:SHOWN])
+        yield Violation("hung", f"{len(late)} calls took more than {patience:g} s; these are the first", late[:SHOWN])
 
 
 def _check_calls(evidence: Evidence) -> Iterator[Violation]:
@@ -46,7 +45,7 @@ def _check_calls(evidence: Evidence) -> Iterator[Violation]:
     saves = [one for one in evidence.operations if not one.name.startswith("incr")]
     yield from check_counters(replace(evidence, operations=counts))
     yield from check_owned(replace(evidence, operations=saves))
-    yield from check_waits(evidence.operations)
+    yield from check_waits(evidence.operations, evidence.patience)
 
 
 def _is_program(operation: Operation) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stress.children.patience import PATIENCE
 from stress.logs.history import Operation, Outcome
 
 
@@ -18,9 +19,11 @@ class Evidence:
     final: Mapping[str, Any]
     """The document in the file."""
     reads: Sequence[Operation] = ()
+    """Successful reads of the whole file from outside. The result of each is the numbers in the document, by key."""
     everything: Sequence[Operation] = ()
     """The operations of all workloads."""
-    """Successful reads of the whole file from outside. The result of each is the numbers in the document, by key."""
+    patience: float = PATIENCE
+    """How long a call may take, in seconds."""
 
     def having(self, outcome: Outcome, *names: str) -> list[Operation]:
         """Return the operations with this outcome, of any name or of the given ones."""

@@ -22,7 +22,7 @@ def check_watching(evidence: Evidence) -> Iterator[Violation]:
     yield from check_counters(replace(evidence, operations=counts, reads=()))
     yield from _check_looks(evidence)
     yield from _check_watchers(evidence)
-    yield from check_waits(calls)
+    yield from check_waits(calls, evidence.patience)
 
 
 def _check_looks(evidence: Evidence) -> Iterator[Violation]:

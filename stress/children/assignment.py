@@ -9,11 +9,15 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
+from zlib import crc32
 
-from stress.documents.openings import STATE
+from stress.children.patience import PATIENCE, PATIENCE_WITH_ETCD
+from stress.documents import etcd
+from stress.documents.openings import FILES_ONLY, OPENINGS, STATE
 
 SHOW_STACKS = signal.SIGUSR2
 """Makes a child dump the stacks of its threads. SIGUSR1 is taken: `signals` hits its calls with it."""
@@ -48,6 +52,10 @@ class Assignment:
     """How many processes hammer the file, and may be ahead of each call."""
     journal: bool = False
     """Whether the files may have journals, so that the JSON files may lag behind."""
+    endpoints: Sequence[str] = ()
+    """If the states are in a cluster of etcd: where it is reached."""
+    members: Sequence[str] = ()
+    """Where its members are, without the proxies in between, for those who only look."""
 
     @property
     def name(self) -> str:
@@ -58,6 +66,31 @@ class Assignment:
     def kind(self) -> str:
         """The kind of the child: the module, or the number of a worker."""
         return kind_of(self.place)
+
+    @property
+    def patience(self) -> float:
+        """How long a call may take, in seconds."""
+        return PATIENCE_WITH_ETCD if self.endpoints else PATIENCE
+
+    def location(self, name: str = STATE) -> str:
+        """Return where the library finds a state, by its name in `OPENINGS`: a path or a URL.
+
+        The URLs name the same endpoints in another order in each place, so that each member is the first one of some.
+        """
+        if not self.endpoints:
+            return str(self.file(name))
+        first = crc32(self.place.encode()) % len(self.endpoints)
+        return etcd.location([*self.endpoints[first:], *self.endpoints[:first]], name)
+
+    @property
+    def states(self) -> Sequence[str]:
+        """The names of the states that the run has."""
+        return tuple(name for name in OPENINGS if not self.endpoints or name not in FILES_ONLY)
+
+    @property
+    def own_location(self) -> str:
+        """Where the state of a kind of child is that has its own."""
+        return self.location(self.kind)
 
     @property
     def state(self) -> Path:
@@ -90,6 +123,8 @@ class Assignment:
             OSError: it is missing.
             ValueError: it is not valid.
         """
+        if self.members:
+            return etcd.read(self.members, name)
         path = self.file(name)
         document: dict[str, Any] = json.loads(path.read_bytes())
         if self.journal:

@@ -92,7 +92,7 @@ class Queue:
         """Prepare; nothing is opened yet."""
         self._assignment = assignment
         self._desk = desk
-        self._path = str(assignment.own_state)
+        self._path = assignment.own_location
         self._random = Random(f"{assignment.seed} {assignment.name}")
         self._scribes = [Scribe(desk, f"{assignment.name}.lane{number}") for number in range(LANES)]
         self._done = 0

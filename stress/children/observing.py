@@ -14,14 +14,11 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from persistent_context import MISSING, Change, PersistentContext, SyncPersistentContext
 from stress.children.assignment import Assignment, prepare
-from stress.children.patience import PATIENCE
-from stress.documents.openings import OPENINGS
 from stress.logs.gist import gist
 from stress.logs.history import Log
 from stress.logs.scribe import Desk, Scribe
@@ -38,23 +35,25 @@ LOOK_EVERY = 0.1
 class Watcher:
     """What one watcher of one file has been told."""
 
-    def __init__(self, scribe: Scribe, path: Path, random: Random) -> None:
+    def __init__(self, scribe: Scribe, name: str, location: str, random: Random) -> None:
         """Prepare; it knows nothing yet."""
         self.scribe = scribe
-        self.path = path
+        self.name = name
+        """The name of the file in the logs."""
+        self.location = location
         self._random = random
         self._known: dict[str, Any] = {}
         self._guard = threading.Lock()
 
     def begin(self, data: Mapping[str, Any]) -> None:
         """Log what the context holds before anything is reported."""
-        with self.scribe.operation("known", self.path.name) as entry, self._guard:
+        with self.scribe.operation("known", self.name) as entry, self._guard:
             self._known = {key: gist(value) for key, value in data.items()}
             entry.result = dict(self._known)
 
     def tell(self, changes: Mapping[str, Change]) -> float:
         """Log what was reported; return how many seconds the watcher may sleep now."""
-        with self.scribe.operation("told", self.path.name) as entry, self._guard:
+        with self.scribe.operation("told", self.name) as entry, self._guard:
             entry.result = {key: _gist(change.new) for key, change in changes.items()}
             wrong = {key for key, change in changes.items() if _gist(change.old) != self._known.get(key)}
             if wrong:
@@ -68,7 +67,7 @@ class Watcher:
 
     def knows_all(self) -> bool:
         """Return whether it has been told the present content of the file."""
-        data = SyncPersistentContext.create(self.path).get_all_data() if self.path.exists() else {}
+        data = SyncPersistentContext.create(self.location).get_all_data()
         with self._guard:
             known = {key: value for key, value in self._known.items() if value is not None}
         return known == {key: gist(value) for key, value in data.items()}
@@ -86,8 +85,8 @@ class Observatory:
         self._assignment = assignment
         self._desk = desk
         self._over = threading.Event()
-        self._of_tasks = [self._watcher("task", name) for name in OPENINGS]
-        self._of_threads = [self._watcher("thread", name) for name in OPENINGS]
+        self._of_tasks = [self._watcher("task", name) for name in assignment.states]
+        self._of_threads = [self._watcher("thread", name) for name in assignment.states]
 
     def run(self) -> None:
         """Watch until asked to stop, and then until everything has been reported."""
@@ -102,15 +101,15 @@ class Observatory:
 
     def _wait_for_the_last(self) -> None:
         """Wait until every watcher knows the content of its file, or has had enough time to."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self._assignment.patience
         waiting = [*self._of_tasks, *self._of_threads]
         while waiting and time.monotonic() < deadline and not self._desk.crashed:
             time.sleep(LOOK_EVERY)
             waiting = [watcher for watcher in waiting if not watcher.knows_all()]
 
     def _watch_blocking(self, watcher: Watcher) -> None:
-        with watcher.scribe.operation("watch", watcher.path.name):
-            context = SyncPersistentContext.create(str(watcher.path))
+        with watcher.scribe.operation("watch", watcher.name):
+            context = SyncPersistentContext.create(watcher.location)
             watcher.begin(context.get_all_data())
             with context.watch() as watch:
                 threading.Thread(target=self._close_at_the_end, args=(watch,), daemon=True).start()
@@ -125,8 +124,8 @@ class Observatory:
         await asyncio.gather(*(self._watch(watcher) for watcher in self._of_tasks))
 
     async def _watch(self, watcher: Watcher) -> None:
-        with watcher.scribe.operation("watch", watcher.path.name):
-            context = await PersistentContext.create(str(watcher.path))
+        with watcher.scribe.operation("watch", watcher.name):
+            context = await PersistentContext.create(watcher.location)
             watcher.begin(context.get_all_data())
             watch = context.watch()
             while not self._over.is_set():
@@ -138,7 +137,9 @@ class Observatory:
 
     def _watcher(self, face: str, name: str) -> Watcher:
         who = f"{self._assignment.name}.{face}-{name}"
-        return Watcher(Scribe(self._desk, who), self._assignment.file(name), Random(f"{self._assignment.seed} {who}"))
+        random = Random(f"{self._assignment.seed} {who}")
+        location = self._assignment.location(name)
+        return Watcher(Scribe(self._desk, who), self._assignment.file(name).name, location, random)
 
 
 def main() -> int:

@@ -9,9 +9,12 @@ from itertools import count
 from typing import Any
 
 from stress.children.assignment import Assignment, prepare
+from stress.documents.etcd import UnavailableError
 from stress.documents.hammered import snapshot
 from stress.logs.history import Kind, Log
 
+PAUSE = 0.1
+"""Seconds between two reads of a cluster, which has other work to do."""
 SAME_EVERY = 50_000_000
 """Nanoseconds in which, of many reads with the same result, only the first and the last are logged."""
 
@@ -28,12 +31,18 @@ class Read:
 
 
 def read(document_of: Callable[[], dict[str, Any]], token: str) -> Read:
-    """Read the file once."""
+    """Read the file once.
+
+    Raises:
+        UnavailableError: the cluster that has it is not at work.
+    """
     invoked = time.monotonic_ns()
     try:
         document = document_of()
         finished = time.monotonic_ns()
         return Read(token, invoked, finished, Kind.OK, {"result": snapshot(document)})
+    except UnavailableError:
+        raise
     except (OSError, ValueError, AttributeError, TypeError) as error:  # missing, torn, or not an object
         told = {"error": f"{type(error).__name__}: {error}"}
         return Read(token, invoked, time.monotonic_ns(), Kind.FAIL, told)
@@ -55,7 +64,12 @@ def main() -> None:
     for serial in count():
         if stop.is_set():
             return
-        present = read(assignment.document, f"{assignment.name}.0.{serial}")
+        if assignment.members:
+            stop.wait(PAUSE)
+        try:
+            present = read(assignment.document, f"{assignment.name}.0.{serial}")
+        except UnavailableError:
+            continue
         if logged and present.told == logged.told and present.invoked - logged.invoked < SAME_EVERY:
             skipped = present
             continue

@@ -40,7 +40,7 @@ class Victim:
 
     def __init__(self, assignment: Assignment, desk: Desk) -> None:
         """Open the file."""
-        self._path = str(assignment.state)
+        self._path = assignment.location()
         self._random = Random(f"{assignment.seed} {assignment.name}")
         self._contexts = [SyncPersistentContext.create(self._path, lock_timeout=LOCK_TIMEOUT) for _ in range(2)]
         self._scribe = Scribe(desk, f"{assignment.name}.main", interruptions=THROWN)
@@ -72,7 +72,8 @@ class Victim:
 
     def _key(self, context: SyncPersistentContext, who: str = "main") -> str:
         """Return a key that is saved only through this context, which may keep a change whose save was interrupted."""
-        return f"{self._keys}/{who}/{self._contexts.index(context)}"
+        number = next(number for number, one in enumerate(self._contexts) if one is context)  # equal ones are two
+        return f"{self._keys}/{who}/{number}"
 
     def _perform(self, act: Callable[[SyncPersistentContext], None], context: SyncPersistentContext) -> bool:
         """Make a call; return whether it completed without an interruption."""

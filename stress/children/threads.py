@@ -35,7 +35,7 @@ class Crowd:
     def __init__(self, assignment: Assignment, desk: Desk) -> None:
         """Prepare; nothing is opened yet."""
         self._assignment = assignment
-        self._path = str(assignment.own_state)
+        self._path = assignment.own_location
         self._desk = desk
 
     def run(self) -> None:

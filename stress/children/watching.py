@@ -17,7 +17,6 @@ from typing import Any, TypeAlias
 from persistent_context import Change, PersistentContext, SyncPersistentContext
 from stress.children.assignment import Assignment, prepare
 from stress.children.faces import LOCK_TIMEOUT, Context, ThreadedContext
-from stress.children.patience import PATIENCE
 from stress.children.steps import ON_COUNTERS, Hand
 from stress.documents.watched import COUNTERS, DONE, FILLER, FILLERS, LATEST, filler
 from stress.logs.history import Log
@@ -90,7 +89,7 @@ class Site:
     def __init__(self, assignment: Assignment, desk: Desk) -> None:
         """Prepare; nothing is opened yet."""
         self._assignment = assignment
-        self._path = str(assignment.own_state)
+        self._path = assignment.own_location
         self._desk = desk
         self._parts = len((*LOOPS, THREADS))
         self._acted = threading.Semaphore(0)
@@ -118,7 +117,7 @@ class Site:
             await asyncio.gather(*(self._act(f"{name}-{number}", context, self._open) for number in range(TASKS)))
         finally:
             self._acted.release()
-        await asyncio.wait([watcher], timeout=PATIENCE)
+        await asyncio.wait([watcher], timeout=self._assignment.patience)
         if not watcher.done():
             watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
@@ -145,7 +144,7 @@ class Site:
                     pass
         finally:
             self._acted.release()
-        watcher.join(PATIENCE)
+        watcher.join(self._assignment.patience)
         watch.close()
         watcher.join()
 

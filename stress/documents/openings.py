@@ -21,6 +21,10 @@ OPENINGS: Mapping[str, dict[str, Any] | None] = {
 """The content of each file before the run; None if it is missing."""
 
 
+FILES_ONLY = ("pages",)
+"""Those that a run has only if its states are JSON files."""
+
+
 def opening_keys() -> set[str]:
     """Return the keys that are there from the beginning."""
     return {key for opening in OPENINGS.values() for key in opening or ()}

@@ -25,7 +25,7 @@ class Kind(StrEnum):
     FAIL = "fail"
     """The operation raised an error that promises that nothing happened."""
     INFO = "info"
-    """The operation raised an error that leaves its outcome unknown."""
+    """The operation raised an error that leaves its outcome unknown. If it is `pending`, it may still take effect."""
     KILLED = "killed"
     """A process is dead. The supervisor logs this once it has seen the process end."""
     CRASH = "crash"
@@ -81,9 +81,9 @@ class Fault:
     """One fault that was injected."""
 
     name: str
-    """The kind: kill, stop, cancel, delete_lock, fork."""
+    """The kind: kill, stop, cancel, delete_lock, fork; or one of those of a cluster of etcd."""
     target: str
-    """The process, operation or file that was hit."""
+    """The process, operation, file or member that was hit."""
     at: int
     """`time.monotonic_ns()` just after it."""
 
@@ -96,7 +96,7 @@ class History:
     crashes: list[str] = field(default_factory=list)
     """Exceptions that the contract does not allow: the operation and the traceback of each."""
     deaths: dict[str, int] = field(default_factory=dict)
-    """`time.monotonic_ns()` when each killed process was dead, by its `worker.incarnation`."""
+    """`time.monotonic_ns()` when each killed process was dead, and its last request too, by `worker.incarnation`."""
     commits: int = 0
     """Commits that the workers counted, without those just before a worker was killed."""
     faults: list[Fault] = field(default_factory=list)
@@ -134,14 +134,19 @@ class Log:
         os.close(self._descriptor)
 
 
-def read_logs(paths: Iterable[Path]) -> History:
-    """Read the logs of all processes of a run."""
+def read_logs(paths: Iterable[Path], *, lag: float = 0.0) -> History:
+    """Read the logs of all processes of a run.
+
+    Args:
+        paths: the logs.
+        lag: how many seconds after the death of a process its last requests may take effect, at the latest.
+    """
     whole = History()
     for path in paths:
         part = parse(path.read_bytes())
         whole.operations += part.operations
         whole.crashes += part.crashes
-        whole.deaths |= part.deaths
+        whole.deaths |= {name: at + int(lag * 1e9) for name, at in part.deaths.items()}
         whole.commits += part.commits
         whole.faults += part.faults
         if part.ended:
@@ -189,7 +194,8 @@ def _tell_operation(event: Mapping[str, Any], operations: dict[str, dict[str, An
             operations[event["id"]] |= {"note": event["note"], "noted": event["at"]}
         case kind:
             told = {name: event[name] for name in ("result", "error") if name in event}
-            operations[event["id"]] |= {"finished": event["at"], "outcome": _OUTCOMES[kind], **told}
+            finished = math.inf if event.get("pending") else event["at"]
+            operations[event["id"]] |= {"finished": finished, "outcome": _OUTCOMES[kind], **told}
 
 
 def _tell_process(event: Mapping[str, Any], operations: Mapping[str, Mapping[str, Any]], history: History) -> None:

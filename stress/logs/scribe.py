@@ -11,10 +11,16 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from persistent_context import DurabilityUnknownError, LockLostError, LockTimeoutError
+from persistent_context import (
+    DurabilityUnknownError,
+    LockLostError,
+    LockTimeoutError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
 from stress.logs.history import Kind, Log
 
-REFUSALS: tuple[type[BaseException], ...] = (LockTimeoutError, LockLostError)
+REFUSALS: tuple[type[BaseException], ...] = (LockTimeoutError, LockLostError, StoreUnavailableError)
 """The errors that any call may raise, and that promise that nothing happened."""
 
 
@@ -71,6 +77,8 @@ class Scribe:
             log.write(Kind.FAIL, id=entry.token, error=f"{type(error).__name__}: {error}")
         except DurabilityUnknownError as error:
             log.write(Kind.INFO, id=entry.token, error=str(error))
+        except OutcomeUnknownError as error:
+            log.write(Kind.INFO, id=entry.token, error=str(error), pending=True)
         except self.interruptions as error:
             log.write(Kind.INFO, id=entry.token, error=f"interrupted by {type(error).__name__}")
             raise

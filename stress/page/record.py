@@ -11,11 +11,13 @@ from pathlib import Path
 
 from stress.checking.evidence import Violation
 from stress.logs.history import History, Outcome
-from stress.page.machine import describe
+from stress.page.machine import UNKNOWN, describe
 from stress.page.tally import Tally, tally
-from stress.run.plan import Plan
+from stress.run.members import version
+from stress.run.plan import ETCD, Plan
 from stress.run.report import Report, Verdict
 from stress.run.supervisor import Course, Run
+from stress.run.venue import JsonFiles
 
 STORED = "run.json"
 """The file in a run's directory besides the logs: the plan, how the processes ended, the machine."""
@@ -43,6 +45,8 @@ class Record:
         directory = run.directory
         written = datetime.now(UTC).isoformat(" ", "seconds")
         machine = describe(directory)
+        if run.plan.store == ETCD:
+            machine["etcd"] = version() or UNKNOWN
         return cls(run.plan, run.course, report.verdict, report.history, report.violations, directory, machine, written)
 
     @classmethod
@@ -117,6 +121,7 @@ class _StoredRun(Run):
         self.course = course
         self._directory = directory
         self._began = 0
+        self._venue = JsonFiles(directory)
 
 
 def _statistics(log: Path) -> Iterator[tuple[int, int]]:

@@ -12,6 +12,8 @@ from stress.page.findings import count, findings
 from stress.page.html import Html, join, section, tag
 from stress.page.record import Record
 from stress.page.timeline import GUIDE
+from stress.run.gaps import gaps_after_kills
+from stress.run.plan import ETCD
 from stress.run.report import UNDECIDED, Verdict
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +78,9 @@ def setting(record: Record) -> Html:
     }
     if record.history.commits:
         run["commits"] = f"at least {record.history.commits:,}"
+    if plan.store == ETCD:
+        run["cluster"] = join([f"{plan.members:,} members of etcd", *gaps_after_kills(record.history)], "; ")
+        run["not done"] = "; ".join(course.remarks)
     lists = (
         tag(
             "div",

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from stress.children.stamp import holder
 from stress.logs.history import Kind, Log
 from stress.run.child import Child
 
 LONGEST_STOP = 1.0
 """The longest time for which a process is stopped, in seconds."""
+LONG_STOP = (11.0, 15.0)
+"""The same for long stops, the least and the most: longer than a lease of etcd outlives its process, which is 10 s."""
 
 
 class Clock:
@@ -41,15 +43,15 @@ class Clock:
 class Stopper:
     """Stops processes with SIGSTOP, preferably the one that holds the lock, and continues them later."""
 
-    def __init__(self, random: Random, lock_file: Path, log: Log) -> None:
-        """Prepare; no process is stopped yet."""
+    def __init__(self, random: Random, holder: Callable[[], int | None], log: Log) -> None:
+        """Prepare; no process is stopped yet. `holder` returns the process that has the lock, as far as is known."""
         self._random = random
-        self._lock_file = lock_file
+        self._find_holder = holder
         self._log = log
         self._stopped: dict[int, float] = {}
         """The moment until which each process is stopped."""
 
-    def stop_one(self, now: float, workers: list[Child]) -> None:
+    def stop_one(self, now: float, workers: list[Child], *, long: bool = False) -> None:
         """Stop the holder of the lock, or one time in three any process."""
         pid = self._holder(workers)
         if pid is None or not self._random.randrange(3):
@@ -58,8 +60,9 @@ class Stopper:
             pid = self._random.choice(workers).pid
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
-            self._stopped[pid] = now + self._random.uniform(0.0, LONGEST_STOP)
-            self._log.write(Kind.FAULT, name="stop", target=str(pid))
+            until = now + self._random.uniform(*(LONG_STOP if long else (0.0, LONGEST_STOP)))
+            self._stopped[pid] = max(until, self._stopped.get(pid, 0.0))
+            self._log.write(Kind.FAULT, name="long_stop" if long else "stop", target=str(pid))
 
     def continue_due(self, now: float) -> None:
         """Continue those whose time is over."""
@@ -69,8 +72,8 @@ class Stopper:
                 os.kill(pid, signal.SIGCONT)
 
     def _holder(self, workers: list[Child]) -> int | None:
-        """Return the process that the lock file names as the holder, if it is a worker or a child of one."""
-        pid = holder(self._lock_file)
+        """Return the process that is named as the holder, if it is a worker or a child of one."""
+        pid = self._find_holder()
         with suppress(ProcessLookupError):
             if pid is not None and os.getsid(pid) in {worker.pid for worker in workers}:
                 return pid

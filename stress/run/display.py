@@ -21,6 +21,7 @@ class Display:
         """Prepare the line; nothing is shown yet."""
         self._run = run
         self._next = 0.0
+        self._told = 0
         self._progress = Progress(
             TimeElapsedColumn(),
             BarColumn(),
@@ -41,7 +42,10 @@ class Display:
         self._progress.stop()
 
     def update(self) -> None:
-        """Update the line, if it is time to."""
+        """Update the line, if it is time to; first say what is not done, although it may be expected."""
+        for remark in self._run.course.remarks[self._told :]:
+            self._progress.console.print(remark, style="bold yellow", highlight=False, soft_wrap=True)
+            self._told += 1
         if self._progress.disable or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + INTERVAL

@@ -15,7 +15,8 @@ from rich.table import Table
 from stress.checking.checkers import CHECKERS, check
 from stress.checking.evidence import Violation
 from stress.logs.history import Operation, Outcome
-from stress.run.plan import LAST
+from stress.run.gaps import gaps_after_kills
+from stress.run.plan import ETCD, LAST
 from stress.run.supervisor import Run
 
 _FAULTS = {
@@ -23,6 +24,15 @@ _FAULTS = {
     "delete_lock": "lock files deleted",
     "fork": "forks",
     "stop": "processes stopped",
+    "long_stop": "processes stopped for longer than a lease lives",
+    "kill_member": "members killed",
+    "stop_member": "members stopped",
+    "restart_member": "members restarted",
+    "cut_off": "members cut off",
+    "compact": "compactions",
+    "cut_answer": "answers lost",
+    "delay_request": "requests delayed",
+    "lose_request": "requests lost",
 }
 """How the report counts faults, beside the processes killed."""
 UNDECIDED = "undecided"
@@ -46,6 +56,10 @@ processes keep the lock until they are continued. Calls end unknown because thei
 cancelled or interrupted: the checkers accept both outcomes, but never a part of one.
 """
 """What the columns of the table mean, and why their figures differ from those of everyday use."""
+LEGEND_OF_ETCD = """\
+Here the lock is a queue in the cluster, members of which are killed, stopped and cut off one at a time, and some \
+requests and answers get lost or arrive late. A process that is stopped for more than ten seconds loses its turn.
+"""
 
 
 class Verdict(Enum):
@@ -72,12 +86,16 @@ class Report:
         self.history = run.history()
         self._operations = {name: self.history.of(name) for name in CHECKERS}
         self._counts = {name: Counter(one.outcome for one in done) for name, done in self._operations.items()}
+        self.violations: dict[str, list[Violation]] = {}
+        if not run.course.started:  # there is nothing to judge
+            return
         try:
             final = run.final_document()
         except (OSError, ValueError) as error:
             self.violations = {"read": [Violation("torn", f"the final document cannot be read: {error}")]}
         else:
-            self.violations = check(self.history, final)
+            self.violations = check(self.history, final, patience=run.patience)
+            self.violations["read"] += [Violation("torn", message) for message in run.disagreements()]
 
     @property
     def verdict(self) -> Verdict:
@@ -101,7 +119,13 @@ class Report:
         """Print the table, the findings and the verdict."""
         console.print(self._table())
         console.print(LEGEND, style="dim", highlight=False)
+        if self._plan.store == ETCD:
+            console.print(LEGEND_OF_ETCD, style="dim", highlight=False)
         console.print(self._figures(), highlight=False, soft_wrap=True)
+        for line in gaps_after_kills(self.history):
+            console.print(line, highlight=False, soft_wrap=True)
+        for remark in self._course.remarks:
+            console.print(remark, style="bold yellow", highlight=False, soft_wrap=True)
         for headline, details in self._findings():
             console.print(f"\n{headline}", style="bold red", markup=False, highlight=False, soft_wrap=True)
             if details:

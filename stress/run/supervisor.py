@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from stress.children.assignment import Assignment, kind_of
-from stress.documents.openings import OPENINGS, STATE
+from stress.children.patience import PATIENCE, PATIENCE_WITH_ETCD
+from stress.documents.openings import FILES_ONLY, OPENINGS, STATE
 from stress.logs.history import History, Kind, Log, read_logs
 from stress.run.chaos import Clock, Stopper, delete_lock
 from stress.run.child import Child
-from stress.run.plan import JOURNAL, KINDS, LAST, MORTAL, Plan
+from stress.run.plan import ETCD, JOURNAL, JSON, KINDS, LAST, MORTAL, Plan
+from stress.run.venue import disagreements, venue_of
 
 START_LIMIT = 60.0
 """Seconds in which all children must have begun to work."""
@@ -27,6 +28,9 @@ PAUSE = 0.01
 ONE_IN = 8
 """Of so many kills, one strikes another child that is killed now and then instead of a worker."""
 READER = "reader"
+LAG = 15.0
+"""Seconds after the death of a process in which a request that it had sent may still reach a cluster of etcd, at most:
+a proxy holds it back, a member is stopped, and a leader has to be elected."""
 
 
 @dataclass(slots=True)
@@ -41,6 +45,8 @@ class Course:
     """The last output of children that failed to start, or ended without being killed or stopped."""
     hung: dict[str, Path] = field(default_factory=dict)
     """Children that did not end when asked to, with the files that show where their threads were."""
+    remarks: list[str] = field(default_factory=list)
+    """What was not done, although it may be expected."""
 
 
 class Run:
@@ -58,12 +64,8 @@ class Run:
         self._acknowledged_by_killed = 0
         (directory / "logs").mkdir()
         self._log = Log(directory / "logs" / "supervisor.jsonl")
-        for name, opening in OPENINGS.items():
-            if opening is not None:
-                file = self._assignment(READER).file(name)
-                file.write_text(json.dumps(opening, indent=0), encoding="utf-8")
-        self._lock_file = self._assignment(READER).lock
-        self._stopper = Stopper(Random(f"{plan.seed} stops"), self._lock_file, self._log)
+        self._venue = venue_of(plan, directory, self._log)
+        self._stopper = Stopper(Random(f"{plan.seed} stops"), self._venue.holder, self._log)
 
     @property
     def directory(self) -> Path:
@@ -73,12 +75,20 @@ class Run:
     def execute(self, tick: Callable[[], None]) -> None:
         """Start, hammer, stop; call `tick` many times a second."""
         try:
+            names = [name for name in OPENINGS if self.plan.store == JSON or name not in FILES_ONLY]
+            self._venue.open({name: opening for name in names if (opening := OPENINGS[name]) is not None})
+            self.course.remarks += self._venue.remarks
             if self._start():
                 self._hammer(tick)
+                self._venue.calm()
                 self._stop()
+                self._venue.leave(names)
+        except OSError as error:
+            self.course.died["the store"] = str(error)
         finally:
             for child in self._children.values():
                 child.kill()
+            self._venue.close()
             self._log.close()
 
     def acknowledged(self) -> int:
@@ -87,7 +97,18 @@ class Run:
 
     def history(self) -> History:
         """Return all that the children logged."""
-        return read_logs(sorted((self._directory / "logs").glob("*.jsonl")))
+        return read_logs(
+            sorted((self._directory / "logs").glob("*.jsonl")), lag=LAG if self.plan.store == ETCD else 0.0
+        )
+
+    def disagreements(self) -> list[str]:
+        """Return where what the library reads differs from what others do."""
+        return list(disagreements(self._directory, [*OPENINGS]))
+
+    @property
+    def patience(self) -> float:
+        """How long a call may take, in seconds."""
+        return PATIENCE_WITH_ETCD if self.plan.store == ETCD else PATIENCE
 
     def final_document(self) -> dict[str, Any]:
         """Return the content of all files: each key is in one of them.
@@ -97,8 +118,10 @@ class Run:
             ValueError: A file is not valid.
         """
         document: dict[str, Any] = {}
+        reader = replace(
+            self._assignment(READER), endpoints=(), members=()
+        )  # of a cluster, its content is left in files
         for name in OPENINGS:
-            reader = self._assignment(READER)
             if name == STATE or reader.file(name).exists():
                 document |= reader.document(name)
         return document
@@ -118,6 +141,8 @@ class Run:
             peers=getattr(self.plan, kind) if kind in KINDS else 1,
             workers=self.plan.processes,
             journal=bool(self.plan.journal),
+            endpoints=self._venue.endpoints,
+            members=self._venue.members,
         )
 
     def _launch(self, assignment: Assignment) -> None:
@@ -148,6 +173,7 @@ class Run:
             self._kill_one: plan.kill_every,
             self._stop_one: plan.stop_every,
             self._delete_lock: plan.delete_lock_every,
+            self._stop_one_for_long: plan.long_stop_every,
         }
         due = {act: Clock(Random(f"{plan.seed} {act.__name__}"), every) for act, every in clocks.items()}
         while self.course.seconds < plan.seconds and not self._anyone_dead():
@@ -155,6 +181,7 @@ class Run:
                 if clock.rings(self.course.seconds):
                     act()
             self._stopper.continue_due(self.course.seconds)
+            self._venue.go_on(self.course.seconds)
             tick()
             time.sleep(PAUSE)
             self.course.seconds = time.monotonic() - began
@@ -182,9 +209,13 @@ class Run:
         """Stop the holder of the lock, or another process."""
         self._stopper.stop_one(self.course.seconds, self._workers())
 
+    def _stop_one_for_long(self) -> None:
+        """Stop the holder of the lock, or another process, until it has lost the lock."""
+        self._stopper.stop_one(self.course.seconds, self._workers(), long=True)
+
     def _delete_lock(self) -> None:
         """Delete the lock file."""
-        delete_lock(self._lock_file, self._log)
+        delete_lock(self._assignment(READER).lock, self._log)
 
     def _stop(self) -> None:
         """Stop all children, and last those that check what the others have left."""
@@ -195,7 +226,7 @@ class Run:
         """Ask children to finish their operations, and wait until they have."""
         for child in children:
             child.ask_to_stop()
-        deadline = time.monotonic() + STOP_LIMIT
+        deadline = time.monotonic() + STOP_LIMIT + self.patience - PATIENCE
         while any(child.exit_code is None for child in children) and time.monotonic() < deadline:
             time.sleep(PAUSE)
         for child in children:
@@ -205,7 +236,7 @@ class Run:
                 self.course.died[child.name] = child.last_words()
 
     def _anyone_dead(self) -> bool:
-        """Record the children that ended before they were asked to; return whether there are any."""
+        """Record the processes that ended before they were asked to; return whether there are any."""
         dead = [child for child in self._children.values() if child.exit_code is not None]
-        self.course.died |= {child.name: child.last_words() for child in dead}
-        return bool(dead)
+        self.course.died |= {child.name: child.last_words() for child in dead} | dict(self._venue.died())
+        return bool(self.course.died)

@@ -17,7 +17,7 @@ async def transfer(actor: Actor, call: Call) -> None:
     """Move money."""
     async with actor.context.transaction() as tx:
         call.note(_move(actor, call, tx))
-        await asyncio.sleep(0)
+        await asyncio.sleep(actor.dawdling())
 
 
 @operation("bank", lambda _: TRANSFERS)

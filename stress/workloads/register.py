@@ -70,4 +70,4 @@ async def exchange(actor: Actor, call: Call) -> None:
     async with actor.context.transaction() as tx:
         call.note({"expected": tx.get(call.key)})
         tx[call.key] = call.token
-        await asyncio.sleep(0)
+        await asyncio.sleep(actor.dawdling())

@@ -158,7 +158,9 @@ class TestWatchers:
     def test_log_what_they_are_told(self, tmp_path):
         """The log has what was known, what was reported, and where the chain is broken."""
         with closing(Log(tmp_path / "log")) as log:
-            watcher = Watcher(Scribe(Desk(log, "observing", threading.Event()), TASK), tmp_path / "f.json", Random(1))
+            watcher = Watcher(
+                Scribe(Desk(log, "observing", threading.Event()), TASK), "f.json", str(tmp_path / "f.json"), Random(1)
+            )
             watcher.begin({"a": 1, "b": "-" * 99})
             watcher.tell({"a": Change(1, 2), "c": Change(MISSING, 1)})
             watcher.tell({"a": Change(1, 3), "b": Change("-" * 99, MISSING)})
@@ -172,7 +174,9 @@ class TestWatchers:
         """A watcher that was not told the whole file has to wait."""
         (tmp_path / "f.json").write_text('{"a": 2}')
         with closing(Log(tmp_path / "log")) as log:
-            watcher = Watcher(Scribe(Desk(log, "observing", threading.Event()), TASK), tmp_path / "f.json", Random(1))
+            watcher = Watcher(
+                Scribe(Desk(log, "observing", threading.Event()), TASK), "f.json", str(tmp_path / "f.json"), Random(1)
+            )
             watcher.begin({"a": 1, "b": 1})
             before = watcher.knows_all()
             watcher.tell({"a": Change(1, 2), "b": Change(1, MISSING)})

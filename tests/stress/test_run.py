@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the stress run i
 from stress.checking.checkers import CHECKERS
 from stress.logs.history import Fault, Kind, Log, Outcome, parse, read_logs
 from stress.run.options import parse as parse_command_line
-from stress.run.plan import KINDS, Plan
+from stress.run.plan import ABOUT_ETCD, FILES, KINDS, Plan
 from stress.workloads import WORKLOADS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -243,9 +243,12 @@ class TestCommandLine:
     def test_is_told_by_the_plan(self):
         """The command that a plan prints gives the same plan."""
         values = {field.name: number for number, field in enumerate(fields(Plan), 1)}
+        of_files = values | dict.fromkeys(ABOUT_ETCD, 0) | {"store": "json"}
+        of_etcd = values | dict.fromkeys(FILES, 0) | {"store": "etcd"}
         plans = [
-            Plan(**values | {name: 0}) for name in ("foreign", "delete_lock_every")
-        ]  # two options that exclude each other
+            *(Plan(**of_files | {name: 0}) for name in ("foreign", "delete_lock_every")),  # which exclude each other
+            Plan(**of_etcd),
+        ]
 
         assert [parse_command_line(str(plan).split()[3:]).plan for plan in plans] == plans
 
@@ -258,7 +261,16 @@ class TestCommandLine:
 
     @pytest.mark.parametrize(
         "arguments",
-        ["--delete-lock-every 1", "--processes 0", "--kill-every -1", "--dir /does/not/exist", "--resume /nowhere"],
+        [
+            "--delete-lock-every 1",
+            "--processes 0",
+            "--kill-every -1",
+            "--dir /does/not/exist",
+            "--resume /nowhere",
+            "--kill-member-every 1",
+            "--store etcd --foreign 1",
+            "--store etcd --members 0",
+        ],  # fmt: skip
     )
     def test_refuses_what_shows_nothing(self, arguments, capsys):
         """A run that is not possible, or could not be judged, is refused."""

@@ -19,7 +19,7 @@ from stress.children.assignment import SHOW_STACKS, Assignment, prepare_stacks
 from stress.children.ending.blocking import BLOCKING
 from stress.children.ending.program import Program
 from stress.children.ending.tasks import TASKS
-from stress.children.patience import PATIENCE, PATIENCE_PER_WORKER
+from stress.children.patience import PATIENCE_PER_WORKER
 from stress.logs.history import Kind, Log
 
 AT_A_TIME = 3
@@ -43,7 +43,7 @@ class Starter:
     def __init__(self, assignment: Assignment) -> None:
         """Prepare; no program is started yet."""
         self._assignment = assignment
-        self._patience = PATIENCE + PATIENCE_PER_WORKER * assignment.workers
+        self._patience = assignment.patience + PATIENCE_PER_WORKER * assignment.workers
         self._log = Log(assignment.log)
         self._random = Random(f"{assignment.seed} {assignment.name}")
         self._running: list[Running | None] = [None] * AT_A_TIME
@@ -71,7 +71,7 @@ class Starter:
         if not pid:
             keys = f"ending/{self._assignment.place}/{place}"
             random = Random(f"{self._assignment.seed} {name}")
-            program = Program(str(self._assignment.state), name, keys, random, self._log)
+            program = Program(self._assignment.location(), name, keys, random, self._log)
             return lambda: way(program)
         self._running[place] = Running(pid, name, time.monotonic() + self._patience)
         return None

@@ -56,15 +56,16 @@ def save_when_terminated_while_setting(program: Program) -> None:
     context = program.blocking_context()
     _save_in_handler(program, context)
     over = _start_threads(program, daemon=False)
-    key = program.key("memory")
+    key, scribe = program.key("memory"), program.scribe("main")
     try:
         threading.Timer(program.hurry(), os.kill, (os.getpid(), signal.SIGTERM)).start()
-        while True:
-            context[key] = [""]
-            context.unsaved_keys()
+        with scribe.operation("set", key) as entry:  # saved by the handler, perhaps
+            while True:
+                context[key] = [entry.token]
+                context.unsaved_keys()
     finally:
         over.set()
-        _save(program.scribe("main"), context, key)
+        _save(scribe, context, key)
 
 
 BLOCKING: tuple[Callable[[Program], None], ...] = (

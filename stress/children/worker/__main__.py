@@ -48,7 +48,7 @@ class Worker:
         self._stop = stop
         self._style = Style(int(assignment.place) % len(Style))
         opener = open_threaded_context if self._style is Style.THREADS else open_context
-        self._open = partial(opener, str(assignment.state))
+        self._open = partial(opener, assignment.location())
         self._contexts: list[Context] = []
         """All contexts that are open in this process, for forked children to inherit."""
         self._actors: list[Actor] = []

@@ -12,11 +12,16 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from persistent_context import DurabilityUnknownError, LockLostError, LockTimeoutError
+from persistent_context import DurabilityUnknownError, OutcomeUnknownError
 from stress.children.assignment import Assignment
 from stress.children.faces import Context
 from stress.children.worker.witness import witness
 from stress.logs.history import Kind, Log
+from stress.logs.scribe import REFUSALS
+
+DAWDLE_ONE_IN = 8
+LONGEST_DAWDLING = 0.5
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,12 @@ class Actor:
         worker, _, task = self.name.split(".")
         return f"{worker}.{task}"
 
+    def dawdling(self) -> float:
+        """Return how many seconds to spend inside a transaction: in a cluster often some, to be stopped there."""
+        if self.assignment.endpoints and not self.random.randrange(DAWDLE_ONE_IN):
+            return self.random.uniform(0.0, LONGEST_DAWDLING)
+        return 0.0
+
     def _tokens(self) -> Iterator[str]:
         return (f"{self.name}.{serial}" for serial in self.serials)
 
@@ -98,10 +109,12 @@ class Actor:
             if self.calling.cancelling():
                 message = "the call swallowed its cancellation"
                 raise AssertionError(message)  # noqa: TRY301 (told like all that the library must not do)
-        except (LockTimeoutError, LockLostError) as error:
+        except REFUSALS as error:
             self.log.write(Kind.FAIL, id=call.token, error=str(error))
         except DurabilityUnknownError as error:
             self.log.write(Kind.INFO, id=call.token, error=str(error))
+        except OutcomeUnknownError as error:
+            self.log.write(Kind.INFO, id=call.token, error=str(error), pending=True)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (a finding, whatever it is)
             if isinstance(error, asyncio.CancelledError) and self.calling.cancelling():
                 self.log.write(Kind.INFO, id=call.token, error="cancelled")

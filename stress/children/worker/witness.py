@@ -17,7 +17,7 @@ def witness(log: Log, assignment: Assignment, tokens: Iterator[str], workload: s
     try:
         document = assignment.document()
     except (OSError, ValueError):
-        return  # the reader process finds and reports such things
+        return  # the cluster is not at work; or else the reader process finds and reports such things
     finished = time.monotonic_ns()
     looks: list[tuple[str, str, str, Any]] = [("read", "read", assignment.state.name, snapshot(document))]
     if workload == "register":
