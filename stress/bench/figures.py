@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from . import bigfile, journal, saving, startup, throughput, watch
+from . import bigfile, etcd, journal, saving, startup, throughput, watch
 from .model import PROJECT, Table, Unit
 from .peers import BY_HAND, DISKCACHE, FLOOR, JOURNAL, SQLITE_IN_THREAD
 
@@ -123,7 +123,34 @@ def _journal_bytes(table: Table) -> Iterator[Figure]:
     yield _at_most("journal, 16 MB: bytes written ÷ bytes changed, for 10,000 changes", ratio, 20)
 
 
+def _etcd_calls(table: Table) -> Iterator[Figure]:
+    yield Figure("etcd, 3 members: rate of incr ÷ bare put", _advantage(table, etcd.BARE_PUT), 0.6)
+    rate = throughput.RATE.metric
+    ratio = table.value(etcd.TASKS, rate) / table.value(etcd.BARE_PUT, rate)
+    yield Figure("etcd, 3 members, 100 tasks: rate of incr ÷ bare put", ratio, 10)
+
+
+def _etcd_processes(table: Table) -> Iterator[Figure]:
+    title = "etcd, 3 members, 8 processes x 1 task"
+    yield Figure(f"{title}: least ÷ most", table.value(PROJECT, throughput.FAIRNESS.metric), 0.5)
+    yield Figure(f"{title}: rate ÷ etcd3gw's lock", _advantage(table, etcd.USUAL_WAY), 2)
+
+
+def _etcd_watch(table: Table) -> Iterator[Figure]:
+    ratio = table.value(PROJECT, watch.MEDIAN.metric) / table.value(etcd.BARE_PUT, watch.MEDIAN.metric)
+    yield _at_most("etcd, 3 members, watch: median delay ÷ bare put", ratio, 3)
+
+
+def _etcd_killed(table: Table) -> Iterator[Figure]:
+    worst = max(run[etcd.WORST.metric] for run in table.runs[PROJECT])
+    yield _at_most("etcd, 3 members, leader killed: longest time to write again", worst, 3, Unit.SECONDS)
+
+
 FIGURES = {
+    etcd.work_name("calls", 3): _etcd_calls,
+    etcd.work_name("processes", 3): _etcd_processes,
+    etcd.work_name("watch", 3): _etcd_watch,
+    etcd.work_name("killed", 3): _etcd_killed,
     "journal-sizes": _journal_sizes,
     "journal-bytes": _journal_bytes,
     "1x100": _many_tasks,

@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from . import members
 from .figures import Figure, figures
 from .model import PROJECT, Table
 from .plot import plot, plot_journal
@@ -48,11 +49,12 @@ class Grid:
 
 def environment() -> dict[str, str]:
     """Return the environment that the figures depend on."""
-    packages = ("filelock", "msgspec", "anyio", "orjson", "diskcache", "tinydb", "lmdb")
+    packages = ("filelock", "msgspec", "anyio", "orjson", "diskcache", "tinydb", "lmdb", "urllib3", "etcd3gw")
     return {
         "machine": f"{platform.platform()}, {cpu_count()} CPUs",
         "python": f"{platform.python_implementation()} {sys.version.split()[0]}",
         "packages": ", ".join(f"{name} {version(name)}" for name in packages),
+        "etcd": members.version() or members.MISSING,
     }
 
 
@@ -93,7 +95,7 @@ def show(table: Table, console: Console) -> None:
     console.print(_grid(table).rich())
 
 
-def publish(tables: Mapping[str, Table], settings: Mapping[str, float], folder: Path, console: Console) -> None:
+def publish(tables: Mapping[str, Table], settings: Mapping[str, float | str], folder: Path, console: Console) -> None:
     """Print the figures to reach; write `results.json`, `results.md`, and the plots for the works that have them."""
     reached = figures(tables)
     grids = [_grid(table) for table in tables.values()]

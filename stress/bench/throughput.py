@@ -7,7 +7,8 @@ that say `to_thread`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 from statistics import median
@@ -22,6 +23,7 @@ from .peers import (
     IN_THREADS,
     JOURNAL,
     PEERS,
+    Store,
     small_values,
 )
 from .workers import Tally, Window, run_crew
@@ -52,20 +54,25 @@ def summarise(window: Window, tallies: list[Tally]) -> Metrics:
 
 
 def contend(peer: str, settings: Settings, *, processes: int, tasks: int) -> Metrics:
+    """Run one competitor in a new folder; see :func:`compete`."""
+    with TemporaryDirectory(dir=settings.scratch) as folder:
+        open_store = partial(ALL_PEERS[peer].open, Path(folder))
+        return compete(peer, open_store, settings, processes=processes, tasks=tasks)
+
+
+def compete(peer: str, open_store: Callable[[], Store], settings: Settings, *, processes: int, tasks: int) -> Metrics:
     """Run one competitor on a new store, check its counter, and return its figures.
 
     Raises:
         WrongCounterError: the stored counter is not the number of acknowledged increments.
     """
-    with TemporaryDirectory(dir=settings.scratch) as name:
-        folder = Path(name)
-        store = ALL_PEERS[peer].open(folder)
-        store.seed(small_values())
-        store.close()
-        window, tallies = run_crew(peer, folder, processes=processes, tasks=tasks, seconds=settings.seconds)
-        store = ALL_PEERS[peer].open(folder)
-        stored = store.read(COUNTER)
-        store.close()
+    store = open_store()
+    store.seed(small_values())
+    store.close()
+    window, tallies = run_crew(open_store, processes=processes, tasks=tasks, seconds=settings.seconds)
+    store = open_store()
+    stored = store.read(COUNTER)
+    store.close()
     check_counter(peer, acknowledged=sum(len(tally.ends) for tally in tallies), stored=stored)
     return summarise(window, tallies)
 

@@ -24,30 +24,31 @@ MEDIAN = Column("median", "median delay", Unit.SECONDS)
 LONGEST = Column("longest", "longest delay", Unit.SECONDS)
 
 
-def _write(path: Path, asked: Connection) -> None:
+def _write(place: str, asked: Connection) -> None:
     """Make a change on each request; its value is the time just before it, on a clock that all processes share."""
-    context = SyncPersistentContext.create(path)
+    context = SyncPersistentContext.create(place)
     while asked.recv():
         time.sleep(random.uniform(0, PAUSE_SECONDS))  # so that it comes at a random moment between two looks
         context.mutate("time", lambda _: time.monotonic())
 
 
-def _delays(path: Path, changes: int, events: bool) -> list[float]:  # noqa: FBT001 - passed on by position
+def delays(place: str, changes: int, *, events: bool = True) -> list[float]:
     """Watch another process make changes; return the delay of each report in seconds. Runs in a fresh process."""
     if not events:
         sys.modules["watchfiles"] = None  # type: ignore[assignment] # as if it were not installed
     ours, theirs = SPAWN.Pipe()
-    writer = SPAWN.Process(target=_write, args=(path, theirs), daemon=True)
+    writer = SPAWN.Process(target=_write, args=(place, theirs), daemon=True)
     writer.start()
-    delays = []
-    with SyncPersistentContext.create(path).watch("time") as news:
+    measured = []
+    context = SyncPersistentContext.create(place)
+    with context.watch("time") as news:
         for _ in range(changes):
             ours.send("change")
             changed = next(news)["time"].new
-            delays.append(time.monotonic() - changed)
+            measured.append(time.monotonic() - changed)
     ours.send(None)
     writer.join()
-    return delays
+    return measured
 
 
 def _round(settings: Settings) -> Iterator[tuple[str, Metrics]]:
@@ -55,8 +56,8 @@ def _round(settings: Settings) -> Iterator[tuple[str, Metrics]]:
     for name, events in ((PROJECT, True), (POLLING, False)):
         with TemporaryDirectory(dir=settings.scratch) as folder:
             changes = round(settings.seconds * CHANGES_PER_SECOND)
-            delays = in_fresh_process(_delays, Path(folder) / "store.json", changes, events)
-        yield name, {MEDIAN.metric: median(delays), LONGEST.metric: max(delays)}
+            measured = in_fresh_process(delays, str(Path(folder) / "store.json"), changes, events=events)
+        yield name, {MEDIAN.metric: median(measured), LONGEST.metric: max(measured)}
 
 
 WATCH = Work("watch", "Another process's change, reported by watch()", (MEDIAN, LONGEST), _round)

@@ -16,10 +16,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from .peers import ALL_PEERS, COUNTER, LOCK_TIMEOUT, AsyncStore, Store, SyncStore
+from .peers import COUNTER, LOCK_TIMEOUT, AsyncStore, Store, SyncStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -98,9 +97,9 @@ def _run(store: Store, tasks: int, window: Window) -> Tally:
             raise TypeError(msg)
 
 
-def _work(pipe: Connection, peer: str, folder: Path, tasks: int) -> None:
+def _work(pipe: Connection, open_store: Callable[[], Store], tasks: int) -> None:
     """Do the part of one worker; runs in its process."""
-    store = ALL_PEERS[peer].open(folder)
+    store = open_store()
     pipe.send(None)
     tally = _run(store, tasks, pipe.recv())
     store.close()
@@ -122,13 +121,15 @@ def _receive(pipe: Connection, patience: float) -> Tally | None:
     return message
 
 
-def run_crew(peer: str, folder: Path, *, processes: int, tasks: int, seconds: float) -> tuple[Window, list[Tally]]:
+def run_crew(
+    open_store: Callable[[], Store], *, processes: int, tasks: int, seconds: float
+) -> tuple[Window, list[Tally]]:
     """Let processes increment, with this number of tasks each; return the time window, and a tally per process."""
     with ExitStack() as cleanup:
         pipes = []
         for _ in range(processes):
             ours, theirs = SPAWN.Pipe()
-            worker = SPAWN.Process(target=_work, args=(theirs, peer, folder, tasks))
+            worker = SPAWN.Process(target=_work, args=(theirs, open_store, tasks))
             worker.start()
             theirs.close()
             cleanup.callback(worker.join)
