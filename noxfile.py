@@ -136,20 +136,22 @@ def tests_all(session: nox.Session) -> None:
 @nox.session(python=OLDEST)
 def minimums(session: nox.Session) -> None:
     """Test with the lowest allowed versions of the dependencies, on the oldest Python installed."""
-    lowest = [re.sub(r">=", "==", requirement) for requirement in PYPROJECT["project"]["dependencies"]]
+    project = PYPROJECT["project"]
+    required = [*project["dependencies"], *project["optional-dependencies"]["etcd"]]
+    lowest = [requirement.replace(">=", "==") for requirement in required]
     session.install(".", *lowest, *groups("test"))
     run_pytest(session, *(session.posargs or ("--part", "tests/unit")))
 
 
 def run_stress(session: nox.Session, *tier: str) -> None:
     """Do a stress run; after Ctrl-C, it has time to end its processes and to report what it leaves behind."""
-    session.install(".", *groups("stress"))
+    session.install(".[etcd]", *groups("stress"))
     session.run("python", "-m", "stress", *tier, *session.posargs, interrupt_timeout=60)
 
 
 @nox.session(python=NEWEST, default=False)
 def stress(session: nox.Session) -> None:
-    """Hammer one file for five minutes from processes that are randomly killed, and check that nothing was lost."""
+    """Hammer one file for five minutes from randomly killed processes; ``-- --store etcd``: a cluster of etcd."""
     run_stress(session)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import etcd
 import persistent_context
 from persistent_context import runtime
 
@@ -28,6 +29,8 @@ RUN_ELSEWHERE = {
     "pytest.md": "plugin/test_plugin.py",
     "tasks.md": "unit/test_runtime.py",
 }
+ON_ETCD = "etcd.md"
+DEFAULT_ENDPOINT = "localhost:2379"
 RUN_HERE = [name for name, text in PAGES.items() if "```python" in text and name not in RUN_ELSEWHERE]
 FIXTURES = ("async_shared_context", "compute_once", "shared_context")
 
@@ -90,10 +93,11 @@ class Readme:
 class Terminal:
     """A shell in a folder, in which ``python`` is the Python of the tests."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, **environment):
         self._folder = folder
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         self._environment = dict(os.environ, PATH=path, PYTHONWARNINGS="error", PYTHONUNBUFFERED="", LC_ALL="C.UTF-8")
+        self._environment.update(environment)
 
     def session(self, shown):
         """Type the commands of a session; return the resulting session."""
@@ -130,15 +134,43 @@ class Terminal:
 
 class TestPages:
     @pytest.mark.skipif(not shutil.which("flock"), reason="the pages show a shell of Linux, with flock")
-    @pytest.mark.parametrize("name", RUN_HERE)
+    @pytest.mark.parametrize("name", [name for name in RUN_HERE if name != ON_ETCD])
     def test_what_is_shown_happens(self, name, tmp_path):
         """The programs of a page, typed into an empty folder in their order, print what the page shows."""
-        terminal = Terminal(tmp_path)
-        for language, title, body in BLOCK.findall(PAGES[name]):
+        self._type_in(PAGES[name], tmp_path, Terminal(tmp_path))
+
+    def test_what_is_shown_happens_in_etcd(self, tmp_path):
+        """So do those of the page about etcd, with a new member whose port is free in place of the default one."""
+        etcd.require_etcd()
+        if shutil.which("etcdctl") is None:
+            pytest.skip("needs etcdctl: install Debian's package etcd-client")
+        page = PAGES[ON_ETCD]
+
+        assert DEFAULT_ENDPOINT in page
+
+        member = etcd.Member("page", etcd.free_ports(2), etcd.temporary_directory()).start()
+        try:
+            member.until_healthy()
+            terminal = Terminal(tmp_path, ETCDCTL_API="3", ETCDCTL_ENDPOINTS=member.endpoint)
+            self._type_in(page.replace(DEFAULT_ENDPOINT, member.endpoint), tmp_path, terminal)
+        finally:
+            member.kill()
+
+    def _type_in(self, page, folder, terminal):
+        for language, title, body in BLOCK.findall(page):
             if language == "python":
-                (tmp_path / title).write_text(body, encoding="utf-8")
+                (folder / title).write_text(body, encoding="utf-8")
             elif language == "console":
                 assert body == terminal.session(body)
+
+    def test_only_the_string_changes(self):
+        """The page about etcd shows the worker of the tutorial, with a URL in place of the path."""
+        workers = [
+            next(body for _, title, body in BLOCK.findall(PAGES[name]) if title == "worker.py")
+            for name in ("tutorial.md", ON_ETCD)
+        ]
+
+        assert workers[0].replace("state/pages.json", f"etcd://{DEFAULT_ENDPOINT}/pages") == workers[1]
 
     @pytest.mark.parametrize("name", RUN_HERE)
     def test_every_program_is_run(self, name):
