@@ -218,7 +218,7 @@ class TestLargeStates:
                 "loss": (3, "error: [^\n]*no endpoint of the etcd cluster"),
             }[end]
             told = rf"(?=.*{why}).*{place} has only a part of the keys, at least \d+ of 50: delete them .*"
-            run("copy", large, place, "--timeout=2", code=code, errors=told)
+            run("copy", large, place, f"--timeout={30 if end == 'change' else 2}", code=code, errors=told)
 
         keys = dict(held(url))
         assert 0 < len(keys.keys() - {"another"}) < 50

@@ -22,6 +22,7 @@ from persistent_context import (
 )
 from persistent_context._engine import registry
 from persistent_context._stores.jsonfile import lock
+from persistent_context._stores.protocol import SessionLostError
 
 
 @pytest.fixture
@@ -113,6 +114,15 @@ class TestALostSession:
 
         assert {"a"} == ctx.unsaved_keys()
         assert not place.state.exists
+
+    def test_a_transaction_that_cannot_be_read_for_begins_again(self, ctx, place):
+        """If the session is lost before the state could be read, the transaction gets another session."""
+        place.plan("read", SessionLostError("lost"))
+        with ctx.transaction() as tx:
+            tx["n"] = 1
+
+        assert {"n": b"1"} == place.state.get(["n"])
+        assert [] == place.turns
 
     def test_a_call_that_failed_by_itself_does_not_run_again(self, ctx, place, threads):
         """When the session of a group is lost, only the calls that were applied are repeated."""
