@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 IMPORT_ROOT = Path(persistent_context.__file__).resolve().parents[1]
 KEY = "a key"
 
-SHORT_SOAK = ("--tier", "soak", "--processes", 2, "--tasks", 5, "--seconds", 3)  # each workload has to be acknowledged
+SHORT_SOAK = ("--tier", "soak", "--processes", 2, "--tasks", 5, "--seconds", 6, "--kill-every", 3)
+"""Workers live for so long that each workload is acknowledged, computations too, which take several turns."""
 
 INCREMENTS_IN_MEMORY = """
 from persistent_context import PersistentContext
@@ -108,7 +109,7 @@ class TestRun:
 
         assert done.returncode == 1, done.stdout + done.stderr
         assert "seed 5; to repeat the run:" in done.stdout
-        assert " -m stress --processes 2 --tasks 5 --seconds 3 --seed 5 " in done.stdout
+        assert " -m stress --processes 2 --tasks 5 --seconds 6 --seed 5 " in done.stdout
         assert list((directory / "round-0" / "logs").iterdir())
 
     def test_finds_a_library_that_loses_changes(self, tmp_path):
