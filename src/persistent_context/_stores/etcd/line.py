@@ -1,4 +1,4 @@
-"""Who is in line: the keys with a prefix, in the order of their creation, kept up to date while somebody waits."""
+"""The waiting processes: the keys with a prefix, in the order of their creation, kept up to date while one waits."""
 
 from __future__ import annotations
 
