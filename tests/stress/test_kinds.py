@@ -104,7 +104,7 @@ BROKEN = {
         compare_and_set, memory = PersistentContext.compare_and_set, []
 
         async def compare_and_remember(self, key, expected, new):
-            memory.append([[key] for _ in range(20)])
+            memory.append([[key] for _ in range(200)])
             return await compare_and_set(self, key, expected, new)
 
         PersistentContext.compare_and_set = compare_and_remember

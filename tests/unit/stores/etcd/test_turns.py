@@ -14,6 +14,7 @@ from persistent_context import ContextUsageError, LockLostError, LockTimeoutErro
 from persistent_context._stores.etcd import connections as _connections
 from persistent_context._stores.etcd import lease as _lease
 from persistent_context._stores.etcd import session as _session
+from persistent_context._stores.etcd import turns as _turns
 from persistent_context._stores.etcd.client import counted, delete, end_of, first_created, put, text
 from persistent_context._stores.etcd.turns import Turns
 
@@ -138,14 +139,15 @@ class TestDeadAndStoppedProcesses:
 
         assert 1 == ctx.incr("n")
 
-    def test_a_stopped_process_keeps_its_turn_for_a_while(self, url, spawn):
+    def test_a_stopped_process_keeps_its_turn_for_a_while(self, url, spawn, monkeypatch):
         """A stopped process is shown as the holder, and calls wait for it, up to their timeout."""
+        monkeypatch.setattr(_turns, "_LOOK_AGAIN_SECONDS", 0.1)  # while the call waits, it looks several times
         other = spawn(HOLDER, url)
         assert "inside" == other.hear()
         os.kill(other.pid, signal.SIGSTOP)
         try:
             with pytest.raises(LockTimeoutError, match=f"process {other.pid} .*stopped: resume it"):
-                SyncPersistentContext(url, lock_timeout=0.5).incr("n")
+                SyncPersistentContext(url, lock_timeout=1).incr("n")
         finally:
             os.kill(other.pid, signal.SIGCONT)
         other.say()
