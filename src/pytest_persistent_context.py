@@ -276,7 +276,7 @@ def _shared_place(config: pytest.Config) -> Path | str:
     return _given_place(config) or _folder(config) / "context.json"
 
 
-def _once_place(config: pytest.Config) -> Any:
+def _once_place(config: pytest.Config) -> str | Path | None:
     """Return where to keep the values that other runs share: beside their file or, for permissions, below their URL."""
     given = _given_place(config)
     if isinstance(given, str):

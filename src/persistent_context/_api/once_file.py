@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from .blocking import SyncPersistentContext
@@ -17,10 +17,10 @@ class OnceFile(SyncPersistentContext):
     """A file of values that have teardowns.
 
     Args:
-        path: the file.
+        path: the file, or the URL of a state in etcd.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path, durable=False, lock_timeout=math.inf)
 
     def value(self, key: str, factory: Callable[[], Any], teardown: Callable[[Any], Any] | None = None) -> Any:

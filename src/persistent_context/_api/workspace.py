@@ -74,10 +74,11 @@ class Workspace:
         """
         self._check()
         self._operation.has_set = any(touched.moment for touched in self._values.touched.values())
+        bases = self._operation.looked_at
         with about_file(self._filepath):
-            for key, base in self._operation.looked_at.items():
+            for key in dict.fromkeys(self._values) | dict.fromkeys(bases):  # in order, and then those deleted
                 text = self._values.text(key)
-                if not same(text, base):
+                if not same(text, bases[key]):
                     self._operation.changes[key] = text
         return self._operation
 

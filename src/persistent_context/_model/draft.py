@@ -105,7 +105,7 @@ class Draft:
         without_effect = dict(pending)
         for key, text in changes.items():
             before = self._texts.get(key, MISSING)
-            if before is MISSING:  # new keys keep the order in which they came
+            if before is MISSING or key in moved:  # these keep the order in which they came
                 self._texts.pop(key, None)
             self._texts[key] = text
             if text != before:

@@ -429,6 +429,18 @@ class TestMapping:
 
         assert (b"{}\n", {}) == (path.read_bytes(), dict(ctx))
 
+    def test_keys_that_were_deleted_and_set_again_come_last(self, face, ctx, path):
+        """In the file, they are in the order in which they were set again."""
+
+        def body(tx):
+            del tx["a"], tx["jobs"]
+            tx["jobs"] = [2]
+            tx["a"] = 1
+
+        face.inside(ctx.transaction, body)
+
+        assert ["b", "jobs", "a"] == list(stored(path))
+
     def test_a_value_read_twice_is_one_object(self, face, ctx):
         """A value read twice is the same live object."""
 
