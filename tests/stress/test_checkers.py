@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from logged import kinds, logged
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the stress run is not installed
 
 from stress.checking.checkers import (
@@ -18,7 +20,6 @@ from stress.checking.checkers import (
     check_owned,
     check_reads,
 )
-from stress.checking.evidence import Evidence
 from stress.checking.leases import check_computed, check_leases
 from stress.checking.nested import check_nested
 from stress.checking.prefixes import check_prefixes
@@ -35,38 +36,20 @@ from stress.documents.hammered import (
     replays,
     snapshot,
 )
-from stress.logs.history import History, Operation, Outcome
+from stress.logs.history import History, Outcome
 
 KEY = "a key"
 ALICE, BOB, *_ = ACCOUNTS
 
 
-def op(name, span, *, by="0.0.0", key=KEY, outcome=Outcome.OK, result=None, note=None, error=""):
-    """Make an operation of the task `by`, from the first to the second moment of `span`."""
-    invoked, finished = span
-    return Operation(
-        id=f"{by}.{invoked}",
-        workload="any",
-        name=name,
-        key=key,
-        invoked=invoked,
-        finished=finished,
-        outcome=outcome,
-        result=result,
-        note=note,
-        noted=invoked,
-        error=error,
-    )
+def op(name, span, *, key=KEY, **details):
+    """Make an operation, by default on the one key."""
+    return logged(name, key, span, noted=span[0], **details)
 
 
 def unknown(name, span, **details):
     """Make an operation that was pending when its process was killed, at the second moment of `span`."""
     return op(name, span, outcome=Outcome.UNKNOWN, **details)
-
-
-def kinds(checker, operations, final, reads=()):
-    """Return the kinds of the violations that a checker finds."""
-    return [violation.kind for violation in checker(Evidence(operations, final, reads))]
 
 
 class TestCounters:

@@ -9,11 +9,13 @@ import sys
 import threading
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import persistent_context
+from logged import kinds, logged
 from persistent_context import LockTimeoutError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the stress run is not installed
@@ -25,7 +27,7 @@ from stress.checking.watching import check_watching
 from stress.children.ending.program import COUNTER
 from stress.children.patience import PATIENCE
 from stress.documents.watched import COUNTERS, DONE, LATEST, filler
-from stress.logs.history import Log, Operation, Outcome, read_logs
+from stress.logs.history import Log, Outcome, read_logs
 from stress.logs.scribe import Desk, Scribe
 from stress.run.options import TIERS
 from stress.run.plan import KINDS
@@ -165,25 +167,7 @@ print(after.objects - before.objects, after.bytes - before.bytes, after.longest)
 """Runs in a separate process, whose memory is small: the process of the tests would take long to measure."""
 
 
-def op(name, key, span, *, by="ending-0.3.t1", outcome=Outcome.OK, result=None, error=""):
-    """Make an operation of the task `by`, from the first to the second moment of `span`."""
-    invoked, finished = span
-    return Operation(
-        id=f"{by}.{invoked}",
-        workload="any",
-        name=name,
-        key=key,
-        invoked=invoked,
-        finished=finished,
-        outcome=outcome,
-        result=result,
-        error=error,
-    )
-
-
-def kinds(checker, operations, final):
-    """Return the kinds of the violations that a checker finds."""
-    return [violation.kind for violation in checker(Evidence(operations, final))]
+op = partial(logged, by="ending-0.3.t1")
 
 
 class TestRun:

@@ -6,11 +6,13 @@ import sys
 import threading
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from logged import logged
 from persistent_context import MISSING
 from persistent_context.types import Change
 
@@ -23,7 +25,7 @@ from stress.documents.hammered import ACCOUNTS
 from stress.documents.openings import OPENINGS, file_of
 from stress.documents.paged import REGISTERS, padded
 from stress.logs.gist import SHORT, gist, tokens_in
-from stress.logs.history import Log, Operation, Outcome, read_logs
+from stress.logs.history import Log, Outcome, read_logs
 from stress.logs.scribe import Desk, Scribe
 
 REGISTER, COUNTER, LIST = "register/1", "counter/incr", "list/0"
@@ -31,20 +33,7 @@ PAGED = REGISTERS[0].name
 TASK = "observing-0.0.task-state"
 
 
-def op(name, key, span, *, by=TASK, outcome=Outcome.OK, result=None, note=None):
-    """Make an operation from the first to the second moment of `span`."""
-    invoked, finished = span
-    return Operation(
-        id=f"{by}.{invoked}",
-        workload="any",
-        name=name,
-        key=key,
-        invoked=invoked,
-        finished=finished,
-        outcome=outcome,
-        result=result,
-        note=note,
-    )
+op = partial(logged, by=TASK)
 
 
 def watched(*told, file="state.json", outcome=Outcome.OK):

@@ -8,31 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from logged import logged
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the stress run is not installed
 
 from stress.checking.evidence import Evidence
 from stress.checking.pages import check_pages
 from stress.documents.paged import ALL, BOUND, LENGTHS, PARTS, REGISTERS, filler, opening_paged, padded
-from stress.logs.history import Operation, Outcome
+from stress.logs.history import Outcome
 
 SINGLE, BUNDLE = REGISTERS[7], BOUND[0]
 PAGE = 64 * 1024
 
 
-def op(name, register, span, *, outcome=Outcome.OK, result=None, note=None):
-    """Make an operation on a register, from the first to the second moment of `span`."""
-    invoked, finished = span
-    return Operation(
-        id=f"pages-0.0.task0.{invoked}",
-        workload="pages",
-        name=name,
-        key=getattr(register, "name", register),
-        invoked=invoked,
-        finished=finished,
-        outcome=outcome,
-        result=result,
-        note=note,
-    )
+def op(name, register, span, **details):
+    """Make an operation on a register."""
+    return logged(name, getattr(register, "name", register), span, by="pages-0.0.task0", **details)
 
 
 def left(register, token):

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from logged import logged
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the stress run is not installed
 
 from stress.checking.evidence import Evidence
 from stress.checking.threads import check_threads
 from stress.documents.threaded import COUNTERS, LISTS, REGISTERS, own_key
-from stress.logs.history import Operation, Outcome
 
 COUNTER, LIST, REGISTER = COUNTERS[0], LISTS[0], REGISTERS[0].name
 ALONE, SHARING, TASK = "threads-0.0.alone0", "threads-0.0.sharing0", "threads-0.0.loop0-1"
 OWN = own_key(SHARING)
 
 
-def op(name, key, span, *, by=ALONE, outcome=Outcome.OK, result=None, note=None):
-    """Make an operation of a thread or task, from the first to the second moment of `span`."""
-    invoked, finished = span
-    return Operation(
-        id=f"{by}.{invoked}",
-        workload="threads",
-        name=name,
-        key=key,
-        invoked=invoked,
-        finished=finished,
-        outcome=outcome,
-        result=result,
-        note=note,
-    )
+op = partial(logged, by=ALONE)
 
 
 def found(operations, final):

@@ -98,7 +98,7 @@ def snapshot_of(file: str, *, must_exist: bool = True) -> Snapshot:
 
 
 def require(file: str) -> None:
-    """Fail if there is no such file or state: the name may be mistyped, and should not create one."""
+    """Fail if the file or state does not exist: a mistyped name should not create one."""
     if not exists(file):
         fail(f"{file} does not exist")
 

@@ -43,7 +43,7 @@ class _Answer(NamedTuple):
     seconds: float | None
     """How long a linearizable read took; None if it failed."""
     trouble: str
-    """Why there is no status, or no read."""
+    """Why the status or the read is missing."""
     is_refusal: bool
     """Whether the endpoint works, but has refused this user."""
 

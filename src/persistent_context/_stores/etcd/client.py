@@ -112,7 +112,7 @@ def first_created(prefix: bytes, *, limit: int = 0) -> Json:
 
 
 def is_modified_at(key: bytes, revision: int) -> Json:
-    """Compare the revision at which a key was last changed; 0 means that there is no such key."""
+    """Compare the revision at which a key was last changed; 0 if it does not exist."""
     return {"key": text(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(revision)}
 
 
