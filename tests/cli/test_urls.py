@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import etcd
-from commandline import COMMAND, run
+from commandline import COMMAND, outcome, run
 from persistent_context import SyncPersistentContext
 from persistent_context._stores.etcd.address import parse
 from persistent_context._stores.etcd.client import Client, put
@@ -76,18 +76,10 @@ def guarded():
     member.kill()
 
 
-def outcome(name, place, *rest, **options):
-    """Run a command, and return its exit code and all that it printed."""
-    done = subprocess.run(
-        [*COMMAND, "--verbose", name, place, *rest],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env={**os.environ, "EDITOR": "sed -i s/1/2/"},
-        **options,
-    )
-    return done.returncode, done.stdout + done.stderr
+def printed_by(*arguments):
+    """Run a command that may print its traceback; return its exit code and all that it printed."""
+    code, output, errors = outcome("--verbose", *arguments, env={**os.environ, "EDITOR": "sed -i s/1/2/"})
+    return code, output + errors
 
 
 class TestCommands:
@@ -164,7 +156,7 @@ class TestCommands:
         """The error names the key of etcd, and what to do; the value stays."""
         name = url.rpartition("/")[2]
         client.transact([put(f"{name}/k/bad".encode(), b"{")])
-        code, printed = outcome(command[0], url, *command[1:])
+        code, printed = printed_by(command[0], url, *command[1:])
 
         assert (1, True) == (code, f"'{name}/k/bad' does not have a JSON value" in printed), printed
         assert ("etcdctl" in printed, "Traceback" in printed, url in printed) == (True, False, True)
@@ -212,7 +204,7 @@ class TestSecrets:
         ctx = SyncPersistentContext(secret)
         ctx["n"] = 1
         ctx.save()
-        code, printed = outcome(command[0], secret, *command[1:])
+        code, printed = printed_by(command[0], secret, *command[1:])
 
         assert 0 == code, printed
         assert [] == [word for word in (USER, PASSWORD, QUOTED, "pencil") if word in printed], printed
@@ -220,7 +212,7 @@ class TestSecrets:
     @pytest.mark.parametrize("command", [*COMMANDS, ["watch"]], ids=" ".join)
     def test_wrong_ones(self, guarded, command):
         """The error of every command says that they are wrong, without them."""
-        code, printed = outcome(command[0], f"etcd://{USER}:secret%2Fword@{guarded.endpoint}/app/x", *command[1:])
+        code, printed = printed_by(command[0], f"etcd://{USER}:secret%2Fword@{guarded.endpoint}/app/x", *command[1:])
 
         assert (1, True) == (code, "invalid user ID or password" in printed), printed
         assert guarded.endpoint in printed
@@ -229,7 +221,7 @@ class TestSecrets:
     @pytest.mark.parametrize("command", WRONG_USAGE, ids=" ".join)
     def test_wrong_usage(self, command):
         """The error of a wrong usage does not show them."""
-        code, printed = outcome(command[0], f"etcd://{USER}:secret%2Fword@{NOWHERE}/app/x", *command[1:])
+        code, printed = printed_by(command[0], f"etcd://{USER}:secret%2Fword@{NOWHERE}/app/x", *command[1:])
 
         assert 2 == code, printed
         assert [] == [word for word in (USER, "secret", "Traceback") if word in printed], printed
@@ -237,7 +229,7 @@ class TestSecrets:
     @pytest.mark.parametrize("command", [["show"], ["set", "n", "1", "--timeout=1"], ["who"]], ids=" ".join)
     def test_without_a_cluster(self, command):
         """The error names the endpoint and the reason, and the exit code is that of a lock that is not free."""
-        code, printed = outcome(command[0], f"etcd://{USER}:secret%2Fword@{NOWHERE}/app/x", *command[1:])
+        code, printed = printed_by(command[0], f"etcd://{USER}:secret%2Fword@{NOWHERE}/app/x", *command[1:])
 
         assert (3, True) == (code, f"{NOWHERE}: Connection refused" in printed), printed
         assert [] == [word for word in (USER, "secret", "Traceback") if word in printed], printed
@@ -258,12 +250,10 @@ class TestSecrets:
     def test_in_a_wrong_place(self, words):
         """A URL that is given in place of something else is not quoted with them."""
         secret = f"etcd://{USER}:secret%2Fword@{NOWHERE}/app"
-        done = subprocess.run(
-            [*COMMAND, *(word.replace("URL", secret) for word in words)], capture_output=True, text=True, check=False
-        )
-        printed = re.sub(r"[\s│]", "", done.stdout + done.stderr)
+        code, output, errors = outcome(*(word.replace("URL", secret) for word in words))
+        printed = re.sub(r"[\s│]", "", output + errors)
 
-        assert (True, False) == (done.returncode in (1, 2), "Traceback" in printed), printed
+        assert (True, False) == (code in (1, 2), "Traceback" in printed), printed
         assert [] == [word for word in (USER, "secret") if word in printed], printed
 
     def test_from_the_environment(self, guarded):
