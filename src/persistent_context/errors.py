@@ -262,7 +262,10 @@ class StoreUnavailableError(PersistentContextError, TimeoutError):
 
     def __init__(self, endpoints: Mapping[str, str]) -> None:
         reasons = "; ".join(f"{endpoint}: {reason}" for endpoint, reason in endpoints.items())
-        super().__init__(f"no endpoint of the etcd cluster carried out the call ({reasons})")
+        super().__init__(
+            f"no endpoint of the etcd cluster carried out the call ({reasons}): check that a majority of its members "
+            "runs, and the endpoints in the URL; 'persistent-context doctor URL' tries each of them"
+        )
         self.endpoints = dict(endpoints)
 
     def __reduce__(self) -> tuple[Any, ...]:
