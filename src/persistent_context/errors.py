@@ -81,7 +81,7 @@ def _reason(holder: Holder | None, transaction: OpenTransaction | None) -> str:
 
 
 class CorruptFileError(PersistentContextError, ValueError):
-    """The file is corrupt, and the context has ``on_corrupt="raise"``, or a key in etcd is; the call changed nothing.
+    """The file is corrupt and ``on_corrupt="raise"`` is set, or a key in etcd is corrupt; the call changed nothing.
 
     Raised by every call that reads the file: ``load()``, ``save()``, atomic operations, and on entering
     ``transaction()``.
@@ -263,8 +263,8 @@ class StoreUnavailableError(PersistentContextError, TimeoutError):
     def __init__(self, endpoints: Mapping[str, str]) -> None:
         reasons = "; ".join(f"{endpoint}: {reason}" for endpoint, reason in endpoints.items())
         super().__init__(
-            f"no endpoint of the etcd cluster carried out the call ({reasons}): check that a majority of its members "
-            "runs, and the endpoints in the URL; 'persistent-context doctor URL' tries each of them"
+            f"no endpoint of the etcd cluster carried out the call ({reasons}): check the endpoints in the URL, and "
+            "that a majority of the members is running; 'persistent-context doctor URL' tries each endpoint"
         )
         self.endpoints = dict(endpoints)
 
@@ -273,9 +273,9 @@ class StoreUnavailableError(PersistentContextError, TimeoutError):
 
 
 class OutcomeUnknownError(PersistentContextError, OSError):
-    """The change was sent to the etcd cluster, and it could not be found out in time whether it was carried out.
+    """The change was sent to the etcd cluster, but whether it was carried out could not be determined in time.
 
-    A call that repeats it might apply it twice: load, and look at the state first.
+    Repeating the call might apply the change twice: load the state and check it first.
     """
 
 

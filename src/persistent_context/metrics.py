@@ -29,7 +29,7 @@ class Cycle(NamedTuple):
         operations: how many calls completed in it.
         waited: how long it waited for other processes, in seconds; 0.0 if the lock was free.
         held: how long the lock was held, in seconds.
-        bytes_written: the size of the new file; 0 if nothing was written.
+        bytes_written: the size of the new file, or of what was appended to its journal; 0 if nothing was written.
     """
 
     filepath: str

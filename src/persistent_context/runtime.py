@@ -1,4 +1,4 @@
-"""The strategy layer: contexts that give tasks their own variables beside the persistent data.
+"""Contexts that give tasks their own variables beside the persistent data.
 
 A :class:`ContextManager` creates them, and their users decide when to save; :class:`PersistentContext` does the rest.
 Import it from here: ``from persistent_context.runtime import ContextManager``.

@@ -217,7 +217,7 @@ class TestLargeStates:
                 "change": (1, "error: [^\n]*another program has changed its keys"),
                 "loss": (3, "error: [^\n]*no endpoint of the etcd cluster"),
             }[end]
-            told = rf"(?=.*{why}).*{place} has only a part of the keys, at least \d+ of 50: delete them .*"
+            told = rf"(?=.*{why}).*{place} has only some of the keys, at least \d+ of 50: delete them .*"
             run("copy", large, place, f"--timeout={30 if end == 'change' else 2}", code=code, errors=told)
 
         keys = dict(held(url))

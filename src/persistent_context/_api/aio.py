@@ -142,7 +142,7 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
 
         Raises:
             LockTimeoutError: the lock could not be acquired within the timeout; nothing was written.
-            ConflictError: another writer changed the same keys; nothing was written.
+            ConflictError: another writer changed the same places; nothing was written.
             CorruptFileError: the file is corrupt, and ``on_corrupt="raise"``; nothing was written.
             PermissionError: the user of this process may not write the file; nothing was written.
             UnserializableValueError: JSON cannot hold a value; nothing was written.
@@ -171,7 +171,7 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
         """Fold the journal into the JSON file, so that programs that read only this file see every change. Suspends.
 
         If there is no journal, or it is empty, nothing is written. The library also does this automatically: after a
-        second without writes, when the journal is longer than the JSON file, and when the interpreter exits.
+        second without writes, when the journal exceeds both the JSON file and 1 MiB, and when the interpreter exits.
 
         Raises:
             OSError: or any other exception that :meth:`save` raises.
@@ -202,7 +202,7 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
         """Return an iterator over changes by other writers: other processes, and other contexts in this process.
 
         ``async for changes in ctx.watch("a"):`` yields dictionaries that map each changed key to its :class:`Change`.
-        The first one has every difference from what this context knew of the file when it called ``watch()``.
+        The first one has all changes since the state that this context knew when ``watch()`` was called.
         Intermediate values may be skipped, but never the last one. Memory is not changed; ``load()`` or ``save()``
         takes the changes over. Each step suspends until there are changes.
 

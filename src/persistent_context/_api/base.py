@@ -149,7 +149,7 @@ class BaseContext(MemoryMapping):
             names = ", ".join(printable(repr(key)) for key in sorted(dropped)[:_SHOWN_KEYS])
             more = f" and {len(dropped) - _SHOWN_KEYS} more" if len(dropped) > _SHOWN_KEYS else ""
             _logger.warning(
-                "%s: the with block loads the file, which drops unsaved changes of %s%s; save() or refresh() before it",
+                "%s: the with block loads the file, which drops unsaved changes of %s%s; save() or refresh() first",
                 printable(self._path),
                 names,
                 more,

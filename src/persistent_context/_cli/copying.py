@@ -165,7 +165,7 @@ def _copy_in_parts(state: Mapping[str, Text], place: _Target, limit: int) -> int
     except BaseException:
         if copied:
             note(
-                f"{place.name} has only a part of the keys, at least {len(copied)} of {len(state)}: "
+                f"{place.name} has only some of the keys, at least {len(copied)} of {len(state)}: "
                 "delete them before you copy again"
             )
         raise

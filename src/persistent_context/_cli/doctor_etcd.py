@@ -175,7 +175,7 @@ def _cluster(known: dict[str, Status]) -> Iterator[Finding]:
             yield Finding(
                 Level.WARNING,
                 "cluster",
-                f"{' and '.join(endpoints)} are the same member, so one of them cannot replace another",
+                f"{' and '.join(endpoints)} are the same member, so one cannot take over for another",
                 "name each member once",
             )
     if len({status.leader for status in known.values()} - {0}) > 1:

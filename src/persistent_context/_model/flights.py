@@ -86,7 +86,7 @@ class Flights:
         return {moment: text for moment, text in flight.sent.items() if moment in moments}
 
     def count_as_part_of(self, live: LiveDict) -> None:
-        """Have memory loaded: what the calls include is not a change of what was loaded, nor is that one of it."""
+        """Note that memory was loaded: the calls' texts and the loaded ones do not count as changes of each other."""
         for key, flight in list(self._flights.items()):
             flight.sent = dict.fromkeys(flight.sent, live.base(key))
 

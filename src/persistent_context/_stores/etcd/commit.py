@@ -103,12 +103,12 @@ class Committer:
             try:
                 return self._settle(state, identity, fence)
             except (UnreachableError, UnansweredError) as error:
-                reason = f"no endpoint has told within {SETTLE_SECONDS:g} s whether it was made ({error})"
+                reason = f"no endpoint could tell within {SETTLE_SECONDS:g} s whether it was made ({error})"
             except RefusedError as error:  # compacted, for example
                 reason = f"whether it was made cannot be found out any more ({error})"
                 deadline = 0.0
             if time.monotonic() > deadline:
-                msg = f"the change was sent, but {reason}; load, and look, before you repeat it"
+                msg = f"the change was sent, but {reason}; load the state and check it before you repeat the call"
                 raise OutcomeUnknownError(msg)
             time.sleep(_RETRY_SECONDS)
 

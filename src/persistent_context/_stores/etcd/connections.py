@@ -28,7 +28,7 @@ SILENCE_SECONDS: Final = 5.0
 """How long a stream may be silent before it is taken for dead: a member that was cut off does not say so."""
 _CONNECTIONS: Final = 32
 """How many idle connections are kept for each endpoint."""
-_NOT_ETCD: Final = "what came is not an answer of etcd"
+_NOT_ETCD: Final = "the response is not from etcd"
 _CANCELLED, _UNKNOWN, _DEADLINE_EXCEEDED, _ABORTED, _INTERNAL, _UNAVAILABLE, _DATA_LOSS = 1, 2, 4, 10, 13, 14, 15
 _MAYBE_EXECUTED: Final = frozenset(
     {_CANCELLED, _UNKNOWN, _DEADLINE_EXCEEDED, _ABORTED, _INTERNAL, _UNAVAILABLE, _DATA_LOSS}

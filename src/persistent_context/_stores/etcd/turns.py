@@ -43,13 +43,13 @@ _LEASE_NOT_FOUND: Final = 5
 
 
 class Turn:
-    """A turn that has come.
+    """A turn that this process has obtained.
 
     Args:
-        turns: where it was waited for.
+        turns: the queue.
         place: its key.
-        waited: whether another one had the turn before.
-        found: what the reads that were asked for have found when the turn came at once; else nothing.
+        waited: whether another process had the turn first.
+        found: the results of the requested reads, if the turn came at once; otherwise nothing.
         revision: the revision at which they were made.
     """
 

@@ -227,7 +227,7 @@ class TestWithoutAnAnswer:
             return DROP if is_down.is_set() else PASS
 
         proxy.decide = decide
-        with pytest.raises(OutcomeUnknownError, match="no endpoint has told within 0.5 s whether it was made"):
+        with pytest.raises(OutcomeUnknownError, match="no endpoint could tell within 0.5 s whether it was made"):
             ctx.incr("n")
         proxy.decide = lambda path, body: PASS
 

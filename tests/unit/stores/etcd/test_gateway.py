@@ -167,7 +167,7 @@ class TestEndpoints:
     def test_an_answer_that_is_none_of_etcd_is_named(self, url, monkeypatch, content):
         """An HTTP server that answers every request with success, but is not etcd, is reported."""
         monkeypatch.setattr(Connections, "_post", lambda *_, **__: _Answer(200, content))
-        with pytest.raises(StoreUnavailableError, match="what came is not an answer of etcd"):
+        with pytest.raises(StoreUnavailableError, match="the response is not from etcd"):
             SyncPersistentContext.create(url, lock_timeout=0.2)
 
     def test_a_program_that_is_not_etcd_is_named(self, url, proxy):
