@@ -99,7 +99,8 @@ class Keys:
         """Take over the text of a key in the file, and keep what was changed since the calls on it were made.
 
         Returns:
-            Whether it was taken over; otherwise some places are in conflict, which the next save settles.
+            Whether it was taken over; otherwise some places are in conflict, or memory cannot be compared with it: the
+            next save merges them.
         """
         data = self.data
         if key not in data.touched:
@@ -108,9 +109,10 @@ class Keys:
             return True
         try:
             mine = data.text(key)
-        except UnserializableValueError:  # it stays, and saving it raises the error
-            data.rebase(key, text, agrees=False)
-            return True
+        except UnserializableValueError:  # it stays, and saving it raises the error; its base is what it was made from
+            if change := self._reference(key, write):
+                data.rebase(key, change.mine, agrees=False)
+            return False
         if self._agrees(key, mine, text, write):
             data.rebase(key, text, agrees=True)  # the object keeps its identity
             self._bury(key)

@@ -35,7 +35,7 @@ class Memory(Keys):
 
     ``seen`` is the last snapshot that memory took over as a whole. The bases of the keys in ``_ahead`` differ from it:
     they are newer, from atomic operations and transactions, or older, if memory has an unsaved change in conflict with
-    it. ``_ahead`` keeps the texts that ``seen`` has for them.
+    it, or a value that JSON cannot hold. ``_ahead`` keeps the texts that ``seen`` has for them.
     """
 
     def __init__(self) -> None:
@@ -173,10 +173,13 @@ class Memory(Keys):
             for key, text in arrival.texts.items():
                 if arrival.position <= self.position:
                     return  # by another thread, while a signal handler had the lock of memory released
-                if self._ahead.setdefault(key, self.data.base(key)) == text:
-                    del self._ahead[key]
-                self._settle(key, text, arrival.calls.get(key))
+                seen = self._ahead.setdefault(key, self.data.base(key))
+                if not self._settle(key, text, arrival.calls.get(key)):
+                    self._in_conflict.add(key)
+                    continue
                 self._in_conflict.discard(key)
+                if seen == text:
+                    self._ahead.pop(key, None)
         if arrival.position > self.position:
             self._move_to(arrival.position)
 

@@ -525,6 +525,76 @@ class TestMerging:
         assert {"a": 5, "b": 2} == stored(path)
 
 
+@pytest.mark.parametrize("policy", ["mine", "theirs", "raise"])
+class TestABadValueThatIsCorrected:
+    """A value that JSON cannot hold is in memory while others change the key: once it is corrected, both are merged."""
+
+    def test_after_a_refresh(self, face, path, policy):
+        """Refreshing takes nothing over into it, so their change is not taken for one that was undone here."""
+        path.write_text('{"jobs": {"a": 1}, "list": ["a"]}', encoding="utf-8")
+        ctx, other = face.open(path, on_conflict=policy), face.open(path)
+        other["jobs"]["b"] = 2
+        other["list"].append("theirs")
+        face.do(other.save)
+        ctx["jobs"]["c"] = object()
+        ctx["list"].append(object())
+        face.do(ctx.refresh)
+        face.do(ctx.refresh)
+        with pytest.raises(UnserializableValueError):
+            face.do(ctx.save)
+        ctx["jobs"]["c"] = 3
+        ctx["list"][-1] = "mine"
+        face.do(ctx.save)
+
+        assert {"jobs": {"a": 1, "b": 2, "c": 3}, "list": ["a", "theirs", "mine"]} == stored(path) == dict(ctx)
+        assert (set(), 0) == (ctx.unsaved_keys(), ctx.statistics().conflicts)
+
+    def test_after_atomic_operations(self, face, path, policy):
+        """Neither another context's nor those of this one on other keys."""
+        path.write_text('{"jobs": {"a": 1}, "n": 0}', encoding="utf-8")
+        ctx, other = face.open(path, on_conflict=policy), face.open(path)
+        ctx["jobs"]["c"] = object()
+        for value in (2, 3):
+            face.do(other.mutate, "jobs", lambda jobs, value=value: jobs | {"b": value})
+            face.do(ctx.incr, "n")
+        ctx["jobs"]["c"] = 3
+        face.do(ctx.save)
+
+        assert {"jobs": {"a": 1, "b": 3, "c": 3}, "n": 2} == stored(path) == dict(ctx)
+
+    @pytest.mark.parametrize("key", ["jobs", "n"])
+    async def test_while_a_save_is_in_flight(self, path, policy, key):
+        """Nor does the save itself, of this key or of another one."""
+        path.write_text('{"jobs": {"a": 1}, "n": {}}', encoding="utf-8")
+        ctx, other = [await PersistentContext.create(path, on_conflict=policy) for _ in range(2)]
+        other["jobs"]["b"] = 2
+        await other.save()
+        ctx[key]["m"] = 4
+        saving = asyncio.create_task(ctx.save())
+        await asyncio.sleep(0)
+        ctx["jobs"]["c"] = object()
+        await saving
+        assert {"a": 1, "b": 2} == {name: stored(path)["jobs"][name] for name in "ab"}
+        ctx["jobs"]["c"] = 3
+        await ctx.save()
+
+        added = {"m": 4}
+        assert {"a": 1, "b": 2, "c": 3} | (added if key == "jobs" else {}) == stored(path)["jobs"] == ctx["jobs"]
+        assert added.items() <= stored(path)[key].items()
+
+    async def test_in_a_transaction_of_the_same_context(self, path, policy):
+        """A transaction that commits the key takes its change into account."""
+        path.write_text('{"jobs": {"a": 1}}', encoding="utf-8")
+        ctx = await PersistentContext.create(path, on_conflict=policy)
+        async with ctx.transaction() as tx:
+            tx["jobs"]["b"] = 2
+            ctx.get("jobs")["c"] = object()
+        ctx["jobs"]["c"] = 3
+        await ctx.save()
+
+        assert {"a": 1, "b": 2, "c": 3} == stored(path)["jobs"]
+
+
 class TestInsideValues:
     """Two contexts change the same key at different places: nothing is lost, whatever the policy."""
 
