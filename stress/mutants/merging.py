@@ -165,7 +165,7 @@ MERGING: Final = (
         "references-go-stale",
         "A merge replaces a list in memory by a new object, so what the program appends to the old one is lost.",
         Promise.LOST,
-        (Edit("grafting", "    if type(old) is not type(new) or not is_container(old):\n", "    if True:\n"),),
+        (Edit("grafting", "    if container(old) is None or container(old) is not type(new):\n", "    if True:\n"),),
         (suite("merge::TestInsideValues::test_references_show_what_others_added"),),
     ),
     Mutant(
@@ -175,11 +175,40 @@ MERGING: Final = (
         (
             Edit(
                 "grafting",
-                "twins.pop() if is_container(item) and (twins := known.get(canonical(item))) else item",
+                "twins.pop() if container(item) and (twins := known.get(canonical(item))) else item",
                 "item",
             ),
         ),
         (suite("merge::TestInsideValues::test_items_that_are_equal_stay_the_same_objects"),),
+    ),
+    Mutant(
+        "counters-go-stale",
+        "A merge replaces a Counter in memory by a plain dictionary, so what is counted in the old one is lost.",
+        Promise.LOST,
+        (Edit("grafting", "        if issubclass(kind, base) and", "        if False and"),),
+        (suite("grafting::TestSubclasses::test_they_stay_the_same_objects"),),
+    ),
+    Mutant(
+        "change-in-two-places",
+        "What others change in one place is changed, and saved, in another place that has the same object.",
+        Promise.CLOBBERED,
+        (Edit("grafting", " and id(known) not in met:", ":"),),
+        (suite("grafting::TestOneObjectInTwoPlaces::test_each_place_has_its_own_value"),),
+    ),
+    Mutant(
+        "bad-value-forgets-its-base",
+        "After a value that JSON cannot hold is corrected, saving it deletes what others wrote meanwhile.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "keys",
+                "            if change := self._reference(key, write):\n"
+                "                data.rebase(key, change.mine, agrees=False)\n"
+                "            return False\n",
+                "            data.rebase(key, text, agrees=False)\n            return True\n",
+            ),
+        ),
+        (suite("merge::TestABadValueThatIsCorrected"),),
     ),
     Mutant(
         "refresh-settles-conflicts-in-silence",

@@ -175,7 +175,7 @@ TRACKING: Final = (
         "keys-ahead-pile-up",
         "Keys that came and went since the last save are remembered.",
         Promise.MEMORY,
-        (Edit("memory", "                del self._ahead[key]\n", "                pass\n"),),
+        (Edit("memory", "                    self._ahead.pop(key, None)\n", "                    pass\n"),),
         (suite("tracking::TestGrowth"),),
     ),
     Mutant(

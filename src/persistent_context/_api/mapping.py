@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn, Self
 
 from .._engine.holds import open_transactions
 from .._model.faults import check_key
-from .._model.live import Items, LiveDict, Values
+from .._model.live import LiveDict
+from .._model.views import Items, Keys, Values
 from ..errors import ContextUsageError, PersistentContextError, UnserializableValueError
 from .guarded import GuardedMemory
 from .inside import warn_if_inside
@@ -131,7 +132,7 @@ class MemoryMapping(MutableMapping[str, Any]):
     def keys(self) -> KeysView[str]:
         """Return a view of the keys."""
         self._known()
-        return super().keys()
+        return Keys(self)
 
     def items(self) -> ItemsView[str, Any]:
         """Return a view of the keys and values; iteration skips keys that another thread has deleted."""
@@ -184,6 +185,11 @@ class MemoryMapping(MutableMapping[str, Any]):
             for key in changes:
                 check_key(key)
             self._memory.data.update(changes)
+
+    def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Self:
+        """Set keys in memory, as :meth:`update` does."""
+        self.update(other)
+        return self
 
     def clear(self) -> None:
         """Delete all keys in memory. Does not suspend."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, MutableMapping, ValuesView
-from typing import Any
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from typing import Any, Self
 
-from .._model.live import Items, Values
 from .._model.updates import listed, not_a_list
 from .._model.values import MISSING
+from .._model.views import Items, Keys, Values
 from .workspace import Workspace
 
 
@@ -41,6 +41,15 @@ class Transaction(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._workspace.keys())
+
+    def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Self:
+        """Set keys, as :meth:`update` does."""
+        self.update(other)
+        return self
+
+    def keys(self) -> KeysView[str]:
+        """Return a view of the keys."""
+        return Keys(self)
 
     def items(self) -> ItemsView[str, Any]:
         """Return a view of the keys and values; iteration touches each key, and skips those found to be absent."""

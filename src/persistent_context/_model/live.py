@@ -9,44 +9,14 @@ from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any, Final, Self
 
 from .faults import check_key
-from .grafting import graft, is_container
+from .grafting import container, graft
 from .snapshot import Snapshot
 from .values import MISSING, Frozen, MaybeText, Raw, decode, encode, is_scalar
+from .views import Items, Values
 
 _GONE: Final = object()
 _UNDECODED: Final = object()
 _REMOVED_KEPT: Final = 1000
-
-
-class Items(ItemsView[str, Any]):
-    """The items of a mapping; iteration skips keys that have been deleted."""
-
-    def __init__(self, mapping: Mapping[str, Any]) -> None:
-        super().__init__(mapping)
-        self._of: Final = mapping
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        for key in self._of:
-            value = self._of.get(key, _GONE)
-            if value is not _GONE:
-                yield key, value
-
-    def __reversed__(self) -> Iterator[tuple[str, Any]]:
-        return iter(list(self)[::-1])
-
-
-class Values(ValuesView[Any]):
-    """The values of a mapping; iteration skips keys that have been deleted."""
-
-    def __init__(self, mapping: Mapping[str, Any]) -> None:
-        super().__init__(mapping)
-        self._of: Final = mapping
-
-    def __iter__(self) -> Iterator[Any]:
-        return (value for _, value in Items(self._of))
-
-    def __reversed__(self) -> Iterator[Any]:
-        return iter(list(self)[::-1])
 
 
 class Touched(Frozen, frozen=True):
@@ -128,7 +98,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         old = dict.get(self, key) if touched else None
         if text is MISSING:
             self._remove(key)
-        elif is_container(old) and was is not MISSING:
+        elif container(old) and was is not MISSING:
             value = graft(old, decode(was), decode(text))
             self._place(key, value)
             self.touched[key] = Touched(text, value)

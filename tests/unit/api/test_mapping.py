@@ -124,3 +124,34 @@ class TestLikeADict:
             data.pop("none")
 
         assert (None, 5) == (data.pop("none", None), data.pop("none", 5))
+
+
+class TestLikeADictToo:
+    """Contexts and transactions offer what programs use of dictionaries beyond mappings."""
+
+    @pytest.fixture(params=["context", "transaction"])
+    def data(self, request, tmp_path):
+        """One with three keys."""
+        path = tmp_path / "state.json"
+        path.write_text('{"a": 1, "b": [2], "c": 3}', encoding="utf-8")
+        context = sync_context(path)
+        if request.param == "context":
+            yield context
+        else:
+            with context.transaction() as tx:
+                yield tx
+
+    def test_it_can_be_walked_backwards(self, data):
+        """Itself and its views."""
+        backwards = [list(reversed(part)) for part in (data, data.keys(), data.items(), data.values())]
+
+        assert [["c", "b", "a"], ["c", "b", "a"], [("c", 3), ("b", [2]), ("a", 1)], [3, [2], 1]] == backwards
+
+    def test_it_can_be_updated_by_an_operator(self, data):
+        """It stays the same object."""
+        same = data
+        data |= {"a": 5}
+        data |= [("d", 4)]
+
+        assert data is same
+        assert {"a": 5, "b": [2], "c": 3, "d": 4} == dict(data)

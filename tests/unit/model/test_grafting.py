@@ -1,6 +1,7 @@
 """Changing lists and dictionaries in place."""
 
 import copy
+from collections import Counter, OrderedDict, defaultdict
 
 import pytest
 from hypothesis import given
@@ -54,3 +55,66 @@ class TestAdditions:
     def test_deletions_count(self):
         """What the new value lacks is deleted if it was there."""
         assert {"b": 1} == graft({"a": 1, "b": 1}, {"a": 1, "b": 1}, {"b": 1})
+
+
+class Careful(dict):
+    """A dictionary that does not let everything in."""
+
+    def __setitem__(self, key, value):
+        """Refuse all."""
+        raise PermissionError(key)
+
+
+class Named(list):
+    """A list with a name."""
+
+    name = "named"
+
+
+class TestSubclasses:
+    @pytest.mark.parametrize("kind", [Counter, OrderedDict, lambda value: defaultdict(int, value)])
+    def test_they_stay_the_same_objects(self, kind):
+        """So what the program counts in one later is not lost."""
+        inner = kind({"a": 1, "gone": 1})
+        old = kind({"inner": inner})
+        graft(old, {"inner": {"a": 1, "gone": 1}}, {"inner": {"a": 1, "b": 2}, "more": 3})
+
+        assert ({"inner": {"a": 1, "b": 2}, "more": 3}, {"a": 1, "b": 2}) == (dict(old), dict(inner))
+        assert (["inner", "more"], ["a", "b"], True) == (list(old), list(inner), old["inner"] is inner)
+
+    def test_lists(self):
+        """A list of a subclass stays, too."""
+        old = Named([1])
+
+        assert graft(old, [1], [1, 2]) is old
+        assert [1, 2] == old
+
+    def test_those_that_are_changed_in_their_own_way_are_replaced(self):
+        """Their methods might do anything, and are not called."""
+        old = {"inner": Careful(a=1)}
+        graft(old, {"inner": {"a": 1}}, {"inner": {"a": 2}})
+
+        assert ({"inner": {"a": 2}}, dict) == (old, type(old["inner"]))
+
+
+class TestOneObjectInTwoPlaces:
+    @pytest.mark.parametrize("part", [{"n": 1}, [1]], ids=["dictionary", "list"])
+    def test_each_place_has_its_own_value(self, part):
+        """What was changed in one place is not changed in the other one."""
+        old = {"a": part, "b": part}
+        new = {"a": {"n": 7} if type(part) is dict else [1, 7], "b": copy.deepcopy(part)}
+        expected = copy.deepcopy(new)
+
+        assert expected == graft(old, copy.deepcopy(old), new)
+        assert old["a"] is part or old["b"] is part
+
+    @pytest.mark.parametrize("order", [["list", "cell"], ["cell", "list"]])
+    def test_an_element_of_a_list(self, order):
+        """An element that is a member of a dictionary, too, is changed only there."""
+        cell = {"n": 1}
+        values = {"list": [cell], "cell": cell}
+        old = {name: values[name] for name in order}
+
+        assert {"list": [{"n": 1}], "cell": {"n": 7}} == graft(
+            old, copy.deepcopy(old), {"list": [{"n": 1}], "cell": {"n": 7}}
+        )
