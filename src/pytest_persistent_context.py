@@ -68,6 +68,7 @@ class ComputeOnce:
         """
         if not teardown:
             return self._shared.value(key, factory)
+        self._own.check(key, factory)
         try:
             return self._own.value(key, factory, teardown)
         finally:

@@ -81,6 +81,23 @@ def test_it(compute_once):
         assert "failed" not in result.parseoutcomes()
         result.stdout.fnmatch_lines(["*ERROR in a teardown of compute_once*", "*: no way"])
 
+    def test_a_refused_key_has_nothing_to_tear_down(self, runs):
+        """A test that expects the error passes, and so does the run."""
+        result = runs.run(
+            """
+import pytest
+from persistent_context import UnserializableValueError
+
+@pytest.mark.parametrize(("key", "factory", "error"), [(3, int, UnserializableValueError), ("a", 5, TypeError)])
+def test_it(compute_once, key, factory, error):
+    with pytest.raises(error):
+        compute_once(key, factory, log)
+""",
+        )
+
+        result.assert_outcomes(passed=2)
+        assert 0 == result.ret
+
     @pytest.mark.parametrize(
         ("end", "options"),
         [('pytest.exit("enough")', ()), ("raise KeyboardInterrupt", ()), ("assert False", ("-x",))],

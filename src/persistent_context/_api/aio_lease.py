@@ -67,4 +67,4 @@ class AsyncLease:
         """Give up the lease: return a function that releases it, in any thread, without waiting."""
         assert self._held is not None, "entered"
         (_, turn), self._held = self._held, None
-        return turn.abandon
+        return turn.hand_over()

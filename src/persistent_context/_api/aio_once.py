@@ -17,7 +17,7 @@ from .aio_lease import AsyncLease
 from .aio_transaction import AsyncTransaction
 from .guarded import GuardedMemory
 from .link import Link
-from .once import Wanted
+from .once import Computation, Wanted
 
 
 class AsyncOnce:
@@ -58,8 +58,8 @@ class AsyncOnce:
             value = await self._find(wanted)
             if value is not MISSING:
                 return value
-            with wanted.running():
-                value = wanted.checked(await _call(factory, lease))
+            with wanted.running() as computation:
+                value = wanted.checked(await _call(factory, lease, computation))
             async with self._transaction() as tx:
                 return wanted.keep(tx, value)
 
@@ -69,7 +69,7 @@ class AsyncOnce:
             return wanted.find(tx)
 
 
-async def _call(factory: Callable[[], Any], lease: AsyncLease) -> Any:
+async def _call(factory: Callable[[], Any], lease: AsyncLease, computation: Computation) -> Any:
     """Return the result of a factory, which runs here if it is ``async``, and otherwise in a pool thread.
 
     A thread cannot be cancelled: if this call is, the thread continues, and keeps the lease until it has ended.
@@ -80,7 +80,7 @@ async def _call(factory: Callable[[], Any], lease: AsyncLease) -> Any:
     try:
         result = await run_in_pool(call.run)
     except asyncio.CancelledError:
-        call.take_over(lease)
+        call.take_over(lease, computation)
         raise
     return await result if inspect.isawaitable(result) else result
 
@@ -91,11 +91,11 @@ class _Call:
     def __init__(self, factory: Callable[[], Any]) -> None:
         self._factory: Final = factory
         self._context: Final = contextvars.copy_context()
-        self._settled: Final = threading.Lock()  # an atomic flag: the second thread to set it releases the lease
-        self._release: Callable[[], None] | None = None
+        self._settled: Final = threading.Lock()  # an atomic flag: the second thread to set it ends the computation
+        self._end: Callable[[], None] | None = None
 
     def run(self) -> Any:
-        """Call the factory, and release the lease if that was left to this thread."""
+        """Call the factory, and end the computation if that was left to this thread."""
         try:
             return self._context.run(self._factory)
         except StopIteration as error:  # a future cannot hold it
@@ -103,11 +103,18 @@ class _Call:
             raise RuntimeError(msg) from error
         finally:
             if not self._settled.acquire(blocking=False):
-                assert self._release is not None, "set before"
-                self._release()
+                assert self._end is not None, "set before"
+                self._end()
 
-    def take_over(self, lease: AsyncLease) -> None:
-        """Release a lease as soon as the factory has ended."""
-        self._release = lease.hand_over()
+    def take_over(self, lease: AsyncLease, computation: Computation) -> None:
+        """End the computation, and release its lease, as soon as the factory has ended."""
+        computation.is_left_behind = True
+        release = lease.hand_over()
+
+        def end() -> None:
+            computation.is_over = True
+            release()
+
+        self._end = end
         if not self._settled.acquire(blocking=False):  # it has ended
-            self._release()
+            end()

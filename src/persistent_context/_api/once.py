@@ -19,6 +19,7 @@ from .._stores.protocol import CorruptStateError
 from ..errors import ReentrantTransactionError, UnserializableValueError
 from .guarded import GuardedMemory
 from .link import Link
+from .mapping import about_file
 
 __tracebackhide__ = True  # pytest leaves these frames out of tracebacks
 
@@ -26,8 +27,24 @@ _RECORD: Final = ":computed"
 """Appended to a key for that of its record, which has the time of the computation and the version."""
 _SHORT: Final = reprlib.Repr()
 _SHORT.maxother = _SHORT.maxstring = 200  # characters
-_running: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("persistent_context_running", default=())
-"""The places and keys that are being computed around this call."""
+_running: ContextVar[tuple[Computation, ...]] = ContextVar("persistent_context_running", default=())
+"""The computations around this call. Tasks that a factory started keep them, though they may be over."""
+
+
+class Computation:
+    """A running factory.
+
+    Args:
+        subject: the place and the key of its value.
+    """
+
+    __slots__ = ("is_left_behind", "is_over", "subject")
+
+    def __init__(self, subject: tuple[str, str]) -> None:
+        self.subject: Final = subject
+        self.is_left_behind = False
+        """Whether its thread continues without the call that started it."""
+        self.is_over = False
 
 
 class Wanted(Frozen, frozen=True):
@@ -44,11 +61,14 @@ class Wanted(Frozen, frozen=True):
 
         Raises:
             TypeError: one has the wrong type.
+            UnserializableValueError: the key is not a string, or JSON cannot hold the version.
             ValueError: ``expires`` is not positive.
         """
-        key = check_key(key)
+        with about_file(place):
+            key = check_key(key)
+            wanted = MISSING if version is None else encode(version, "version")
         _check_factory(factory, key)
-        return cls(place, key, _check_expires(expires), MISSING if version is None else encode(version, "version"))
+        return cls(place, key, _check_expires(expires), wanted)
 
     def find(self, entries: Mapping[str, Any]) -> Any:
         """Return a copy of the value, or MISSING if it has to be computed."""
@@ -96,19 +116,21 @@ class Wanted(Frozen, frozen=True):
             raise type(error)(error.place, reason).about(self.place) from None
 
     def check_not_running(self) -> None:
-        """Raise ReentrantTransactionError inside the value's own factory, or in anything that it called or started."""
-        if (self.place, self.key) in _running.get():
+        """Raise ReentrantTransactionError in the value's own factory while it runs, or in what it called or started."""
+        if any(run.subject == (self.place, self.key) and not run.is_over for run in _running.get()):
             msg = f"the factory of {self.key!r} asks for {self.key!r}: it would wait for itself"
             raise ReentrantTransactionError(msg).about(self.place)
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Iterator[Computation]:
         """Note that the factory runs in the block."""
-        before = _running.set((*_running.get(), (self.place, self.key)))
+        computation = Computation((self.place, self.key))
+        before = _running.set((*_running.get(), computation))
         try:
-            yield
+            yield computation
         finally:
             _running.reset(before)
+            computation.is_over = not computation.is_left_behind
 
     @property
     def _record_key(self) -> str:

@@ -37,6 +37,15 @@ class OnceFile(SyncPersistentContext):
         """
         return self._once().value(Wanted.of(self._path, key, factory, None, None), factory, teardown)
 
+    def check(self, key: str, factory: Callable[[], Any]) -> None:
+        """Check the arguments of :meth:`value`.
+
+        Raises:
+            UnserializableValueError: the key is not a string.
+            TypeError: the factory is not a function.
+        """
+        Wanted.of(self._path, key, factory, None, None)
+
     def discard(self, key: str, teardown: Callable[[Any], Any]) -> None:
         """Tear down a value and forget it, unless another process has. Blocks while another process does so.
 

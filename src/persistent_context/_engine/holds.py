@@ -39,6 +39,11 @@ It is read and changed in single operations, since a signal handler may interrup
 """
 
 
+def disown(name: str) -> None:
+    """Note that the open transaction on a store has been left to a thread, which ends it without making a call."""
+    open_transactions[name] = Hold.of(Owner.nobody())
+
+
 def owner_inside(name: str) -> Owner | None:
     """Return the owner of the open transaction on a store."""
     hold = open_transactions.get(name)

@@ -62,6 +62,11 @@ class Owner(Frozen, frozen=True):
         task = asyncio.current_task()
         return cls(threading.get_ident(), loop, None if task is None else weakref.ref(task), blocks, _stays.get())
 
+    @classmethod
+    def nobody(cls) -> Owner:
+        """Return the owner of what was left to a thread that makes no calls: no call is inside it."""
+        return cls(0, None, None, blocks=False, stays=())
+
     def why_not(self, cycle_thread: int | None, holder: Owner | None, coming: Sequence[Owner]) -> str | None:  # noqa: PLR0911
         """Return why a call of this owner would wait for itself, or None if it would not.
 

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from .._model.snapshot import Snapshot
 from .._stores.protocol import Session
 from ..errors import ContextUsageError
+from .holds import disown
 from .request import Request
 
 End: TypeAlias = Callable[[deque[Session], Sequence[Request]], None]
@@ -59,6 +60,11 @@ class Turn:
             msg = f"this transaction belongs to process {self._pid}, and cannot be used in a process forked from it"
             raise ContextUsageError(msg).about(self._name)
         self._end(self._sessions, [request])
+
+    def hand_over(self) -> Callable[[], None]:
+        """Return a function that abandons it, for another thread: calls of its owner wait for that from now on."""
+        disown(self._name)
+        return self.abandon
 
     def abandon(self) -> None:
         """Release the lock without writing, unless it has ended; does not wait."""

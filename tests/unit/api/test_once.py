@@ -122,8 +122,10 @@ class TestBothFaces:
 
     def test_a_key_that_is_not_a_string(self, face, path, factory):
         """A key that is not a string is refused before anything is computed."""
-        with pytest.raises(UnserializableValueError, match="a key must be a str, not int"):
+        with pytest.raises(UnserializableValueError, match=rf"{path}.*a key must be a str, not int"):
             face.do(face.open(path).compute_once, 7, factory)
+        with pytest.raises(UnserializableValueError, match=rf"{path}.*tuple"):
+            face.do(face.open(path).compute_once, "key", factory, version=(1, 2))
 
         assert 0 == factory.calls
 
@@ -340,6 +342,62 @@ class TestTasks:
         assert not waiting.done()
         go_on.set()
         assert await waiting is True
+
+    async def test_a_cancelled_call_may_be_repeated(self, path):
+        """In the same task, too: the repeated call waits until the thread of the first one has ended."""
+        ctx, started, go_on = await PersistentContext.create(path), threading.Event(), threading.Event()
+        runs = []
+
+        def slow():
+            runs.append(None)
+            started.set()
+            return go_on.wait(60) and len(runs)
+
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await ctx.compute_once("key", slow)
+        await asyncio.to_thread(started.wait)
+        asyncio.get_running_loop().call_later(0.1, go_on.set)
+
+        assert 2 == await ctx.compute_once("key", slow)
+
+    async def test_a_thread_that_was_left_behind_may_not_ask_for_its_own_key(self, path):
+        """The thread of a cancelled call still has the key: it would wait for itself."""
+        ctx, go_on = await PersistentContext.create(path), threading.Event()
+        raised = asyncio.get_running_loop().create_future()
+
+        def asks():
+            go_on.wait(60)
+            try:
+                SyncPersistentContext(path).compute_once("key", int)
+            except BaseException as error:  # noqa: BLE001 - the test looks at it
+                raised.get_loop().call_soon_threadsafe(raised.set_result, error)
+
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await ctx.compute_once("key", asks)
+        go_on.set()
+
+        assert isinstance(await raised, ReentrantTransactionError)
+        assert 0 == await ctx.compute_once("key", int)
+
+    async def test_what_a_factory_started_may_ask_for_the_value(self, path):
+        """A server or a task that the factory started asks for the value, once it has been computed."""
+        ctx, go_on = await PersistentContext.create(path), asyncio.Event()
+        tasks = []
+
+        async def ask():
+            await go_on.wait()
+            return await ctx.compute_once("key", dict)
+
+        async def factory():
+            tasks.append(asyncio.create_task(ask()))
+            return "computed"
+
+        assert "computed" == await ctx.compute_once("key", factory)
+        go_on.set()
+        assert ["computed"] == await asyncio.gather(*tasks)
 
     async def test_a_factory_that_raises_stop_iteration(self, path):
         """StopIteration, which a future cannot hold, becomes a RuntimeError, as in a coroutine, and the call ends."""
