@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
-from typing import Any, Final, Unpack
+from typing import Any, Final, NoReturn, Unpack
 
 from ._api.aio import PersistentContext
 from ._api.options import Options
@@ -29,8 +29,8 @@ class Context(PersistentCalls, MutableMapping[str, Any]):
 
     Undeclared names in the persistent data can be read here, but neither set nor deleted, since that would hide them or
     save them by accident. :meth:`set_persistent` and the atomic calls take any name except that of a runtime variable,
-    which would hide the new value: they raise :class:`ContextUsageError`. All calls of the persistent context can be
-    made here.
+    which would hide the new value: they raise :class:`ContextUsageError`. Calls of the persistent context that read,
+    change or watch the state can be made here, too.
 
     Args:
         persistent: the persistent context.
@@ -93,9 +93,17 @@ class Context(PersistentCalls, MutableMapping[str, Any]):
         if key not in self._variables:
             self._check_variable(key, self._layers)
             if any(key in layer for layer in self._layers):
-                msg = f"{key!r} belongs to the context that this one was forked from; delete it there"
-                raise KeyError(msg)
+                msg = f"{key!r} belongs to the context that this one was forked from: delete it there"
+                raise ContextUsageError(msg).about(self._persistent.place)
         del self._variables[key]
+
+    def popitem(self) -> NoReturn:
+        """Raise ContextUsageError: the names are of three kinds, and have no last one."""
+        self._refuse("popitem")
+
+    def clear(self) -> NoReturn:
+        """Raise ContextUsageError: it would delete persistent data along with the variables."""
+        self._refuse("clear")
 
     def __iter__(self) -> Iterator[str]:
         homes = (*self._layers, self._persistent)
@@ -110,6 +118,13 @@ class Context(PersistentCalls, MutableMapping[str, Any]):
     def __repr__(self) -> str:
         variables = sorted({key for layer in self._layers for key in layer})
         return f"<{type(self).__name__} with {', '.join(variables) or 'no variables'} over {self._persistent!r}>"
+
+    def _refuse(self, method: str) -> NoReturn:
+        msg = (
+            f"{method}() is not possible here: delete names one by one, or call "
+            f"context[{PERSISTENT_CONTEXT!r}].{method}() for the persistent data alone"
+        )
+        raise ContextUsageError(msg).about(self._persistent.place)
 
     # -------------------------------- the persistent data
 

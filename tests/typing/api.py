@@ -67,6 +67,9 @@ async def asynchronous() -> None:
     assert_type(context.fork(depth=1), Context)
     assert_type(context["cursor"], Any)
     assert_type(await context.add("a", 1), bool)
+    assert_type(await context.compute_once("c", lambda: 1), int)
+    assert_type(await context.compute_once("c", compute), list[int])
+    assert_type(await context.lock_holder(), Holder | None)
     assert_type(context.unsaved_keys(), set[str])
     async with context.transaction() as tx:
         assert_type(tx, Transaction)

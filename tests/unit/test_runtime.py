@@ -293,10 +293,29 @@ class TestForking:
     async def test_a_fork_deletes_nothing_of_its_parent(self, path):
         """A fork cannot delete a variable of its parent."""
         parent = await ContextManager(path).create_context(a=1)
-        with pytest.raises(KeyError, match="forked from"):
+        with pytest.raises(ContextUsageError, match="'a' belongs to the context that this one was forked from"):
             del parent.fork()["a"]
+        with pytest.raises(ContextUsageError, match="forked from"):
+            parent.fork().pop("a", None)
 
         assert 1 == parent["a"]
+
+    @pytest.mark.parametrize("method", ["clear", "popitem"])
+    async def test_names_are_deleted_one_by_one(self, stored, method):
+        """Methods that would delete any name are refused, and say what to use."""
+        context = await ContextManager(stored).create_context(a=1)
+        with pytest.raises(ContextUsageError, match=rf"{method}\(\) is not possible.*persistent_context'\]\.{method}"):
+            getattr(context, method)()
+
+        assert {"persistent_context", "a", "cursor"} <= set(context)
+
+    async def test_the_file_is_known(self, stored):
+        """What the persistent context says about its file, it says here as well."""
+        context = await ContextManager(stored).create_context()
+        await context.incr("n")
+
+        assert context.statistics() == context["persistent_context"].statistics()
+        assert await context.lock_holder() is None
 
 
 class TestMapping:

@@ -15,7 +15,6 @@ from .._model.live import LiveDict
 from .._model.merge import OnConflict, check_policy
 from .._model.operations import Checkpoint, Refresh, Reload, Save, Update
 from .._model.snapshot import Snapshot
-from .._model.values import MISSING
 from .._printable import printable
 from .._stores.factory import is_url, locate
 from .._stores.protocol import CorruptStateError, SessionLostError
@@ -174,7 +173,7 @@ class BaseContext(MemoryMapping):
         return self._update("incr", key, updates.incr, delta, default)
 
     def _add(self, key: str, value: object) -> Update:
-        return self._update("add", key, updates.compare_and_set, MISSING, value)
+        return self._update("add", key, updates.add, value)
 
     def _compare_and_set(self, key: str, expected: object, new: object) -> Update:
         return self._update("compare_and_set", key, updates.compare_and_set, expected, new)

@@ -6,6 +6,7 @@ import abc
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar, overload
 
+from ..types import Holder, Statistics
 from .aio import PersistentContext
 from .aio_lease import AsyncLease
 from .aio_transaction import AsyncTransaction
@@ -78,17 +79,21 @@ class PersistentCalls(abc.ABC):
         """Append to a list of the persistent data; see :meth:`PersistentContext.extend`. Suspends."""
         return await self._persistent.extend(self._visible(key), items)
 
+    @overload
     async def compute_once(
-        self,
-        key: str,
-        factory: Callable[[], Awaitable[T]] | Callable[[], T],
-        *,
-        expires: float | None = None,
-        version: Any = None,
-    ) -> T:
+        self, key: str, factory: Callable[[], Awaitable[T]], *, expires: float | None = None, version: Any = None
+    ) -> T: ...
+
+    @overload
+    async def compute_once(
+        self, key: str, factory: Callable[[], T], *, expires: float | None = None, version: Any = None
+    ) -> T: ...
+
+    async def compute_once(
+        self, key: str, factory: Callable[[], Any], *, expires: float | None = None, version: Any = None
+    ) -> Any:
         """Return a value, computed by only one process; see :meth:`PersistentContext.compute_once`. Suspends."""
-        value: T = await self._persistent.compute_once(self._visible(key), factory, expires=expires, version=version)
-        return value
+        return await self._persistent.compute_once(self._visible(key), factory, expires=expires, version=version)
 
     def lease(self, name: str, *, wait: bool = True, timeout: float | None = None) -> AsyncLease:
         """Return a lease; see :meth:`PersistentContext.lease`."""
@@ -101,6 +106,14 @@ class PersistentCalls(abc.ABC):
     def transaction(self, timeout: float | None = None) -> AsyncTransaction:
         """Return a transaction on the persistent data; see :meth:`PersistentContext.transaction`."""
         return self._persistent.transaction(timeout)
+
+    async def lock_holder(self) -> Holder | None:
+        """Return which process holds the lock; see :meth:`PersistentContext.lock_holder`. Suspends."""
+        return await self._persistent.lock_holder()
+
+    def statistics(self) -> Statistics:
+        """Return what this process has done so far; see :meth:`PersistentContext.statistics`."""
+        return self._persistent.statistics()
 
     def watch(self, *keys: str) -> AsyncWatch:
         """Return an iterator over changes of the persistent data; see :meth:`PersistentContext.watch`."""

@@ -38,6 +38,12 @@ def compare_and_set(key: str, expected: object, new: object) -> Callable[[MaybeT
     return lambda text: (replacement, True) if same(text, wanted) else (text, False)
 
 
+def add(key: str, value: object) -> Callable[[MaybeText], tuple[MaybeText, bool]]:
+    """Return the function that sets a key if it is missing."""
+    text_of_value = encode(value, key)
+    return lambda text: (text_of_value, True) if text is MISSING else (text, False)
+
+
 def delete(key: str) -> Callable[[MaybeText], tuple[MaybeText, bool]]:  # noqa: ARG001 - as for the others
     """Return the function that deletes a key."""
     return lambda text: (MISSING, text is not MISSING)

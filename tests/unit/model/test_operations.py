@@ -172,6 +172,14 @@ class TestAdd:
 
         assert False is face.do(face.open(path).add, "leader", 1)
 
+    def test_an_absent_value_cannot_be_added(self, face, path):
+        """MISSING, which means absent, is no value."""
+        ctx = face.open(path)
+        with pytest.raises(UnserializableValueError, match="Missing, which JSON cannot hold"):
+            face.do(ctx.add, "a", MISSING)
+
+        assert not path.exists()
+
     def test_a_null_can_be_added(self, face, path):
         """Adding a null wins like adding any other value."""
         ctx = face.open(path)
