@@ -130,7 +130,8 @@ class Wanted(Frozen, frozen=True):
             yield computation
         finally:
             _running.reset(before)
-            computation.is_over = not computation.is_left_behind
+            if not computation.is_left_behind:  # else its thread says when it is over, or has already
+                computation.is_over = True
 
     @property
     def _record_key(self) -> str:
