@@ -15,8 +15,11 @@ class OnPurposeError(Exception):
 
 
 def canonical(value):
-    """A text that distinguishes values: ``1``, ``1.0`` and ``True`` differ, the order of inner keys does not count."""
-    return "MISSING" if value is MISSING else json.dumps(value, sort_keys=True)
+    """A text that distinguishes values: ``1``, ``1.0`` and ``True`` differ, the order of inner keys does not count.
+
+    A value that JSON cannot hold counts as one that differs from all others as a whole.
+    """
+    return "MISSING" if value is MISSING else json.dumps(value, sort_keys=True, default=repr)
 
 
 def texts(mapping):

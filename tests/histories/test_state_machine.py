@@ -318,6 +318,18 @@ class Contexts(RuleBasedStateMachine):
         del ctx[key]
         memory.pop(key, None)
 
+    @rule(numbers=st.permutations(range(3)), key=keys, base=maybe, theirs=maybe, mine=values)
+    def correct_what_json_cannot_hold(self, numbers, key, base, theirs, mine):
+        """While a context has an impossible value, others change the key; then it is corrected, and saved."""
+        first, second, _ = numbers
+        self.put_and_save(first, key, base)
+        self.call(second, Call("load"))
+        self.put(second, key, {1, 2})
+        self.put_and_save(first, key, theirs)
+        self.call(second, Call("refresh"))
+        self.put(second, key, mine)
+        self.call(second, Call("save"))
+
     @rule(calls=st.lists(st.tuples(st.integers(0, 1), updates), min_size=2, max_size=5, unique_by=lambda c: c[1][1][0]))
     def change_together(self, calls):
         """Concurrent atomic operations of several tasks, on one key each, all get their own outcomes."""
