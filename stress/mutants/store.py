@@ -78,8 +78,15 @@ STORE: Final = (
         "foreign-lock-file-promises-nothing",
         "If the lock file records no promises, a call that is not durable assumes that there were none.",
         Promise.LOST,
-        (Edit("lock", "tells_of_promises(before) or not self._is_stamped", "tells_of_promises(before)"),),
+        (Edit("lock", " or is_erased or not self._is_stamped\n", " or is_erased\n"),),
         (suite(_VOLATILE + "test_behind_foreign_content_everything_counts_as_promised"),),
+    ),
+    Mutant(
+        "emptied-lock-file-promises-nothing",
+        "Emptying or deleting the lock file erases the record that something must survive a power loss.",
+        Promise.LOST,
+        (Edit("lock", " or is_erased or not", " or not"),),
+        (suite(_VOLATILE + "test_a_promise_outlives_its_record"),),
     ),
     Mutant(
         "careless-call-vouches-for-the-directory",

@@ -291,9 +291,11 @@ class TestMovingAside:
     def test_the_copy_of_a_file_that_repeats_keys_is_as_durable_as_the_rest(self, tmp_path, monkeypatch):
         """With ``durable=False`` nothing is synced, even when the original file is kept aside."""
         path = tmp_path / "state.json"
+        ctx = SyncPersistentContext(path, durable=False)
+        ctx.save()
         path.write_text('{"a": 1, "a": 2}', encoding="utf-8")
         monkeypatch.setattr(os, "fsync", None)
-        SyncPersistentContext(path, durable=False).incr("a")
+        ctx.incr("a")
         (aside,) = tmp_path.glob("state.json.corrupt-*")
 
         assert ('{"a": 1, "a": 2}', '{\n"a": 3\n}\n') == (aside.read_text(), path.read_text())
@@ -540,3 +542,28 @@ class TestAVolatileCall:
         SyncPersistentContext(path, durable=False).incr("n")
 
         assert 1 == len(synced)
+
+    @pytest.mark.parametrize("how", ["emptied", "deleted"])
+    def test_a_promise_outlives_its_record(self, path, synced, how):
+        """``9>`` in a shell empties the lock file, and a clean-up deletes it: the promise that it recorded holds."""
+        volatile, durable = (SyncPersistentContext(path, durable=durable) for durable in (False, True))
+        durable.incr("n")
+        lock = path.with_name("state.json.lock")
+        if how == "emptied":
+            os.truncate(lock, 0)
+        else:
+            lock.unlink()
+        synced.clear()
+        for _ in range(2):
+            volatile.incr("n")
+
+        assert (2, 0) == (len(synced), synced.count(str(path.parent)))
+
+    def test_an_empty_lock_file_promises_nothing_before_there_is_a_file(self, path, synced):
+        """With ``( flock 9; … ) 9>> state.json.lock``, a script may make the lock file first."""
+        path.with_name("state.json.lock").touch()
+        ctx = SyncPersistentContext(path, durable=False)
+        for _ in range(3):
+            ctx.incr("n")
+
+        assert [] == synced
