@@ -242,6 +242,13 @@ JOURNAL: Final = (
         (suite("journal_idle::TestTheExit::test_it_folds"),),
     ),
     Mutant(
+        "journal-deleted-taken-for-folded",
+        "A process whose journal was deleted while it was idle takes it for one that another process has folded.",
+        Promise.LOST,
+        (Edit("journal/store", "(known.file.is_at_path() or self._was_deleted(known))", "known.file.is_at_path()"),),
+        (suite("journal_idle::TestTheStore::test_one_whose_journal_was_deleted_writes_its_changes"),),
+    ),
+    Mutant(
         "journal-name-left-to-others",
         "An appending process leaves the sync of the journal's name to the process that created it, which may be dead.",
         Promise.LOST,
