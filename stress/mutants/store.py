@@ -195,7 +195,7 @@ STORE: Final = (
         (
             Edit(
                 "names",
-                "    if durable:\n        sync_directory(directory)\n    return aside\n",
+                "    if durable:\n        sync_directory(os.path.dirname(path))\n    return aside\n",
                 "    return aside\n",
             ),
         ),

@@ -13,7 +13,7 @@ from ..._model.snapshot import Changes, Snapshot
 from ..._printable import printable
 from ...errors import DurabilityUnknownError
 from ..jsonfile.access import check_writable
-from ..jsonfile.names import move_aside
+from ..jsonfile.copies import keep_copy
 from ..jsonfile.session import JsonFileSession
 from ..jsonfile.syncing import durability_unknown
 from ..protocol import CorruptStateError, SessionLostError
@@ -176,15 +176,17 @@ class JournalSession:
         if state.fault is Fault.DELETED:
             _logger.warning("%s: %s; its changes will be written into the file", printable(path), state.fault.value)
         elif state.fault is Fault.DAMAGED:
-            aside = move_aside(self._journal.path, durable=True, keep=True)
+            aside = keep_copy(self._journal.path, durable=True)
             _logger.warning("%s: %s; it is kept in %s", printable(path), state.fault.value, printable(aside))
-        elif state.fault is Fault.FOREIGN and state.snapshot.overlay and state.base.identity is None:
+        if not state.is_replaced or not state.snapshot.overlay:
+            return
+        if state.base.identity is None:
             _logger.warning("%s was deleted: only the changes in its journal are left", printable(path))
-        elif state.fault is Fault.FOREIGN and state.snapshot.overlay:
-            aside = move_aside(path, durable=True, keep=True, why="replaced")
+        else:
+            aside = keep_copy(path, durable=True, why="replaced")
             _logger.warning(
                 "%s: %s; the changes in the journal are merged into it, and a copy from before that is kept in %s",
-                printable(path), state.fault.value, printable(aside),
+                printable(path), Fault.FOREIGN.value, printable(aside),
             )  # fmt: skip
 
     def _sync(self, state: State) -> None:

@@ -16,6 +16,7 @@ from ...errors import DurabilityUnknownError
 from ..protocol import CorruptStateError
 from .access import Access, check_writable
 from .atomic import replace
+from .copies import keep_copy
 from .document import EMPTY, Document
 from .file import JsonFile, several_looks
 from .lock import HeldLock
@@ -170,7 +171,7 @@ class JsonFileSession:
 
     def _keep(self, *, durable: bool) -> None:
         path = self._file.path
-        aside = move_aside(path, durable=durable, keep=True)
+        aside = keep_copy(path, durable=durable)
         _logger.warning("%s contained duplicate keys; the original is kept in %s", printable(path), printable(aside))
 
     def _wait_for_the_lock_file_to_go(self) -> None:

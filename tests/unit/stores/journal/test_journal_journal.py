@@ -277,6 +277,24 @@ class TestForeignPrograms:
         )  # fmt: skip
         assert aside.name in warning
 
+    def test_their_file_is_kept_once_however_often_a_write_fails(self, path, store, monkeypatch):
+        """Each attempt would keep another copy, on a disk that is full already; and no attempt needs a link."""
+
+        def fail(source, target):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source, None, target)
+
+        replace_by_a_foreign_program(path, '{"theirs": 7}')
+        monkeypatch.setattr(os, "link", fail)
+        real = os.replace
+        monkeypatch.setattr(os, "replace", fail)
+        for _ in range(3):
+            with pytest.raises(PermissionError):
+                commit(store, {"b": b"2"})
+        monkeypatch.setattr(os, "replace", real)
+        commit(store, {"b": b"2"})
+
+        assert ({"theirs": 7, "a": 1, "b": 2}, ["state.json.replaced"]) == (seen(path), kept(path))
+
     def test_without_records_nothing_is_kept(self, path, store, warnings):
         """Without records there is no conflict, so the foreign file is not kept aside."""
         commit(store, folds=True)
