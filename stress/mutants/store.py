@@ -47,6 +47,13 @@ STORE: Final = (
         (suite(_NOTHING_TO_WRITE + "test_a_failure_leaves_durability_unknown"),),
     ),
     Mutant(
+        "failed-sync-repeated",
+        "After a failed sync, a durable call that finds nothing to write tries it again, and relies on its success.",
+        Promise.LOST,
+        (Edit("jsonfile/session", " or (new.exists and self._file.sync_failed)", ""),),
+        (suite("durability::TestSyncing::test_one_of_what_was_found_is_not_tried_again"),),
+    ),
+    Mutant(
         "new-directory-of-another-unsynced",
         "A directory that another process has just made is taken for durable.",
         Promise.LOST,
@@ -95,8 +102,8 @@ STORE: Final = (
         (
             Edit(
                 "jsonfile/session",
-                "            self.lock.note_durable_directory()\n",
-                "        self.lock.note_durable_directory()\n",
+                "            return\n        path = self._file.path\n",
+                "            return self.lock.note_durable_directory()\n        path = self._file.path\n",
             ),
         ),
         (suite(_NEW_DIRECTORY + "test_one_of_a_volatile_call_is_synced_by_the_next_durable_one"),),

@@ -147,14 +147,15 @@ class JournalSession:
         else:
             base = state.base
             document = (state.appended(0, changes) if changes else state).snapshot.folded()
-        becomes = base.fingerprint if document is base.document else Fingerprint.of(document.pieces())
+        replaces = plain.replaces(document)
+        becomes = Fingerprint.of(document.pieces()) if replaces else base.fingerprint
         if state is not None:
             self._keep_what_would_be_lost(state)
             plain.lock.check()
             if state.header is not None and state.fault is not Fault.DELETED:
                 announced = journal.announce_fold(state, author, becomes, ends=ends)
         try:
-            plain.fold(document)
+            plain.fold(document, replaces=replaces)
         except DurabilityUnknownError:
             self._snapshot = document
             raise

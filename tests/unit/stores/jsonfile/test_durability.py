@@ -487,6 +487,55 @@ class TestSyncing:
 
         assert ([True], {}, []) == (answers, stored(path), temporaries(path))
 
+    @pytest.mark.parametrize("kind", [stat.S_ISREG, stat.S_ISDIR])
+    def test_one_of_what_was_found_is_not_tried_again(self, path, break_fsync, kind):
+        """A durable call that finds nothing to write then writes the same content into a new file."""
+        SyncPersistentContext(path, durable=False).incr("n")
+        ctx = SyncPersistentContext.create(path)
+        inode = path.stat().st_ino
+        break_fsync(kind)
+        with pytest.raises(DurabilityUnknownError):
+            ctx.save()
+        break_fsync(None)
+        with path.open("rb"):  # while it is open, its inode number is not reused
+            ctx.save()
+        again = path.stat().st_ino
+        ctx.save()
+
+        assert (True, True, {"n": 1}) == (inode != again, again == path.stat().st_ino, stored(path))
+
+    def test_nor_that_of_a_write(self, path, break_fsync):
+        """The directory could not be synced after the file was replaced: the next call replaces it again."""
+        ctx = SyncPersistentContext.create(path)
+        break_fsync(stat.S_ISDIR)
+        with pytest.raises(DurabilityUnknownError):
+            ctx.incr("n")
+        break_fsync(None)
+        inode = path.stat().st_ino
+        with path.open("rb"):
+            ctx.save()
+
+        assert (True, {"n": 1}) == (inode != path.stat().st_ino, stored(path))
+
+    def test_one_that_fails_in_another_thread_is_not_relied_upon(self, path, monkeypatch):
+        """The kernel reports an error once: a second sync, for a commit made before it, falsely succeeds."""
+        store, real, others = JsonFileStore(str(path)), os.fsync, []
+
+        def fail_once(fd):
+            if stat.S_ISDIR(os.fstat(fd).st_mode) and not others:
+                others.append(store.begin("test", wait=False))
+                others[0].commit(Changes(), durable=True)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", fail_once)
+        session = store.begin("test", wait=False)
+        session.commit(Changes({"n": b"1"}), durable=True)
+        with pytest.raises(DurabilityUnknownError):
+            session.close()
+        with pytest.raises(DurabilityUnknownError):
+            others[0].close()
+
 
 class TestAVolatileCall:
     """A call with ``durable=False`` syncs nothing, unless it replaces content that was acknowledged as durable."""
