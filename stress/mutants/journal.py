@@ -256,6 +256,13 @@ JOURNAL: Final = (
         (suite("journal_torn_tails::TestDamage::test_a_bad_line_at_the_end_is_kept_as_well"),),
     ),
     Mutant(
+        "journal-appended-to-in-a-backup",
+        "A journal with a second name, in a backup made of hard links, is appended to, so the backup changes.",
+        Promise.CLOBBERED,
+        (Edit("journal/session", "        if state.file.is_linked:", "        if False:"),),
+        (suite("journal_journal::TestABackupOfLinks::test_it_does_not_change"),),
+    ),
+    Mutant(
         "journal-name-left-to-others",
         "An appending process leaves the sync of the journal's name to the process that created it, which may be dead.",
         Promise.LOST,

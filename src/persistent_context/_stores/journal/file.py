@@ -46,6 +46,8 @@ class JournalFile:
         self._sync_failed = False
         self.name_is_durable = False
         """Whether its name is certain to survive a power loss: the process that created it may have died since."""
+        self.is_linked = False
+        """Whether it had a second name when its size was last asked for, as in a backup made by ``cp -al``."""
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError):
@@ -73,7 +75,9 @@ class JournalFile:
 
     def size(self) -> int:
         """Return its size."""
-        return os.fstat(self.fd).st_size
+        status = os.fstat(self.fd)
+        self.is_linked = status.st_nlink > 1
+        return status.st_size
 
     def lines(self, start: int) -> Iterator[tuple[int, bytes]]:
         """Yield the end offset and the text, without its line end, of each whole line from an offset on."""

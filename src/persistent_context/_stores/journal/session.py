@@ -114,6 +114,8 @@ class JournalSession:
             return bool(changes) or durable or changes.folds
         if changes.folds:
             return state.snapshot.is_ahead or self._journal.wanted is False
+        if state.file.is_linked:  # a record would count in a backup, too; there, a fold that is only announced does not
+            return bool(changes)
         return bool(changes) and (state.end > state.most_bytes or self._journal.wanted is False)
 
     def _append(self, state: State, changes: Changes) -> None:
