@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -70,8 +71,11 @@ class JournalFile:
         return os.path.samestat(status, self.status)
 
     def is_idle_since(self, moment: float) -> bool:
-        """Whether it has not been written to since a moment, in seconds of the Unix epoch."""
-        return os.fstat(self.fd).st_mtime <= moment
+        """Whether it has not been written to since a moment, in seconds of the Unix epoch.
+
+        If its time lies in the future, the clock has been set back: the time says nothing, and never would.
+        """
+        return not moment < os.fstat(self.fd).st_mtime <= time.time()
 
     def size(self) -> int:
         """Return its size."""

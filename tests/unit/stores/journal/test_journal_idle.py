@@ -213,6 +213,13 @@ class TestTheStore:
         """A journal that was just written is not folded, but checked again later."""
         assert (False, {"json": 1}) == (store._fold_if_idle(), stored(path))
 
+    def test_one_that_was_written_in_the_future_is_idle(self, path, store):
+        """After the clock was set back by an hour, it would otherwise not be folded for an hour."""
+        later = time.time() + 3600
+        os.utime(journal_of(path), (later, later))
+
+        assert (True, {"json": 1, "a": 1}) == (store._fold_if_idle(), stored(path))
+
     def test_a_lock_in_use_is_not_waited_for(self, path, store, hold):
         """A held lock is not waited for; folding is tried again later."""
         os.utime(journal_of(path), (1, 1))
