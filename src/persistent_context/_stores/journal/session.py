@@ -19,9 +19,14 @@ from ..jsonfile.syncing import durability_unknown
 from ..protocol import CorruptStateError, SessionLostError
 from .base import look, written
 from .journal import Journal
-from .record import Fingerprint, author_now, record_line
+from .record import Fingerprint, author_now, record_line, size_of
 from .state import Fault, State
 
+_LONGEST_RECORD_BYTES: Final = 256 * 1024
+"""The size of a change above which it is folded: a reader decodes a record in one step, which stops its other threads.
+
+In the JSON file, it is read page by page.
+"""
 _logger = logging.getLogger("persistent_context")
 
 
@@ -116,7 +121,8 @@ class JournalSession:
             return state.snapshot.is_ahead or self._journal.wanted is False
         if state.file.is_linked:  # a record would count in a backup, too; there, a fold that is only announced does not
             return bool(changes)
-        return bool(changes) and (state.end > state.most_bytes or self._journal.wanted is False)
+        is_long = state.end > state.most_bytes or size_of(changes.texts) > _LONGEST_RECORD_BYTES
+        return bool(changes) and (is_long or self._journal.wanted is False)
 
     def _append(self, state: State, changes: Changes) -> None:
         check_writable(self._journal.data_path)

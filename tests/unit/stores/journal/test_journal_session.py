@@ -134,6 +134,15 @@ class TestACommit:
         assert (1000 if size == "small" else 5000) < max(lengths) < (1200 if size == "small" else 5300)
         assert stored(path)["a"] > 40
 
+    def test_a_large_change_is_folded(self, path, store):
+        """A reader would decode its record in one step, for which its event loop would have to wait."""
+        found = []
+        for texts in ({"many": b"1"} | {f"k{n}": b'"%01000d"' % n for n in range(300)}, {"many": b"2"}):
+            commit(store, texts)
+            found.append((len(lines_of(path)[1]), stored(path)["many"]))
+
+        assert [(0, 1), (1, 1)] == found
+
     def test_a_checkpoint_of_nothing_writes_nothing(self, path, store, steps):
         """A journal without records is not folded again."""
         commit(store, folds=True)

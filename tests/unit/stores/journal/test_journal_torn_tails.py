@@ -109,8 +109,10 @@ class TestTheTail:
         assert ({"json": 1, "a": 1} | {f"k{n}": n for n in range(5)}, 1) == (found, seen(path)["last"])
 
     def test_a_line_is_longer_than_a_chunk(self, path, store):
-        """Records of any length are read."""
-        commit(store, {"long": b'"' + b"x" * 700_000 + b'"'})
+        """Records of any length are read; earlier versions of this package appended them."""
+        line = record_line(lines_of(path)[0].generation, 2, AUTHOR, {"long": b'"' + b"x" * 700_000 + b'"'})
+        with journal_of(path).open("ab") as file:
+            file.write(line)
         commit(store, {"b": b"2"})
 
         assert (700_000, 2) == (len(seen(path)["long"]), seen(path)["b"])
