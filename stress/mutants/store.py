@@ -102,8 +102,8 @@ STORE: Final = (
         (
             Edit(
                 "jsonfile/session",
-                "            return\n        path = self._file.path\n",
-                "            return self.lock.note_durable_directory()\n        path = self._file.path\n",
+                "            return\n        try:\n            complete(",
+                "            return self.lock.note_durable_directory()\n        try:\n            complete(",
             ),
         ),
         (suite(_NEW_DIRECTORY + "test_one_of_a_volatile_call_is_synced_by_the_next_durable_one"),),

@@ -153,15 +153,14 @@ class JsonFileSession:
         complete, self._complete = self._complete, None
         if complete is None:
             return
-        path = self._file.path
         try:
-            complete(path, new_directory=self.lock.in_new_directory)
+            complete(self._file.path, new_directory=self.lock.in_new_directory)
         except BaseException:
             self._file.sync_failed = True
             raise
         if self._file.sync_failed:  # in another thread since the commit: the kernel reports it only once
             error = OSError(errno.EIO, os.strerror(errno.EIO))
-            raise durability_unknown(path, "the change is in the file", error)
+            raise durability_unknown(self._file.path, "the change is in the file", error)
         self.lock.note_durable_directory()
 
     def _replace(self, new: Document, access: Access | None, *, durable: bool) -> None:
