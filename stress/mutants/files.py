@@ -35,7 +35,7 @@ FILES: Final = (
         "closed-without-syncing-the-directory",
         "A session is closed without the step that makes its commit durable: the directory is never synced.",
         Promise.LOST,
-        (Edit("jsonfile/session", "        if complete is not None:\n", "        if False:\n"),),
+        (Edit("jsonfile/session", "        if complete is None:\n", "        if True:\n"),),
         (_STEPS, _POWER, suite("durability::TestADurableCallThatWritesNothing::test_it_syncs_what_it_found")),
     ),
     Mutant(

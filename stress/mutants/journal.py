@@ -201,8 +201,8 @@ JOURNAL: Final = (
         (
             Edit(
                 "journal/session",
-                "        elif state.fault is Fault.FOREIGN and state.snapshot.overlay:",
-                "        elif False:",
+                "        if not state.is_replaced or not state.snapshot.overlay:\n",
+                "        if True:\n",
             ),
         ),
         (suite(_FOREIGN + "test_their_other_keys_are_taken_over"),),
@@ -240,6 +240,27 @@ JOURNAL: Final = (
         Promise.MEMORY,
         (Edit("idle", "        _tried(fold, at_exit=True)\n", "        _tried(fold, at_exit=False)\n"),),
         (suite("journal_idle::TestTheExit::test_it_folds"),),
+    ),
+    Mutant(
+        "journal-deleted-taken-for-folded",
+        "A process whose journal was deleted while it was idle takes it for one that another process has folded.",
+        Promise.LOST,
+        (Edit("journal/store", "(known.file.is_at_path() or self._was_deleted(known))", "known.file.is_at_path()"),),
+        (suite("journal_idle::TestTheStore::test_one_whose_journal_was_deleted_writes_its_changes"),),
+    ),
+    Mutant(
+        "journal-damaged-kept-as-a-link",
+        "What is kept of a damaged journal is a link to it, which the next append cuts off and overwrites.",
+        Promise.CLOBBERED,
+        (Edit("copies", "        _copy(path, aside, durable=durable)\n", "        os.link(path, aside)\n"),),
+        (suite("journal_torn_tails::TestDamage::test_a_bad_line_at_the_end_is_kept_as_well"),),
+    ),
+    Mutant(
+        "journal-appended-to-in-a-backup",
+        "A journal with a second name, in a backup made of hard links, is appended to, so the backup changes.",
+        Promise.CLOBBERED,
+        (Edit("journal/session", "        if state.file.is_linked:", "        if False:"),),
+        (suite("journal_journal::TestABackupOfLinks::test_it_does_not_change"),),
     ),
     Mutant(
         "journal-name-left-to-others",

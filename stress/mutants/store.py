@@ -47,6 +47,13 @@ STORE: Final = (
         (suite(_NOTHING_TO_WRITE + "test_a_failure_leaves_durability_unknown"),),
     ),
     Mutant(
+        "failed-sync-repeated",
+        "After a failed sync, a durable call that finds nothing to write tries it again, and relies on its success.",
+        Promise.LOST,
+        (Edit("jsonfile/session", " or (new.exists and self._file.sync_failed)", ""),),
+        (suite("durability::TestSyncing::test_one_of_what_was_found_is_not_tried_again"),),
+    ),
+    Mutant(
         "new-directory-of-another-unsynced",
         "A directory that another process has just made is taken for durable.",
         Promise.LOST,
@@ -78,8 +85,15 @@ STORE: Final = (
         "foreign-lock-file-promises-nothing",
         "If the lock file records no promises, a call that is not durable assumes that there were none.",
         Promise.LOST,
-        (Edit("lock", "tells_of_promises(before) or not self._is_stamped", "tells_of_promises(before)"),),
+        (Edit("lock", " or is_erased or not self._is_stamped\n", " or is_erased\n"),),
         (suite(_VOLATILE + "test_behind_foreign_content_everything_counts_as_promised"),),
+    ),
+    Mutant(
+        "emptied-lock-file-promises-nothing",
+        "Emptying or deleting the lock file erases the record that something must survive a power loss.",
+        Promise.LOST,
+        (Edit("lock", " or is_erased or not", " or not"),),
+        (suite(_VOLATILE + "test_a_promise_outlives_its_record"),),
     ),
     Mutant(
         "careless-call-vouches-for-the-directory",
@@ -88,8 +102,8 @@ STORE: Final = (
         (
             Edit(
                 "jsonfile/session",
-                "            self.lock.note_durable_directory()\n",
-                "        self.lock.note_durable_directory()\n",
+                "            return\n        try:\n            complete(",
+                "            return self.lock.note_durable_directory()\n        try:\n            complete(",
             ),
         ),
         (suite(_NEW_DIRECTORY + "test_one_of_a_volatile_call_is_synced_by_the_next_durable_one"),),
@@ -188,7 +202,7 @@ STORE: Final = (
         (
             Edit(
                 "names",
-                "    if durable:\n        sync_directory(directory)\n    return aside\n",
+                "    if durable:\n        sync_directory(os.path.dirname(path))\n    return aside\n",
                 "    return aside\n",
             ),
         ),

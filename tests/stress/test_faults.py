@@ -141,7 +141,7 @@ BROKEN = {
     ),
     "a write that is not durable replaces one that is being made durable after unlocking": (
         "lock.py",
-        "        self.promised = tells_of_promises(before) or not self._is_stamped\n",
+        "        self.promised = tells_of_promises(before) or is_erased or not self._is_stamped\n",
         "        self.promised = False\n",
         ["pair:lossy:incr:incr-volatile continued:4", "pair:xfs:incr:incr-volatile overtaken:1"],
         "the file is torn",

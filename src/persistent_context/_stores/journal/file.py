@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -46,6 +47,8 @@ class JournalFile:
         self._sync_failed = False
         self.name_is_durable = False
         """Whether its name is certain to survive a power loss: the process that created it may have died since."""
+        self.is_linked = False
+        """Whether it had a second name when its size was last asked for, as in a backup made by ``cp -al``."""
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError):
@@ -68,12 +71,17 @@ class JournalFile:
         return os.path.samestat(status, self.status)
 
     def is_idle_since(self, moment: float) -> bool:
-        """Whether it has not been written to since a moment, in seconds of the Unix epoch."""
-        return os.fstat(self.fd).st_mtime <= moment
+        """Whether it has not been written to since a moment, in seconds of the Unix epoch.
+
+        If its time lies in the future, the clock has been set back: the time says nothing, and never would.
+        """
+        return not moment < os.fstat(self.fd).st_mtime <= time.time()
 
     def size(self) -> int:
         """Return its size."""
-        return os.fstat(self.fd).st_size
+        status = os.fstat(self.fd)
+        self.is_linked = status.st_nlink > 1
+        return status.st_size
 
     def lines(self, start: int) -> Iterator[tuple[int, bytes]]:
         """Yield the end offset and the text, without its line end, of each whole line from an offset on."""

@@ -113,6 +113,11 @@ def record_line(
     return _framed(generation, payload + b"}")
 
 
+def size_of(texts: Mapping[str, MaybeText]) -> int:
+    """Return about how long the line of a commit is."""
+    return sum(len(key) if text is MISSING else len(key) + len(text) for key, text in texts.items())
+
+
 def fold_line(generation: str, number: int, author: Author, becomes: Fingerprint, *, ends: bool) -> bytes:
     """Return the line of a fold; for the arguments, see :class:`Fold`."""
     what = b"end" if ends else b"fold"

@@ -13,15 +13,20 @@ from ..._model.snapshot import Changes, Snapshot
 from ..._printable import printable
 from ...errors import DurabilityUnknownError
 from ..jsonfile.access import check_writable
-from ..jsonfile.names import move_aside
+from ..jsonfile.copies import keep_copy
 from ..jsonfile.session import JsonFileSession
 from ..jsonfile.syncing import durability_unknown
 from ..protocol import CorruptStateError, SessionLostError
 from .base import look, written
 from .journal import Journal
-from .record import Fingerprint, author_now, record_line
+from .record import Fingerprint, author_now, record_line, size_of
 from .state import Fault, State
 
+_LONGEST_RECORD_BYTES: Final = 256 * 1024
+"""The size of a change above which it is folded: a reader decodes a record in one step, which stops its other threads.
+
+In the JSON file, it is read page by page.
+"""
 _logger = logging.getLogger("persistent_context")
 
 
@@ -114,7 +119,10 @@ class JournalSession:
             return bool(changes) or durable or changes.folds
         if changes.folds:
             return state.snapshot.is_ahead or self._journal.wanted is False
-        return bool(changes) and (state.end > state.most_bytes or self._journal.wanted is False)
+        if state.file.is_linked:  # a record would count in a backup, too; there, a fold that is only announced does not
+            return bool(changes)
+        is_long = state.end > state.most_bytes or size_of(changes.texts) > _LONGEST_RECORD_BYTES
+        return bool(changes) and (is_long or self._journal.wanted is False)
 
     def _append(self, state: State, changes: Changes) -> None:
         check_writable(self._journal.data_path)
@@ -147,14 +155,15 @@ class JournalSession:
         else:
             base = state.base
             document = (state.appended(0, changes) if changes else state).snapshot.folded()
-        becomes = base.fingerprint if document is base.document else Fingerprint.of(document.pieces())
+        replaces = plain.replaces(document)
+        becomes = Fingerprint.of(document.pieces()) if replaces else base.fingerprint
         if state is not None:
             self._keep_what_would_be_lost(state)
             plain.lock.check()
             if state.header is not None and state.fault is not Fault.DELETED:
                 announced = journal.announce_fold(state, author, becomes, ends=ends)
         try:
-            plain.fold(document)
+            plain.fold(document, replaces=replaces)
         except DurabilityUnknownError:
             self._snapshot = document
             raise
@@ -176,15 +185,17 @@ class JournalSession:
         if state.fault is Fault.DELETED:
             _logger.warning("%s: %s; its changes will be written into the file", printable(path), state.fault.value)
         elif state.fault is Fault.DAMAGED:
-            aside = move_aside(self._journal.path, durable=True, keep=True)
+            aside = keep_copy(self._journal.path, durable=True)
             _logger.warning("%s: %s; it is kept in %s", printable(path), state.fault.value, printable(aside))
-        elif state.fault is Fault.FOREIGN and state.snapshot.overlay and state.base.identity is None:
+        if not state.is_replaced or not state.snapshot.overlay:
+            return
+        if state.base.identity is None:
             _logger.warning("%s was deleted: only the changes in its journal are left", printable(path))
-        elif state.fault is Fault.FOREIGN and state.snapshot.overlay:
-            aside = move_aside(path, durable=True, keep=True, why="replaced")
+        else:
+            aside = keep_copy(path, durable=True, why="replaced")
             _logger.warning(
                 "%s: %s; the changes in the journal are merged into it, and a copy from before that is kept in %s",
-                printable(path), state.fault.value, printable(aside),
+                printable(path), Fault.FOREIGN.value, printable(aside),
             )  # fmt: skip
 
     def _sync(self, state: State) -> None:

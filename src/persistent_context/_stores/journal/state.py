@@ -78,7 +78,14 @@ class State(NamedTuple):
             return Fault.DAMAGED
         if self.base.fingerprint == self.header.follows:
             return None
-        return Fault.FOREIGN if self.folded_number is None else Fault.FOLDED
+        return Fault.FOREIGN if self.is_replaced else Fault.FOLDED
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether a program that does not use the journal has replaced or deleted the JSON file; False if unknown."""
+        if self.header is None or self.base.fingerprint == self.header.follows:
+            return False
+        return self.folded_number is None
 
     @property
     def most_bytes(self) -> int:

@@ -18,6 +18,7 @@ from ..protocol import CorruptStateError, Session, Traffic
 from .idle import QUIET_SECONDS, Idle
 from .journal import Journal
 from .session import JournalSession
+from .state import State
 
 _READINGS: Final = 10
 
@@ -119,7 +120,7 @@ class JournalStore:
 
     def _fold_if_idle(self, *, at_exit: bool = False) -> bool:
         known = self._journal.known
-        if known is None or not known.file.is_at_path():  # another process has folded it
+        if known is None or not (known.file.is_at_path() or self._was_deleted(known)):
             return True
         is_urgent = at_exit or self._journal.is_distrusted(known)
         if not is_urgent and not known.file.is_idle_since(time.time() - QUIET_SECONDS / 2):
@@ -132,3 +133,13 @@ class JournalStore:
         finally:
             session.close()
         return True
+
+    def _was_deleted(self, known: State) -> bool:
+        """Whether a journal that is gone was deleted, so that its changes are to be written into the JSON file.
+
+        Otherwise another process has folded it, or the JSON file is gone or was replaced as well: a reset.
+        """
+        if known.extended().is_announced or not os.path.lexists(self._journal.data_path):
+            return False
+        state = self._journal.read(self._plain.snapshot)
+        return state is not None and state.is_deleted

@@ -10,6 +10,7 @@ import sys
 from typing import Final
 
 from ..._model.values import Frozen
+from .accesslist import given_away, mode_of
 
 _ACL: Final = "system.posix_acl_access"
 
@@ -46,29 +47,23 @@ class Access(Frozen, frozen=True):
             return
         if status.st_uid not in (os.geteuid(), model.st_uid) and os.geteuid() != 0:
             return  # a lock file that is not ours
-        group = status.st_gid
-        if (status.st_uid, group) != owners:
+        acl, given = self.acl, (status.st_uid, status.st_gid)
+        if given != owners:
             try:
                 os.fchown(fd, *owners)
             except PermissionError:
                 with contextlib.suppress(PermissionError):
                     os.fchown(fd, -1, model.st_gid)
-            group = os.fstat(fd).st_gid
-        if group != model.st_gid:
+            now = os.fstat(fd)
+            given = (now.st_uid, now.st_gid)
+        if acl is not None and given != owners:
+            acl = given_away(acl, owners, given)
+            mode = (stat.S_IMODE(model.st_mode) & ~0o777 | mode_of(acl)) & mask
+        elif given[1] != model.st_gid:
             mode &= ~0o070 | (mode & 0o007) << 3  # a different group gets no more than others
         with contextlib.suppress(PermissionError):  # no longer ours after fchown, if not root
-            self._give_acl_to(fd)
+            _give_acl(fd, acl)
             os.fchmod(fd, mode)
-
-    def _give_acl_to(self, fd: int) -> None:
-        # With an access list, the group bits of the mode are its mask: without the list they would grant more.
-        if sys.platform != "linux":
-            return
-        if self.acl is not None:
-            os.setxattr(fd, _ACL, self.acl)
-        else:  # inherited from the directory's default
-            with contextlib.suppress(OSError):
-                os.removexattr(fd, _ACL)
 
 
 def check_writable(path: str) -> None:
@@ -76,6 +71,17 @@ def check_writable(path: str) -> None:
     effective = os.access in os.supports_effective_ids
     if not os.access(path, os.W_OK, effective_ids=effective) and os.path.isfile(path):
         raise PermissionError(errno.EACCES, "the file is not writable by this user, so it is not replaced", path)
+
+
+def _give_acl(fd: int, acl: bytes | None) -> None:
+    # With an access list, the group bits of the mode are its mask: without the list they would grant more.
+    if sys.platform != "linux":
+        return
+    if acl is not None:
+        os.setxattr(fd, _ACL, acl)
+    else:  # inherited from the directory's default
+        with contextlib.suppress(OSError):
+            os.removexattr(fd, _ACL)
 
 
 def _acl(path: str) -> bytes | None:

@@ -59,7 +59,7 @@ def replace(
         try_lock(fd)  # marks it as owned by a live writer, see remove_leftovers()
         if access is not None:
             access.give_to(fd, os.fstat(fd))
-        written = _write(fd, pieces)
+        written = write_all(fd, pieces)
         if durable:
             sync(fd)
         check()
@@ -84,7 +84,8 @@ def replace(
     return written
 
 
-def _write(fd: int, pieces: Iterable[bytes | memoryview]) -> int:
+def write_all(fd: int, pieces: Iterable[bytes | memoryview]) -> int:
+    """Write a content to a new file; return the number of bytes."""
     written = 0
     for block in _blocks(pieces):
         rest = memoryview(block)

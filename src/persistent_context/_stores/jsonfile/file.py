@@ -32,6 +32,9 @@ class JsonFile:
 
     def __init__(self, path: str) -> None:
         self.path: Final = path
+        self.sync_failed = False
+        """Whether a sync of it or of its directory has failed since this process last replaced it: another one could
+        falsely succeed."""
         self._known = EMPTY
         self._warned_of: int | None = None
         self._bytes_read: Final = Tally()

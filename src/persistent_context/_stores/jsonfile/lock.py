@@ -230,20 +230,24 @@ class HeldLock:
         self._file: Final = file
         self._status: Final = status
         self._is_ours: Final = status.st_nlink == 1  # else it is a foreign file under another name
-        if file.is_new:
-            self.share(Access.of(lock.data_path))
-            file.is_new = False
         before = read_at(file.fd, 0, STAMP_BYTES)
+        access = None
+        if file.is_new or not before:
+            access = Access.of(lock.data_path)
+            self.share(access)
+            file.is_new = False
         self._is_stamped: Final = self._is_ours and is_stamp(before)
         self.holder_crashed: Final = self._is_stamped and is_of_holder(before)
         """Whether the previous holder died holding it."""
         self.in_new_directory: Final = before != EMPTY_STAMP and not file.directory_is_durable
         """Whether the directory may not survive a power loss: no holder has recorded in the file that it was synced."""
-        self.promised = tells_of_promises(before) or not self._is_stamped
+        is_erased = not before and access is not None
+        self.promised = tells_of_promises(before) or is_erased or not self._is_stamped
         """Whether a call has promised, or is about to promise, that the content of the file survives a power loss.
 
         A later writer then has to sync the new content even if it promises nothing itself: its file may be the one
-        that survives, and it has to contain what was promised.
+        that survives, and it has to contain what was promised. An empty lock file beside an existing file may have been
+        emptied, or deleted and made again, and the record of a promise with it.
         """
         if self._is_stamped:
             write_at(file.fd, 0, stamp_for(purpose, promised=self.promised))

@@ -46,15 +46,20 @@ def leftovers(path: str) -> Iterator[str]:
                 os.close(fd)
 
 
-def move_aside(path: str, *, durable: bool, keep: bool = False, why: str = "corrupt") -> str:
-    """Rename a file, or with ``keep`` link it under a second name; return the new path, which states ``why``."""
+def move_aside(path: str, *, durable: bool) -> str:
+    """Rename a corrupt file; return the new path."""
+    aside = aside_name(path, "corrupt")
+    os.rename(path, aside)
+    if durable:
+        sync_directory(os.path.dirname(path))
+    return aside
+
+
+def aside_name(path: str, why: str) -> str:
+    """Return a new path for a file that is moved aside or copied; it states the reason."""
     directory, name = os.path.split(path)
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    aside = os.path.join(directory, f"{shortened(name)}.{why}-{moment}-{os.urandom(4).hex()}")
-    (os.link if keep else os.rename)(path, aside)
-    if durable:
-        sync_directory(directory)
-    return aside
+    return os.path.join(directory, f"{shortened(name)}.{why}-{moment}-{os.urandom(4).hex()}")
 
 
 def moved_aside(path: str, why: str = "corrupt") -> list[str]:

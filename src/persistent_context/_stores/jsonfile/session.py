@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -16,11 +17,12 @@ from ...errors import DurabilityUnknownError
 from ..protocol import CorruptStateError
 from .access import Access, check_writable
 from .atomic import replace
+from .copies import keep_copy
 from .document import EMPTY, Document
 from .file import JsonFile, several_looks
 from .lock import HeldLock
 from .names import move_aside
-from .syncing import make_durable, make_name_durable
+from .syncing import durability_unknown, make_durable, make_name_durable
 
 _logger = logging.getLogger("persistent_context")
 
@@ -75,11 +77,13 @@ class JsonFileSession:
             self._document = EMPTY
 
     def commit(self, changes: Changes, *, durable: bool) -> Document:
-        """Replace the file if there are changes."""
+        """Replace the file if there are changes, or if those in it can no longer be made durable."""
         old = self.snapshot
         access = self.share(durable=durable)
         if changes:
             self._replace(old.changed(changes.texts, changes.moved), access, durable=durable)
+        elif durable and self.replaces(old):
+            self._replace(old, access, durable=True)
         elif durable and old.exists:  # it may have been written without a sync
             self._complete = make_durable
         return self.snapshot
@@ -105,8 +109,16 @@ class JsonFileSession:
         self._document, self._old_fd = self._file.read_finished()
         return self._document
 
-    def fold(self, new: Document) -> None:
-        """Replace the file by the content of both it and its journal, and make it survive a power loss at once.
+    def replaces(self, new: Document) -> bool:
+        """Whether the file has to be replaced for it to hold a document durably."""
+        return new is not self.snapshot or (new.exists and self._file.sync_failed)
+
+    def fold(self, new: Document, *, replaces: bool) -> None:
+        """Make the file hold the content of both it and its journal, and survive a power loss at once.
+
+        Args:
+            new: the content.
+            replaces: whether to replace the file.
 
         Raises:
             SessionLostError: nothing was written.
@@ -114,7 +126,7 @@ class JsonFileSession:
             OSError: nothing was written.
         """
         access = self.share(durable=True)
-        if new is not self.snapshot:
+        if replaces:
             self._replace(new, access, durable=True)
         elif new.exists:
             self._complete = make_durable
@@ -139,9 +151,17 @@ class JsonFileSession:
 
     def _complete_now(self) -> None:
         complete, self._complete = self._complete, None
-        if complete is not None:
+        if complete is None:
+            return
+        try:
             complete(self._file.path, new_directory=self.lock.in_new_directory)
-            self.lock.note_durable_directory()
+        except BaseException:
+            self._file.sync_failed = True
+            raise
+        if self._file.sync_failed:  # in another thread since the commit: the kernel reports it only once
+            error = OSError(errno.EIO, os.strerror(errno.EIO))
+            raise durability_unknown(self._file.path, "the change is in the file", error)
+        self.lock.note_durable_directory()
 
     def _replace(self, new: Document, access: Access | None, *, durable: bool) -> None:
         path = self._file.path
@@ -153,12 +173,12 @@ class JsonFileSession:
                 self._close_old()
             written = replace(path, new.pieces(), access, durable=self.lock.promised, check=self.lock.check)
         except DurabilityUnknownError:
-            self._document = new
+            self._document, self._file.sync_failed = new, True
             raise
         except FileNotFoundError:
             self._wait_for_the_lock_file_to_go()
             raise
-        self._document, self.bytes_written = new, written
+        self._document, self.bytes_written, self._file.sync_failed = new, written, False
         self._file.note_commit(new, written)
         if durable:
             self._complete = make_name_durable
@@ -170,7 +190,7 @@ class JsonFileSession:
 
     def _keep(self, *, durable: bool) -> None:
         path = self._file.path
-        aside = move_aside(path, durable=durable, keep=True)
+        aside = keep_copy(path, durable=durable)
         _logger.warning("%s contained duplicate keys; the original is kept in %s", printable(path), printable(aside))
 
     def _wait_for_the_lock_file_to_go(self) -> None:

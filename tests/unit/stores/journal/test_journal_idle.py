@@ -2,6 +2,7 @@
 
 import _thread
 import os
+import shutil
 import threading
 import time
 
@@ -14,7 +15,7 @@ from persistent_context._stores.journal.idle import Idle
 pytestmark = pytest.mark.usefixtures("folds_by_itself")
 
 CHANGE_AND_EXIT = """
-import sys, time
+import os, sys, time
 from persistent_context import SyncPersistentContext
 
 context = SyncPersistentContext(sys.argv[1], journal=True)
@@ -23,6 +24,8 @@ context.incr("n")
 print(open(sys.argv[1], encoding="utf-8").read().count("2"), flush=True)
 if sys.argv[2] == "after a while":
     time.sleep(0.7)
+if sys.argv[2] == "without its journal":
+    os.unlink(sys.argv[1] + ".journal")
 """
 
 
@@ -173,9 +176,49 @@ class TestTheStore:
 
         assert ([True, True], {"json": 1, "a": 1}) == (found, stored(path))
 
+    def test_one_whose_journal_was_deleted_writes_its_changes(self, path, store, warnings):
+        """No other process has folded it: without another call, its changes would be lost, and without a warning."""
+        commit(store, {"b": b"2"})
+        os.utime(journal_of(path), (1, 1))
+        journal_of(path).unlink()
+        done = store._fold_if_idle()
+
+        assert (True, {"json": 1, "a": 1, "b": 2}, {"json": 1, "a": 1, "b": 2}) == (done, stored(path), seen(path))
+        assert [
+            f"{path}: the journal was deleted while it was in use; its changes will be written into the file"
+        ] == warnings()
+
+    def test_one_whose_json_file_was_replaced_as_well_reports_the_loss(self, path, store, warnings):
+        """The files that exist count, as after a reset."""
+        journal_of(path).unlink()
+        path.write_text('{"other": 1}', encoding="utf-8")
+        done = store._fold_if_idle()
+        reported = warnings()
+
+        assert (True, {"other": 1}, 1) == (done, stored(path), len(reported))
+        assert "its changes since the last checkpoint are lost" in reported[0]
+
+    def test_one_whose_directory_is_gone_does_not_make_it_again(self, path, store, warnings):
+        """A temporary directory that was removed stays removed, quietly."""
+        shutil.rmtree(path.parent)
+
+        assert (True, True, False, []) == (
+            store._fold_if_idle(),
+            store._fold_if_idle(at_exit=True),
+            path.parent.exists(),
+            warnings(),
+        )
+
     def test_a_journal_in_use_is_left_alone(self, path, store):
         """A journal that was just written is not folded, but checked again later."""
         assert (False, {"json": 1}) == (store._fold_if_idle(), stored(path))
+
+    def test_one_that_was_written_in_the_future_is_idle(self, path, store):
+        """After the clock was set back by an hour, it would otherwise not be folded for an hour."""
+        later = time.time() + 3600
+        os.utime(journal_of(path), (later, later))
+
+        assert (True, {"json": 1, "a": 1}) == (store._fold_if_idle(), stored(path))
 
     def test_a_lock_in_use_is_not_waited_for(self, path, store, hold):
         """A held lock is not waited for; folding is tried again later."""
@@ -202,7 +245,7 @@ class TestTheStore:
 
 
 class TestTheExit:
-    @pytest.mark.parametrize("when", ["at once", "after a while"])
+    @pytest.mark.parametrize("when", ["at once", "after a while", "without its journal"])
     def test_it_folds(self, path, run, when):
         """A program that ends leaves a complete JSON file, even right after its last write."""
         assert ["0"] == run(CHANGE_AND_EXIT, path, when)

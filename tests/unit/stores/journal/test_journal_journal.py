@@ -259,6 +259,42 @@ class TestAJournalThatCannotBeMade:
         assert [before, after] == found
 
 
+class TestABackupOfLinks:
+    """A backup made by ``cp -al``, which shares all files with the original until they are replaced."""
+
+    @pytest.fixture
+    def backup(self, path, store):
+        """The JSON file in a backup of the test's directory."""
+        directory = path.parent.with_name("backup")
+        directory.mkdir()
+        for file in (path, journal_of(path)):
+            os.link(file, directory / file.name)
+        return directory / path.name
+
+    def test_it_does_not_change(self, path, store, backup, warnings):
+        """The next change begins a new journal, in which the following ones are appended; no process sees a loss."""
+        reader = open_store(path)
+        reader.snapshot()
+        for text in (b"2", b"3"):
+            commit(store, {"a": text, "b": text})
+        content = {key: int(text) for key, text in entries(reader)}
+
+        assert ({"json": 1, "a": 3, "b": 3}, {"json": 1, "a": 3, "b": 3}, 1, []) == (
+            seen(path), content, len(lines_of(path)[1]), warnings(),
+        )  # fmt: skip
+        assert ({"json": 1, "a": 1}, {"json": 1}) == (seen(backup), stored(backup))
+
+    def test_a_change_in_it_leaves_the_original(self, path, store, backup, warnings):
+        """Both can be used, in any order, and begin journals of their own."""
+        commit(open_store(backup), {"only": b"1"})
+        commit(store, {"b": b"2"})
+        commit(open_store(backup), {"more": b"1"})
+
+        assert ({"json": 1, "a": 1, "b": 2}, {"json": 1, "a": 1, "only": 1, "more": 1}, []) == (
+            seen(path), seen(backup), warnings(),
+        )  # fmt: skip
+
+
 class TestForeignPrograms:
     """Programs that replace or change the JSON file, and do not know its journal."""
 
@@ -276,6 +312,24 @@ class TestForeignPrograms:
             seen(path), aside.read_text(encoding="utf-8"),
         )  # fmt: skip
         assert aside.name in warning
+
+    def test_their_file_is_kept_once_however_often_a_write_fails(self, path, store, monkeypatch):
+        """Each attempt would keep another copy, on a disk that is full already; and no attempt needs a link."""
+
+        def fail(source, target):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source, None, target)
+
+        replace_by_a_foreign_program(path, '{"theirs": 7}')
+        monkeypatch.setattr(os, "link", fail)
+        real = os.replace
+        monkeypatch.setattr(os, "replace", fail)
+        for _ in range(3):
+            with pytest.raises(PermissionError):
+                commit(store, {"b": b"2"})
+        monkeypatch.setattr(os, "replace", real)
+        commit(store, {"b": b"2"})
+
+        assert ({"theirs": 7, "a": 1, "b": 2}, ["state.json.replaced"]) == (seen(path), kept(path))
 
     def test_without_records_nothing_is_kept(self, path, store, warnings):
         """Without records there is no conflict, so the foreign file is not kept aside."""

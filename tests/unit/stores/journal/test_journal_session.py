@@ -13,6 +13,7 @@ from persistent_context._model.snapshot import Changes
 from persistent_context._stores.journal import journal as _journal
 from persistent_context._stores.journal import session as _session
 from persistent_context._stores.journal import state as _state
+from persistent_context._stores.journal.record import Fingerprint
 from persistent_context._stores.jsonfile.lock import HeldLock
 from persistent_context._stores.protocol import SessionLostError
 
@@ -132,6 +133,15 @@ class TestACommit:
         assert 99 == seen(path)["a"]
         assert (1000 if size == "small" else 5000) < max(lengths) < (1200 if size == "small" else 5300)
         assert stored(path)["a"] > 40
+
+    def test_a_large_change_is_folded(self, path, store):
+        """A reader would decode its record in one step, for which its event loop would have to wait."""
+        found = []
+        for texts in ({"many": b"1"} | {f"k{n}": b'"%01000d"' % n for n in range(300)}, {"many": b"2"}):
+            commit(store, texts)
+            found.append((len(lines_of(path)[1]), stored(path)["many"]))
+
+        assert [(0, 1), (1, 1)] == found
 
     def test_a_checkpoint_of_nothing_writes_nothing(self, path, store, steps):
         """A journal without records is not folded again."""
@@ -337,6 +347,42 @@ class TestAFailedSync:
             isinstance(caught.value, DurabilityUnknownError), found,
         )  # fmt: skip
         assert {"json": 1, "a": 1, "b": 2} == seen(path) == {key: int(text) for key, text in entries(store)}
+
+    def test_a_checkpoint_whose_directory_could_not_be_synced_is_made_again(
+        self, path, store, break_sync, monkeypatch, warnings
+    ):
+        """Even a call that changes nothing replaces the JSON file again, and takes the result for its own."""
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", os.fsync)
+            break_sync("fsync", os.path.isdir)
+            with pytest.raises(DurabilityUnknownError):
+                commit(store, {"b": b"2"}, folds=True)
+            patch.undo()
+        monkeypatch.undo()
+        inode = path.stat().st_ino
+        with path.open("rb"):  # while it is open, its inode number is not reused
+            commit(store)
+
+        assert (True, {"json": 1, "a": 1, "b": 2}, []) == (inode != path.stat().st_ino, stored(path), warnings())
+        assert lines_of(path)[0].follows == Fingerprint.of([path.read_bytes()])
+
+    def test_a_journal_follows_a_file_that_is_written_again_for_it(self, path, break_sync, monkeypatch):
+        """If the file could not be synced before, it is replaced, and its new layout is the one that is recorded."""
+        path.write_text('{"json": 1}', encoding="utf-8")
+        store = open_store(path, journal=None)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", os.fsync)
+            break_sync("fsync", os.path.isdir)
+            with pytest.raises(DurabilityUnknownError):
+                commit(store)
+            patch.undo()
+        monkeypatch.undo()
+        store.want(journal=True)
+        commit(store)
+
+        assert (b'{\n"json": 1\n}\n', Fingerprint.of([path.read_bytes()])) == (
+            path.read_bytes(), lines_of(path)[0].follows,
+        )  # fmt: skip
 
     def test_an_error_after_the_json_file_is_durable_fails_nothing(self, path, store, monkeypatch, warnings):
         """The call has taken effect; the next one begins the new journal."""

@@ -109,8 +109,10 @@ class TestTheTail:
         assert ({"json": 1, "a": 1} | {f"k{n}": n for n in range(5)}, 1) == (found, seen(path)["last"])
 
     def test_a_line_is_longer_than_a_chunk(self, path, store):
-        """Records of any length are read."""
-        commit(store, {"long": b'"' + b"x" * 700_000 + b'"'})
+        """Records of any length are read; earlier versions of this package appended them."""
+        line = record_line(lines_of(path)[0].generation, 2, AUTHOR, {"long": b'"' + b"x" * 700_000 + b'"'})
+        with journal_of(path).open("ab") as file:
+            file.write(line)
         commit(store, {"b": b"2"})
 
         assert (700_000, 2) == (len(seen(path)["long"]), seen(path)["b"])
@@ -250,8 +252,30 @@ class TestDamage:
         (warning,) = warnings()
 
         assert (expected, expected | {"e": 1}, expected | {"e": 1}) == (found, seen(path), stored(path))
-        assert (True, True) == (aside.read_bytes().startswith(damaged), aside.name in warning)
+        assert (damaged, True) == (aside.read_bytes(), aside.name in warning)
         assert (0, []) == (len(lines_of(path)[1]), kept(path)[1:])
+
+    def test_a_bad_line_at_the_end_is_kept_as_well(self, path, store):
+        """The next append cuts it off in the journal, but not in what is kept."""
+        commit(store, {"b": b"1"})
+        commit(store, {"c": b"1"})
+        self.damage(path, 1)
+        damaged = self.damage(path, 3)
+        commit(open_store(path), {"d": b"1"})
+        (aside,) = [one for one in path.parent.iterdir() if ".corrupt-" in one.name]
+
+        assert ({"json": 1, "b": 1, "d": 1}, damaged) == (seen(path), aside.read_bytes())
+
+    def test_a_json_file_that_was_replaced_as_well_is_kept_too(self, path, store, warnings):
+        """Keys in the intact lines win, so the values in the replaced file would be lost."""
+        commit(store, {"b": b"1"})
+        self.damage(path, 1)
+        path.write_text('{"b": "theirs"}', encoding="utf-8")
+        commit(open_store(path), {"c": b"1"})
+        (replaced,) = [one for one in path.parent.iterdir() if ".replaced-" in one.name]
+
+        assert ({"b": 1, "c": 1}, '{"b": "theirs"}', 2) == (seen(path), replaced.read_text(), len(warnings()))
+        assert ["state.json.journal.corrupt", "state.json.replaced"] == kept(path)
 
     def test_a_missing_line_is_damage(self, path, store, warnings):
         """Lines are numbered without gaps, so a missing line is noticed."""

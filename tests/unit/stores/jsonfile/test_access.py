@@ -12,6 +12,7 @@ import pytest
 
 from persistent_context import SyncPersistentContext
 from persistent_context._stores.jsonfile.access import Access
+from persistent_context._stores.jsonfile.accesslist import given_away
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -184,7 +185,102 @@ class TestAccess:
         assert not path.exists()
 
 
+OWNER, USER, GROUP, NAMED_GROUP, MASK, OTHERS = 1, 2, 4, 8, 16, 32
+ALICE, BOB, CAROL, DAVE, ERIN = 12001, 12002, 12003, 12004, 12005
+"""The owner of a file, a user whom its access list names, and others."""
+
+
+def access_list(*entries):
+    """Return an access list with some entries of tag, permissions and, for named ones, number."""
+    return struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHi", *entry, *[-1][len(entry) - 2 :]) for entry in sorted(entries)
+    )
+
+
+@contextlib.contextmanager
+def user(uid, *groups):
+    """Be another user, whose group has the same number, within a block."""
+    before = os.getgroups()
+    os.setgroups(groups)
+    os.setegid(uid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(before)
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="becomes other users: run as root")
+class TestASharedFile:
+    """A file that its owner shares with other users by an access list, in a directory where they may all write."""
+
+    @pytest.fixture
+    def shared(self):
+        """Make such a file, with more entries in its list."""
+        with tempfile.TemporaryDirectory() as directory:
+            Path(directory).chmod(0o777)
+            path = Path(directory, "state.json")
+
+            def share(*entries, owner=6, group=0, others=0):
+                path.write_text("{}", encoding="utf-8")
+                os.chown(path, ALICE, ALICE)
+                acl = access_list((OWNER, owner), *entries, (GROUP, group), (MASK, 6), (OTHERS, others))
+                try:
+                    os.setxattr(path, "system.posix_acl_access", acl)
+                except OSError as error:
+                    pytest.skip(f"this file system has no access lists ({error}): run on ext4 or XFS")
+                return path
+
+            yield share
+
+    def add_one(self, path, uid, *groups):
+        """Add one as a user, like a process of that user."""
+        with user(uid, *groups):
+            return SyncPersistentContext(path).incr("n")
+
+    def admitted(self, path):
+        """Return which users may read a file and write it, and which groups may read it."""
+        found = {}
+        for uid, *groups in ((ALICE,), (BOB,), (CAROL,), (ERIN, ALICE), (ERIN, BOB)):
+            with user(uid, *groups):
+                found[uid, *groups] = [os.access(path, right, effective_ids=True) for right in (os.R_OK, os.W_OK)]
+        return found
+
+    @pytest.mark.parametrize("rights", [{}, {"group": 4}, {"group": 4, "others": 4}, {"group": 6, "others": 4}])
+    def test_whoever_writes_it_admits_the_same_users(self, shared, rights):
+        """A user whom the list names replaces the file, and owns it then: nobody is locked out, and nobody let in."""
+        path = shared((USER, 6, BOB), **rights)
+        before = self.admitted(path)
+        numbers = [self.add_one(path, uid) for uid in (ALICE, BOB, ALICE, BOB, BOB)]
+
+        assert ([1, 2, 3, 4, 5], BOB, before) == (numbers, path.stat().st_uid, self.admitted(path))
+        assert before == self.admitted(path.with_name("state.json.lock"))
+
+    def test_a_member_of_a_group_in_the_list_does_as_well(self, shared):
+        """The group is in the list by name, and stays there."""
+        path = shared((USER, 4, BOB), (NAMED_GROUP, 6, CAROL), group=4)
+        before = self.admitted(path)
+        numbers = [self.add_one(path, DAVE, CAROL), self.add_one(path, ALICE)]
+
+        assert ([1, 2], before) == (numbers, self.admitted(path))
+
+    def test_the_new_owner_gets_no_more_than_the_list_gave(self, shared):
+        """The former owner may execute the file; the new one may not."""
+        path = shared((USER, 6, BOB), owner=7)
+        self.add_one(path, BOB)
+
+        assert (BOB, 0o660) == (path.stat().st_uid, mode(path))
+
+
 class TestAccessLists:
+    def test_a_list_without_a_mask_gets_that_of_its_group(self):
+        """The group's permissions were those of all but the owner and the others."""
+        acl = given_away(access_list((OWNER, 6), (GROUP, 4), (OTHERS, 0)), (1, 2), (3, 2))
+
+        assert access_list((OWNER, 6), (USER, 6, 1), (GROUP, 4), (MASK, 4), (OTHERS, 0)) == acl
+
     def test_an_access_list_is_kept(self, tmp_path):
         """Whoever could read the file by its access list can read it after a save, and no one else."""
         path = tmp_path / "state.json"

@@ -291,9 +291,11 @@ class TestMovingAside:
     def test_the_copy_of_a_file_that_repeats_keys_is_as_durable_as_the_rest(self, tmp_path, monkeypatch):
         """With ``durable=False`` nothing is synced, even when the original file is kept aside."""
         path = tmp_path / "state.json"
+        ctx = SyncPersistentContext(path, durable=False)
+        ctx.save()
         path.write_text('{"a": 1, "a": 2}', encoding="utf-8")
         monkeypatch.setattr(os, "fsync", None)
-        SyncPersistentContext(path, durable=False).incr("a")
+        ctx.incr("a")
         (aside,) = tmp_path.glob("state.json.corrupt-*")
 
         assert ('{"a": 1, "a": 2}', '{\n"a": 3\n}\n') == (aside.read_text(), path.read_text())
@@ -485,6 +487,55 @@ class TestSyncing:
 
         assert ([True], {}, []) == (answers, stored(path), temporaries(path))
 
+    @pytest.mark.parametrize("kind", [stat.S_ISREG, stat.S_ISDIR])
+    def test_one_of_what_was_found_is_not_tried_again(self, path, break_fsync, kind):
+        """A durable call that finds nothing to write then writes the same content into a new file."""
+        SyncPersistentContext(path, durable=False).incr("n")
+        ctx = SyncPersistentContext.create(path)
+        inode = path.stat().st_ino
+        break_fsync(kind)
+        with pytest.raises(DurabilityUnknownError):
+            ctx.save()
+        break_fsync(None)
+        with path.open("rb"):  # while it is open, its inode number is not reused
+            ctx.save()
+        again = path.stat().st_ino
+        ctx.save()
+
+        assert (True, True, {"n": 1}) == (inode != again, again == path.stat().st_ino, stored(path))
+
+    def test_nor_that_of_a_write(self, path, break_fsync):
+        """The directory could not be synced after the file was replaced: the next call replaces it again."""
+        ctx = SyncPersistentContext.create(path)
+        break_fsync(stat.S_ISDIR)
+        with pytest.raises(DurabilityUnknownError):
+            ctx.incr("n")
+        break_fsync(None)
+        inode = path.stat().st_ino
+        with path.open("rb"):
+            ctx.save()
+
+        assert (True, {"n": 1}) == (inode != path.stat().st_ino, stored(path))
+
+    def test_one_that_fails_in_another_thread_is_not_relied_upon(self, path, monkeypatch):
+        """The kernel reports an error once: a second sync, for a commit made before it, falsely succeeds."""
+        store, real, others = JsonFileStore(str(path)), os.fsync, []
+
+        def fail_once(fd):
+            if stat.S_ISDIR(os.fstat(fd).st_mode) and not others:
+                others.append(store.begin("test", wait=False))
+                others[0].commit(Changes(), durable=True)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", fail_once)
+        session = store.begin("test", wait=False)
+        session.commit(Changes({"n": b"1"}), durable=True)
+        with pytest.raises(DurabilityUnknownError):
+            session.close()
+        with pytest.raises(DurabilityUnknownError):
+            others[0].close()
+
 
 class TestAVolatileCall:
     """A call with ``durable=False`` syncs nothing, unless it replaces content that was acknowledged as durable."""
@@ -540,3 +591,28 @@ class TestAVolatileCall:
         SyncPersistentContext(path, durable=False).incr("n")
 
         assert 1 == len(synced)
+
+    @pytest.mark.parametrize("how", ["emptied", "deleted"])
+    def test_a_promise_outlives_its_record(self, path, synced, how):
+        """``9>`` in a shell empties the lock file, and a clean-up deletes it: the promise that it recorded holds."""
+        volatile, durable = (SyncPersistentContext(path, durable=durable) for durable in (False, True))
+        durable.incr("n")
+        lock = path.with_name("state.json.lock")
+        if how == "emptied":
+            os.truncate(lock, 0)
+        else:
+            lock.unlink()
+        synced.clear()
+        for _ in range(2):
+            volatile.incr("n")
+
+        assert (2, 0) == (len(synced), synced.count(str(path.parent)))
+
+    def test_an_empty_lock_file_promises_nothing_before_there_is_a_file(self, path, synced):
+        """With ``( flock 9; … ) 9>> state.json.lock``, a script may make the lock file first."""
+        path.with_name("state.json.lock").touch()
+        ctx = SyncPersistentContext(path, durable=False)
+        for _ in range(3):
+            ctx.incr("n")
+
+        assert [] == synced
