@@ -120,6 +120,12 @@ class Project(JsonFile, AsyncStore):
     def __init__(self, folder: Path, *, durable: bool, journal: bool | None = None) -> None:
         super().__init__(folder)
         self.context = PersistentContext(self.path, durable=durable, lock_timeout=LOCK_TIMEOUT, journal=journal)
+        self._durable = durable
+
+    def seed(self, values: dict[str, int]) -> None:
+        context = SyncPersistentContext(self.path, durable=self._durable)  # else every write would sync
+        context.update(values)
+        context.save()
 
     def read(self, key: str) -> int:
         return int(SyncPersistentContext.create(self.path).get(key))  # includes what is in the journal
