@@ -105,7 +105,14 @@ ETCD: Final = (
         "etcd-history-not-looked-at",
         "A commit that was carried out, and followed by others, is carried out again.",
         Promise.LOST,
-        (Edit("etcd/commit", "                    return revision\n", "                    break\n"),),
+        (Edit("etcd/commit", "                    return made[identity]\n", "                    break\n"),),
+        (suite(f"{_UNANSWERED}test_it_is_found_among_later_commits"),),
+    ),
+    Mutant(
+        "etcd-later-commits-taken-for-known",
+        "A commit that is found in the history is taken for the latest one: the next call overwrites those after it.",
+        Promise.LOST,
+        (Edit("etcd/commit", "return made[identity]\n", "return revision\n"),),
         (suite(f"{_UNANSWERED}test_it_is_found_among_later_commits"),),
     ),
     Mutant(

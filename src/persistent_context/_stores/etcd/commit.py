@@ -126,10 +126,10 @@ class Committer:
             return latest.modified if latest.identity == identity else 0
         with watch(self._client, key, b"", state.marker.modified + 1) as (_, batches):
             for revision, events in batches:
-                seen = {Marker.of(event.item).identity for event in events}
-                if identity in seen:
-                    return revision
-                if fence in seen or revision >= latest.modified:
+                made = {Marker.of(event.item).identity: event.item.modified for event in events}
+                if identity in made:
+                    return made[identity]
+                if fence in made or revision >= latest.modified:
                     break
         return 0
 

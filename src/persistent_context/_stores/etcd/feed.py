@@ -29,8 +29,8 @@ def watch(client: Client, key: bytes, end: bytes, start: int) -> Iterator[tuple[
     """Follow a range of keys from a revision on.
 
     Returns:
-        The stream, to interrupt it, and what it brings: all changes of one revision together, in order, with the
-        revision. It never ends without an error.
+        The stream, to interrupt it, and what it brings: changes in order, with the revision of the last one. All
+        changes of a revision come together, but so may those of many revisions. It never ends without an error.
 
     Raises:
         UnreachableError: no endpoint follows it.

@@ -143,7 +143,7 @@ class TestWithoutAnAnswer:
         assert 3 == SyncPersistentContext.create(url.replace("127.0.0.1", "localhost"))["n"]
 
     def test_it_is_found_among_later_commits(self, proxy, proxied, url):
-        """A commit that was carried out is recognized although others have committed since."""
+        """A commit that was carried out is recognized although others have committed since, and they are not overwritten."""
         ctx, other = SyncPersistentContext(proxied), SyncPersistentContext(url)
         ctx.incr("n")
         seen = []
@@ -162,6 +162,7 @@ class TestWithoutAnAnswer:
         ctx.incr("n")
 
         assert (["commit", "fence"], 5) == (seen, SyncPersistentContext.create(url)["n"])
+        assert 6 == ctx.incr("n")  # the later commits are not taken for known
 
     def test_it_is_found_not_to_be_among_later_commits(self, proxy, proxied, url):
         """A commit that was not carried out is made again although others have committed since."""
