@@ -67,7 +67,7 @@ ETCD: Final = (
         "etcd-not-settled",
         "A commit whose answer never came is taken for one that was not carried out.",
         Promise.LOST,
-        (Edit("etcd/commit", "if revision := self._settled(state, identity):", "if revision := 0:"),),
+        (Edit("etcd/commit", "if revision := self._settled(state, identity, fence):", "if revision := 0:"),),
         (suite(f"{_UNANSWERED}test_a_change_is_made_once[lose-False]"),),
     ),
     Mutant(
@@ -95,7 +95,7 @@ ETCD: Final = (
         (
             Edit(
                 "etcd/commit",
-                "            [put(key, Marker(fence, state.marker.exists).text())],\n",
+                "            [put(key, Marker(fence, state.marker.exists).text())] if fence else (),\n",
                 "            [get(key)],\n",
             ),
         ),
@@ -114,6 +114,13 @@ ETCD: Final = (
         Promise.LOST,
         (Edit("etcd/commit", "return made[identity]\n", "return revision\n"),),
         (suite(f"{_UNANSWERED}test_it_is_found_among_later_commits"),),
+    ),
+    Mutant(
+        "etcd-full-store-believed",
+        "A change that fills etcd's store, which etcd refuses as well as makes, is said not to be made.",
+        Promise.FAILURE,
+        (Edit("etcd/commit", "            if _NO_SPACE not in error.reason:\n", "            if error:\n"),),
+        (suite("commits::TestAFullStore::test_what_was_carried_out_is_not_said_to_be_refused[0-False]"),),
     ),
     Mutant(
         "etcd-own-fence-not-known",
@@ -176,8 +183,8 @@ ETCD: Final = (
         (
             Edit(
                 "etcd/turns",
-                '            self._lease.discard(lease)\n            raise UnreachableError({"lease"',
-                '            raise UnreachableError({"lease"',
+                "            self._lease.discard(lease)  # the place may be taken all the same",
+                "            #",
             ),
             Edit(
                 "etcd/lease",

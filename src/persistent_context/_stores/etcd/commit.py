@@ -33,6 +33,8 @@ _BASE64: Final = 3 / 4
 SETTLE_SECONDS: Final = 30.0
 """How long an unanswered commit is settled before its outcome is said to be unknown."""
 _RETRY_SECONDS: Final = 0.2
+_NO_SPACE: Final = "database space exceeded"
+"""What etcd may also answer to a transaction that it has just carried out: the one that fills its store."""
 
 
 class Committer:
@@ -82,7 +84,7 @@ class Committer:
             StoreLimitError: a single transaction cannot hold the changes.
             UnreachableError: it was not carried out.
             OutcomeUnknownError: it could not be found out whether it was carried out.
-            RefusedError: the cluster has refused it.
+            RefusedError: the cluster has refused it, and not carried it out.
         """
         writes = state.writes(changes, identity)
         check_size(writes, changes)
@@ -91,14 +93,25 @@ class Committer:
         try:
             return self._client.transact([*_nested(writes), *then], when=comparisons, otherwise=otherwise)
         except UnansweredError as error:
-            if revision := self._settled(state, identity):
-                return Outcome(succeeded=True, revision=revision, found=())
-            raise UnreachableError({error.endpoint: error.reason}) from None
+            failure: Exception = UnreachableError({error.endpoint: error.reason})
+            fence = self.identity()
+        except RefusedError as error:
+            if _NO_SPACE not in error.reason:
+                raise
+            failure, fence = error, ""  # it will not be carried out any more, but it may have been
+        if revision := self._settled(state, identity, fence):
+            return Outcome(succeeded=True, revision=revision, found=())
+        raise failure
 
-    def _settled(self, state: State, identity: str) -> int:
-        """Return the revision of an unanswered commit; 0 if it was not carried out, and never will be."""
+    def _settled(self, state: State, identity: str, fence: str) -> int:
+        """Return the revision of an uncertain commit; 0 if it was not carried out, and never will be.
+
+        Args:
+            state: the state that it was to change.
+            identity: its identity.
+            fence: the identity to replace the marker with; empty if the commit cannot arrive late.
+        """
         deadline = time.monotonic() + SETTLE_SECONDS
-        fence = self.identity()
         while True:
             try:
                 return self._settle(state, identity, fence)
@@ -115,7 +128,7 @@ class Committer:
     def _settle(self, state: State, identity: str, fence: str) -> int:
         key = state.names.marker
         outcome = self._client.transact(
-            [put(key, Marker(fence, state.marker.exists).text())],
+            [put(key, Marker(fence, state.marker.exists).text())] if fence else (),
             when=[is_modified_at(key, state.marker.modified)],
             otherwise=[get(key)],
         )

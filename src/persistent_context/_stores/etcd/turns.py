@@ -206,9 +206,9 @@ class Turns:
             self._lease.discard(lease)  # if it arrives late, it must not be taken for somebody's
             raise UnreachableError({error.endpoint: error.reason}) from None
         except RefusedError as error:
+            self._lease.discard(lease)  # the place may be taken all the same, if it has filled the store
             if error.code != _LEASE_NOT_FOUND:
                 raise
-            self._lease.discard(lease)
             raise UnreachableError({"lease": error.reason}) from None
         finally:
             if not is_in_line:

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+import etcd
 from etcdproxy import DROP, HOLD, LOSE, PASS, is_commit, keys_put
 from persistent_context import OutcomeUnknownError, StoreLimitError, SyncPersistentContext
 from persistent_context._stores.etcd import commit as _commit
@@ -143,7 +144,7 @@ class TestWithoutAnAnswer:
         assert 3 == SyncPersistentContext.create(url.replace("127.0.0.1", "localhost"))["n"]
 
     def test_it_is_found_among_later_commits(self, proxy, proxied, url):
-        """A commit that was carried out is recognized although others have committed since, and they are not overwritten."""
+        """A commit that was carried out is recognized among later ones of others, and these are not overwritten."""
         ctx, other = SyncPersistentContext(proxied), SyncPersistentContext(url)
         ctx.incr("n")
         seen = []
@@ -306,3 +307,52 @@ class TestTooMuch:
         ctx.save()
 
         assert 3 == len(SyncPersistentContext.create(url))
+
+
+class TestAFullStore:
+    """etcd carries out the transaction that crosses its quota, and refuses it all the same (mvcc: no space)."""
+
+    @pytest.mark.parametrize("transaction", [False, True])
+    @pytest.mark.parametrize("others", [0, 2])
+    def test_what_was_carried_out_is_not_said_to_be_refused(self, url, fill, others, transaction):
+        """A change that was refused, but is in the cluster, was made, whether others have committed since or not."""
+        ctx, other, seen = SyncPersistentContext(url), SyncPersistentContext(url.replace("127.0.0.1", "localhost")), []
+        ctx.incr("n")
+
+        def crosses_the_quota(body):
+            if seen or not is_commit(body):
+                return False
+            seen.append(body)
+            for _ in range(others):
+                calling = threading.Thread(target=other.incr, args=["n"])
+                calling.start()
+                calling.join()
+            return True
+
+        fill(crosses_the_quota)
+        if transaction:
+            with ctx.transaction() as tx:
+                tx["n"] += 1
+        else:
+            ctx.incr("n")
+
+        assert 3 + others == ctx.incr("n")
+
+    def test_what_was_not_carried_out_is_refused(self, tmp_path):
+        """A change that no longer fits is refused with etcd's message: it is not made, and reading goes on."""
+        etcd.require_etcd()
+        member = etcd.Member("full", etcd.free_ports(2), tmp_path, more=["--quota-backend-bytes", "300000"])
+        url = f"etcd://{member.start().until_healthy().endpoint}/app"
+        ctx, saved = SyncPersistentContext(url), []
+
+        def fill():
+            for number in range(100):
+                ctx.update(n=number, large=str(number) * 20_000)
+                ctx.save()
+                saved.append(number)
+
+        with pytest.raises(OSError, match="database space exceeded"):
+            fill()
+
+        assert saved[-1] == SyncPersistentContext.create(url)["n"]
+        member.kill()

@@ -227,6 +227,16 @@ class TestWhatWasSentWithoutAnAnswer:
 
         assert (["/v3/kv/txn"], 3) == (seen, SyncPersistentContext.create(url)["n"])
 
+    def test_a_place_that_was_taken_though_refused_blocks_nobody(self, url, fill):
+        """If a place in line fills etcd's store, so that it is refused as well as taken, it does not stay in line."""
+        ctx, other = SyncPersistentContext(url), SyncPersistentContext(url.replace("127.0.0.1", "localhost"))
+        fill(lambda body: any(b"/q/" in key for key in keys_put(body)))
+        with pytest.raises(OSError, match="database space exceeded"):
+            ctx.transaction().__enter__()
+
+        with other.transaction(timeout=5) as tx:
+            tx["n"] = 1
+
     @pytest.mark.parametrize("action", ["drop", "lose"])
     def test_the_end_of_a_turn_is_sent_again(self, proxy, proxied, url, action):
         """If the answer to the end of a turn is lost, it is sent again."""
