@@ -52,6 +52,8 @@ class Committer:
     def forget(self) -> None:
         """Take another name, in a forked child."""
         self._name = secrets.token_hex(8)
+        self.trouble: UnreachableError | None = None
+        """Why the last commit was not carried out, if no answer came; otherwise None."""
 
     def identity(self) -> str:
         """Return a new identity."""
@@ -90,10 +92,11 @@ class Committer:
         check_size(writes, changes)
         untouched = _untouched(state, changes, one_by_one=len(writes) <= OPERATIONS)
         comparisons = [*when, is_modified_at(state.names.marker, state.marker.modified), *untouched]
+        trouble, self.trouble = None, None
         try:
             return self._client.transact([*_nested(writes), *then], when=comparisons, otherwise=otherwise)
         except UnansweredError as error:
-            failure: Exception = UnreachableError({error.endpoint: error.reason})
+            failure: Exception = (trouble := UnreachableError({error.endpoint: error.reason}))
             fence = self.identity()
         except RefusedError as error:
             if _NO_SPACE not in error.reason:
@@ -101,6 +104,7 @@ class Committer:
             failure, fence = error, ""  # it will not be carried out any more, but it may have been
         if revision := self._settled(state, identity, fence):
             return Outcome(succeeded=True, revision=revision, found=())
+        self.trouble = trouble
         raise failure
 
     def _settled(self, state: State, identity: str, fence: str) -> int:

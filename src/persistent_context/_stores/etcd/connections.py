@@ -12,7 +12,8 @@ from queue import Empty, Full, LifoQueue
 from typing import Any, Final
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError, SSLError
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
 from .address import Address, Secret
 from .failures import RefusedError, UnansweredError, UnreachableError
@@ -85,15 +86,14 @@ class Connections:
         headers = {"Content-Type": "application/json"} | ({"Authorization": token} if token else {})
         answer = LONE_ANSWER_SECONDS if self._is_lone else ANSWER_SECONDS
         patience = SILENCE_SECONDS if streams else answer + len(data) / _BYTES_PER_SECOND
+        data.patience = patience
         limit = urllib3.Timeout(connect=CONNECT_SECONDS, read=patience)
         try:
             response = self._pool(endpoint).urlopen(
                 "POST", path, data, headers, retries=False, timeout=limit, preload_content=not streams
             )
-        except (NewConnectionError, ConnectTimeoutError) as error:
-            raise UnreachableError({endpoint: _reason(error)}) from None
         except HTTPError as error:
-            if isinstance(error, SSLError):  # before the request was sent
+            if not data.is_sent:
                 raise UnreachableError({endpoint: _reason(error)}) from None
             raise UnansweredError(endpoint, _reason(error)) from None
         if response.status != HTTPStatus.OK:
@@ -121,6 +121,11 @@ class Connections:
 
 class _Body(bytes):
     """What is sent, which may contain a password: tracebacks do not show it."""
+
+    patience = 0.0
+    """How long sending may take, in seconds."""
+    is_sent = False
+    """Whether some of it may have been sent."""
 
     def __repr__(self) -> str:
         return f"<{len(self)} bytes>"
@@ -151,11 +156,28 @@ class _IdleConnections(LifoQueue[Any]):
             raise Empty from None
 
 
+class _HttpConnection(HTTPConnection):
+    """Gives a request the time to be sent that its size needs; urllib3 itself, that to connect."""
+
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+        """Connect, unless connected, and send a request."""
+        if self.is_closed:
+            self.connect()
+        self.timeout, body.is_sent = body.patience, True
+        super().request(method, url, body, headers, **options)
+
+
+class _HttpsConnection(_HttpConnection, HTTPSConnection):
+    """The same, encrypted."""
+
+
 class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
     QueueCls = _IdleConnections
 
 
 class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
     QueueCls = _IdleConnections
 
 

@@ -8,8 +8,9 @@ import pytest
 
 import etcd
 from etcdproxy import DROP, HOLD, LOSE, PASS, is_commit, keys_put
-from persistent_context import OutcomeUnknownError, StoreLimitError, SyncPersistentContext
+from persistent_context import OutcomeUnknownError, StoreLimitError, StoreUnavailableError, SyncPersistentContext
 from persistent_context._stores.etcd import commit as _commit
+from persistent_context._stores.etcd import session as _session
 
 
 def once(action, wanted=is_commit):
@@ -234,6 +235,19 @@ class TestWithoutAnAnswer:
         proxy.decide = lambda path, body: PASS
 
         assert (1, 2) == (len(commits), ctx.incr("n"))
+
+    def test_what_cannot_be_made_says_why(self, proxy, proxied, monkeypatch):
+        """A call whose commits are never answered ends with the reason, as nobody else is to blame."""
+        monkeypatch.setattr(_session, "_PATIENCE_SECONDS", 0.1)
+        ctx = SyncPersistentContext(proxied, lock_timeout=0.5)
+        ctx.incr("n")
+        proxy.decide = lambda path, body: DROP if is_commit(body) else PASS
+        with pytest.raises(StoreUnavailableError, match="etcd") as caught:
+            ctx.incr("n")
+        proxy.decide = lambda path, body: PASS
+
+        assert [proxy.endpoint] == list(caught.value.endpoints)
+        assert (2, None) == (ctx.incr("n"), ctx._link.find().store.holder(probe=False))
 
     def test_what_was_compacted_is_unknown(self, proxy, proxied, url, client):
         """If the history that would tell was removed, the outcome is unknown."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 import subprocess
 import threading
 import time
 from typing import NamedTuple
 
 import pytest
+from urllib3.connection import HTTPConnection
 
 import etcd
 from persistent_context import LockTimeoutError, PersistentContext, StoreUnavailableError, SyncPersistentContext
@@ -178,6 +181,57 @@ class TestEndpoints:
             client.gateway.call("/nothing", {}, repeatable=True)
 
 
+@pytest.fixture
+def small_buffers():
+    """Connections whose buffers are small: what is sent has to be received."""
+    option = (socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    HTTPConnection.default_socket_options.append(option)
+    yield
+    HTTPConnection.default_socket_options.remove(option)
+
+
+@pytest.fixture
+def slow():
+    """An endpoint that passes on what it receives, and pauses in the middle of large requests."""
+
+    def pump(source, target):
+        received = 0
+        with contextlib.suppress(OSError), source, target:
+            while data := source.recv(65536):
+                target.sendall(data)
+                received += len(data)
+                if received > 500_000:
+                    time.sleep(0.6)
+                    received = 0
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                member = socket.create_connection(("127.0.0.1", etcd.member().port))
+                for ends in ((client, member), (member.dup(), client.dup())):
+                    threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+class TestASlowNetwork:
+    def test_a_large_change_has_time_to_be_sent(self, url, slow, small_buffers, monkeypatch):
+        """A request may take as long as its size allows to be sent, not just as long as connecting may take."""
+        monkeypatch.setattr(_connections, "CONNECT_SECONDS", 0.3)
+        ctx = SyncPersistentContext(at(url, slow), lock_timeout=2)
+        ctx["large"] = "x" * 600_000
+        ctx.save()
+
+        assert 600_000 == len(SyncPersistentContext.create(url)["large"])
+
+
 class TestAMemberThatIsCutOff:
     def test_it_does_not_answer_reads(self, tmp_path):
         """A member without a majority does not show its own state, which may be out of date; writes wait, too."""
@@ -309,6 +363,14 @@ class TestCertificates:
         ).incr("n")
         with pytest.raises(StoreUnavailableError, match="certificate verify failed"):
             SyncPersistentContext.create(f"etcd+tls://{encrypted.endpoint}/app", lock_timeout=0.2)
+
+    def test_what_fails_after_the_handshake_may_have_arrived(self, encrypted, certificates):
+        """A member that misses the client's certificate says so when the request is on its way."""
+        files = f"ca={certificates / 'ca.pem'}&cert={certificates / 'client.pem'}&key={certificates / 'client.key'}"
+        SyncPersistentContext(f"etcd+tls://{encrypted.endpoint}/app?{files}").incr("n")  # wait until it listens
+        client = Client(Gateway(parse(f"etcd+tls://{encrypted.endpoint}/app?ca={certificates / 'ca.pem'}")))
+        with pytest.raises(UnansweredError):
+            client.transact([])
 
     def test_a_missing_file_is_named(self, certificates):
         """A wrong path of a certificate is an error that names it."""
