@@ -177,6 +177,24 @@ ETCD: Final = (
         (suite(f"{_DEAD}test_a_lease_is_kept_alive"),),
     ),
     Mutant(
+        "etcd-thread-counted-before-it-runs",
+        "After the system had no thread for a lease once, transactions of this process are lost after ten seconds.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "etcd/lease",
+                "            if self._thread is None or not self._thread.is_alive():\n",
+                "            if self._thread is None:\n",
+            ),
+            Edit(
+                "etcd/lease",
+                "self._thread = started(",
+                "self._thread = threading.current_thread()\n                self._thread = started(",
+            ),
+        ),
+        (suite(f"{_DEAD}test_a_thread_that_cannot_be_started_is_started_the_next_time[etcd lease]"),),
+    ),
+    Mutant(
         "etcd-lease-that-ended-kept",
         "After its lease has ended, a process can no longer get in line.",
         Promise.STARVES,

@@ -16,6 +16,7 @@ from persistent_context._stores.etcd import lease as _lease
 from persistent_context._stores.etcd import session as _session
 from persistent_context._stores.etcd import turns as _turns
 from persistent_context._stores.etcd.client import counted, delete, end_of, first_created, put, text
+from persistent_context._stores.etcd.lease import KeptLease
 from persistent_context._stores.etcd.turns import Turns
 
 HOLDER = """
@@ -190,6 +191,56 @@ class TestDeadAndStoppedProcesses:
             tx["n"] += 1
 
         assert {"n": 2} == SyncPersistentContext.create(url).get_all_data()
+
+    @pytest.mark.parametrize("name", ["etcd lease", "etcd queue"])
+    def test_a_thread_that_cannot_be_started_is_started_the_next_time(self, client, names, monkeypatch, name):
+        """If the system has no thread left, the call fails and leaves the line; later ones are not affected."""
+        turns, start = Turns(client, names.queue), threading.Thread.start
+
+        def refuse(self):
+            if self.name == name:
+                raise RuntimeError("can't start new thread")
+            start(self)
+
+        holder = Turns(client, names.queue).take("test", wait=True)
+        with monkeypatch.context() as context, pytest.raises(RuntimeError, match="can't start new thread"):
+            context.setattr(threading.Thread, "start", refuse)
+            turns.take("test", wait=True)
+
+        assert turns._line.is_first(holder._place, seconds=10)
+        holder.end()
+        turns.take("test", wait=True).end()
+        assert 0 == client.read(counted(names.queue, end_of(names.queue))).found[0].count
+        assert (0, True) == (turns._lease._users, turns._lease._thread.is_alive())
+
+    def test_a_renewal_that_fails_is_made_again(self, client, names, short_lease, monkeypatch):
+        """Whatever goes wrong with one renewal, the lease is kept alive by the next one."""
+        turns, keep_alive, failed = Turns(client, names.queue), client.keep_alive, []
+
+        def fail(lease):
+            if not failed:
+                failed.append(lease)
+                raise MemoryError
+            renewed.set()
+            return keep_alive(lease)
+
+        renewed = threading.Event()
+        monkeypatch.setattr(client, "keep_alive", fail)
+        turn = turns.take("test", wait=True)
+
+        assert renewed.wait(20)
+        turn.end()
+
+    def test_a_renewing_thread_that_has_died_is_replaced(self, client, names, monkeypatch):
+        """If the thread that keeps a lease alive was ended by whatever error, the next turn starts another one."""
+        turns = Turns(client, names.queue)
+        with monkeypatch.context() as context:
+            context.setattr(KeptLease, "_keep_alive", lambda self: None)
+            turns.take("test", wait=True).end()
+            turns._lease._thread.join()
+        turns.take("test", wait=True).end()
+
+        assert turns._lease._thread.is_alive()
 
     def test_a_lease_that_has_ended_is_replaced(self, url, client):
         """If the lease was revoked in between, the next transaction takes a new one."""
