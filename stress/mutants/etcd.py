@@ -243,6 +243,19 @@ ETCD: Final = (
         ),
     ),
     Mutant(
+        "etcd-turn-not-given-up",
+        "A turn whose end fails in an unexpected way is kept alive, and blocks everybody, until the process ends.",
+        Promise.STARVES,
+        (
+            Edit(
+                "etcd/turns",
+                "        except BaseException as error:\n",
+                "        except (UnreachableError, RefusedError) as error:\n",
+            ),
+        ),
+        (suite(f"{_SENT}test_a_turn_whose_end_fails_ends_too"),),
+    ),
+    Mutant(
         "etcd-queue-without-order",
         "The last to come is the first to get a turn.",
         Promise.STARVES,

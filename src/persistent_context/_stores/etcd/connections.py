@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import ssl
@@ -110,13 +111,18 @@ class Connections:
         host, _, port = endpoint.rpartition(":")
         if not self._address.is_encrypted:
             return _HttpPool(host, int(port), maxsize=_CONNECTIONS)
+        return _HttpsPool(host, int(port), maxsize=_CONNECTIONS, ssl_context=self._certificates)
+
+    @functools.cached_property
+    def _certificates(self) -> ssl.SSLContext:
+        """The certificates, read once: it must not fail when another endpoint is asked in the middle of a commit."""
         for path in filter(None, (self._address.ca, self._address.cert, self._address.key)):
             with open(path, "rb"):  # whose error names the file, unlike those of ssl
                 pass
         context = ssl.create_default_context(cafile=self._address.ca)
         if self._address.cert is not None:
             context.load_cert_chain(self._address.cert, self._address.key)
-        return _HttpsPool(host, int(port), maxsize=_CONNECTIONS, ssl_context=context)
+        return context
 
 
 class _Body(bytes):

@@ -83,16 +83,19 @@ class Turn:
             self._turns.left(waiting)
 
     def end(self) -> None:
-        """End the turn, unless it has ended. If the cluster cannot be reached, it ends with its lease."""
+        """End the turn, unless it has ended. If this cannot be told to the cluster, it ends with its lease."""
         if self._is_over or self._pid != os.getpid():
             return
         waiting = 1
         try:
             outcome = self._turns.client.transact(self.ending(), when=[self.comparison()], repeatable=True)
             waiting = outcome.found[0].count if outcome.succeeded else 1
-        except (UnreachableError, RefusedError):
+        except BaseException as error:
             self._turns.give_up(self._place)
-        self.ended(waiting)
+            if not isinstance(error, UnreachableError | RefusedError):
+                raise
+        finally:
+            self.ended(waiting)
 
 
 class Turns:

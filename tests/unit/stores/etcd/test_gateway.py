@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 import socket
 import subprocess
 import threading
@@ -332,6 +333,11 @@ def certificates(tmp_path_factory):
     return directory
 
 
+def files_in(directory):
+    """Return the options of a URL that name the authority and the client's certificate and key in a directory."""
+    return f"ca={directory / 'ca.pem'}&cert={directory / 'client.pem'}&key={directory / 'client.key'}"
+
+
 class TestCertificates:
     @pytest.fixture
     def encrypted(self, certificates, tmp_path):
@@ -342,35 +348,36 @@ class TestCertificates:
             "--trusted-ca-file", str(certificates / "ca.pem"), "--client-cert-auth",
         ]  # fmt: skip
         member = etcd.Member("tls", etcd.free_ports(2), tmp_path, more=options).start()
+        SyncPersistentContext(f"etcd+tls://{member.endpoint}/up?{files_in(certificates)}").incr("n")  # until it listens
         yield member
         member.kill()
 
     def test_both_sides_show_theirs(self, encrypted, certificates):
         """With the authority and a certificate of its own, a client is served."""
-        files = "&".join(
-            f"{name}={certificates / file}"
-            for name, file in (("ca", "ca.pem"), ("cert", "client.pem"), ("key", "client.key"))
-        )
-        ctx = SyncPersistentContext(f"etcd+tls://{encrypted.endpoint}/app?{files}")
+        ctx = SyncPersistentContext(f"etcd+tls://{encrypted.endpoint}/app?{files_in(certificates)}")
 
         assert [1, 2] == [ctx.incr("n"), ctx.incr("n")]
 
     def test_a_server_that_is_not_trusted_gets_nothing(self, encrypted, certificates):
         """Without the authority, the server's certificate is not accepted, and the error says so."""
-        SyncPersistentContext(  # wait until it listens
-            f"etcd+tls://{encrypted.endpoint}/app?ca={certificates / 'ca.pem'}&cert={certificates / 'client.pem'}"
-            f"&key={certificates / 'client.key'}"
-        ).incr("n")
         with pytest.raises(StoreUnavailableError, match="certificate verify failed"):
             SyncPersistentContext.create(f"etcd+tls://{encrypted.endpoint}/app", lock_timeout=0.2)
 
     def test_what_fails_after_the_handshake_may_have_arrived(self, encrypted, certificates):
         """A member that misses the client's certificate says so when the request is on its way."""
-        files = f"ca={certificates / 'ca.pem'}&cert={certificates / 'client.pem'}&key={certificates / 'client.key'}"
-        SyncPersistentContext(f"etcd+tls://{encrypted.endpoint}/app?{files}").incr("n")  # wait until it listens
         client = Client(Gateway(parse(f"etcd+tls://{encrypted.endpoint}/app?ca={certificates / 'ca.pem'}")))
         with pytest.raises(UnansweredError):
             client.transact([])
+
+    def test_they_are_read_once(self, encrypted, certificates, dead, tmp_path):
+        """Another endpoint is asked with the certificates that were read for the first one, even if they are gone."""
+        copy = shutil.copytree(certificates, tmp_path / "copy")
+        client = Client(Gateway(parse(f"etcd+tls://{dead},{encrypted.endpoint}/app?{files_in(copy)}")))
+        with pytest.raises(UnreachableError):
+            client.status(dead)
+        shutil.rmtree(copy)
+
+        assert client.transact([]).succeeded
 
     def test_a_missing_file_is_named(self, certificates):
         """A wrong path of a certificate is an error that names it."""

@@ -320,6 +320,22 @@ class TestWhatWasSentWithoutAnAnswer:
 
         assert 2 == SyncPersistentContext(url, lock_timeout=30).incr("n")
 
+    @pytest.mark.parametrize("error", [PermissionError("no certificate"), KeyboardInterrupt()])
+    def test_a_turn_whose_end_fails_ends_too(self, client, names, monkeypatch, error):
+        """Whatever goes wrong when a turn ends, its lease is given up, and others get their turns."""
+        turns = Turns(client, names.queue)
+        turn = turns.take("test", wait=True)
+
+        def fail(*_, **__):
+            raise error
+
+        with monkeypatch.context() as context, pytest.raises(type(error)):
+            context.setattr(client, "transact", fail)
+            turn.end()
+
+        assert Turns(client, names.queue).take("test", wait=False) is not None
+        assert 0 == turns._lease._users
+
 
 class TestTheLine:
     def test_it_is_followed_again_when_the_stream_breaks(self, proxy, proxied, url):
