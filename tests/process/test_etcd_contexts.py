@@ -69,6 +69,26 @@ for _ in range(600):
 signal.setitimer(signal.ITIMER_REAL, 0)
 print(calls > 0, calls + 1 == ctx.incr("n", 0), flush=True)
 """
+STRIKES = """
+import signal, sys
+from persistent_context import SyncPersistentContext
+from persistent_context._stores.etcd import namespace
+ctx, other, strikes = SyncPersistentContext(sys.argv[1]), SyncPersistentContext(sys.argv[1]), 0
+ctx.incr("n")
+def handle(*_):
+    global strikes
+    strikes += 1
+    other.load()
+def trace(frame, event, _):
+    if frame.f_code.co_filename == namespace.__file__:
+        signal.raise_signal(signal.SIGALRM)
+        return trace
+signal.signal(signal.SIGALRM, handle)
+sys.settrace(trace)
+ctx.load()
+sys.settrace(None)
+print(strikes > 10, other["n"], ctx.incr("n"), flush=True)
+"""
 
 
 @pytest.fixture
@@ -223,6 +243,11 @@ class TestProcesses:
     def test_a_signal_handler_may_make_calls(self, url, run):
         """A handler that strikes while the main thread sends a request can make calls itself."""
         assert ["True True"] == run(HANDLER, url)
+
+    @pytest.mark.skipif(os.name == "nt", reason="needs SIGALRM: run on Linux")
+    def test_a_signal_handler_may_read_at_any_moment(self, url, run):
+        """A handler that strikes at any line of the code that remembers what is known can read the state itself."""
+        assert ["True 1 2"] == run(STRIKES, url)
 
     def test_leases_exclude_each_other(self, url):
         """A lease has one holder at a time, and a number that grows."""

@@ -33,10 +33,10 @@ class KeptLease:
 
     def __init__(self, client: Client) -> None:
         self._client: Final = client
-        self._lock = threading.Lock()
         self._forget()
 
     def _forget(self) -> None:
+        self._lock = threading.RLock()  # a finalizer may end a turn in the middle
         self._number = 0
         self._users = 0
         self._ends = 0.0
@@ -74,7 +74,6 @@ class KeptLease:
 
     def forget(self) -> None:
         """Leave the lease, in a forked child, to its parent."""
-        self._lock = threading.Lock()
         self._forget()
 
     def _keep_alive(self) -> None:

@@ -94,7 +94,7 @@ class EtcdStore:
 
     def traffic(self) -> Traffic:
         """Return how much this process has read and written."""
-        return self._namespace.traffic
+        return self._namespace.traffic()
 
     def close(self) -> None:
         """Close the connections; see :meth:`Store.close`."""
