@@ -276,15 +276,40 @@ ETCD: Final = (
         "etcd-watch-not-resumed",
         "A watch ends silently when its stream breaks.",
         Promise.MEMORY,
-        (Edit("etcd/subscription", "            self._closed.wait(_RETRY_SECONDS)\n", "            return False\n"),),
+        (
+            Edit(
+                "etcd/subscription",
+                "so is the next read\n            self._closed.wait(_RETRY_SECONDS)\n",
+                "so is the next read\n            return False\n",
+            ),
+        ),
         (suite(f"{_WATCHING}test_a_stream_that_breaks_is_followed_again"),),
     ),
     Mutant(
         "etcd-watch-resumed-without-a-look",
         "Changes that were made while the stream of a watch was down are not told.",
         Promise.MEMORY,
-        (Edit("etcd/subscription", "            if not self._notify():\n                return False\n", ""),),
+        (
+            Edit(
+                "etcd/subscription",
+                "        if not self._notify():\n            return False\n        try:\n",
+                "        try:\n",
+            ),
+        ),
         (suite(f"{_WATCHING}test_a_change_that_comes_while_the_stream_is_down_is_seen"),),
+    ),
+    Mutant(
+        "etcd-watch-silent",
+        "A watch whose user may no longer read says nothing, for ever.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "etcd/subscription",
+                "        except UnreachableError:\n",
+                "        except (UnreachableError, RefusedError):\n",
+            ),
+        ),
+        (suite(f"{_USERS}test_a_watch_says_that_it_may_no_longer_read"),),
     ),
     Mutant(
         "etcd-removed-keys-kept",

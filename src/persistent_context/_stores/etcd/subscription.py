@@ -59,8 +59,12 @@ class EtcdSubscription:
         """Notify until the stream is lost; return False if there is no listener left."""
         try:
             revision = self._client.read(get(self._names.marker)).revision
-            if not self._notify():
-                return False
+        except UnreachableError:
+            self._closed.wait(_RETRY_SECONDS)
+            return True
+        if not self._notify():
+            return False
+        try:
             with watch(self._client, self._names.values, end_of(self._names.values), revision + 1) as (stream, batches):
                 self._stream = stream
                 try:
@@ -69,6 +73,6 @@ class EtcdSubscription:
                             return False
                 finally:
                     self._stream = None
-        except (UnreachableError, UnansweredError, RefusedError):
+        except (UnreachableError, UnansweredError, RefusedError):  # if it was refused for good, so is the next read
             self._closed.wait(_RETRY_SECONDS)
         return True

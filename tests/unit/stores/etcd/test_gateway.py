@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import shutil
 import socket
@@ -21,7 +22,8 @@ from persistent_context._stores.etcd import connections as _connections
 from persistent_context._stores.etcd.address import parse
 from persistent_context._stores.etcd.client import Client
 from persistent_context._stores.etcd.connections import Connections
-from persistent_context._stores.etcd.failures import UnansweredError, UnreachableError
+from persistent_context._stores.etcd.failures import RefusedError, UnansweredError, UnreachableError
+from persistent_context._stores.etcd.feed import watch
 from persistent_context._stores.etcd.gateway import Gateway
 
 PASSWORD = "pa:ss@word"
@@ -247,17 +249,20 @@ class TestAMemberThatIsCutOff:
                     call()
 
 
+def control(member, *words, text=""):
+    """Run etcdctl."""
+    command = ["etcdctl", "--endpoints", member.endpoint, *words]
+    environment = {"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}
+    subprocess.run(command, env=environment, input=text.encode(), capture_output=True, check=True)
+
+
 @pytest.fixture(scope="module")
 def guarded():
     """A member that requires a user."""
     etcd.require_etcd()
     member = etcd.Member("guarded", etcd.free_ports(2), etcd.temporary_directory()).start().until_healthy()
 
-    def run(*words, text=""):
-        command = ["etcdctl", "--endpoints", member.endpoint, *words]
-        environment = {"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}
-        subprocess.run(command, env=environment, input=text.encode(), capture_output=True, check=True)
-
+    run = functools.partial(control, member)
     for name in ("root", USER):
         run("user", "add", f"{name}:{PASSWORD}" if name == "root" else name, "--interactive=false", text=PASSWORD)
     run("role", "add", "app")
@@ -290,6 +295,36 @@ class TestUsers:
         """The cluster's refusal is reported."""
         with pytest.raises(OSError, match="permission denied"):
             SyncPersistentContext(f"etcd://{guarded.endpoint}/other").incr("n")
+
+    def test_a_watch_says_that_it_may_no_longer_read(self, guarded):
+        """A watch whose user has lost the right to its keys ends with the cluster's refusal when its stream breaks."""
+        role = functools.partial(control, guarded, "--user", f"root:{PASSWORD}", "role")
+        role("grant-permission", "app", "--prefix=true", "readwrite", "revoked/")
+        changes, errors = SyncPersistentContext.create(f"etcd://{guarded.endpoint}/revoked").watch("n"), []
+
+        def follow():
+            try:
+                next(changes)
+            except OSError as error:
+                errors.append(str(error))
+
+        following = threading.Thread(target=follow, daemon=True)
+        following.start()
+        while changes._subscribed is None or (stream := changes._subscribed[1]._stream) is None:
+            time.sleep(0.01)
+        role("revoke-permission", "app", "--prefix=true", "revoked/")
+        stream.interrupt()
+        following.join(20)
+
+        assert ["permission denied"] == [error.rpartition(": ")[2] for error in errors]
+
+    def test_a_stream_that_is_refused_says_why(self, guarded):
+        """The reason of the cluster is reported, rather than that of another refusal."""
+        client = Client(Gateway(parse(f"etcd://{guarded.endpoint}/other")))
+        with pytest.raises(RefusedError, match="permission denied") as caught, watch(client, b"other/", b"", 1) as feed:
+            next(feed[1])
+
+        assert "compacted" not in str(caught.value)
 
     def test_a_token_that_has_expired_is_replaced(self, guarded):
         """A call whose token is no longer valid gets another one."""
