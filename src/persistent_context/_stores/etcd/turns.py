@@ -150,7 +150,7 @@ class Turns:
             except BaseException:
                 turn.end()
                 raise
-            turn.ended(waiting=1)
+            turn.end()
 
     def is_waiting(self) -> bool:
         """Whether a thread waits for its turn."""
@@ -231,7 +231,10 @@ class Turns:
                     return self._line.is_first(place, seconds=_LOOK_AGAIN_SECONDS)
                 # The member that is followed may be cut off, or the process that has the turn dead.
                 with contextlib.suppress(UnreachableError):
-                    first, own = self.client.read(first_created(self.prefix, limit=1), get(place.key)).found
+                    outcome = self.client.read(first_created(self.prefix, limit=1), get(place.key))
+                    if outcome.revision < place.created:  # of a member that was paused (etcd-io/etcd#20418)
+                        continue
+                    first, own = outcome.found
                     if not own.items or first.items[0].key == place.key:
                         return bool(own.items)
                     self._evict(first.items)

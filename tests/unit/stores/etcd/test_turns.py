@@ -15,8 +15,9 @@ from persistent_context._stores.etcd import connections as _connections
 from persistent_context._stores.etcd import lease as _lease
 from persistent_context._stores.etcd import session as _session
 from persistent_context._stores.etcd import turns as _turns
-from persistent_context._stores.etcd.client import counted, delete, end_of, first_created, put, text
+from persistent_context._stores.etcd.client import Client, counted, delete, end_of, first_created, get, put, text
 from persistent_context._stores.etcd.lease import KeptLease
+from persistent_context._stores.etcd.line import Line
 from persistent_context._stores.etcd.turns import Turns
 
 HOLDER = """
@@ -369,6 +370,46 @@ class TestTheLine:
         silent.set()
 
         assert 2 == SyncPersistentContext.create(url)["n"]
+
+    def test_an_old_state_does_not_count(self, client, names, monkeypatch):
+        """A member that was paused may answer with a state in which the place is not yet: it is not given up."""
+        monkeypatch.setattr(_turns, "_LOOK_AGAIN_SECONDS", 0.05)
+        monkeypatch.setattr(Line, "_is_decided", lambda self, place: False)
+        old, read, looks = client.read(first_created(names.queue), get(b"none")), client.read, []
+
+        def look(*ranges):
+            looks.append(ranges)
+            return old if len(looks) == 1 else read(*ranges)
+
+        turns, taken = Turns(client, names.queue), []
+        holder = Turns(client, names.queue).take("test", wait=True)
+        monkeypatch.setattr(turns, "client", mine := Client(client.gateway))
+        monkeypatch.setattr(mine, "read", look)
+        waiting = threading.Thread(target=lambda: taken.append(turns.take("test", wait=True)), daemon=True)
+        waiting.start()
+        while len(looks) < 2:
+            time.sleep(0.01)
+
+        assert 2 == read(counted(names.queue, end_of(names.queue))).found[0].count
+        holder.end()
+        waiting.join(30)
+        taken[0].end()
+        assert taken[0]._place.key.endswith(b"/0")
+        assert 0 == read(counted(names.queue, end_of(names.queue))).found[0].count
+
+    def test_a_place_that_is_thought_gone_is_left(self, client, names, monkeypatch):
+        """Before a process lines up again, it makes sure that its place is gone: it must not wait for itself."""
+        turns, answers = Turns(client, names.queue), [False]
+        holder = Turns(client, names.queue).take("test", wait=True)
+
+        def wait(self, place):
+            holder.end()
+            return answers.pop()
+
+        monkeypatch.setattr(Turns, "_wait", wait)
+        turns.take("test", wait=True).end()
+
+        assert (0, []) == (client.read(counted(names.queue, end_of(names.queue))).found[0].count, answers)
 
     def test_its_thread_ends(self, url):
         """Some time after the last wait, nothing follows the line any more; closing ends that at once."""
