@@ -89,6 +89,23 @@ ctx.load()
 sys.settrace(None)
 print(strikes > 10, other["n"], ctx.incr("n"), flush=True)
 """
+FORK_OF_A_WATCH = """
+import os, sys, threading, time
+from persistent_context import SyncPersistentContext
+changes, seen = SyncPersistentContext.create(sys.argv[1]).watch("n"), []
+following = threading.Thread(target=lambda: seen.extend(next(changes)), daemon=True)
+following.start()
+while changes._subscribed is None or (stream := changes._subscribed[1]._stream) is None:
+    time.sleep(0.01)
+child = os.fork()
+if child == 0:
+    changes._subscribed[1].close()  # as the watch's finalizer does
+    os._exit(0)
+os.waitpid(child, 0)
+SyncPersistentContext(sys.argv[1].replace("127.0.0.1", "localhost")).incr("n")
+following.join()
+print(seen, changes._subscribed[1]._stream is stream, flush=True)
+"""
 
 
 @pytest.fixture
@@ -238,6 +255,11 @@ class TestProcesses:
     def test_forked_children_go_on(self, url, spawn):
         """A context can be used in forked children and their parent at the same time."""
         assert ["61"] == spawn(FORK, url).finish()
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2): run on Linux")
+    def test_a_forked_child_leaves_the_stream_of_a_watch_alone(self, url, run):
+        """A forked child whose copy of a watch is finalized does not cut off the stream that its parent follows."""
+        assert ["['n'] True"] == run(FORK_OF_A_WATCH, url)
 
     @pytest.mark.skipif(os.name == "nt", reason="needs SIGALRM: run on Linux")
     def test_a_signal_handler_may_make_calls(self, url, run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -37,12 +38,15 @@ class EtcdSubscription:
         self._names: Final = names
         self._notify: Final = notify
         self._fail: Final = fail
+        self._pid: Final = os.getpid()
         self._closed = Flag()
         self._stream: Stream | None = None
         threading.Thread(target=self._run, name="watch etcd", daemon=True).start()
 
     def close(self) -> None:
-        """Never notify again; the thread ends soon."""
+        """Never notify again; the thread ends soon. In a forked child, leave the parent's stream alone."""
+        if self._pid != os.getpid():
+            return
         self._closed.set()
         if (stream := self._stream) is not None:
             stream.interrupt()
