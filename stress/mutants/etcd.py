@@ -189,7 +189,7 @@ ETCD: Final = (
             Edit(
                 "etcd/lease",
                 "self._thread = started(",
-                "self._thread = threading.current_thread()\n                self._thread = started(",
+                "self._thread = threading.Thread()\n                self._thread = started(",
             ),
         ),
         (suite(f"{_DEAD}test_a_thread_that_cannot_be_started_is_started_the_next_time[etcd lease]"),),
