@@ -180,7 +180,7 @@ class TestEndpoints:
         """An HTTP server that does not know etcd's methods is reported."""
         member = etcd.member()
         client = Client(Gateway(parse(at(url, member.endpoint))))
-        with pytest.raises((UnreachableError, UnansweredError), match="not an answer of etcd"):
+        with pytest.raises((UnreachableError, UnansweredError), match="the response is not from etcd"):
             client.gateway.call("/nothing", {}, repeatable=True)
 
 
