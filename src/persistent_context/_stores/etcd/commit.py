@@ -17,6 +17,7 @@ from typing import Final
 from ..._model.snapshot import Changes
 from ..._model.values import MISSING
 from ...errors import OutcomeUnknownError, StoreLimitError
+from ..protocol import CorruptStateError
 from .client import Client, Json, Outcome, are_modified_before, get, is_empty, is_modified_at, put
 from .failures import RefusedError, UnansweredError, UnreachableError
 from .feed import watch
@@ -121,7 +122,7 @@ class Committer:
                 return self._settle(state, identity, fence)
             except (UnreachableError, UnansweredError) as error:
                 reason = f"no endpoint could tell within {SETTLE_SECONDS:g} s whether it was made ({error})"
-            except RefusedError as error:  # compacted, for example
+            except (RefusedError, CorruptStateError) as error:  # compacted, for example, or deleted with etcdctl
                 reason = f"whether it was made cannot be found out any more ({error})"
                 deadline = 0.0
             if time.monotonic() > deadline:
@@ -138,6 +139,9 @@ class Committer:
         )
         if outcome.succeeded:
             return 0
+        if not outcome.found[0].items:
+            msg = "the marker was deleted"
+            raise CorruptStateError(msg)
         latest = Marker.of(outcome.found[0].items[0])
         if latest.identity in {identity, fence}:
             return latest.modified if latest.identity == identity else 0

@@ -11,6 +11,7 @@ from etcdproxy import DROP, HOLD, LOSE, PASS, is_commit, keys_put
 from persistent_context import OutcomeUnknownError, StoreLimitError, StoreUnavailableError, SyncPersistentContext
 from persistent_context._stores.etcd import commit as _commit
 from persistent_context._stores.etcd import session as _session
+from persistent_context._stores.etcd.client import delete
 
 
 def once(action, wanted=is_commit):
@@ -235,6 +236,25 @@ class TestWithoutAnAnswer:
         proxy.decide = lambda path, body: PASS
 
         assert (1, 2) == (len(commits), ctx.incr("n"))
+
+    @pytest.mark.parametrize("is_set_again", [False, True])
+    def test_what_was_deleted_meanwhile_is_unknown(self, proxy, proxied, url, client, names, is_set_again):
+        """If another program has deleted the marker, nothing tells whether the commit was made."""
+        ctx = SyncPersistentContext(proxied)
+        ctx.incr("n")
+
+        def decide(path, body):
+            if is_commit(body):
+                proxy.decide = lambda path, body: PASS
+                client.transact([delete(names.marker)])
+                if is_set_again:
+                    SyncPersistentContext(url).incr("n")
+                return DROP
+            return PASS
+
+        proxy.decide = decide
+        with pytest.raises(OutcomeUnknownError, match="marker"):
+            ctx.incr("n")
 
     def test_what_cannot_be_made_says_why(self, proxy, proxied, monkeypatch):
         """A call whose commits are never answered ends with the reason, as nobody else is to blame."""
