@@ -67,7 +67,7 @@ ETCD: Final = (
         "etcd-not-settled",
         "A commit whose answer never came is taken for one that was not carried out.",
         Promise.LOST,
-        (Edit("etcd/commit", "if revision := self._settled(state, identity):", "if revision := 0:"),),
+        (Edit("etcd/commit", "if revision := self._settled(state, identity, fence):", "if revision := 0:"),),
         (suite(f"{_UNANSWERED}test_a_change_is_made_once[lose-False]"),),
     ),
     Mutant(
@@ -95,7 +95,7 @@ ETCD: Final = (
         (
             Edit(
                 "etcd/commit",
-                "            [put(key, Marker(fence, state.marker.exists).text())],\n",
+                "            [put(key, Marker(fence, state.marker.exists).text())] if fence else (),\n",
                 "            [get(key)],\n",
             ),
         ),
@@ -105,8 +105,22 @@ ETCD: Final = (
         "etcd-history-not-looked-at",
         "A commit that was carried out, and followed by others, is carried out again.",
         Promise.LOST,
-        (Edit("etcd/commit", "                    return revision\n", "                    break\n"),),
+        (Edit("etcd/commit", "                    return made[identity]\n", "                    break\n"),),
         (suite(f"{_UNANSWERED}test_it_is_found_among_later_commits"),),
+    ),
+    Mutant(
+        "etcd-later-commits-taken-for-known",
+        "A commit that is found in the history is taken for the latest one: the next call overwrites those after it.",
+        Promise.LOST,
+        (Edit("etcd/commit", "return made[identity]\n", "return revision\n"),),
+        (suite(f"{_UNANSWERED}test_it_is_found_among_later_commits"),),
+    ),
+    Mutant(
+        "etcd-full-store-believed",
+        "A change that fills etcd's store, which etcd refuses as well as makes, is said not to be made.",
+        Promise.FAILURE,
+        (Edit("etcd/commit", "            if _NO_SPACE not in error.reason:\n", "            if error:\n"),),
+        (suite("commits::TestAFullStore::test_what_was_carried_out_is_not_said_to_be_refused[0-False]"),),
     ),
     Mutant(
         "etcd-own-fence-not-known",
@@ -163,14 +177,32 @@ ETCD: Final = (
         (suite(f"{_DEAD}test_a_lease_is_kept_alive"),),
     ),
     Mutant(
+        "etcd-thread-counted-before-it-runs",
+        "After the system had no thread for a lease once, transactions of this process are lost after ten seconds.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "etcd/lease",
+                "            if self._thread is None or not self._thread.is_alive():\n",
+                "            if self._thread is None:\n",
+            ),
+            Edit(
+                "etcd/lease",
+                "self._thread = started(",
+                "self._thread = threading.Thread()\n                self._thread = started(",
+            ),
+        ),
+        (suite(f"{_DEAD}test_a_thread_that_cannot_be_started_is_started_the_next_time[etcd lease]"),),
+    ),
+    Mutant(
         "etcd-lease-that-ended-kept",
         "After its lease has ended, a process can no longer get in line.",
         Promise.STARVES,
         (
             Edit(
                 "etcd/turns",
-                '            self._lease.discard(lease)\n            raise UnreachableError({"lease"',
-                '            raise UnreachableError({"lease"',
+                "            self._lease.discard(lease)  # the place may be taken all the same",
+                "            #",
             ),
             Edit(
                 "etcd/lease",
@@ -211,6 +243,19 @@ ETCD: Final = (
         ),
     ),
     Mutant(
+        "etcd-turn-not-given-up",
+        "A turn whose end fails in an unexpected way is kept alive, and blocks everybody, until the process ends.",
+        Promise.STARVES,
+        (
+            Edit(
+                "etcd/turns",
+                "        except BaseException as error:\n",
+                "        except (UnreachableError, RefusedError) as error:\n",
+            ),
+        ),
+        (suite(f"{_SENT}test_a_turn_whose_end_fails_ends_too"),),
+    ),
+    Mutant(
         "etcd-queue-without-order",
         "The last to come is the first to get a turn.",
         Promise.STARVES,
@@ -231,15 +276,40 @@ ETCD: Final = (
         "etcd-watch-not-resumed",
         "A watch ends silently when its stream breaks.",
         Promise.MEMORY,
-        (Edit("etcd/subscription", "            self._closed.wait(_RETRY_SECONDS)\n", "            return False\n"),),
+        (
+            Edit(
+                "etcd/subscription",
+                "so is the next read\n            self._closed.wait(_RETRY_SECONDS)\n",
+                "so is the next read\n            return False\n",
+            ),
+        ),
         (suite(f"{_WATCHING}test_a_stream_that_breaks_is_followed_again"),),
     ),
     Mutant(
         "etcd-watch-resumed-without-a-look",
         "Changes that were made while the stream of a watch was down are not told.",
         Promise.MEMORY,
-        (Edit("etcd/subscription", "            if not self._notify():\n                return False\n", ""),),
+        (
+            Edit(
+                "etcd/subscription",
+                "        if not self._notify():\n            return False\n        try:\n",
+                "        try:\n",
+            ),
+        ),
         (suite(f"{_WATCHING}test_a_change_that_comes_while_the_stream_is_down_is_seen"),),
+    ),
+    Mutant(
+        "etcd-watch-silent",
+        "A watch whose user may no longer read says nothing, for ever.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "etcd/subscription",
+                "        except UnreachableError:\n",
+                "        except (UnreachableError, RefusedError):\n",
+            ),
+        ),
+        (suite(f"{_USERS}test_a_watch_says_that_it_may_no_longer_read"),),
     ),
     Mutant(
         "etcd-removed-keys-kept",

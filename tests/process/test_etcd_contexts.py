@@ -69,6 +69,43 @@ for _ in range(600):
 signal.setitimer(signal.ITIMER_REAL, 0)
 print(calls > 0, calls + 1 == ctx.incr("n", 0), flush=True)
 """
+STRIKES = """
+import signal, sys
+from persistent_context import SyncPersistentContext
+from persistent_context._stores.etcd import namespace
+ctx, other, strikes = SyncPersistentContext(sys.argv[1]), SyncPersistentContext(sys.argv[1]), 0
+ctx.incr("n")
+def handle(*_):
+    global strikes
+    strikes += 1
+    other.load()
+def trace(frame, event, _):
+    if frame.f_code.co_filename == namespace.__file__:
+        signal.raise_signal(signal.SIGALRM)
+        return trace
+signal.signal(signal.SIGALRM, handle)
+sys.settrace(trace)
+ctx.load()
+sys.settrace(None)
+print(strikes > 10, other["n"], ctx.incr("n"), flush=True)
+"""
+FORK_OF_A_WATCH = """
+import os, sys, threading, time
+from persistent_context import SyncPersistentContext
+changes, seen = SyncPersistentContext.create(sys.argv[1]).watch("n"), []
+following = threading.Thread(target=lambda: seen.extend(next(changes)), daemon=True)
+following.start()
+while changes._subscribed is None or (stream := changes._subscribed[1]._stream) is None:
+    time.sleep(0.01)
+child = os.fork()
+if child == 0:
+    changes._subscribed[1].close()  # as the watch's finalizer does
+    os._exit(0)
+os.waitpid(child, 0)
+SyncPersistentContext(sys.argv[1].replace("127.0.0.1", "localhost")).incr("n")
+following.join()
+print(seen, changes._subscribed[1]._stream is stream, flush=True)
+"""
 
 
 @pytest.fixture
@@ -219,10 +256,20 @@ class TestProcesses:
         """A context can be used in forked children and their parent at the same time."""
         assert ["61"] == spawn(FORK, url).finish()
 
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2): run on Linux")
+    def test_a_forked_child_leaves_the_stream_of_a_watch_alone(self, url, run):
+        """A forked child whose copy of a watch is finalized does not cut off the stream that its parent follows."""
+        assert ["['n'] True"] == run(FORK_OF_A_WATCH, url)
+
     @pytest.mark.skipif(os.name == "nt", reason="needs SIGALRM: run on Linux")
     def test_a_signal_handler_may_make_calls(self, url, run):
         """A handler that strikes while the main thread sends a request can make calls itself."""
         assert ["True True"] == run(HANDLER, url)
+
+    @pytest.mark.skipif(os.name == "nt", reason="needs SIGALRM: run on Linux")
+    def test_a_signal_handler_may_read_at_any_moment(self, url, run):
+        """A handler that strikes at any line of the code that remembers what is known can read the state itself."""
+        assert ["True 1 2"] == run(STRIKES, url)
 
     def test_leases_exclude_each_other(self, url):
         """A lease has one holder at a time, and a number that grows."""

@@ -17,6 +17,7 @@ from typing import Final
 from ..._model.snapshot import Changes
 from ..._model.values import MISSING
 from ...errors import OutcomeUnknownError, StoreLimitError
+from ..protocol import CorruptStateError
 from .client import Client, Json, Outcome, are_modified_before, get, is_empty, is_modified_at, put
 from .failures import RefusedError, UnansweredError, UnreachableError
 from .feed import watch
@@ -33,6 +34,8 @@ _BASE64: Final = 3 / 4
 SETTLE_SECONDS: Final = 30.0
 """How long an unanswered commit is settled before its outcome is said to be unknown."""
 _RETRY_SECONDS: Final = 0.2
+_NO_SPACE: Final = "database space exceeded"
+"""What etcd may also answer to a transaction that it has just carried out: the one that fills its store."""
 
 
 class Committer:
@@ -50,6 +53,8 @@ class Committer:
     def forget(self) -> None:
         """Take another name, in a forked child."""
         self._name = secrets.token_hex(8)
+        self.trouble: UnreachableError | None = None
+        """Why the last commit was not carried out, if no answer came; otherwise None."""
 
     def identity(self) -> str:
         """Return a new identity."""
@@ -82,29 +87,42 @@ class Committer:
             StoreLimitError: a single transaction cannot hold the changes.
             UnreachableError: it was not carried out.
             OutcomeUnknownError: it could not be found out whether it was carried out.
-            RefusedError: the cluster has refused it.
+            RefusedError: the cluster has refused it, and not carried it out.
         """
         writes = state.writes(changes, identity)
         check_size(writes, changes)
         untouched = _untouched(state, changes, one_by_one=len(writes) <= OPERATIONS)
         comparisons = [*when, is_modified_at(state.names.marker, state.marker.modified), *untouched]
+        trouble, self.trouble = None, None
         try:
             return self._client.transact([*_nested(writes), *then], when=comparisons, otherwise=otherwise)
         except UnansweredError as error:
-            if revision := self._settled(state, identity):
-                return Outcome(succeeded=True, revision=revision, found=())
-            raise UnreachableError({error.endpoint: error.reason}) from None
+            failure: Exception = (trouble := UnreachableError({error.endpoint: error.reason}))
+            fence = self.identity()
+        except RefusedError as error:
+            if _NO_SPACE not in error.reason:
+                raise
+            failure, fence = error, ""  # it will not be carried out any more, but it may have been
+        if revision := self._settled(state, identity, fence):
+            return Outcome(succeeded=True, revision=revision, found=())
+        self.trouble = trouble
+        raise failure
 
-    def _settled(self, state: State, identity: str) -> int:
-        """Return the revision of an unanswered commit; 0 if it was not carried out, and never will be."""
+    def _settled(self, state: State, identity: str, fence: str) -> int:
+        """Return the revision of an uncertain commit; 0 if it was not carried out, and never will be.
+
+        Args:
+            state: the state that it was to change.
+            identity: its identity.
+            fence: the identity to replace the marker with; empty if the commit cannot arrive late.
+        """
         deadline = time.monotonic() + SETTLE_SECONDS
-        fence = self.identity()
         while True:
             try:
                 return self._settle(state, identity, fence)
             except (UnreachableError, UnansweredError) as error:
                 reason = f"no endpoint could tell within {SETTLE_SECONDS:g} s whether it was made ({error})"
-            except RefusedError as error:  # compacted, for example
+            except (RefusedError, CorruptStateError) as error:  # compacted, for example, or deleted with etcdctl
                 reason = f"whether it was made cannot be found out any more ({error})"
                 deadline = 0.0
             if time.monotonic() > deadline:
@@ -115,21 +133,24 @@ class Committer:
     def _settle(self, state: State, identity: str, fence: str) -> int:
         key = state.names.marker
         outcome = self._client.transact(
-            [put(key, Marker(fence, state.marker.exists).text())],
+            [put(key, Marker(fence, state.marker.exists).text())] if fence else (),
             when=[is_modified_at(key, state.marker.modified)],
             otherwise=[get(key)],
         )
         if outcome.succeeded:
             return 0
+        if not outcome.found[0].items:
+            msg = "the marker was deleted"
+            raise CorruptStateError(msg)
         latest = Marker.of(outcome.found[0].items[0])
         if latest.identity in {identity, fence}:
             return latest.modified if latest.identity == identity else 0
         with watch(self._client, key, b"", state.marker.modified + 1) as (_, batches):
             for revision, events in batches:
-                seen = {Marker.of(event.item).identity for event in events}
-                if identity in seen:
-                    return revision
-                if fence in seen or revision >= latest.modified:
+                made = {Marker.of(event.item).identity: event.item.modified for event in events}
+                if identity in made:
+                    return made[identity]
+                if fence in made or revision >= latest.modified:
                     break
         return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import ssl
@@ -12,7 +13,8 @@ from queue import Empty, Full, LifoQueue
 from typing import Any, Final
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError, SSLError
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
 from .address import Address, Secret
 from .failures import RefusedError, UnansweredError, UnreachableError
@@ -85,15 +87,14 @@ class Connections:
         headers = {"Content-Type": "application/json"} | ({"Authorization": token} if token else {})
         answer = LONE_ANSWER_SECONDS if self._is_lone else ANSWER_SECONDS
         patience = SILENCE_SECONDS if streams else answer + len(data) / _BYTES_PER_SECOND
+        data.patience = patience
         limit = urllib3.Timeout(connect=CONNECT_SECONDS, read=patience)
         try:
             response = self._pool(endpoint).urlopen(
                 "POST", path, data, headers, retries=False, timeout=limit, preload_content=not streams
             )
-        except (NewConnectionError, ConnectTimeoutError) as error:
-            raise UnreachableError({endpoint: _reason(error)}) from None
         except HTTPError as error:
-            if isinstance(error, SSLError):  # before the request was sent
+            if not data.is_sent:
                 raise UnreachableError({endpoint: _reason(error)}) from None
             raise UnansweredError(endpoint, _reason(error)) from None
         if response.status != HTTPStatus.OK:
@@ -110,17 +111,27 @@ class Connections:
         host, _, port = endpoint.rpartition(":")
         if not self._address.is_encrypted:
             return _HttpPool(host, int(port), maxsize=_CONNECTIONS)
+        return _HttpsPool(host, int(port), maxsize=_CONNECTIONS, ssl_context=self._certificates)
+
+    @functools.cached_property
+    def _certificates(self) -> ssl.SSLContext:
+        """The certificates, read once: it must not fail when another endpoint is asked in the middle of a commit."""
         for path in filter(None, (self._address.ca, self._address.cert, self._address.key)):
             with open(path, "rb"):  # whose error names the file, unlike those of ssl
                 pass
         context = ssl.create_default_context(cafile=self._address.ca)
         if self._address.cert is not None:
             context.load_cert_chain(self._address.cert, self._address.key)
-        return _HttpsPool(host, int(port), maxsize=_CONNECTIONS, ssl_context=context)
+        return context
 
 
 class _Body(bytes):
     """What is sent, which may contain a password: tracebacks do not show it."""
+
+    patience = 0.0
+    """How long sending may take, in seconds."""
+    is_sent = False
+    """Whether some of it may have been sent."""
 
     def __repr__(self) -> str:
         return f"<{len(self)} bytes>"
@@ -151,11 +162,28 @@ class _IdleConnections(LifoQueue[Any]):
             raise Empty from None
 
 
+class _HttpConnection(HTTPConnection):
+    """Gives a request the time to be sent that its size needs; urllib3 itself, that to connect."""
+
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+        """Connect, unless connected, and send a request."""
+        if self.is_closed:
+            self.connect()
+        self.timeout, body.is_sent = body.patience, True
+        super().request(method, url, body, headers, **options)
+
+
+class _HttpsConnection(_HttpConnection, HTTPSConnection):
+    """The same, encrypted."""
+
+
 class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
     QueueCls = _IdleConnections
 
 
 class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
     QueueCls = _IdleConnections
 
 

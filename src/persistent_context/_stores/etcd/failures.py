@@ -41,7 +41,7 @@ class UnansweredError(Exception):
 
 
 class RefusedError(PersistentContextError, OSError):
-    """The cluster has refused the request: it was not carried out.
+    """The cluster has refused the request: it was not carried out, except maybe one that has filled its store.
 
     Args:
         code: gRPC's status code.

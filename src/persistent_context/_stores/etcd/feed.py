@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ..._model.values import Frozen
 from .client import Client, Item, text
 from .connections import Stream
 from .failures import RefusedError
 
-_OUT_OF_RANGE = 11
+_CANCELLED: Final = 1
+_OUT_OF_RANGE: Final = 11
 
 
 class Event(Frozen, frozen=True):
@@ -29,13 +30,13 @@ def watch(client: Client, key: bytes, end: bytes, start: int) -> Iterator[tuple[
     """Follow a range of keys from a revision on.
 
     Returns:
-        The stream, to interrupt it, and what it brings: all changes of one revision together, in order, with the
-        revision. It never ends without an error.
+        The stream, to interrupt it, and what it brings: changes in order, with the revision of the last one. All
+        changes of a revision come together, but so may those of many revisions. It never ends without an error.
 
     Raises:
         UnreachableError: no endpoint follows it.
         UnansweredError: the connection was lost, or nothing came for long; raised by the iterator, too.
-        RefusedError: the revision was compacted; raised by the iterator.
+        RefusedError: the revision was compacted, or the user may not read the range; raised by the iterator, too.
     """
     request = {"key": text(key), "range_end": text(end), "start_revision": str(start)}
     with (
@@ -48,8 +49,9 @@ def watch(client: Client, key: bytes, end: bytes, start: int) -> Iterator[tuple[
 def _batches(messages: Iterator[dict[str, Any]], endpoint: str) -> Batches:
     for message in messages:
         if message.get("canceled"):
-            reason = f"the history from this revision on was compacted: {message.get('cancel_reason', '')}"
-            raise RefusedError(_OUT_OF_RANGE, reason, endpoint)
+            if "compact_revision" in message:
+                raise RefusedError(_OUT_OF_RANGE, "the history from this revision on was compacted", endpoint)
+            raise RefusedError(_CANCELLED, str(message.get("cancel_reason")), endpoint)
         events = [Event(Item.of(one["kv"]), one.get("type") == "DELETE") for one in message.get("events", ())]
         if events:
             yield max(event.item.modified for event in events), events

@@ -5,15 +5,23 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from .client import Client
-from .failures import RefusedError, UnansweredError, UnreachableError
+from .failures import RefusedError, UnreachableError
 
 LIFETIME_SECONDS: Final = 10
 """How long a lease outlives its process, or one that was stopped or cut off."""
 _RENEWALS: Final = 4
 """How often it is prolonged within its lifetime."""
+
+
+def started(target: Callable[[], None], name: str) -> threading.Thread:
+    """Return a new daemon thread that runs."""
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 class KeptLease:
@@ -25,10 +33,10 @@ class KeptLease:
 
     def __init__(self, client: Client) -> None:
         self._client: Final = client
-        self._lock = threading.Lock()
         self._forget()
 
     def _forget(self) -> None:
+        self._lock = threading.RLock()  # a finalizer may end a turn in the middle
         self._number = 0
         self._users = 0
         self._ends = 0.0
@@ -39,16 +47,16 @@ class KeptLease:
 
         Raises:
             UnreachableError: no lease could be granted.
+            RuntimeError: no thread could be started.
         """
         with self._lock:
             began = time.monotonic()
             if not self._number or began >= self._ends:
                 self._number = self._client.grant(LIFETIME_SECONDS)
                 self._ends = began + LIFETIME_SECONDS
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = started(self._keep_alive, "etcd lease")
             self._users += 1
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._keep_alive, name="etcd lease", daemon=True)
-                self._thread.start()
             return self._number
 
     def leave(self) -> None:
@@ -66,7 +74,6 @@ class KeptLease:
 
     def forget(self) -> None:
         """Leave the lease, in a forked child, to its parent."""
-        self._lock = threading.Lock()
         self._forget()
 
     def _keep_alive(self) -> None:
@@ -82,7 +89,7 @@ class KeptLease:
             if not number:
                 continue
             began = time.monotonic()
-            with contextlib.suppress(UnreachableError, UnansweredError, RefusedError):  # the next time, maybe
+            with contextlib.suppress(Exception):  # the next time, maybe
                 is_alive = self._client.keep_alive(number)
                 with self._lock:
                     if number == self._number:

@@ -10,6 +10,7 @@ from .client import Client, Item, end_of, first_created
 from .connections import Stream
 from .failures import RefusedError, UnansweredError, UnreachableError
 from .feed import Event, watch
+from .lease import started
 
 _IDLE_SECONDS: Final = 5.0
 """How long the stream stays open after the last wait: the next one may begin soon."""
@@ -52,9 +53,8 @@ class Line:
         with self._changed:
             self._waiting += 1
             try:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._follow, name="etcd queue", daemon=True)
-                    self._thread.start()
+                if self._thread is None or not self._thread.is_alive():
+                    self._thread = started(self._follow, "etcd queue")
                 if self._changed.wait_for(lambda: self._is_decided(place), seconds):
                     return self._items is not None and place.key in self._items
             finally:

@@ -8,6 +8,7 @@ from typing import Final
 
 from ..._model.snapshot import Changes
 from ..._model.values import MISSING
+from ..jsonfile.tally import Tally
 from ..protocol import Traffic
 from .client import Client, Found
 from .commit import Committer
@@ -33,10 +34,11 @@ class Namespace:
 
     def forget(self) -> None:
         """Know nothing, in a forked child."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what a signal handler or finalizer does meanwhile is just not remembered
         self.state = State(self.names)
         """The latest known state; its revision is 0 if none is known."""
-        self.traffic = Traffic()
+        self._bytes_read = Tally()
+        self._commits = self._bytes_written = 0
         self._defeats = 0
         self.committer.forget()
 
@@ -58,12 +60,12 @@ class Namespace:
 
     def learn(self, state: State, found: Sequence[Found], revision: int) -> State:
         """Return the state that follows from what was read to bring another one up to date."""
-        self._count(bytes_read=_size(found))
+        self._bytes_read.add(_size(found))
         latest = state.after_reading(found, revision)
         while latest is None:  # keys were removed
             state = State(self.names)
             outcome = self.client.read(*state.read())
-            self._count(bytes_read=_size(outcome.found))
+            self._bytes_read.add(_size(outcome.found))
             latest = state.after_reading(outcome.found, outcome.revision)
         return self.keep(latest)
 
@@ -91,14 +93,15 @@ class Namespace:
             self._defeats = _DEFEATS if waiting else self._defeats + 1
 
     def count_commit(self, changes: Changes) -> int:
-        """Count a commit; return how many bytes it has written."""
+        """Count a commit, of which a process makes one at a time; return how many bytes it has written."""
         size = sum(len(key) + (0 if text is MISSING else len(text)) for key, text in changes.texts.items())
-        self._count(commits=1, bytes_written=size)
+        self._commits += 1
+        self._bytes_written += size
         return size
 
-    def _count(self, **more: int) -> None:
-        with self._lock:
-            self.traffic = Traffic(**{name: n + more.get(name, 0) for name, n in self.traffic._asdict().items()})
+    def traffic(self) -> Traffic:
+        """Return how much this process has read and written."""
+        return Traffic(self._commits, self._bytes_read.total(), self._bytes_written)
 
 
 def _size(found: Sequence[Found]) -> int:

@@ -87,11 +87,14 @@ class EtcdStore:
 
     def holder(self, *, probe: bool = True) -> Holder | None:
         """Return who has the turn; see :meth:`Store.holder`."""
-        return self._turns.holder(probe=probe)
+        holder, trouble = self._turns.holder(probe=probe), self._namespace.committer.trouble
+        if holder is None and trouble is not None and not probe:  # nobody is why
+            raise trouble.as_unavailable()
+        return holder
 
     def traffic(self) -> Traffic:
         """Return how much this process has read and written."""
-        return self._namespace.traffic
+        return self._namespace.traffic()
 
     def close(self) -> None:
         """Close the connections; see :meth:`Store.close`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -37,12 +38,15 @@ class EtcdSubscription:
         self._names: Final = names
         self._notify: Final = notify
         self._fail: Final = fail
+        self._pid: Final = os.getpid()
         self._closed = Flag()
         self._stream: Stream | None = None
         threading.Thread(target=self._run, name="watch etcd", daemon=True).start()
 
     def close(self) -> None:
-        """Never notify again; the thread ends soon."""
+        """Never notify again; the thread ends soon. In a forked child, leave the parent's stream alone."""
+        if self._pid != os.getpid():
+            return
         self._closed.set()
         if (stream := self._stream) is not None:
             stream.interrupt()
@@ -59,8 +63,12 @@ class EtcdSubscription:
         """Notify until the stream is lost; return False if there is no listener left."""
         try:
             revision = self._client.read(get(self._names.marker)).revision
-            if not self._notify():
-                return False
+        except UnreachableError:
+            self._closed.wait(_RETRY_SECONDS)
+            return True
+        if not self._notify():
+            return False
+        try:
             with watch(self._client, self._names.values, end_of(self._names.values), revision + 1) as (stream, batches):
                 self._stream = stream
                 try:
@@ -69,6 +77,6 @@ class EtcdSubscription:
                             return False
                 finally:
                     self._stream = None
-        except (UnreachableError, UnansweredError, RefusedError):
+        except (UnreachableError, UnansweredError, RefusedError):  # if it was refused for good, so is the next read
             self._closed.wait(_RETRY_SECONDS)
         return True

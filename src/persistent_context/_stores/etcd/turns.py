@@ -83,16 +83,19 @@ class Turn:
             self._turns.left(waiting)
 
     def end(self) -> None:
-        """End the turn, unless it has ended. If the cluster cannot be reached, it ends with its lease."""
+        """End the turn, unless it has ended. If this cannot be told to the cluster, it ends with its lease."""
         if self._is_over or self._pid != os.getpid():
             return
         waiting = 1
         try:
             outcome = self._turns.client.transact(self.ending(), when=[self.comparison()], repeatable=True)
             waiting = outcome.found[0].count if outcome.succeeded else 1
-        except (UnreachableError, RefusedError):
+        except BaseException as error:
             self._turns.give_up(self._place)
-        self.ended(waiting)
+            if not isinstance(error, UnreachableError | RefusedError):
+                raise
+        finally:
+            self.ended(waiting)
 
 
 class Turns:
@@ -147,7 +150,7 @@ class Turns:
             except BaseException:
                 turn.end()
                 raise
-            turn.ended(waiting=1)
+            turn.end()
 
     def is_waiting(self) -> bool:
         """Whether a thread waits for its turn."""
@@ -206,9 +209,9 @@ class Turns:
             self._lease.discard(lease)  # if it arrives late, it must not be taken for somebody's
             raise UnreachableError({error.endpoint: error.reason}) from None
         except RefusedError as error:
+            self._lease.discard(lease)  # the place may be taken all the same, if it has filled the store
             if error.code != _LEASE_NOT_FOUND:
                 raise
-            self._lease.discard(lease)
             raise UnreachableError({"lease": error.reason}) from None
         finally:
             if not is_in_line:
@@ -228,7 +231,10 @@ class Turns:
                     return self._line.is_first(place, seconds=_LOOK_AGAIN_SECONDS)
                 # The member that is followed may be cut off, or the process that has the turn dead.
                 with contextlib.suppress(UnreachableError):
-                    first, own = self.client.read(first_created(self.prefix, limit=1), get(place.key)).found
+                    outcome = self.client.read(first_created(self.prefix, limit=1), get(place.key))
+                    if outcome.revision < place.created:  # of a member that was paused (etcd-io/etcd#20418)
+                        continue
+                    first, own = outcome.found
                     if not own.items or first.items[0].key == place.key:
                         return bool(own.items)
                     self._evict(first.items)

@@ -8,6 +8,8 @@ import etcd
 from etcdproxy import Proxy
 from persistent_context._stores.etcd.address import parse
 from persistent_context._stores.etcd.client import Client
+from persistent_context._stores.etcd.connections import Connections
+from persistent_context._stores.etcd.failures import RefusedError
 from persistent_context._stores.etcd.gateway import Gateway
 from persistent_context._stores.etcd.state import Names
 from persistent_context._stores.etcd.store import EtcdStore
@@ -49,3 +51,19 @@ def proxied(proxy, url):
 def store(url):
     """A store in the namespace."""
     return EtcdStore(parse(url))
+
+
+@pytest.fixture
+def fill(monkeypatch):
+    """A function: the next request whose body is wanted fills the store, and is refused, though carried out."""
+    ask, wanted_ones = Connections.ask, []
+
+    def answer(self, endpoint, path, body, token):
+        content = ask(self, endpoint, path, body, token)
+        if wanted_ones and wanted_ones[-1](body):
+            wanted_ones.pop()
+            raise RefusedError(8, "etcdserver: mvcc: database space exceeded", endpoint)
+        return content
+
+    monkeypatch.setattr(Connections, "ask", answer)
+    return wanted_ones.append

@@ -6,9 +6,12 @@ import threading
 
 import pytest
 
+import etcd
 from etcdproxy import DROP, HOLD, LOSE, PASS, is_commit, keys_put
-from persistent_context import OutcomeUnknownError, StoreLimitError, SyncPersistentContext
+from persistent_context import OutcomeUnknownError, StoreLimitError, StoreUnavailableError, SyncPersistentContext
 from persistent_context._stores.etcd import commit as _commit
+from persistent_context._stores.etcd import session as _session
+from persistent_context._stores.etcd.client import delete
 
 
 def once(action, wanted=is_commit):
@@ -143,7 +146,7 @@ class TestWithoutAnAnswer:
         assert 3 == SyncPersistentContext.create(url.replace("127.0.0.1", "localhost"))["n"]
 
     def test_it_is_found_among_later_commits(self, proxy, proxied, url):
-        """A commit that was carried out is recognized although others have committed since."""
+        """A commit that was carried out is recognized among later ones of others, and these are not overwritten."""
         ctx, other = SyncPersistentContext(proxied), SyncPersistentContext(url)
         ctx.incr("n")
         seen = []
@@ -162,6 +165,7 @@ class TestWithoutAnAnswer:
         ctx.incr("n")
 
         assert (["commit", "fence"], 5) == (seen, SyncPersistentContext.create(url)["n"])
+        assert 6 == ctx.incr("n")  # the later commits are not taken for known
 
     def test_it_is_found_not_to_be_among_later_commits(self, proxy, proxied, url):
         """A commit that was not carried out is made again although others have committed since."""
@@ -232,6 +236,38 @@ class TestWithoutAnAnswer:
         proxy.decide = lambda path, body: PASS
 
         assert (1, 2) == (len(commits), ctx.incr("n"))
+
+    @pytest.mark.parametrize("is_set_again", [False, True])
+    def test_what_was_deleted_meanwhile_is_unknown(self, proxy, proxied, url, client, names, is_set_again):
+        """If another program has deleted the marker, nothing tells whether the commit was made."""
+        ctx = SyncPersistentContext(proxied)
+        ctx.incr("n")
+
+        def decide(path, body):
+            if is_commit(body):
+                proxy.decide = lambda path, body: PASS
+                client.transact([delete(names.marker)])
+                if is_set_again:
+                    SyncPersistentContext(url).incr("n")
+                return DROP
+            return PASS
+
+        proxy.decide = decide
+        with pytest.raises(OutcomeUnknownError, match="marker"):
+            ctx.incr("n")
+
+    def test_what_cannot_be_made_says_why(self, proxy, proxied, monkeypatch):
+        """A call whose commits are never answered ends with the reason, as nobody else is to blame."""
+        monkeypatch.setattr(_session, "_PATIENCE_SECONDS", 0.1)
+        ctx = SyncPersistentContext(proxied, lock_timeout=0.5)
+        ctx.incr("n")
+        proxy.decide = lambda path, body: DROP if is_commit(body) else PASS
+        with pytest.raises(StoreUnavailableError, match="etcd") as caught:
+            ctx.incr("n")
+        proxy.decide = lambda path, body: PASS
+
+        assert [proxy.endpoint] == list(caught.value.endpoints)
+        assert (2, None) == (ctx.incr("n"), ctx._link.find().store.holder(probe=False))
 
     def test_what_was_compacted_is_unknown(self, proxy, proxied, url, client):
         """If the history that would tell was removed, the outcome is unknown."""
@@ -305,3 +341,52 @@ class TestTooMuch:
         ctx.save()
 
         assert 3 == len(SyncPersistentContext.create(url))
+
+
+class TestAFullStore:
+    """etcd carries out the transaction that crosses its quota, and refuses it all the same (mvcc: no space)."""
+
+    @pytest.mark.parametrize("transaction", [False, True])
+    @pytest.mark.parametrize("others", [0, 2])
+    def test_what_was_carried_out_is_not_said_to_be_refused(self, url, fill, others, transaction):
+        """A change that was refused, but is in the cluster, was made, whether others have committed since or not."""
+        ctx, other, seen = SyncPersistentContext(url), SyncPersistentContext(url.replace("127.0.0.1", "localhost")), []
+        ctx.incr("n")
+
+        def crosses_the_quota(body):
+            if seen or not is_commit(body):
+                return False
+            seen.append(body)
+            for _ in range(others):
+                calling = threading.Thread(target=other.incr, args=["n"])
+                calling.start()
+                calling.join()
+            return True
+
+        fill(crosses_the_quota)
+        if transaction:
+            with ctx.transaction() as tx:
+                tx["n"] += 1
+        else:
+            ctx.incr("n")
+
+        assert 3 + others == ctx.incr("n")
+
+    def test_what_was_not_carried_out_is_refused(self, tmp_path):
+        """A change that no longer fits is refused with etcd's message: it is not made, and reading goes on."""
+        etcd.require_etcd()
+        member = etcd.Member("full", etcd.free_ports(2), tmp_path, more=["--quota-backend-bytes", "300000"])
+        url = f"etcd://{member.start().until_healthy().endpoint}/app"
+        ctx, saved = SyncPersistentContext(url), []
+
+        def fill():
+            for number in range(100):
+                ctx.update(n=number, large=str(number) * 20_000)
+                ctx.save()
+                saved.append(number)
+
+        with pytest.raises(OSError, match="database space exceeded"):
+            fill()
+
+        assert saved[-1] == SyncPersistentContext.create(url)["n"]
+        member.kill()

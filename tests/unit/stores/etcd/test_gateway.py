@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
+import shutil
+import socket
 import subprocess
 import threading
 import time
 from typing import NamedTuple
 
 import pytest
+from urllib3.connection import HTTPConnection
 
 import etcd
 from persistent_context import LockTimeoutError, PersistentContext, StoreUnavailableError, SyncPersistentContext
@@ -17,7 +22,8 @@ from persistent_context._stores.etcd import connections as _connections
 from persistent_context._stores.etcd.address import parse
 from persistent_context._stores.etcd.client import Client
 from persistent_context._stores.etcd.connections import Connections
-from persistent_context._stores.etcd.failures import UnansweredError, UnreachableError
+from persistent_context._stores.etcd.failures import RefusedError, UnansweredError, UnreachableError
+from persistent_context._stores.etcd.feed import watch
 from persistent_context._stores.etcd.gateway import Gateway
 
 PASSWORD = "pa:ss@word"
@@ -174,8 +180,59 @@ class TestEndpoints:
         """An HTTP server that does not know etcd's methods is reported."""
         member = etcd.member()
         client = Client(Gateway(parse(at(url, member.endpoint))))
-        with pytest.raises((UnreachableError, UnansweredError), match="not an answer of etcd"):
+        with pytest.raises((UnreachableError, UnansweredError), match="the response is not from etcd"):
             client.gateway.call("/nothing", {}, repeatable=True)
+
+
+@pytest.fixture
+def small_buffers():
+    """Connections whose buffers are small: what is sent has to be received."""
+    option = (socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    HTTPConnection.default_socket_options.append(option)
+    yield
+    HTTPConnection.default_socket_options.remove(option)
+
+
+@pytest.fixture
+def slow():
+    """An endpoint that passes on what it receives, and pauses in the middle of large requests."""
+
+    def pump(source, target):
+        received = 0
+        with contextlib.suppress(OSError), source, target:
+            while data := source.recv(65536):
+                target.sendall(data)
+                received += len(data)
+                if received > 500_000:
+                    time.sleep(0.6)
+                    received = 0
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                member = socket.create_connection(("127.0.0.1", etcd.member().port))
+                for ends in ((client, member), (member.dup(), client.dup())):
+                    threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+class TestASlowNetwork:
+    def test_a_large_change_has_time_to_be_sent(self, url, slow, small_buffers, monkeypatch):
+        """A request may take as long as its size allows to be sent, not just as long as connecting may take."""
+        monkeypatch.setattr(_connections, "CONNECT_SECONDS", 0.3)
+        ctx = SyncPersistentContext(at(url, slow), lock_timeout=2)
+        ctx["large"] = "x" * 600_000
+        ctx.save()
+
+        assert 600_000 == len(SyncPersistentContext.create(url)["large"])
 
 
 class TestAMemberThatIsCutOff:
@@ -192,17 +249,20 @@ class TestAMemberThatIsCutOff:
                     call()
 
 
+def control(member, *words, text=""):
+    """Run etcdctl."""
+    command = ["etcdctl", "--endpoints", member.endpoint, *words]
+    environment = {"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}
+    subprocess.run(command, env=environment, input=text.encode(), capture_output=True, check=True)
+
+
 @pytest.fixture(scope="module")
 def guarded():
     """A member that requires a user."""
     etcd.require_etcd()
     member = etcd.Member("guarded", etcd.free_ports(2), etcd.temporary_directory()).start().until_healthy()
 
-    def run(*words, text=""):
-        command = ["etcdctl", "--endpoints", member.endpoint, *words]
-        environment = {"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}
-        subprocess.run(command, env=environment, input=text.encode(), capture_output=True, check=True)
-
+    run = functools.partial(control, member)
     for name in ("root", USER):
         run("user", "add", f"{name}:{PASSWORD}" if name == "root" else name, "--interactive=false", text=PASSWORD)
     run("role", "add", "app")
@@ -235,6 +295,36 @@ class TestUsers:
         """The cluster's refusal is reported."""
         with pytest.raises(OSError, match="permission denied"):
             SyncPersistentContext(f"etcd://{guarded.endpoint}/other").incr("n")
+
+    def test_a_watch_says_that_it_may_no_longer_read(self, guarded):
+        """A watch whose user has lost the right to its keys ends with the cluster's refusal when its stream breaks."""
+        role = functools.partial(control, guarded, "--user", f"root:{PASSWORD}", "role")
+        role("grant-permission", "app", "--prefix=true", "readwrite", "revoked/")
+        changes, errors = SyncPersistentContext.create(f"etcd://{guarded.endpoint}/revoked").watch("n"), []
+
+        def follow():
+            try:
+                next(changes)
+            except OSError as error:
+                errors.append(str(error))
+
+        following = threading.Thread(target=follow, daemon=True)
+        following.start()
+        while changes._subscribed is None or (stream := changes._subscribed[1]._stream) is None:
+            time.sleep(0.01)
+        role("revoke-permission", "app", "--prefix=true", "revoked/")
+        stream.interrupt()
+        following.join(20)
+
+        assert ["permission denied"] == [error.rpartition(": ")[2] for error in errors]
+
+    def test_a_stream_that_is_refused_says_why(self, guarded):
+        """The reason of the cluster is reported, rather than that of another refusal."""
+        client = Client(Gateway(parse(f"etcd://{guarded.endpoint}/other")))
+        with pytest.raises(RefusedError, match="permission denied") as caught, watch(client, b"other/", b"", 1) as feed:
+            next(feed[1])
+
+        assert "compacted" not in str(caught.value)
 
     def test_a_token_that_has_expired_is_replaced(self, guarded):
         """A call whose token is no longer valid gets another one."""
@@ -278,6 +368,11 @@ def certificates(tmp_path_factory):
     return directory
 
 
+def files_in(directory):
+    """Return the options of a URL that name the authority and the client's certificate and key in a directory."""
+    return f"ca={directory / 'ca.pem'}&cert={directory / 'client.pem'}&key={directory / 'client.key'}"
+
+
 class TestCertificates:
     @pytest.fixture
     def encrypted(self, certificates, tmp_path):
@@ -288,27 +383,36 @@ class TestCertificates:
             "--trusted-ca-file", str(certificates / "ca.pem"), "--client-cert-auth",
         ]  # fmt: skip
         member = etcd.Member("tls", etcd.free_ports(2), tmp_path, more=options).start()
+        SyncPersistentContext(f"etcd+tls://{member.endpoint}/up?{files_in(certificates)}").incr("n")  # until it listens
         yield member
         member.kill()
 
     def test_both_sides_show_theirs(self, encrypted, certificates):
         """With the authority and a certificate of its own, a client is served."""
-        files = "&".join(
-            f"{name}={certificates / file}"
-            for name, file in (("ca", "ca.pem"), ("cert", "client.pem"), ("key", "client.key"))
-        )
-        ctx = SyncPersistentContext(f"etcd+tls://{encrypted.endpoint}/app?{files}")
+        ctx = SyncPersistentContext(f"etcd+tls://{encrypted.endpoint}/app?{files_in(certificates)}")
 
         assert [1, 2] == [ctx.incr("n"), ctx.incr("n")]
 
     def test_a_server_that_is_not_trusted_gets_nothing(self, encrypted, certificates):
         """Without the authority, the server's certificate is not accepted, and the error says so."""
-        SyncPersistentContext(  # wait until it listens
-            f"etcd+tls://{encrypted.endpoint}/app?ca={certificates / 'ca.pem'}&cert={certificates / 'client.pem'}"
-            f"&key={certificates / 'client.key'}"
-        ).incr("n")
         with pytest.raises(StoreUnavailableError, match="certificate verify failed"):
             SyncPersistentContext.create(f"etcd+tls://{encrypted.endpoint}/app", lock_timeout=0.2)
+
+    def test_what_fails_after_the_handshake_may_have_arrived(self, encrypted, certificates):
+        """A member that misses the client's certificate says so when the request is on its way."""
+        client = Client(Gateway(parse(f"etcd+tls://{encrypted.endpoint}/app?ca={certificates / 'ca.pem'}")))
+        with pytest.raises(UnansweredError):
+            client.transact([])
+
+    def test_they_are_read_once(self, encrypted, certificates, dead, tmp_path):
+        """Another endpoint is asked with the certificates that were read for the first one, even if they are gone."""
+        copy = shutil.copytree(certificates, tmp_path / "copy")
+        client = Client(Gateway(parse(f"etcd+tls://{dead},{encrypted.endpoint}/app?{files_in(copy)}")))
+        with pytest.raises(UnreachableError):
+            client.status(dead)
+        shutil.rmtree(copy)
+
+        assert client.transact([]).succeeded
 
     def test_a_missing_file_is_named(self, certificates):
         """A wrong path of a certificate is an error that names it."""

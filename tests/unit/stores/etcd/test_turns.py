@@ -15,7 +15,9 @@ from persistent_context._stores.etcd import connections as _connections
 from persistent_context._stores.etcd import lease as _lease
 from persistent_context._stores.etcd import session as _session
 from persistent_context._stores.etcd import turns as _turns
-from persistent_context._stores.etcd.client import counted, delete, end_of, first_created, put, text
+from persistent_context._stores.etcd.client import Client, counted, delete, end_of, first_created, get, put, text
+from persistent_context._stores.etcd.lease import KeptLease
+from persistent_context._stores.etcd.line import Line
 from persistent_context._stores.etcd.turns import Turns
 
 HOLDER = """
@@ -191,6 +193,56 @@ class TestDeadAndStoppedProcesses:
 
         assert {"n": 2} == SyncPersistentContext.create(url).get_all_data()
 
+    @pytest.mark.parametrize("name", ["etcd lease", "etcd queue"])
+    def test_a_thread_that_cannot_be_started_is_started_the_next_time(self, client, names, monkeypatch, name):
+        """If the system has no thread left, the call fails and leaves the line; later ones are not affected."""
+        turns, start = Turns(client, names.queue), threading.Thread.start
+
+        def refuse(self):
+            if self.name == name:
+                raise RuntimeError("can't start new thread")
+            start(self)
+
+        holder = Turns(client, names.queue).take("test", wait=True)
+        with monkeypatch.context() as context, pytest.raises(RuntimeError, match="can't start new thread"):
+            context.setattr(threading.Thread, "start", refuse)
+            turns.take("test", wait=True)
+
+        assert turns._line.is_first(holder._place, seconds=10)
+        holder.end()
+        turns.take("test", wait=True).end()
+        assert 0 == client.read(counted(names.queue, end_of(names.queue))).found[0].count
+        assert (0, True) == (turns._lease._users, turns._lease._thread.is_alive())
+
+    def test_a_renewal_that_fails_is_made_again(self, client, names, short_lease, monkeypatch):
+        """Whatever goes wrong with one renewal, the lease is kept alive by the next one."""
+        turns, keep_alive, failed = Turns(client, names.queue), client.keep_alive, []
+
+        def fail(lease):
+            if not failed:
+                failed.append(lease)
+                raise MemoryError
+            renewed.set()
+            return keep_alive(lease)
+
+        renewed = threading.Event()
+        monkeypatch.setattr(client, "keep_alive", fail)
+        turn = turns.take("test", wait=True)
+
+        assert renewed.wait(20)
+        turn.end()
+
+    def test_a_renewing_thread_that_has_died_is_replaced(self, client, names, monkeypatch):
+        """If the thread that keeps a lease alive was ended by whatever error, the next turn starts another one."""
+        turns = Turns(client, names.queue)
+        with monkeypatch.context() as context:
+            context.setattr(KeptLease, "_keep_alive", lambda self: None)
+            turns.take("test", wait=True).end()
+            turns._lease._thread.join()
+        turns.take("test", wait=True).end()
+
+        assert turns._lease._thread.is_alive()
+
     def test_a_lease_that_has_ended_is_replaced(self, url, client):
         """If the lease was revoked in between, the next transaction takes a new one."""
         ctx = SyncPersistentContext(url)
@@ -227,6 +279,16 @@ class TestWhatWasSentWithoutAnAnswer:
 
         assert (["/v3/kv/txn"], 3) == (seen, SyncPersistentContext.create(url)["n"])
 
+    def test_a_place_that_was_taken_though_refused_blocks_nobody(self, url, fill):
+        """If a place in line fills etcd's store, so that it is refused as well as taken, it does not stay in line."""
+        ctx, other = SyncPersistentContext(url), SyncPersistentContext(url.replace("127.0.0.1", "localhost"))
+        fill(lambda body: any(b"/q/" in key for key in keys_put(body)))
+        with pytest.raises(OSError, match="database space exceeded"):
+            ctx.transaction().__enter__()
+
+        with other.transaction(timeout=5) as tx:
+            tx["n"] = 1
+
     @pytest.mark.parametrize("action", ["drop", "lose"])
     def test_the_end_of_a_turn_is_sent_again(self, proxy, proxied, url, action):
         """If the answer to the end of a turn is lost, it is sent again."""
@@ -258,6 +320,22 @@ class TestWhatWasSentWithoutAnAnswer:
             raise ZeroDivisionError
 
         assert 2 == SyncPersistentContext(url, lock_timeout=30).incr("n")
+
+    @pytest.mark.parametrize("error", [PermissionError("no certificate"), KeyboardInterrupt()])
+    def test_a_turn_whose_end_fails_ends_too(self, client, names, monkeypatch, error):
+        """Whatever goes wrong when a turn ends, its lease is given up, and others get their turns."""
+        turns = Turns(client, names.queue)
+        turn = turns.take("test", wait=True)
+
+        def fail(*_, **__):
+            raise error
+
+        with monkeypatch.context() as context, pytest.raises(type(error)):
+            context.setattr(client, "transact", fail)
+            turn.end()
+
+        assert Turns(client, names.queue).take("test", wait=False) is not None
+        assert 0 == turns._lease._users
 
 
 class TestTheLine:
@@ -292,6 +370,46 @@ class TestTheLine:
         silent.set()
 
         assert 2 == SyncPersistentContext.create(url)["n"]
+
+    def test_an_old_state_does_not_count(self, client, names, monkeypatch):
+        """A member that was paused may answer with a state in which the place is not yet: it is not given up."""
+        monkeypatch.setattr(_turns, "_LOOK_AGAIN_SECONDS", 0.05)
+        monkeypatch.setattr(Line, "_is_decided", lambda self, place: False)
+        old, read, looks = client.read(first_created(names.queue), get(b"none")), client.read, []
+
+        def look(*ranges):
+            looks.append(ranges)
+            return old if len(looks) == 1 else read(*ranges)
+
+        turns, taken = Turns(client, names.queue), []
+        holder = Turns(client, names.queue).take("test", wait=True)
+        monkeypatch.setattr(turns, "client", mine := Client(client.gateway))
+        monkeypatch.setattr(mine, "read", look)
+        waiting = threading.Thread(target=lambda: taken.append(turns.take("test", wait=True)), daemon=True)
+        waiting.start()
+        while len(looks) < 2:
+            time.sleep(0.01)
+
+        assert 2 == read(counted(names.queue, end_of(names.queue))).found[0].count
+        holder.end()
+        waiting.join(30)
+        taken[0].end()
+        assert taken[0]._place.key.endswith(b"/0")
+        assert 0 == read(counted(names.queue, end_of(names.queue))).found[0].count
+
+    def test_a_place_that_is_thought_gone_is_left(self, client, names, monkeypatch):
+        """Before a process lines up again, it makes sure that its place is gone: it must not wait for itself."""
+        turns, answers = Turns(client, names.queue), [False]
+        holder = Turns(client, names.queue).take("test", wait=True)
+
+        def wait(self, place):
+            holder.end()
+            return answers.pop()
+
+        monkeypatch.setattr(Turns, "_wait", wait)
+        turns.take("test", wait=True).end()
+
+        assert (0, []) == (client.read(counted(names.queue, end_of(names.queue))).found[0].count, answers)
 
     def test_its_thread_ends(self, url):
         """Some time after the last wait, nothing follows the line any more; closing ends that at once."""
