@@ -57,6 +57,26 @@ INSIDE: Final = (
         (suite("waiting_for_oneself::TestATransactionOfThisProcess"),),
     ),
     Mutant(
+        "end-forgotten-before-its-thread",
+        "A signal handler's call just before a transaction's end waits for the thread that it interrupts.",
+        Promise.STARVES,
+        (
+            Edit(
+                "queue",
+                "        hold = open_transactions.get(self.name) if sessions else None\n",
+                "        hold = open_transactions.pop(self.name, None) if sessions else None\n",
+            ),
+        ),
+        (suite("waiting_for_oneself::TestTheEndOfATransaction::test_a_handler_that_interrupts_it"),),
+    ),
+    Mutant(
+        "inside-what-is-ending",
+        "A blocking call is refused while another thread ends the transaction of a task of the same loop.",
+        Promise.FAILURE,
+        (Edit("queue", "            hold.is_ending = True\n", "            pass\n"),),
+        (suite("waiting_for_oneself::TestTheEndOfATransaction::test_a_blocking_call_of_another_task_waits_for_it"),),
+    ),
+    Mutant(
         "timeout-quotes-the-moment",
         "The error of a call that timed out gives the time that it waited as its timeout.",
         Promise.STARVES,

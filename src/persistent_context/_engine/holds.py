@@ -7,7 +7,6 @@ import os
 import time
 from typing import Final
 
-from .._model.values import Frozen
 from ..errors import LockTimeoutError
 from ..types import Holder, OpenTransaction
 from .owner import Owner
@@ -15,21 +14,24 @@ from .owner import Owner
 _logger = logging.getLogger("persistent_context")
 
 
-class Hold(Frozen, frozen=True):
-    """A transaction that is open."""
+class Hold:
+    """A transaction that is open, since now.
 
-    owner: Owner
-    since: float
-    """By the monotonic clock."""
+    Args:
+        owner: the caller that it belongs to.
+    """
 
-    @classmethod
-    def of(cls, owner: Owner) -> Hold:
-        """Return one that begins now."""
-        return cls(owner, time.monotonic())
+    __slots__ = ("_since", "is_ending", "owner")
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner: Final = owner
+        self._since: Final = time.monotonic()
+        self.is_ending = False
+        """Whether another thread ends it, so that a call that blocks its owner can wait for that."""
 
     def describe(self) -> OpenTransaction:
         """Return what an error says about it."""
-        return OpenTransaction(self.owner.describe(), time.monotonic() - self.since)
+        return OpenTransaction(self.owner.describe(), time.monotonic() - self._since)
 
 
 open_transactions: Final[dict[str, Hold]] = {}
@@ -41,22 +43,27 @@ It is read and changed in single operations, since a signal handler may interrup
 
 def disown(name: str) -> None:
     """Note that the open transaction on a store has been left to a thread, which ends it without making a call."""
-    open_transactions[name] = Hold.of(Owner.nobody())
+    open_transactions[name] = Hold(Owner.nobody())
 
 
 def owner_inside(name: str) -> Owner | None:
     """Return the owner of the open transaction on a store."""
-    hold = open_transactions.get(name)
+    hold = _hold_on(name)
     return None if hold is None else hold.owner
 
 
 def timed_out(name: str, timeout: float, waited: float, holder: Holder | None) -> LockTimeoutError:
     """Return the error of a call that timed out; it names the transaction of this process that the call waited for."""
-    hold = open_transactions.get(name)
+    hold = _hold_on(name)
     transaction = None if hold is None else hold.describe()
     error = LockTimeoutError(timeout, waited, holder, transaction).about(name)
     _logger.debug("%s", error)
     return error
+
+
+def _hold_on(name: str) -> Hold | None:
+    hold = open_transactions.get(name)
+    return None if hold is None or hold.is_ending else hold
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork

@@ -142,10 +142,11 @@ class CommitQueue:
             sessions: holds the session of the transaction, unless it has ended.
             batch: the request with its operation, if there is one.
         """
-        if sessions:
-            open_transactions.pop(self.name, None)  # now: its task may make another call, which waits its turn
+        hold = open_transactions.get(self.name) if sessions else None
         if not pool.submit(partial(self._end_turn, sessions, batch, self._run_all), self._thread_name):
             self._end_turn(sessions, batch, self.run_elsewhere)
+        elif hold is not None:  # not before: until then, a signal handler that waited would wait for its own thread
+            hold.is_ending = True
 
     def find_holder(self) -> Holder | None:
         """Find the holder of the lock, for an error. This does I/O, so do not call it in a loop's thread.
@@ -184,7 +185,7 @@ class CommitQueue:
             deliver([request for request in trying if self.withdraw(request)])
 
     def _is_held_up(self) -> bool:
-        return self.name in open_transactions or self.store.is_waiting()
+        return owner_inside(self.name) is not None or self.store.is_waiting()
 
     def _turn(self, *, wait: bool) -> _Outcome | None:
         """Run one cycle if calls are waiting and no other thread runs one; otherwise return None.
@@ -277,7 +278,7 @@ class CommitQueue:
             elif request.begin():
                 batch.append(request)
                 if is_begin:
-                    open_transactions[self.name] = Hold.of(request.owner)  # before others miss it in the queue
+                    open_transactions[self.name] = Hold(request.owner)  # before others miss it in the queue
             self._waiting.remove(request)
             if is_begin and batch:
                 return

@@ -10,7 +10,15 @@ import threading
 import filelock
 import pytest
 
-from persistent_context import LockTimeoutError, OpenTransaction, PersistentContext, SyncPersistentContext
+from persistent_context import (
+    LockTimeoutError,
+    OpenTransaction,
+    PersistentContext,
+    PersistentContextError,
+    ReentrantTransactionError,
+    SyncPersistentContext,
+)
+from persistent_context._engine.worker import pool
 
 ADVICE = (
     "it cannot end if its own block waits for this call; use the transaction there, or make the call after the block"
@@ -101,6 +109,50 @@ class TestATransactionOfThisProcess:
     async def test_its_description_is_safe_to_print(self):
         """The description escapes control characters in the name of a task."""
         assert r"a transaction of task '\x1b' open for 1.5 s" == str(OpenTransaction("task '\x1b'", 1.54))
+
+
+class TestTheEndOfATransaction:
+    async def test_a_handler_that_interrupts_it(self, path, monkeypatch):
+        """A blocking call of a signal handler, before a thread ends the transaction, is refused, and does not wait."""
+        ctx, submit, errors = await PersistentContext.create(path), pool.submit, []
+
+        def interrupted(job, name):
+            monkeypatch.undo()
+            try:
+                SyncPersistentContext(path, lock_timeout=5).incr("handled")
+            except PersistentContextError as error:
+                errors.append(error)
+            return submit(job, name)
+
+        async with ctx.transaction() as tx:
+            tx["n"] = 1
+            monkeypatch.setattr(pool, "submit", interrupted)
+        await ctx.incr("n")
+
+        assert [ReentrantTransactionError] == [type(one) for one in errors]
+        assert {"n": 2} == ctx.get_all_data()
+
+    async def test_a_blocking_call_of_another_task_waits_for_it(self, path, monkeypatch):
+        """Once another thread ends it, a call that blocks the loop does not hold it up any more."""
+        ctx, submit = await PersistentContext.create(path), pool.submit
+        ends, go_on = asyncio.Event(), threading.Event()
+
+        def slow(job, name):
+            monkeypatch.undo()
+            ends.set()
+            return submit(lambda: (go_on.wait(60), job()), name)
+
+        async def transact():
+            async with ctx.transaction() as tx:
+                tx["n"] = 1
+                monkeypatch.setattr(pool, "submit", slow)
+
+        transacting = asyncio.create_task(transact())
+        await ends.wait()
+        threading.Timer(0.1, go_on.set).start()
+
+        assert 2 == SyncPersistentContext(path).incr("n")
+        await transacting
 
 
 class TestOthers:

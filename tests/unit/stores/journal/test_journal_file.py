@@ -233,6 +233,7 @@ class TestTheOpenFile:
 
         assert (True, False) == (file.is_idle_since(time.time() + 60), file.is_idle_since(time.time() - 60))
 
+    @pytest.mark.usefixtures("nobody_folds")
     def test_a_descriptor_that_was_closed_is_left_to_its_new_owner(self, path, store, tmp_path):
         """If the program closes the descriptor, a file that reuses its number is not written to."""
         descriptor = store._journal.known.file.fd
