@@ -147,13 +147,7 @@ ETCD: Final = (
         "etcd-old-state-confirmed",
         "A call that changes nothing returns a result of a state that is not the latest one.",
         Promise.LOST,
-        (
-            Edit(
-                "etcd/session",
-                "                raise StaleSessionError\n            return",
-                "                pass\n            return",
-            ),
-        ),
+        (Edit("etcd/session", "(is_large or not (changes or self._is_fresh))", "is_large"),),
         (suite(f"{_UNDISTURBED}test_a_call_that_changes_nothing_looks_at_the_latest_state"),),
     ),
     Mutant(
@@ -385,6 +379,26 @@ ETCD: Final = (
             ),
         ),
         (suite(f"{_ENDPOINTS}test_one_that_does_not_answer_is_passed_over"),),
+    ),
+    Mutant(
+        "etcd-own-commit-hides-another",
+        "What another program has written to a key before a commit of this process is never read.",
+        Promise.CLOBBERED,
+        (
+            Edit(
+                "etcd/state",
+                "self.read_at + 1 if self.read_at else 0",
+                "self.revision + 1 if self.revision else 0",
+            ),
+        ),
+        (suite("commits::TestUndisturbed::test_nor_after_commits_of_other_keys"),),
+    ),
+    Mutant(
+        "etcd-large-commit-blind",
+        "A commit of many keys overwrites what another program wrote before the last commit of this process.",
+        Promise.CLOBBERED,
+        (Edit("etcd/session", "        is_large = ", "        is_large = False and "),),
+        (suite("commits::TestUndisturbed::test_nor_after_commits_of_other_keys"),),
     ),
     Mutant(
         "etcd-fails-at-once",

@@ -11,11 +11,11 @@ _FAILED = "    except BaseException as error:  # noqa: BLE001 - reported to the 
 _ELSEWHERE = """\
         if not pool.submit(partial(self._end_turn, sessions, batch, self._run_all), self._thread_name):
             self._end_turn(sessions, batch, self.run_elsewhere)
-"""
+        elif hold is not None:"""
 _IN_THE_EXECUTOR = """\
         import asyncio
         asyncio.get_event_loop().run_in_executor(None, self._end_turn, sessions, batch, self._run_all)
-"""
+        if hold is not None:"""
 _CLOSES = "    failure = _close(session, name) or failure\n"
 _COUNTED = "            self._counts.note(session, purpose, over)\n"
 

@@ -8,8 +8,8 @@ from typing import Final
 
 from ..._model.snapshot import Changes
 from ..._model.values import MISSING
-from ..jsonfile.tally import Tally
 from ..protocol import Traffic
+from ..tally import Tally
 from .client import Client, Found
 from .commit import Committer
 from .state import Names, State

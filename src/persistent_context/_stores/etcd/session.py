@@ -10,7 +10,7 @@ from ..._model.snapshot import Changes
 from ..jsonfile.document import Document
 from ..protocol import SessionLostError, StaleSessionError
 from .client import counted, end_of
-from .commit import nobody_is_in_line
+from .commit import OPERATIONS, nobody_is_in_line
 from .failures import UnreachableError
 from .lease import LIFETIME_SECONDS
 from .namespace import Namespace
@@ -61,9 +61,11 @@ class EtcdSession:
     def commit(self, changes: Changes, *, durable: bool) -> Document:  # noqa: ARG002 - every commit survives
         """Commit the changes; see :meth:`Session.commit`."""
         state = self._read()
+        # A large commit does not compare each key, so it may not notice what other programs wrote before its revision.
+        is_large = 2 * len(changes.texts) >= OPERATIONS and state.read_at < state.revision
+        if (is_large or not (changes or self._is_fresh)) and not self._space.read().is_same_as(state):
+            raise StaleSessionError if self._turn is None else SessionLostError(_LOST)
         if not changes:
-            if not self._is_fresh and not self._space.read().is_same_as(state):
-                raise StaleSessionError
             return state.document
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:

@@ -109,6 +109,8 @@ class State(Frozen, frozen=True):
     """The revision at which each key was last changed."""
     numbered: frozenset[str] = frozenset()
     """The keys that have a number."""
+    read_at: int = 0
+    """The revision of the last reading: what other programs have written since may be unknown."""
 
     def is_same_as(self, other: State) -> bool:
         """Whether the content is the same; the marker may be another one."""
@@ -117,7 +119,7 @@ class State(Frozen, frozen=True):
 
     def read(self) -> list[Json]:
         """Return the ranges that bring the state up to date."""
-        names, since = self.names, self.revision + 1 if self.revision else 0
+        names, since = self.names, self.read_at + 1 if self.read_at else 0
         return [
             get(names.values, end_of(names.values), since=since),
             get(names.marker, since=since),
@@ -131,7 +133,9 @@ class State(Frozen, frozen=True):
             CorruptStateError: something there is not what this library writes.
         """
         values = {_key_of(item, self.names.values): item for item in found[0].items}
+        unknown = {key: item for key, item in values.items() if item.modified != self.modified.get(key)}
         numbers = {_key_of(item, self.names.orders): item for item in found[2].items}
+        renumbered = {key for key, item in numbers.items() if item.modified > self.revision}
         if (
             found[0].count != len(self.modified.keys() | values.keys())
             or found[2].count != len(self.numbered | numbers.keys())
@@ -141,18 +145,19 @@ class State(Frozen, frozen=True):
         marker = Marker.of(found[1].items[0]) if found[1].items else self.marker
         changes: dict[str, MaybeText] = {}
         last: dict[str, tuple[tuple[int, int, bytes], Text]] = {}
-        for key, item in values.items():
+        for key, item in unknown.items():
             text = _text_of(item)
-            if key in self.modified and item.created <= self.revision and key not in numbers:
+            if key in self.modified and item.created <= self.revision and key not in renumbered:
                 changes[key] = text
             else:
                 last[key] = _position(item, numbers.get(key)), text
         changes.update((key, text) for key, (_, text) in sorted(last.items(), key=lambda entry: entry[1][0]))
-        modified = {**self.modified, **{key: item.modified for key, item in values.items()}}
+        modified = {**self.modified, **{key: item.modified for key, item in unknown.items()}}
         document = self.document
         if changes or (not document.exists and marker.exists):
             document = document.changed(changes, last.keys() & self.modified.keys())
-        return State(self.names, revision, marker, document, modified, self.numbered | numbers.keys())
+        numbered = self.numbered | numbers.keys()
+        return State(self.names, revision, marker, document, modified, numbered, read_at=revision)
 
     def writes(self, changes: Changes, identity: str) -> list[Json]:
         """Return the operations that commit changes."""
@@ -175,9 +180,8 @@ class State(Frozen, frozen=True):
         modified.update((key, revision) for key in changes.texts if key not in gone)
         numbered = self.numbered - gone | frozenset(self._numbered(changes))
         document = self.document.changed(changes.texts, changes.moved)
-        return State(
-            self.names, revision, Marker(identity, exists=True, modified=revision), document, modified, numbered
-        )
+        marker = Marker(identity, exists=True, modified=revision)
+        return State(self.names, revision, marker, document, modified, numbered, self.read_at)
 
     def _numbered(self, changes: Changes) -> list[str]:
         """Return the keys that changes put last, if they need numbers to keep this order."""

@@ -15,8 +15,8 @@ from ..jsonfile.atomic import replace
 from ..jsonfile.document import Document
 from ..jsonfile.session import JsonFileSession
 from ..jsonfile.syncing import durability_unknown, sync_directory
-from ..jsonfile.tally import Tally
 from ..protocol import SessionLostError, Traffic
+from ..tally import Tally
 from .base import Base, Identity, look
 from .file import journal_exists, open_journal
 from .record import Author, Fingerprint, fold_line, header_line

@@ -13,10 +13,10 @@ from typing import Final
 from ..._printable import printable
 from ...errors import TooManyDigitsError
 from ..protocol import CorruptStateError, Traffic
+from ..tally import Tally
 from .document import EMPTY, Document
 from .opening import open_to_read, read_at
 from .parse import parse
-from .tally import Tally
 
 _logger = logging.getLogger("persistent_context")
 _LOOKS: Final = 5

@@ -8,7 +8,13 @@ import pytest
 
 import etcd
 from etcdproxy import DROP, HOLD, LOSE, PASS, is_commit, keys_put
-from persistent_context import OutcomeUnknownError, StoreLimitError, StoreUnavailableError, SyncPersistentContext
+from persistent_context import (
+    ConflictError,
+    OutcomeUnknownError,
+    StoreLimitError,
+    StoreUnavailableError,
+    SyncPersistentContext,
+)
 from persistent_context._stores.etcd import commit as _commit
 from persistent_context._stores.etcd import session as _session
 from persistent_context._stores.etcd.client import delete
@@ -69,6 +75,37 @@ class TestUndisturbed:
         client.transact([_commit.put(names.value("n"), b" 41 ")])
 
         assert 42 == ctx.incr("n")
+
+    @pytest.mark.parametrize("keys", [1, 60, 200])
+    def test_nor_after_commits_of_other_keys(self, url, client, names, keys):
+        """What this process has committed meanwhile hides such a change neither from reads nor from commits."""
+        ctx = SyncPersistentContext.create(url)
+        ctx.update({"a": 1} | {f"k{number}": 0 for number in range(keys)})
+        ctx.save()
+        reading = SyncPersistentContext.create(url)
+        client.transact([_commit.put(names.value("a"), b"2")])
+        ctx.incr("other")
+        reading.refresh()
+        writing = SyncPersistentContext.create(url, on_conflict="raise")
+        client.transact([_commit.put(names.value("a"), b"3")])
+        ctx.incr("other")
+        writing.update({key: value + 10 for key, value in writing.items() if key != "other"})
+        with pytest.raises(ConflictError) as caught:
+            writing.save()
+
+        assert (2, {"a"}) == (reading["a"], set(caught.value.keys))
+
+    def test_the_order_stays_whatever_is_known_already(self, url, proxied):
+        """A key that another process changes where it is stays there, though this one has just put it there."""
+        mine, other = SyncPersistentContext.create(url), SyncPersistentContext(proxied)
+        mine.update({"z": 1, "y": 1})
+        mine.save()
+        mine.incr("x")
+        other.incr("z")
+        mine.load()
+        other.load()
+
+        assert ["z", "y", "x"] == list(mine) == list(other)
 
     def test_many_keys_are_committed_at_once(self, url):
         """A commit may have more keys than a list of operations, in their order, and is compared as a whole."""
