@@ -16,6 +16,8 @@ SERVER = Path(__file__).with_name("commandserver.py")
 READ_AT_THE_START = ("PYTHON", "LANG", "LC_")
 """How the names of variables begin that an interpreter reads when it starts."""
 ENVIRONMENT = dict(os.environ)
+CAN_FORK = hasattr(os, "fork") and "COVERAGE_PROCESS_CONFIG" not in ENVIRONMENT
+"""Forks of a process that coverage measures would all write into its file."""
 
 
 @functools.cache
@@ -47,7 +49,7 @@ def outcome(*arguments, env=None, cwd=None, encoding=None, **options):
     """
     environment = os.environ if env is None else env
     words = list(map(str, arguments))
-    if options or not hasattr(os, "fork") or _needs_an_interpreter(environment):
+    if options or not CAN_FORK or _needs_an_interpreter(environment):
         done = subprocess.run(
             [*COMMAND, *words],
             capture_output=True, text=True, check=False, env=env, cwd=cwd, encoding=encoding, **options,
