@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import stat
 import sys
@@ -68,8 +69,8 @@ class Access(Frozen, frozen=True):
 
 def check_writable(path: str) -> None:
     """Raise PermissionError for a file that this process may not write, even if its directory permits replacing it."""
-    effective = os.access in os.supports_effective_ids
-    if not os.access(path, os.W_OK, effective_ids=effective) and os.path.isfile(path):
+    may_write = functools.partial(os.access, path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+    if not may_write() and os.path.isfile(path) and not may_write():  # again: it may have been created in between
         raise PermissionError(errno.EACCES, "the file is not writable by this user, so it is not replaced", path)
 
 

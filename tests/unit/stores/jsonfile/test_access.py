@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from persistent_context import SyncPersistentContext
-from persistent_context._stores.jsonfile.access import Access
+from persistent_context._stores.jsonfile.access import Access, check_writable
 from persistent_context._stores.jsonfile.accesslist import given_away
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -301,3 +301,18 @@ class TestAccessLists:
         ctx.incr("n")
 
         assert wanted == os.getxattr(path, "system.posix_acl_access")
+
+
+class TestAFileThatAppears:
+    def test_it_is_not_taken_for_one_that_may_not_be_written(self, path, monkeypatch):
+        """Another process may create the file between two looks at it."""
+        isfile = os.path.isfile
+
+        def created_before(found):
+            path.write_text("{}", encoding="utf-8")
+            return isfile(found)
+
+        monkeypatch.setattr(os.path, "isfile", created_before)
+        check_writable(str(path))
+
+        assert path.exists()
