@@ -128,7 +128,7 @@ USAGE: Final = (
         "read-only-file-replaced",
         "A file that its user may not write is replaced, since its directory allows it.",
         Promise.ACCESS,
-        (Edit("jsonfile/access", "effective_ids=effective) and os.path", "effective_ids=effective) and not os.path"),),
+        (Edit("jsonfile/access", "not may_write() and os.path", "not may_write() and not os.path"),),
         (suite("unwritable_files::TestAReadOnlyFile"),),
     ),
     Mutant(

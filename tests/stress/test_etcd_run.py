@@ -50,7 +50,7 @@ UNHURT = tuple(
 )
 WORKERS_ONLY = tuple(word for kind in KINDS if kind not in ("foreign", "pages") for word in (f"--{kind}", 0))
 
-WITHOUT_SETTLING = (Edit("etcd/commit", "if revision := self._settled(state, identity):", "if revision := 0:"),)
+WITHOUT_SETTLING = (Edit("etcd/commit", "if revision := self._settled(state, identity, fence):", "if revision := 0:"),)
 WITHOUT_FENCING = (
     Edit(
         "etcd/session",
