@@ -373,6 +373,7 @@ class TestFollow:
 
 
 class TestDoctor:
+    @pytest.mark.usefixtures("nobody_folds")
     def test_a_journal_in_use_is_well(self, path):
         """The length of the journal is shown, and how many keys the file lacks."""
         ctx = SyncPersistentContext.create(path, journal=True)
@@ -383,8 +384,7 @@ class TestDoctor:
         assert {} == findings(path)
         size = journal_of(path).stat().st_size
         assert re.search(
-            rf"ok +journal: ({size} bytes; keys changed since the last checkpoint: 1|\d+ [^\n]* checkpoint: 0)\n",
-            run("doctor", path),
+            rf"ok +journal: {size} bytes; keys changed since the last checkpoint: 1\n", run("doctor", path)
         )
 
     def test_writers_that_were_killed(self, kept):
