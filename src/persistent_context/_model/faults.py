@@ -27,6 +27,7 @@ _REMEDIES: Final[tuple[tuple[type | UnionType | str, str], ...]] = (
     ("__fspath__", "convert it, for example with str()"),  # Path
     ("as_integer_ratio", "convert it, for example with str() or float()"),  # Decimal, Fraction
     ("__dataclass_fields__", "convert it, for example with dataclasses.asdict()"),
+    ("MISSING", "it stands for an absent key: delete the key instead"),
 )
 """By type, or by the name of an attribute of the type: what to use instead of such a value."""
 _ANY_REMEDY: Final = "convert it to a dict, list, str, number, bool or None"

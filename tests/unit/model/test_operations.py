@@ -173,9 +173,9 @@ class TestAdd:
         assert False is face.do(face.open(path).add, "leader", 1)
 
     def test_an_absent_value_cannot_be_added(self, face, path):
-        """MISSING, which means absent, is no value."""
+        """MISSING stands for an absent key, and cannot be stored; the error says what to do."""
         ctx = face.open(path)
-        with pytest.raises(UnserializableValueError, match="Missing, which JSON cannot hold"):
+        with pytest.raises(UnserializableValueError, match="it stands for an absent key: delete the key instead"):
             face.do(ctx.add, "a", MISSING)
 
         assert not path.exists()

@@ -17,8 +17,7 @@ class UnreachableError(SessionLostError):
     """
 
     def __init__(self, endpoints: Mapping[str, str]) -> None:
-        reasons = "; ".join(f"{endpoint}: {reason}" for endpoint, reason in endpoints.items())
-        super().__init__(f"no endpoint of the etcd cluster carried out the request ({reasons})")
+        super().__init__(str(StoreUnavailableError(endpoints)))
         self.endpoints: Final = dict(endpoints)
 
     def as_unavailable(self) -> StoreUnavailableError:

@@ -533,7 +533,7 @@ class TestTheStore:
                 tx["n"] = 5
                 proxy.decide = decide
 
-        with pytest.raises(LockLostError, match="no endpoint of the etcd cluster carried out the request"):
+        with pytest.raises(LockLostError, match="no endpoint of the etcd cluster carried out the call"):
             transact()
 
         assert 2 == SyncPersistentContext(url).incr("n")
