@@ -243,6 +243,21 @@ class TestDeadAndStoppedProcesses:
 
         assert turns._lease._thread.is_alive()
 
+    def test_a_turn_may_end_while_a_lease_is_granted(self, client, names, monkeypatch):
+        """A finalizer ends the turn of a forgotten transaction wherever its thread is, such as in the next turn."""
+        turns, grant = Turns(client, names.queue), client.grant
+        forgotten = turns.take("test", wait=True)
+
+        def strike(seconds):
+            forgotten.end()
+            return grant(seconds)
+
+        turns._lease._ends = 0.0
+        monkeypatch.setattr(client, "grant", strike)
+        turns.take("test", wait=True).end()
+
+        assert (0, 0) == (turns._lease._users, client.read(counted(names.queue, end_of(names.queue))).found[0].count)
+
     def test_a_lease_that_has_ended_is_replaced(self, url, client):
         """If the lease was revoked in between, the next transaction takes a new one."""
         ctx = SyncPersistentContext(url)
