@@ -253,8 +253,11 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
     async def _perform(self, operation: Operation) -> Any:
         try:
             return await self._enter_loop().calls.perform(operation, self._lock_timeout)
-        finally:
+        except GeneratorExit:
+            raise  # the task was discarded, and the call may have begun
+        except BaseException:
             self._memory.note_end(operation)
+            raise
 
     async def _begin_transaction(self, patience: float) -> Turn:
         turn: Turn = await self._enter_loop().calls.perform(Operation("transaction"), patience, kind=Begin)
@@ -269,9 +272,13 @@ class PersistentContext(AsyncAtomic, AsyncCoordination):
         loop = asyncio.get_running_loop()
         home = self._home
         if home is None or home.loop is not loop:
-            if home is not None and home.pid == os.getpid() and not home.loop.is_closed():
-                message = "this context belongs to another event loop, which is still open; create one context per loop"
-                raise ContextUsageError(message).about(self._path)
+            if home is not None and home.pid == os.getpid():
+                if not home.loop.is_closed():
+                    message = (
+                        "this context belongs to another event loop, which is still open; create one context per loop"
+                    )
+                    raise ContextUsageError(message).about(self._path)
+                home.calls.leave()
             self._lock = asyncio.Lock()
             calls = LoopCalls(
                 loop, self._link, self._memory, self._run_cycle,

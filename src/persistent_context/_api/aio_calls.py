@@ -85,14 +85,25 @@ class LoopCalls:
         """Carry out an operation in a cycle, and return its result.
 
         If cancelled before the cycle has begun, the call is withdrawn. Afterwards, it is completed first, and then the
-        cancellation propagates.
+        cancellation propagates. If its task is discarded, memory learns its outcome when that arrives.
         """
-        queue = None if self._unattached else self._link.here()
-        if queue is None:
-            queue = await self._attached()
         request = self._request(operation, kind, patient=patience >= TRY_ONLY_SECONDS)
-        await self._submit(queue, request)
-        return await self._outcome(queue, request, patience)
+        try:
+            queue = None if self._unattached else self._link.here()
+            if queue is None:
+                queue = await self._attached()
+            await self._submit(queue, request)
+            return await self._outcome(queue, request, patience)
+        except GeneratorExit:
+            if request.withdraw():
+                self._memory.note_end(operation)
+            raise
+
+    def leave(self) -> None:
+        """After the loop was closed, withdraw the calls that have not begun: nobody waits for them."""
+        for request, flight in list(self._in_flight.items()):
+            if flight.queue.withdraw(request):
+                self._memory.note_end(request.operation)
 
     async def attach(self, link: QueueLink[Any]) -> None:
         """Find the queue of another link; calls that wait for this continue in order."""
@@ -265,12 +276,8 @@ class LoopCalls:
     def _deliver(self, requests: Sequence[Request]) -> None:
         """Deliver completed calls to the event loop; runs in the thread of the cycle."""
         self._memory.receive(requests)
-        try:
-            self.loop.call_soon_threadsafe(self._arrive, requests)
-        except RuntimeError:  # the loop was closed, so there is no waiting task
-            for request in requests:
-                if isinstance(request.result, Turn):
-                    request.result.abandon()
+        with contextlib.suppress(RuntimeError):  # the loop was closed, so there is no waiting task
+            self.loop.call_soon_threadsafe(_Delivery(requests, self._arrive))
 
     def _arrive(self, requests: Sequence[Request]) -> None:
         try:
@@ -278,3 +285,27 @@ class LoopCalls:
         finally:
             for request in requests:
                 self._tell(request)
+
+
+class _Delivery:
+    """Completed calls on their way into an event loop. If it is closed before they arrive, their turns are given up.
+
+    Args:
+        requests: the calls.
+        arrive: called with them in the loop.
+    """
+
+    __slots__ = ("_arrive", "_requests")
+
+    def __init__(self, requests: Sequence[Request], arrive: Callable[[Sequence[Request]], None]) -> None:
+        self._requests = requests
+        self._arrive: Final = arrive
+
+    def __call__(self) -> None:
+        requests, self._requests = self._requests, ()
+        self._arrive(requests)
+
+    def __del__(self) -> None:
+        for request in self._requests:
+            if isinstance(request.result, Turn):
+                request.result.abandon()

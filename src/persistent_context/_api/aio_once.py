@@ -93,11 +93,12 @@ class _Call:
         self._context: Final = contextvars.copy_context()
         self._settled: Final = threading.Lock()  # an atomic flag: the second thread to set it ends the computation
         self._end: Callable[[], None] | None = None
+        self._result: Any = None
 
     def run(self) -> Any:
         """Call the factory, and end the computation if that was left to this thread."""
         try:
-            return self._context.run(self._factory)
+            self._result = self._context.run(self._factory)
         except StopIteration as error:  # a future cannot hold it
             msg = "the factory raised StopIteration"
             raise RuntimeError(msg) from error
@@ -105,6 +106,7 @@ class _Call:
             if not self._settled.acquire(blocking=False):
                 assert self._end is not None, "set before"
                 self._end()
+        return self._result
 
     def take_over(self, lease: AsyncLease, computation: Computation) -> None:
         """End the computation, and release its lease, as soon as the factory has ended."""
@@ -114,6 +116,8 @@ class _Call:
         def end() -> None:
             computation.is_over = True
             release()
+            if inspect.iscoroutine(self._result):
+                self._result.close()  # instead of a warning that it was never awaited
 
         self._end = end
         if not self._settled.acquire(blocking=False):  # it has ended

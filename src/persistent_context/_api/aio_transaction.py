@@ -46,6 +46,7 @@ class AsyncTransaction:
         if error is not None and turn.is_inherited:
             return  # only the parent can end the transaction; the exception propagates
         operation = Operation("transaction")
+        is_left = False
         try:
             if error is None:
                 operation = workspace.commit()
@@ -55,5 +56,8 @@ class AsyncTransaction:
                     turn.abandon()
                 else:
                     await self._end(turn, operation)
+            except GeneratorExit:  # it was discarded meanwhile
+                is_left = True
+                raise
             finally:
-                workspace.close()
+                workspace.close(left=operation if is_left else None)

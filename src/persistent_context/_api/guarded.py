@@ -110,9 +110,10 @@ class GuardedMemory(Memory):
 
 def _arrival(requests: Sequence[Request]) -> Arrival | None:
     """Compute the outcome of a cycle's calls, for memory."""
+    writes = [request.operation for request in requests if isinstance(request.operation, Write)]
     over = [request for request in requests if request.snapshot is not None and request.operation.origin]
     if not over:
-        return None
+        return Arrival(0, NOTHING, {}, {}, over=writes) if writes else None
     snapshot, position = over[-1].snapshot, over[-1].position
     assert snapshot is not None, "of a completed call"
     calls: dict[str, Write] = {}
@@ -129,5 +130,4 @@ def _arrival(requests: Sequence[Request]) -> Arrival | None:
     found = snapshot.get(calls)
     texts: dict[str, MaybeText] = {key: found.get(key, MISSING) for key in calls}
     differences = Differences.between(whole.seen, snapshot) if whole else Differences()
-    writes = [request.operation for request in requests if isinstance(request.operation, Write)]
     return Arrival(position, snapshot, calls, texts, whole, differences, live, writes)

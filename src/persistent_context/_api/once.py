@@ -15,7 +15,7 @@ from typing import Any, Final
 from .._model.faults import check_key
 from .._model.values import MISSING, Frozen, MaybeText, Missing, decode, encode, same
 from .._printable import printable
-from .._stores.protocol import CorruptStateError
+from .._stores.protocol import CorruptStateError, SessionLostError
 from ..errors import ReentrantTransactionError, UnserializableValueError
 from .guarded import GuardedMemory
 from .link import Link
@@ -79,16 +79,19 @@ class Wanted(Frozen, frozen=True):
         """Return the value if it is stored and memory has it, without the lock; otherwise MISSING. This does I/O."""
         try:
             snapshot = link.find().store.snapshot()
-        except CorruptStateError:
+        except (CorruptStateError, SessionLostError):  # to be read again, under the lock
             return MISSING
         texts = snapshot.get((self.key, self._record_key))
-        with memory.locked():
+        with memory.locked(), about_file(self.place):
             knows = memory.send(self.key) is None and same(texts.get(self.key, MISSING), memory.data.base(self.key))
         return self.find({key: decode(text) for key, text in texts.items()}) if knows else MISSING
 
     def is_stored(self, link: Link) -> bool:
-        """Whether there is a value, whatever it is. This does I/O."""
-        return bool(link.find().store.snapshot().get((self.key,)))
+        """Whether there is a value, whatever it is, as far as the state can be read. This does I/O."""
+        try:
+            return bool(link.find().store.snapshot().get((self.key,)))
+        except (CorruptStateError, SessionLostError, OSError):
+            return False
 
     def keep(self, entries: MutableMapping[str, Any], value: Any) -> Any:
         """Store a value unless there is one by now; return a copy of the stored one."""
@@ -129,9 +132,10 @@ class Wanted(Frozen, frozen=True):
         try:
             yield computation
         finally:
-            _running.reset(before)
             if not computation.is_left_behind:  # else its thread says when it is over, or has already
                 computation.is_over = True
+            with contextlib.suppress(ValueError):  # a discarded task is closed in another context than its own
+                _running.reset(before)
 
     @property
     def _record_key(self) -> str:

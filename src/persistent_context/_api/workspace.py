@@ -8,7 +8,7 @@ from typing import Any
 from .._model.faults import check_key, is_key, plain_key
 from .._model.live import LiveDict
 from .._model.merge import OnConflict
-from .._model.operations import Commit
+from .._model.operations import Commit, Operation
 from .._model.snapshot import Snapshot
 from .._model.values import MISSING, MaybeText, same
 from ..errors import ContextUsageError
@@ -82,10 +82,15 @@ class Workspace:
                     self._operation.changes[key] = text
         return self._operation
 
-    def close(self) -> None:
-        """Forbid further use; the operation has taken effect, or never will."""
+    def close(self, *, left: Operation | None = None) -> None:
+        """Forbid further use.
+
+        Args:
+            left: an operation whose outcome is yet to come, as its task was discarded.
+        """
         self._is_over = True
-        self._memory.note_end(self._operation)
+        if left is not self._operation:
+            self._memory.note_end(self._operation)
 
     def keys(self) -> dict[str, None]:
         """Return the keys in the file and those touched, in order; built on first use, then kept up to date."""

@@ -86,7 +86,7 @@ class Owner(Frozen, frozen=True):
         if self.is_inside(holder):
             who = "thread" if holder.task is None else "task"
             return f"this {who} is inside a transaction on the same file; use the transaction, or leave it first"
-        if holder.thread == self.thread and holder.task is not None and self.blocks:
+        if holder.thread == self.thread and holder.task is not None and self.blocks and not holder.is_left_behind:
             return "this thread is inside a transaction on the same file, which could not end while this call blocks it"
         return None
 
@@ -95,6 +95,12 @@ class Owner(Frozen, frozen=True):
         if holder.task is not None:
             return holder.task == self.task
         return holder.thread == self.thread and bool(holder.stays) and holder.stays[-1] in self.stays
+
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether it is a task whose event loop was closed: it ends when it is discarded, in whatever thread."""
+        loop = None if self.loop is None else self.loop()
+        return self.task is not None and (loop is None or loop.is_closed())
 
     def describe(self) -> str:
         """Return the name of its task, or of the thread that entered its latest transaction."""

@@ -12,6 +12,7 @@ signal handler or finalizer may interrupt it anywhere and make another call.
 from __future__ import annotations
 
 import enum
+import gc
 import logging
 import os
 import threading
@@ -131,6 +132,9 @@ class CommitQueue:
         since = self._waiting_since
         if since is not None and time.monotonic() - since > _RECHECK_SECONDS:
             pool.submit(self._abandon_wait, self._thread_name)
+        holder = owner_inside(self.name)
+        if holder is not None and holder.is_left_behind:
+            pool.submit(gc.collect, self._thread_name)  # discards the task, which ends its transaction
         return self.run_elsewhere(even_if_busy=even_if_busy)
 
     def end(self, sessions: deque[Session], batch: Sequence[Request]) -> None:

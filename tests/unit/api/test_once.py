@@ -1,6 +1,7 @@
 """compute_once on both faces: one computation for all callers, stored as a plain value."""
 
 import asyncio
+import inspect
 import json
 import os
 import threading
@@ -10,11 +11,14 @@ import pytest
 
 from persistent_context import (
     MISSING,
+    CorruptFileError,
     PersistentContext,
     ReentrantTransactionError,
+    StoreUnavailableError,
     SyncPersistentContext,
     UnserializableValueError,
 )
+from persistent_context._api.once import Wanted
 
 
 class Factory:
@@ -119,6 +123,23 @@ class TestBothFaces:
         with pytest.raises(ValueError, match="JSON cannot hold; use None; the factory of 'n' returned nan"):
             face.do(ctx.compute_once, "n", lambda: float("nan"))
         assert {"number": 1} == face.do(ctx.compute_once, "the key", factory)
+
+    def test_an_unsaved_value_that_json_cannot_hold(self, face, path, factory):
+        """The error names the file, as that of every other call does."""
+        ctx = face.open(path)
+        ctx["key"] = {1}
+        with pytest.raises(UnserializableValueError) as caught:
+            face.do(ctx.compute_once, "key", factory)
+
+        assert (str(path), 0) == (caught.value.filepath, factory.calls)
+
+    def test_a_store_that_cannot_be_reached(self, face, factory):
+        """It is waited for, as in any other call; the error is that of the other calls."""
+        ctx = face.cls("etcd://127.0.0.1:1/nowhere", lock_timeout=0.2)
+        with pytest.raises(StoreUnavailableError, match="127.0.0.1:1: Connection refused"):
+            face.do(ctx.compute_once, "key", factory)
+
+        assert 0 == factory.calls
 
     def test_a_key_that_is_not_a_string(self, face, path, factory):
         """A key that is not a string is refused before anything is computed."""
@@ -418,6 +439,29 @@ class TestTasks:
 
         assert await (await PersistentContext.create(path)).compute_once("key", lambda: value()) is True
 
+    async def test_an_awaitable_that_a_cancelled_call_leaves(self, path, recwarn):
+        """Nobody awaits it, so it is closed, whether the thread or the call ends first."""
+        ctx, begun, go_on, made = await PersistentContext.create(path), threading.Event(), threading.Event(), []
+
+        async def value():
+            """Return nothing: it is never awaited."""
+
+        def factory():
+            begun.set()
+            go_on.wait(60)
+            made.append(value())
+            return made[0]
+
+        computing = asyncio.create_task(ctx.compute_once("key", factory))
+        await asyncio.to_thread(begun.wait)
+        computing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await computing
+        go_on.set()
+
+        assert 5 == await ctx.compute_once("key", lambda: 5)
+        assert (inspect.CORO_CLOSED, []) == (inspect.getcoroutinestate(made[0]), list(recwarn))
+
     async def test_the_first_value_stored_is_everybody_s(self, path):
         """A value that another caller sets while the factory runs is kept: all callers get the same one."""
         ctx, other = await PersistentContext.create(path), await PersistentContext.create(path)
@@ -427,6 +471,22 @@ class TestTasks:
             return "mine"
 
         assert ("theirs", {"key": "theirs"}) == (await ctx.compute_once("key", factory), stored(path))
+
+
+class TestTeardown:
+    def test_a_value_is_torn_down_if_what_is_stored_cannot_be_read(self, path):
+        """The error is that of storing it, not that of looking whether it is stored."""
+        ctx, torn_down = SyncPersistentContext(path, on_corrupt="raise"), []
+
+        def factory():
+            path.write_text("{", encoding="utf-8")
+            return "server"
+
+        wanted = Wanted.of(str(path), "key", factory, None, None)
+        with pytest.raises(CorruptFileError):
+            ctx._once().value(wanted, factory, torn_down.append)
+
+        assert ["server"] == torn_down
 
 
 class TestThreads:
