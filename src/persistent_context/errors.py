@@ -183,7 +183,7 @@ class UnserializableValueError(PersistentContextError, TypeError):
     If the type is supported and only the value is not (NaN, a lone surrogate, a cycle), it is also a ``ValueError``.
 
     Attributes:
-        place: where it is in the context, such as ``["jobs"][3]["when"]``.
+        place: where it is in the context, such as ``["jobs"][3]["when"]``, or in an argument, such as ``items[0]``.
         reason: what is wrong with it, and what to do, such as ``is a datetime, which JSON cannot hold; convert it, for
             example with .isoformat()``.
     """

@@ -65,7 +65,7 @@ class TestCopy:
         ctx = SyncPersistentContext(target)
         ctx.update({"k": "mine", "n": 1})
         ctx.save()
-        run("copy", source, target, code=1, errors=f"error: {target} has keys: 2; --force replaces them\n")
+        run("copy", source, target, code=1, errors=f"error: {target} already has keys [(]2[)]; --force replaces them\n")
 
         assert [("k", "mine"), ("n", 1)] == held(target)
 

@@ -260,7 +260,7 @@ class TestDoctor:
         done = subprocess.run([sys.executable, "-c", code, stored], capture_output=True, text=True, check=True)
         problems = {line.partition(" ")[2] for line in done.stdout.splitlines() if line.startswith("problem")}
 
-        assert {"access", "lock file", "lock"} >= problems >= {"access", "lock file"}
+        assert {"access", "permission", "lock file", "lock"} >= problems >= {"access", "permission", "lock file"}
 
     @pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="/dev/shm is not mounted")
     def test_the_kind_of_file_system(self):

@@ -142,7 +142,7 @@ class TestSecrets:
         result = runs.run(DRAWS, "--shared-context", "etcd://somebody:chalk@127.0.0.1:1/app")
 
         assert pytest.ExitCode.USAGE_ERROR == result.ret
-        assert "persistent-context[etcd]" in printed(result)
+        assert "pip install '.[etcd]'" in printed(result)
         assert [] == re.findall("somebody|chalk", printed(result))
 
     def test_a_cluster_that_cannot_be_reached_is_named(self, runs):

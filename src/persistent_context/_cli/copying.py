@@ -45,7 +45,7 @@ def copy_state(source: str, target: str, *, force: bool, timeout: float) -> tupl
     def replace(there: Snapshot) -> Changes:
         existing[:] = there.keys()
         if existing and not force:
-            fail(f"{target} has keys: {len(existing)}; --force replaces them")
+            fail(f"{target} already has keys ({len(existing)}); --force replaces them")
         state.update(_texts(snapshot_of(source)))
         texts: dict[str, MaybeText] = {key: MISSING for key in existing if key not in state}
         return Changes({**texts, **state}, state.keys(), creates=not there.exists)

@@ -57,6 +57,7 @@ def examine(filepath: str) -> Iterator[Finding]:
         yield _missing_directory(directory)
         return
     yield _file(path)
+    yield from _permission(path)
     yield from _other_names(path)
     yield from mount_point(path)
     restrictions = [*attributes(path, directory)]
@@ -67,7 +68,7 @@ def examine(filepath: str) -> Iterator[Finding]:
     yield from _leftovers(path)
     yield from journal(path)
     yield from _aside(path)
-    yield from _lock_file(f"{path}.lock")
+    yield from _lock_file(path)
     yield _holder(path)
     if not restrictions and may(directory, os.W_OK):  # the test file might not be removable
         yield _trial(directory)
@@ -103,6 +104,16 @@ def _file(path: str) -> Finding:
         advice = "every change rewrites all of it; use journal=True, or a database such as SQLite"
         level = Level.WARNING
     return Finding(level, "file", text, advice)
+
+
+def _permission(path: str) -> Iterator[Finding]:
+    if os.path.isfile(path) and not may(path, os.W_OK):  # pragma: no cover - a child of the test is another user
+        yield Finding(
+            Level.PROBLEM,
+            "permission",
+            "this user may not write the file, so every change is refused with PermissionError",
+            f"chmod or chown {quote(path)}; the lock file follows it",
+        )
 
 
 def _leads_in_a_circle(filepath: str) -> bool:
@@ -152,7 +163,8 @@ def _aside(path: str) -> Iterator[Finding]:
         )
 
 
-def _lock_file(path: str) -> Iterator[Finding]:
+def _lock_file(data_path: str) -> Iterator[Finding]:
+    path = f"{data_path}.lock"
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -170,7 +182,7 @@ def _lock_file(path: str) -> Iterator[Finding]:
             Level.PROBLEM,
             "lock file",
             f"this user cannot open {path}, and so cannot save",
-            f"chmod or chown {quote(path)}",
+            f"it has the permissions of the file: change those, or else chmod or chown {quote(path)}",
         )
     elif status.st_nlink > 1:
         yield Finding(

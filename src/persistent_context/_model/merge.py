@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from ..errors import ConflictError
+from .functions import check_not_async, check_returned
 from .nested import Conflict, Merge
 from .values import MISSING, MaybeText, decode, encode, same
 
@@ -37,8 +38,11 @@ class Unsaved(NamedTuple):
 
 
 def check_policy(policy: object) -> OnConflict:
-    """Return the policy if it is valid, else raise ValueError."""
-    if policy in _POLICIES or callable(policy):
+    """Return the policy if it is valid, else raise ValueError, or TypeError for an ``async`` function."""
+    if callable(policy):
+        check_not_async(policy, "on_conflict")
+        return policy
+    if policy in _POLICIES:
         return policy
     msg = f"on_conflict must be 'mine', 'theirs', 'raise' or a callable, not {policy!r}"
     raise ValueError(msg)
@@ -67,6 +71,7 @@ def merge(unsaved: Mapping[str, Unsaved], theirs: Mapping[str, MaybeText], polic
     Raises:
         ConflictError: under ``"raise"``, naming all places in conflict.
         UnserializableValueError: the callable returned a value that JSON cannot hold.
+        TypeError: it changed a value in place and returned None, or returned an awaitable.
     """
     texts: dict[str, MaybeText] = {}
     settled: list[Conflict] = []
@@ -80,7 +85,9 @@ def merge(unsaved: Mapping[str, Unsaved], theirs: Mapping[str, MaybeText], polic
         if both.conflicts and policy == "raise":
             refused += both.conflicts
         elif both.conflicts and callable(policy):
-            value = policy(key, *(_value(text) for text in (change.base, change.mine, their)))
+            given = [(_value(text), text) for text in (change.base, change.mine, their)]
+            value = policy(key, *(argument for argument, _ in given))
+            check_returned(value, "on_conflict", key, given)
             texts[key] = MISSING if value is MISSING else encode(value, key)
         else:
             settled += both.conflicts

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 from .._printable import printable
 from ..errors import UnserializableValueError
-from .values import MISSING, MaybeText, Missing, decode, elements, encode, same
+from .faults import place
+from .functions import check_not_async, check_returned
+from .values import MISSING, MaybeText, Missing, Text, decode, elements, encode, same
 
 Function: TypeAlias = Callable[[MaybeText], tuple[MaybeText, Any]]
 """Takes the text of a key, and returns the new one and the call's result."""
@@ -33,7 +33,7 @@ def incr(key: str, delta: float, default: float) -> Function:
 
 def compare_and_set(key: str, expected: object, new: object) -> Callable[[MaybeText], tuple[MaybeText, bool]]:
     """Return the function that replaces the value if it is the expected one."""
-    wanted = expected if isinstance(expected, Missing) else encode(expected, key)
+    wanted = expected if isinstance(expected, Missing) else _encode_argument(expected, "expected")
     replacement = new if isinstance(new, Missing) else encode(new, key)
     return lambda text: (replacement, True) if same(text, wanted) else (text, False)
 
@@ -57,7 +57,7 @@ def take(key: str, default: object) -> Function:  # noqa: ARG001 - as for the ot
 def extend(key: str, items: Iterable[object]) -> Callable[[MaybeText], tuple[MaybeText, int]]:
     """Return the function that appends items to a list, and returns its length."""
     added = listed(items)
-    tail = encode(added, key)
+    tail = _encode_argument(added, "items")
 
     def function(text: MaybeText) -> tuple[MaybeText, int]:
         if text is not MISSING and not text.startswith(b"["):
@@ -92,44 +92,30 @@ def mutate(key: str, fn: Callable[[Any], Any], default: object) -> Function:
     if not callable(fn):
         msg = f"fn must be a callable, not {type(fn).__name__}"
         raise TypeError(msg)
-    if _is_coroutine_function(fn):
-        raise _awaitable(key)
-    start = encode(default, key)
+    check_not_async(fn, "fn")
+    start = _encode_argument(default, "default")
 
     def function(text: MaybeText) -> tuple[MaybeText, Any]:
         before = start if text is MISSING else text
         argument = decode(before)
-        value = fn(argument)
-        if value is None and _was_changed(argument, before, key):
-            msg = f"fn changed the value of {printable(repr(key))} in place and returned None: return the new value"
-            raise TypeError(msg)
-        if isinstance(value, Awaitable):
-            if isinstance(value, Coroutine):
-                value.close()  # otherwise Python warns that it was never awaited
-            raise _awaitable(key)
+        try:
+            value = fn(argument)
+        except Exception as error:
+            if text is MISSING and default is None:
+                error.add_note(f"{printable(repr(key))} is missing, so fn was given None: pass a default")
+            raise
+        check_returned(value, "fn", key, [(argument, before)])
         return encode(value, key), value
 
     return function
 
 
-def _is_coroutine_function(fn: object) -> bool:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
-
-
-def _was_changed(value: object, text: MaybeText, key: str) -> bool:
+def _encode_argument(value: object, name: str) -> Text:
+    """Return the text of an argument; errors name the place within it, rather than in the context."""
     try:
-        return not same(text, encode(value, key))
-    except UnserializableValueError:
-        return True
-
-
-def _awaitable(key: str) -> TypeError:
-    return TypeError(
-        f"fn must return the new value of {printable(repr(key))}, not an awaitable: it runs under the lock, where "
-        "nothing can be awaited; pass a plain function, or await in a transaction()"
-    )
+        return encode(value, name)
+    except UnserializableValueError as error:
+        raise type(error)(name + error.place.removeprefix(place([name])), error.reason) from None
 
 
 def _check_number(value: object, what: str, key: str | None = None) -> None:

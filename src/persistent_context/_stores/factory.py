@@ -62,6 +62,6 @@ def _etcd_store() -> type[EtcdStore]:
     try:
         from .etcd.store import EtcdStore  # noqa: PLC0415 - needs urllib3
     except ModuleNotFoundError as error:
-        msg = "a state in etcd needs the package urllib3: pip install 'persistent-context[etcd]'"
+        msg = "a state in etcd needs the extra 'etcd': in a checkout, pip install '.[etcd]'"
         raise ModuleNotFoundError(msg, name=error.name) from error
     return EtcdStore

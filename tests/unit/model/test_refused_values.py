@@ -517,6 +517,29 @@ class TestAtomicOperationsRefuse:
 
         self.check(face, path, name, operation)
 
+    @pytest.mark.parametrize(
+        ("call", "arguments", "place"),
+        [
+            ("append", ({1},), "items[0]"),
+            ("extend", ([4, {"deep": {1}}],), 'items[1]["deep"]'),
+            ("compare_and_set", ({1}, 2), "expected"),
+            ("compare_and_set", (0, {1}), '["jobs"]'),
+            ("mutate", (len, {1}), "default"),
+        ],
+    )
+    def test_the_place_is_that_in_the_argument(self, face, path, call, arguments, place):
+        """What is not to be stored at that place of the context is named as the argument that it is."""
+
+        async def story() -> UnserializableValueError:
+            ctx = await done(face.context.create(path))
+            with pytest.raises(UnserializableValueError, match="is a set, which JSON cannot hold") as caught:
+                await done(getattr(ctx, call)("jobs", *arguments))
+            return caught.value
+
+        error = face.run(story())
+
+        assert (place, str(path)) == (error.place, error.filepath)
+
     @pytest.mark.parametrize("name", BAD)
     def test_compare_and_set(self, face: Any, path: pathlib.Path, name: str) -> None:
         """`compare_and_set` refuses a new value that JSON cannot hold; file and memory are unchanged."""

@@ -125,7 +125,7 @@ class TestTheContext:
         program = "import sys; sys.modules['urllib3'] = None; from persistent_context import PersistentContext\n"
         program += "try: PersistentContext('etcd://host/app')\nexcept ModuleNotFoundError as error: print(error)"
 
-        assert ["a state in etcd needs the package urllib3: pip install 'persistent-context[etcd]'"] == run(program)
+        assert ["a state in etcd needs the extra 'etcd': in a checkout, pip install '.[etcd]'"] == run(program)
 
     def test_has_no_file(self):
         """There is no path of a file; the error says what to use."""
