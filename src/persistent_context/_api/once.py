@@ -15,7 +15,7 @@ from typing import Any, Final
 from .._model.faults import check_key
 from .._model.values import MISSING, Frozen, MaybeText, Missing, decode, encode, same
 from .._printable import printable
-from .._stores.protocol import CorruptStateError
+from .._stores.protocol import CorruptStateError, SessionLostError
 from ..errors import ReentrantTransactionError, UnserializableValueError
 from .guarded import GuardedMemory
 from .link import Link
@@ -79,7 +79,7 @@ class Wanted(Frozen, frozen=True):
         """Return the value if it is stored and memory has it, without the lock; otherwise MISSING. This does I/O."""
         try:
             snapshot = link.find().store.snapshot()
-        except CorruptStateError:
+        except (CorruptStateError, SessionLostError):
             return MISSING
         texts = snapshot.get((self.key, self._record_key))
         with memory.locked():

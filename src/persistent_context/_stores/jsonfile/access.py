@@ -12,6 +12,7 @@ from typing import Final
 
 from ..._model.values import Frozen
 from .accesslist import given_away, mode_of
+from .opening import Opened, check_regular
 
 _ACL: Final = "system.posix_acl_access"
 
@@ -23,13 +24,33 @@ class Access(Frozen, frozen=True):
     acl: bytes | None
 
     @classmethod
-    def of(cls, path: str) -> Access | None:
-        """Return the access of the file at a path, or None if there is none."""
+    def of(cls, path: str, read: Opened | None = None) -> Access | None:
+        """Return the access of the file at a path, or None if there is none.
+
+        Args:
+            path: the file.
+            read: the file whose content is to be written there. If the path names another one by now, this access would
+                open the content to the users of that one: then the access of the file that was read counts.
+
+        Raises:
+            NotARegularFileError: the path names something else than a regular file by now.
+            OSError: raised by the system.
+        """
         try:
             status = os.lstat(path)
         except FileNotFoundError:
-            return None
-        return cls(status, _acl(path))
+            return None if read is None else cls.of_open(read.fd)
+        if read is None:
+            return cls(status, _acl(path))
+        if os.path.samestat(status, read.status):
+            return cls(status, _acl(read.fd))
+        check_regular(path, status)
+        return cls.of_open(read.fd)
+
+    @classmethod
+    def of_open(cls, fd: int) -> Access:
+        """Return the access of an open file."""
+        return cls(os.fstat(fd), _acl(fd))
 
     def give_to(self, fd: int, status: os.stat_result, mask: int = 0o7777) -> None:
         """Apply it to an open file of ours: never more, and less where the system does not permit it.
@@ -85,10 +106,10 @@ def _give_acl(fd: int, acl: bytes | None) -> None:
             os.removexattr(fd, _ACL)
 
 
-def _acl(path: str) -> bytes | None:
+def _acl(file: str | int) -> bytes | None:
     if sys.platform != "linux":
         return None
     try:
-        return os.getxattr(path, _ACL) or None
+        return os.getxattr(file, _ACL) or None
     except OSError:  # ENODATA, or a file system without access lists
         return None

@@ -13,7 +13,7 @@ from typing import Final
 
 from ..._model.snapshot import Changes
 from ..._printable import printable
-from ...errors import DurabilityUnknownError
+from ...errors import DurabilityUnknownError, NotARegularFileError
 from ..protocol import CorruptStateError
 from .access import Access, check_writable
 from .atomic import replace
@@ -22,6 +22,7 @@ from .document import EMPTY, Document
 from .file import JsonFile, several_looks
 from .lock import HeldLock
 from .names import move_aside
+from .opening import Opened
 from .syncing import durability_unknown, make_durable, make_name_durable
 
 _logger = logging.getLogger("persistent_context")
@@ -46,9 +47,9 @@ class JsonFileSession:
         self.lock: Final = lock
         self._since: Final = time.monotonic()
         self._document: Document | None = None
-        self._old_fd: int | None = None
-        """The descriptor that the document was read through. While it is open, a replaced file is not freed: on ext4,
-        freeing takes seven times as long as replacing, and so waits until the lock is released."""
+        self._old: Opened | None = None
+        """The file that the document was read from. While it is open, a replaced file is not freed: on ext4, freeing
+        takes seven times as long as replacing, and so waits until the lock is released."""
         self._is_open = True
         self._complete: Callable[..., None] | None = None  # left to do after the lock is released
 
@@ -66,7 +67,7 @@ class JsonFileSession:
         path = self._file.path
         self._close_old()
         try:
-            self._document, self._old_fd = self._file.read()
+            self._document, self._old = self._file.read()
         except CorruptStateError as error:
             check_writable(path)
             with contextlib.suppress(FileNotFoundError):  # it was removed in between, maybe with its directory
@@ -90,7 +91,7 @@ class JsonFileSession:
 
     def share(self, *, durable: bool) -> Access | None:
         """Give the lock file the permissions of the file, and note whether this session promises durability."""
-        access = Access.of(self._file.path)
+        access = Access.of(self._file.path, self._old)
         self.lock.share(access)
         self.lock.promised = self.lock.promised or durable
         return access
@@ -104,9 +105,14 @@ class JsonFileSession:
 
         Raises:
             CorruptStateError: the file is not a JSON object.
+            SessionLostError: its path leads to another file by now.
         """
         self._close_old()
-        self._document, self._old_fd = self._file.read_finished()
+        try:
+            self._document, self._old = self._file.read_finished()
+        except NotARegularFileError as error:
+            self._file.check_place(error)
+            raise
         return self._document
 
     def replaces(self, new: Document) -> bool:
@@ -184,9 +190,9 @@ class JsonFileSession:
             self._complete = make_name_durable
 
     def _close_old(self) -> None:
-        fd, self._old_fd = self._old_fd, None
-        if fd is not None:
-            os.close(fd)
+        old, self._old = self._old, None
+        if old is not None:
+            os.close(old.fd)
 
     def _keep(self, *, durable: bool) -> None:
         path = self._file.path

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from persistent_context import SyncPersistentContext
+from persistent_context._model.snapshot import Changes
 from persistent_context._stores.jsonfile.access import Access, check_writable
 from persistent_context._stores.jsonfile.accesslist import given_away
+from persistent_context._stores.jsonfile.store import JsonFileStore
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -301,6 +303,44 @@ class TestAccessLists:
         ctx.incr("n")
 
         assert wanted == os.getxattr(path, "system.posix_acl_access")
+
+
+class TestAFileThatIsReplacedWhenItHasBeenRead:
+    """Another program takes no lock: it replaces or removes the file that a session has read."""
+
+    @pytest.fixture
+    def session(self, path):
+        """A session that has read a private file."""
+        path.write_text('{"secret": 1}', encoding="utf-8")
+        path.chmod(0o600)
+        one = JsonFileStore(str(path)).begin("test", wait=False)
+        assert {"secret": b"1"} == one.snapshot.get(["secret"])
+        yield one
+        one.close()
+
+    def test_what_was_read_is_not_opened_to_the_users_of_the_new_one(self, path, session):
+        """The content that is written back has the rights of the file that it was read from."""
+        path.rename(path.with_name("old"))
+        path.write_text("{}", encoding="utf-8")
+        path.chmod(0o666)
+        session.commit(Changes({"n": b"1"}), durable=False)
+
+        assert ('{\n"secret": 1,\n"n": 1\n}\n', 0o600) == (path.read_text(encoding="utf-8"), mode(path))
+
+    def test_nor_to_everybody_if_it_is_gone(self, path, session):
+        """The file is written again with the rights that it had."""
+        path.unlink()
+        with umask(0o022):
+            session.commit(Changes({"n": b"1"}), durable=False)
+
+        assert 0o600 == mode(path)
+
+    def test_the_rights_of_the_same_file_are_those_of_the_moment(self, path, session):
+        """A file that is opened to more users in between stays so."""
+        path.chmod(0o640)
+        session.commit(Changes({"n": b"1"}), durable=False)
+
+        assert 0o640 == mode(path)
 
 
 class TestAFileThatAppears:
