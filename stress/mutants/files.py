@@ -257,6 +257,13 @@ FILES: Final = (
         (suite("access::TestAFileThatIsReplacedWhenItHasBeenRead"),),
     ),
     Mutant(
+        "moved-aside-and-forgotten",
+        "A private file that is corrupt is moved aside, and the one that takes its place is public.",
+        Promise.ACCESS,
+        (Edit("jsonfile/session", "            self.succeed(Access.of(path))\n", ""),),
+        (suite("access::TestModes::test_those_of_a_corrupt_file_are_kept"),),
+    ),
+    Mutant(
         "temporary-open-to-all",
         "For a moment, the temporary file can be read by more users than the file that it will replace.",
         Promise.ACCESS,

@@ -15,6 +15,7 @@ from ..._printable import printable
 from ...errors import NotARegularFileError, TooManyDigitsError
 from ..protocol import CorruptStateError, SessionLostError, Traffic
 from ..tally import Tally
+from .access import Access
 from .document import EMPTY, Document
 from .opening import Opened, open_to_read, read_at
 from .parse import parse
@@ -36,6 +37,8 @@ class JsonFile:
         self.sync_failed = False
         """Whether a sync of it or of its directory has failed since this process last replaced it: another one could
         falsely succeed."""
+        self.former: Access | None = None
+        """The access of the file whose place the next one takes, if there is none by then: it was moved aside."""
         self._known = EMPTY
         self._warned_of: int | None = None
         self._bytes_read: Final = Tally()

@@ -22,7 +22,7 @@ from .document import EMPTY, Document
 from .file import JsonFile, several_looks
 from .lock import HeldLock
 from .names import move_aside
-from .opening import Opened
+from .opening import Opened, check_regular
 from .syncing import durability_unknown, make_durable, make_name_durable
 
 _logger = logging.getLogger("persistent_context")
@@ -70,6 +70,7 @@ class JsonFileSession:
             self._document, self._old = self._file.read()
         except CorruptStateError as error:
             check_writable(path)
+            self.succeed(Access.of(path))
             with contextlib.suppress(FileNotFoundError):  # it was removed in between, maybe with its directory
                 aside = move_aside(path, durable=True)
                 _logger.warning(
@@ -91,10 +92,20 @@ class JsonFileSession:
 
     def share(self, *, durable: bool) -> Access | None:
         """Give the lock file the permissions of the file, and note whether this session promises durability."""
-        access = Access.of(self._file.path, self._old)
+        access = Access.of(self._file.path, self._old) or self._file.former
         self.lock.share(access)
         self.lock.promised = self.lock.promised or durable
         return access
+
+    def succeed(self, former: Access | None) -> None:
+        """Set whose access the file gets if there is none: a private file does not become public by being made anew.
+
+        Raises:
+            NotARegularFileError: that is not a regular file.
+        """
+        if former is not None:
+            check_regular(self._file.path, former.status)
+        self._file.former = former
 
     def assume(self, document: Document) -> None:
         """Set the content of the file, so that the session need not read it."""
@@ -184,7 +195,8 @@ class JsonFileSession:
         except FileNotFoundError:
             self._wait_for_the_lock_file_to_go()
             raise
-        self._document, self.bytes_written, self._file.sync_failed = new, written, False
+        self._document, self.bytes_written = new, written
+        self._file.sync_failed, self._file.former = False, None
         self._file.note_commit(new, written)
         if durable:
             self._complete = make_name_durable

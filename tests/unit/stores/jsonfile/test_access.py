@@ -88,6 +88,29 @@ class TestModes:
 
         assert 0 == mode(path.with_name("state.json.lock")) & ~mode(path)
 
+    @pytest.mark.parametrize("first", ["save", "load"])
+    def test_those_of_a_corrupt_file_are_kept(self, face, path, first):
+        """The file that takes the place of one that was moved aside is no more public than that one was."""
+        path.write_text("{}", encoding="utf-8")
+        path.chmod(0o600)
+        ctx = face.open(path)
+        path.write_text('{"broken', encoding="utf-8")
+        with umask(0o022):
+            face.do(getattr(ctx, first))
+            ctx["a"] = 1
+            face.do(ctx.save)
+
+        assert (0o600, '{\n"a": 1\n}\n') == (mode(path), path.read_text(encoding="utf-8"))
+
+    @pytest.mark.skipif(not AS_ROOT, reason="changes the owner of a file: run as root")
+    def test_the_owner_of_a_corrupt_file_is_kept(self, face, path):
+        """After root has moved a user's file aside, the new one still belongs to the user."""
+        path.write_text("corrupt", encoding="utf-8")
+        os.chown(path, 12345, 23456)
+        face.do(face.cls(path).incr, "n")
+
+        assert (12345, 23456) == (path.stat().st_uid, path.stat().st_gid)
+
     @pytest.mark.skipif(not AS_ROOT, reason="changes the owner of a file: run as root")
     def test_the_owner_is_kept(self, face, path):
         """After a save by root, a user's file still belongs to the user."""
