@@ -54,6 +54,19 @@ STORE: Final = (
         (suite("durability::TestSyncing::test_one_of_what_was_found_is_not_tried_again"),),
     ),
     Mutant(
+        "failed-sync-forgotten",
+        "That a sync of the file has failed is forgotten with the last context of the file.",
+        Promise.LOST,
+        (
+            Edit(
+                "jsonfile/file",
+                "        self.path: Final = path\n",
+                "        self.path: Final = path\n        self.sync_failed = False\n",
+            ),
+        ),
+        (suite("durability::TestSyncing::test_it_is_known_to_later_contexts_as_well"),),
+    ),
+    Mutant(
         "new-directory-of-another-unsynced",
         "A directory that another process has just made is taken for durable.",
         Promise.LOST,

@@ -23,6 +23,9 @@ from .parse import parse
 _logger = logging.getLogger("persistent_context")
 _LOOKS: Final = 5
 _LOOK_SECONDS: Final = 0.02
+_unsynced: Final[set[str]] = set()
+"""The files for which a sync has failed since this process last replaced them. The kernel reports it only once, so this
+outlives the objects that know such a file, and a forked child has it as well."""
 
 
 class JsonFile:
@@ -34,9 +37,6 @@ class JsonFile:
 
     def __init__(self, path: str) -> None:
         self.path: Final = path
-        self.sync_failed = False
-        """Whether a sync of it or of its directory has failed since this process last replaced it: another one could
-        falsely succeed."""
         self.former: Access | None = None
         """The access of the file whose place the next one takes, if there is none by then: it was moved aside."""
         self._known = EMPTY
@@ -100,6 +100,18 @@ class JsonFile:
         if error.errno != errno.ELOOP and os.path.realpath(self.path) != self.path:
             message = "a symbolic link has taken the place of the file"
             raise SessionLostError(message) from error
+
+    @property
+    def sync_failed(self) -> bool:
+        """Whether a sync of it or of its directory has failed since this process last replaced it.
+
+        Another one could falsely succeed.
+        """
+        return self.path in _unsynced
+
+    @sync_failed.setter
+    def sync_failed(self, failed: bool) -> None:
+        (_unsynced.add if failed else _unsynced.discard)(self.path)
 
     def expect(self, document: Document) -> None:
         """Set what the file may hold next: if it does, reading it is only a comparison."""

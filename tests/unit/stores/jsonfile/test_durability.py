@@ -1,6 +1,7 @@
 """Durability: what is durable when a call returns, the order of the syncs, and the errors when the disk fails."""
 
 import errno
+import gc
 import json
 import os
 import pickle
@@ -516,6 +517,24 @@ class TestSyncing:
             ctx.save()
 
         assert (True, {"n": 1}) == (inode != path.stat().st_ino, stored(path))
+
+    @pytest.mark.parametrize("kind", [stat.S_ISREG, stat.S_ISDIR])
+    def test_it_is_known_to_later_contexts_as_well(self, path, break_fsync, kind):
+        """The contexts of the file may be gone by the next call, but the process still knows."""
+        SyncPersistentContext(path, durable=False).incr("n")
+        break_fsync(kind)
+        with pytest.raises(DurabilityUnknownError):
+            SyncPersistentContext(path).save()
+        break_fsync(None)
+        gc.collect()
+        inodes = [path.stat().st_ino]
+        with path.open("rb"):
+            for _ in range(2):
+                SyncPersistentContext(path).save()
+                gc.collect()
+                inodes.append(path.stat().st_ino)
+
+        assert (True, True, {"n": 1}) == (inodes[0] != inodes[1], inodes[1] == inodes[2], stored(path))
 
     def test_one_that_fails_in_another_thread_is_not_relied_upon(self, path, monkeypatch):
         """The kernel reports an error once: a second sync, for a commit made before it, falsely succeeds."""
