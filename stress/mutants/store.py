@@ -91,8 +91,15 @@ STORE: Final = (
         "promise-dies-with-its-holder",
         "A holder does not record earlier promises of durability, so they are forgotten if it is killed.",
         Promise.LOST,
-        (Edit("lock", "promised=self.promised))", "promised=False))"),),
+        (Edit("lock", "promised=self.promised or not before))", "promised=False))"),),
         (suite(_VOLATILE + "test_a_promise_outlives_a_killed_holder"),),
+    ),
+    Mutant(
+        "promise-lost-in-a-power-loss",
+        "The record that something must survive a power loss does not survive one itself.",
+        Promise.LOST,
+        (Edit("lock", "            sync_data(self._file.fd)\n", ""),),
+        (suite(_VOLATILE + "test_a_promise_outlives_a_power_loss"),),
     ),
     Mutant(
         "foreign-lock-file-promises-nothing",

@@ -94,7 +94,8 @@ class JsonFileSession:
         """Give the lock file the permissions of the file, and note whether this session promises durability."""
         access = Access.of(self._file.path, self._old) or self._file.former
         self.lock.share(access)
-        self.lock.promised = self.lock.promised or durable
+        if durable:
+            self.lock.promise()
         return access
 
     def succeed(self, former: Access | None) -> None:
