@@ -71,11 +71,10 @@ class Access(Frozen, frozen=True):
             return  # a lock file that is not ours
         acl, given = self.acl, (status.st_uid, status.st_gid)
         if given != owners:
-            try:
-                os.fchown(fd, *owners)
-            except PermissionError:
-                with contextlib.suppress(PermissionError):
-                    os.fchown(fd, -1, model.st_gid)
+            for uid in (model.st_uid, -1):
+                with _if_permitted():
+                    os.fchown(fd, uid, model.st_gid)
+                    break
             now = os.fstat(fd)
             given = (now.st_uid, now.st_gid)
         if acl is not None and given != owners:
@@ -83,7 +82,7 @@ class Access(Frozen, frozen=True):
             mode = (stat.S_IMODE(model.st_mode) & ~0o777 | mode_of(acl)) & mask
         elif given[1] != model.st_gid:
             mode &= ~0o070 | (mode & 0o007) << 3  # a different group gets no more than others
-        with contextlib.suppress(PermissionError):  # no longer ours after fchown, if not root
+        with _if_permitted():  # no longer ours after fchown, if not root
             _give_acl(fd, acl)
             os.fchmod(fd, mode)
 
@@ -93,6 +92,17 @@ def check_writable(path: str) -> None:
     may_write = functools.partial(os.access, path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
     if not may_write() and os.path.isfile(path) and not may_write():  # again: it may have been created in between
         raise PermissionError(errno.EACCES, "the file is not writable by this user, so it is not replaced", path)
+
+
+class _if_permitted:  # noqa: N801 - like contextlib.suppress
+    """Ignores that something is not permitted, or not possible: in a user namespace, not every user has a number."""
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        """End it."""
+        return isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EINVAL)
 
 
 def _give_acl(fd: int, acl: bytes | None) -> None:

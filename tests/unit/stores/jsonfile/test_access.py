@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 import struct
+import sys
 import tempfile
 from pathlib import Path
 
@@ -174,12 +175,16 @@ class TestAccess:
 
         monkeypatch.setattr(os, "lstat", seen)
 
-    def test_where_the_group_cannot_be_given_it_gets_no_more_than_everybody(self, tmp_path, model, mine, monkeypatch):
-        """Write access for the file's group does not become write access for the writer's own group."""
+    @pytest.mark.parametrize("code", [errno.EPERM, errno.EINVAL])
+    def test_where_the_group_cannot_be_given_it_gets_no_more_than_everybody(self, model, mine, monkeypatch, code):
+        """Write access for the file's group does not become write access for the writer's own group.
+
+        EINVAL: it has no number in the user namespace of the process.
+        """
         self.as_seen(monkeypatch, model, st_gid=os.getgid() + 1)
 
         def refuse(fd, uid, gid):
-            raise PermissionError
+            raise OSError(code, os.strerror(code))
 
         monkeypatch.setattr(os, "fchown", refuse)
         Access.of(str(model)).give_to(mine, os.fstat(mine))
@@ -297,6 +302,39 @@ class TestASharedFile:
         self.add_one(path, BOB)
 
         assert (BOB, 0o660) == (path.stat().st_uid, mode(path))
+
+
+IN_A_USER_NAMESPACE = """
+import ctypes, os, sys
+from persistent_context import SyncPersistentContext
+
+uid, gid = os.getuid(), os.getgid()
+if ctypes.CDLL(None).unshare(0x10000000):  # CLONE_NEWUSER
+    print("refused", flush=True)
+    sys.exit()
+for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+    with open(f"/proc/self/{name}", "w") as file:
+        file.write(text)
+print(os.stat(sys.argv[1]).st_uid, SyncPersistentContext(sys.argv[1]).incr("n"), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not AS_ROOT, reason="makes user namespaces: run as root on Linux")
+class TestAUserNamespace:
+    """As in a rootless container: a user who is not in it has no number there."""
+
+    def test_a_file_of_a_user_outside_can_be_replaced(self, path, spawn):
+        """It is given to nobody, as it cannot be given to its owner, and admits the same users."""
+        path.write_text("{}", encoding="utf-8")
+        os.chown(path, ALICE, ALICE)
+        path.chmod(0o666)
+        child = spawn(IN_A_USER_NAMESPACE, path)
+        heard = child.hear()
+        child.finish()
+        if heard == "refused":
+            pytest.skip("user namespaces are disabled here")
+
+        assert (["65534", "1"], 0o666) == (heard.split(), mode(path))
 
 
 class TestAccessLists:
