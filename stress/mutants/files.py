@@ -224,6 +224,46 @@ FILES: Final = (
         (suite("access::TestModes::test_the_mode_of_a_file_is_kept"),),
     ),
     Mutant(
+        "planted-link-followed",
+        "A link that another user puts in place of the file is followed: what it leads to is read, and given away.",
+        Promise.ACCESS,
+        (Edit("opening", "os.O_RDONLY | NO_FOLLOW | NO_WAIT", "os.O_RDONLY | NO_WAIT"),),
+        (
+            suite("copies::TestACopy::test_a_link_is_not_copied"),
+            suite("place::TestLinks::test_one_that_took_the_place_of_the_file_before_it_is_read"),
+        ),
+    ),
+    Mutant(
+        "copy-of-two-files",
+        "A copy has the content of the file, and the permissions of another one that has taken its name.",
+        Promise.ACCESS,
+        (
+            Edit("copies", "temporary_name(path), aside, durable", "path, aside, durable"),
+            Edit("copies", "temporary: str, target", "path: str, target"),
+            Edit(
+                "copies",
+                "    fd = open_fd(temporary, ",
+                "    temporary = temporary_name(path)\n    fd = open_fd(temporary, ",
+            ),
+            Edit("copies", "Access.of_open(original.fd).give_to(", "Access.of(path).give_to("),
+        ),
+        (suite("copies::TestACopy::test_it_is_of_one_file_whatever_takes_its_name"),),
+    ),
+    Mutant(
+        "access-of-another-file",
+        "What was read from a file is written with the permissions of another one that has taken its place.",
+        Promise.ACCESS,
+        (Edit("jsonfile/session", "Access.of(self._file.path, self._old)", "Access.of(self._file.path)"),),
+        (suite("access::TestAFileThatIsReplacedWhenItHasBeenRead"),),
+    ),
+    Mutant(
+        "moved-aside-and-forgotten",
+        "A private file that is corrupt is moved aside, and the one that takes its place is public.",
+        Promise.ACCESS,
+        (Edit("jsonfile/session", "            self.succeed(Access.of(path))\n", ""),),
+        (suite("access::TestModes::test_those_of_a_corrupt_file_are_kept"),),
+    ),
+    Mutant(
         "temporary-open-to-all",
         "For a moment, the temporary file can be read by more users than the file that it will replace.",
         Promise.ACCESS,
@@ -264,10 +304,10 @@ FILES: Final = (
         (
             Edit(
                 "jsonfile/session",
-                "        self._document, self._old_fd = self._file.read_finished()\n",
-                "        known = self._file._known\n"
-                "        found = (known, None) if known.exists else self._file.read_finished()\n"
-                "        self._document, self._old_fd = found\n",
+                "            self._document, self._old = self._file.read_finished()\n",
+                "            known = self._file._known\n"
+                "            found = (known, None) if known.exists else self._file.read_finished()\n"
+                "            self._document, self._old = found\n",
             ),
         ),
         (suite("merge::TestMerging::test_changes_of_a_program_without_this_library_are_merged"),),
@@ -279,7 +319,7 @@ FILES: Final = (
         (
             Edit(
                 "jsonfile/session",
-                "        if fd is not None:\n            os.close(fd)\n\n    def _keep(",
+                "        if old is not None:\n            os.close(old.fd)\n\n    def _keep(",
                 "\n    def _keep(",
             ),
         ),

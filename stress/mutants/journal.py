@@ -252,7 +252,13 @@ JOURNAL: Final = (
         "journal-damaged-kept-as-a-link",
         "What is kept of a damaged journal is a link to it, which the next append cuts off and overwrites.",
         Promise.CLOBBERED,
-        (Edit("copies", "        _copy(path, aside, durable=durable)\n", "        os.link(path, aside)\n"),),
+        (
+            Edit(
+                "copies",
+                "            _copy(original, temporary_name(path), aside, durable=durable)\n",
+                "            os.link(path, aside)\n",
+            ),
+        ),
         (suite("journal_torn_tails::TestDamage::test_a_bad_line_at_the_end_is_kept_as_well"),),
     ),
     Mutant(

@@ -54,6 +54,19 @@ STORE: Final = (
         (suite("durability::TestSyncing::test_one_of_what_was_found_is_not_tried_again"),),
     ),
     Mutant(
+        "failed-sync-forgotten",
+        "That a sync of the file has failed is forgotten with the last context of the file.",
+        Promise.LOST,
+        (
+            Edit(
+                "jsonfile/file",
+                "        self.path: Final = path\n",
+                "        self.path: Final = path\n        self.sync_failed = False\n",
+            ),
+        ),
+        (suite("durability::TestSyncing::test_it_is_known_to_later_contexts_as_well"),),
+    ),
+    Mutant(
         "new-directory-of-another-unsynced",
         "A directory that another process has just made is taken for durable.",
         Promise.LOST,
@@ -78,8 +91,15 @@ STORE: Final = (
         "promise-dies-with-its-holder",
         "A holder does not record earlier promises of durability, so they are forgotten if it is killed.",
         Promise.LOST,
-        (Edit("lock", "promised=self.promised))", "promised=False))"),),
+        (Edit("lock", "promised=self.promised or not before))", "promised=False))"),),
         (suite(_VOLATILE + "test_a_promise_outlives_a_killed_holder"),),
+    ),
+    Mutant(
+        "promise-lost-in-a-power-loss",
+        "The record that something must survive a power loss does not survive one itself.",
+        Promise.LOST,
+        (Edit("lock", "            sync_data(self._file.fd)\n", ""),),
+        (suite(_VOLATILE + "test_a_promise_outlives_a_power_loss"),),
     ),
     Mutant(
         "foreign-lock-file-promises-nothing",

@@ -121,7 +121,11 @@ USAGE: Final = (
         "empty-file-at-first-sight",
         "A file that a program has just truncated to rewrite it is taken for a new one.",
         Promise.CLOBBERED,
-        (Edit("jsonfile/file", "                if document.exists or fd is None:\n", "                if True:\n"),),
+        (
+            Edit(
+                "jsonfile/file", "                if document.exists or opened is None:\n", "                if True:\n"
+            ),
+        ),
         (suite("empty_files::TestAWriterWithoutTheLock"),),
     ),
     Mutant(

@@ -260,8 +260,8 @@ BROKEN = {
     ),
     "others' changes are not read under the lock": (
         "jsonfile/session.py",
-        "        self._document, self._old_fd = self._file.read_finished()\n",
-        "        self._document, self._old_fd = self._file._known, None\n",
+        "        self._document, self._old = self._file.read_finished()\n",
+        "        self._document, self._old = self._file._known, None\n",
         ["kill:save:async flock:9", "error:save:sync fsync=EIO:9"],
         "the call said done, and the file holds",
     ),

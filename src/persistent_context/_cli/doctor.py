@@ -19,7 +19,7 @@ from .._api.blocking import SyncPersistentContext
 from .._model.live import LiveDict
 from .._stores.jsonfile.names import leftovers, moved_aside
 from .._stores.jsonfile.store import JsonFileStore
-from .._stores.protocol import CorruptStateError
+from .._stores.protocol import CorruptStateError, SessionLostError
 from ..errors import PersistentContextError, TooManyDigitsError
 from .doctor_journal import journal
 from .findings import Finding, Level
@@ -90,7 +90,7 @@ def _file(path: str) -> Finding:
             "repair it, or the next program that loads or saves it moves it aside and starts empty; after that, "
             "persistent-context restore brings back the keys of a repaired copy",
         )
-    except (TooManyDigitsError, OSError) as error:
+    except (TooManyDigitsError, SessionLostError, OSError) as error:
         return Finding(Level.PROBLEM, "file", f"cannot be read: {getattr(error, 'strerror', error)}")
     if not document.exists:
         return Finding(Level.OK, "file", "is empty; it reads as {}, and the first save fills it")

@@ -73,6 +73,7 @@ class CommitQueue:
         self.is_contended = False
         """Whether the last session had to wait for another process, so that a try would most likely fail."""
         self._counts = Counts(name)
+        self._was_lost = False  # the last session: its name itself may lead to another store by now
 
     def submit(self, request: Request) -> None:
         """Queue a call; the queue has to be run afterwards.
@@ -237,6 +238,7 @@ class CommitQueue:
             if batch and isinstance(batch[0], Begin) and read(batch, session, self.name):
                 return self._grant(batch[0], session)
         except SessionLostError:  # when reading for a transaction
+            self._was_lost = True
             if session is not None:
                 carry_out([], session, self.name)
             self._deliver(self._waiting.put_back(batch), session, purpose)
@@ -267,7 +269,8 @@ class CommitQueue:
 
         Calls whose place now leads to another store are moved there, and can be withdrawn until they begin.
         """
-        leads_here = {self.name: True}
+        leads_here = {} if self._was_lost else {self.name: True}
+        self._was_lost = False
         for request in self._waiting.snapshot():
             place = request.place
             if place not in leads_here:
@@ -301,6 +304,7 @@ class CommitQueue:
         over = [request for request in batch if request not in again]
         if again:
             self._counts.note_retry()
+            self._was_lost = True
             if again[0].goes_alone:
                 _logger.info("%s: too much for one commit; the calls are carried out one by one", printable(self.name))
             elif session.is_exclusive:

@@ -86,10 +86,10 @@ def _is_settled(identity: Identity | None, began: int) -> bool:
 
 def _fingerprint(path: str) -> Fingerprint:
     try:
-        fd, size = open_to_read(path)
+        fd, status = open_to_read(path)
     except FileNotFoundError:
         return NO_FILE
     try:
-        return Fingerprint.of(read_at(fd, start, _CHUNK_BYTES) for start in range(0, size, _CHUNK_BYTES))
+        return Fingerprint.of(read_at(fd, start, _CHUNK_BYTES) for start in range(0, status.st_size, _CHUNK_BYTES))
     finally:
         os.close(fd)

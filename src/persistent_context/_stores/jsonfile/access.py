@@ -12,6 +12,7 @@ from typing import Final
 
 from ..._model.values import Frozen
 from .accesslist import given_away, mode_of
+from .opening import Opened, check_regular
 
 _ACL: Final = "system.posix_acl_access"
 
@@ -23,13 +24,33 @@ class Access(Frozen, frozen=True):
     acl: bytes | None
 
     @classmethod
-    def of(cls, path: str) -> Access | None:
-        """Return the access of the file at a path, or None if there is none."""
+    def of(cls, path: str, read: Opened | None = None) -> Access | None:
+        """Return the access of the file at a path, or None if there is none.
+
+        Args:
+            path: the file.
+            read: the file whose content is to be written there. If the path names another one by now, this access would
+                open the content to the users of that one: then the access of the file that was read counts.
+
+        Raises:
+            NotARegularFileError: the path names something else than a regular file by now.
+            OSError: raised by the system.
+        """
         try:
             status = os.lstat(path)
         except FileNotFoundError:
-            return None
-        return cls(status, _acl(path))
+            return None if read is None else cls.of_open(read.fd)
+        if read is None:
+            return cls(status, _acl(path))
+        if os.path.samestat(status, read.status):
+            return cls(status, _acl(read.fd))
+        check_regular(path, status)
+        return cls.of_open(read.fd)
+
+    @classmethod
+    def of_open(cls, fd: int) -> Access:
+        """Return the access of an open file."""
+        return cls(os.fstat(fd), _acl(fd))
 
     def give_to(self, fd: int, status: os.stat_result, mask: int = 0o7777) -> None:
         """Apply it to an open file of ours: never more, and less where the system does not permit it.
@@ -50,11 +71,10 @@ class Access(Frozen, frozen=True):
             return  # a lock file that is not ours
         acl, given = self.acl, (status.st_uid, status.st_gid)
         if given != owners:
-            try:
-                os.fchown(fd, *owners)
-            except PermissionError:
-                with contextlib.suppress(PermissionError):
-                    os.fchown(fd, -1, model.st_gid)
+            for uid in (model.st_uid, -1):
+                with _if_permitted():
+                    os.fchown(fd, uid, model.st_gid)
+                    break
             now = os.fstat(fd)
             given = (now.st_uid, now.st_gid)
         if acl is not None and given != owners:
@@ -62,7 +82,7 @@ class Access(Frozen, frozen=True):
             mode = (stat.S_IMODE(model.st_mode) & ~0o777 | mode_of(acl)) & mask
         elif given[1] != model.st_gid:
             mode &= ~0o070 | (mode & 0o007) << 3  # a different group gets no more than others
-        with contextlib.suppress(PermissionError):  # no longer ours after fchown, if not root
+        with _if_permitted():  # no longer ours after fchown, if not root
             _give_acl(fd, acl)
             os.fchmod(fd, mode)
 
@@ -72,6 +92,17 @@ def check_writable(path: str) -> None:
     may_write = functools.partial(os.access, path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
     if not may_write() and os.path.isfile(path) and not may_write():  # again: it may have been created in between
         raise PermissionError(errno.EACCES, "the file is not writable by this user, so it is not replaced", path)
+
+
+class _if_permitted:  # noqa: N801 - like contextlib.suppress
+    """Ignores that something is not permitted, or not possible: in a user namespace, not every user has a number."""
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        """End it."""
+        return isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EINVAL)
 
 
 def _give_acl(fd: int, acl: bytes | None) -> None:
@@ -85,10 +116,10 @@ def _give_acl(fd: int, acl: bytes | None) -> None:
             os.removexattr(fd, _ACL)
 
 
-def _acl(path: str) -> bytes | None:
+def _acl(file: str | int) -> bytes | None:
     if sys.platform != "linux":
         return None
     try:
-        return os.getxattr(path, _ACL) or None
+        return os.getxattr(file, _ACL) or None
     except OSError:  # ENODATA, or a file system without access lists
         return None

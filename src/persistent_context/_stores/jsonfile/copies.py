@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterator
 from typing import Final
 
@@ -12,7 +11,7 @@ from .access import Access
 from .atomic import write_all
 from .flock import try_lock
 from .names import aside_name, moved_aside, temporary_name
-from .opening import NO_FOLLOW, open_fd, open_to_read, read_at
+from .opening import NO_FOLLOW, Opened, open_fd, open_to_read, read_at
 from .syncing import sync, sync_directory
 
 _CHUNK_BYTES: Final = 1024 * 1024
@@ -32,24 +31,26 @@ def keep_copy(path: str, *, durable: bool, why: str = "corrupt") -> str:
     Raises:
         OSError: it cannot be copied; nothing is left behind.
     """
-    kept = next((copy for copy in moved_aside(path, why) if _is_copy(copy, path)), None)
-    aside = kept or aside_name(path, why)
-    if not kept:
-        _copy(path, aside, durable=durable)
+    original = open_to_read(path)  # once: its name may be given to a file with other permissions in the meantime
+    try:
+        kept = next((copy for copy in moved_aside(path, why) if _is_copy(copy, original)), None)
+        aside = kept or aside_name(path, why)
+        if not kept:
+            _copy(original, temporary_name(path), aside, durable=durable)
+    finally:
+        os.close(original.fd)
     if durable:
         sync_directory(os.path.dirname(path))
     return aside
 
 
-def _copy(source: str, target: str, *, durable: bool) -> None:
-    access, temporary = Access.of(source), temporary_name(source)
+def _copy(original: Opened, temporary: str, target: str, *, durable: bool) -> None:
     fd = open_fd(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o600)
     try:
         try:
             try_lock(fd)  # marks it as owned by a live writer, see remove_leftovers()
-            if access is not None:
-                access.give_to(fd, os.fstat(fd))
-            write_all(fd, _chunks(source))
+            Access.of_open(original.fd).give_to(fd, os.fstat(fd))
+            write_all(fd, _chunks(original))
             if durable:
                 sync(fd)
         finally:
@@ -61,24 +62,23 @@ def _copy(source: str, target: str, *, durable: bool) -> None:
         raise
 
 
-def _is_copy(copy: str, path: str) -> bool:
+def _is_copy(path: str, original: Opened) -> bool:
     """Whether a file is our copy of another one, and not one that a stranger has planted."""
     with contextlib.suppress(OSError):
-        found, original = os.lstat(copy), os.lstat(path)
-        is_ours = not hasattr(os, "geteuid") or found.st_uid in (original.st_uid, os.geteuid())
-        if is_ours and stat.S_ISREG(found.st_mode) and found.st_size == original.st_size:
-            return all(one == other for one, other in zip(_chunks(copy), _chunks(path), strict=True))
+        found = open_to_read(path)
+        try:
+            is_ours = not hasattr(os, "geteuid") or found.status.st_uid in (original.status.st_uid, os.geteuid())
+            if is_ours and found.status.st_size == original.status.st_size:
+                return all(one == other for one, other in zip(_chunks(found), _chunks(original), strict=True))
+        finally:
+            os.close(found.fd)
     return False
 
 
-def _chunks(path: str) -> Iterator[bytes]:
+def _chunks(file: Opened) -> Iterator[bytes]:
     """Yield the content of a file; the last chunk is empty."""
-    fd, _ = open_to_read(path)
-    try:
-        offset = 0
-        while chunk := read_at(fd, offset, _CHUNK_BYTES):
-            yield chunk
-            offset += len(chunk)
-        yield b""
-    finally:
-        os.close(fd)
+    offset = 0
+    while chunk := read_at(file.fd, offset, _CHUNK_BYTES):
+        yield chunk
+        offset += len(chunk)
+    yield b""

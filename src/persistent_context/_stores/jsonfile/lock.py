@@ -33,6 +33,7 @@ from .stamp import (
     tells_of_promises,
     this_process,
 )
+from .syncing import sync_data
 
 _logger = logging.getLogger("persistent_context")
 _LOOKS: Final = (0, 0.001, 0.002, 0.004, 0.008, 0.016)
@@ -249,8 +250,10 @@ class HeldLock:
         that survives, and it has to contain what was promised. An empty lock file beside an existing file may have been
         emptied, or deleted and made again, and the record of a promise with it.
         """
-        if self._is_stamped:
-            write_at(file.fd, 0, stamp_for(purpose, promised=self.promised))
+        self._denies_promises = self._is_stamped and bool(before) and not tells_of_promises(before)
+        self._purpose: Final = purpose
+        if self._is_stamped:  # the first stamp of a file may be all that survives of it, whatever this call promises
+            write_at(file.fd, 0, stamp_for(purpose, promised=self.promised or not before))
 
     @property
     def file(self) -> LockFile:
@@ -266,6 +269,18 @@ class HeldLock:
         """Give the lock file the permissions of the data file: the same users may lock it, and no others."""
         if self._is_ours and access is not None:
             access.give_to(self._file.fd, self._status, mask=0o666)
+
+    def promise(self) -> None:
+        """Record that a call is about to promise this; the record survives a power loss, unless an earlier one does.
+
+        Raises:
+            OSError: it may not survive, so the call must not promise anything.
+        """
+        if self._denies_promises:  # and after a power loss, would do so again
+            write_at(self._file.fd, 0, stamp_for(self._purpose, promised=True))
+            sync_data(self._file.fd)
+            self._denies_promises = False
+        self.promised = True
 
     def check(self) -> None:
         """Raise SessionLostError if the lock file is not the one that was locked: others may hold its successor."""

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import sys
-from typing import Final
+from typing import Final, NamedTuple
 
 from ...errors import NotARegularFileError
 
@@ -22,6 +22,15 @@ _KINDS: Final = {
     stat.S_IFCHR: "a character device",
     stat.S_IFBLK: "a block device",
 }
+
+
+class Opened(NamedTuple):
+    """A file that is open for reading."""
+
+    fd: int
+    """Its descriptor, for the caller to close."""
+    status: os.stat_result
+    """Its status when it was opened."""
 
 
 def open_fd(path: str, flags: int, mode: int = 0o666) -> int:
@@ -46,19 +55,22 @@ def open_fd(path: str, flags: int, mode: int = 0o666) -> int:
     return fd
 
 
-def open_to_read(path: str) -> tuple[int, int]:
-    """Open a regular file for reading, and return its descriptor and size.
+def open_to_read(path: str) -> Opened:
+    """Open a regular file for reading.
+
+    Args:
+        path: its real path: a link that has been planted there since is not followed.
 
     Raises:
         FileNotFoundError: it does not exist.
-        NotARegularFileError: it is not a regular file, or a loop of symbolic links.
+        NotARegularFileError: it is not a regular file.
         OSError: raised by the system.
     """
     try:
-        fd = open_fd(path, os.O_RDONLY | NO_WAIT)
+        fd = open_fd(path, os.O_RDONLY | NO_FOLLOW | NO_WAIT)
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise loop_of_links(path) from error
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise (loop_of_links(path) if _is_loop(path) else not_a_regular_file(path, stat.S_IFLNK)) from error
         if error.errno == errno.ENXIO:  # a socket, or a device without a driver
             raise not_a_regular_file(path, os.stat(path).st_mode) from error
         raise
@@ -68,7 +80,7 @@ def open_to_read(path: str) -> tuple[int, int]:
     except BaseException:
         os.close(fd)
         raise
-    return fd, status.st_size
+    return Opened(fd, status)
 
 
 def is_descriptor_of(fd: int, status: os.stat_result) -> bool:
@@ -110,6 +122,14 @@ def not_a_regular_file(path: str, mode: int) -> NotARegularFileError:
     code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
     what = _KINDS.get(stat.S_IFMT(mode), "something unknown")
     return NotARegularFileError(code, f"expected a regular file, found {what}", path)
+
+
+def _is_loop(path: str) -> bool:
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def loop_of_links(path: str) -> NotARegularFileError:

@@ -13,7 +13,7 @@ from typing import Final
 
 from ..._model.snapshot import Changes
 from ..._printable import printable
-from ...errors import DurabilityUnknownError
+from ...errors import DurabilityUnknownError, NotARegularFileError
 from ..protocol import CorruptStateError
 from .access import Access, check_writable
 from .atomic import replace
@@ -22,6 +22,7 @@ from .document import EMPTY, Document
 from .file import JsonFile, several_looks
 from .lock import HeldLock
 from .names import move_aside
+from .opening import Opened, check_regular
 from .syncing import durability_unknown, make_durable, make_name_durable
 
 _logger = logging.getLogger("persistent_context")
@@ -46,9 +47,9 @@ class JsonFileSession:
         self.lock: Final = lock
         self._since: Final = time.monotonic()
         self._document: Document | None = None
-        self._old_fd: int | None = None
-        """The descriptor that the document was read through. While it is open, a replaced file is not freed: on ext4,
-        freeing takes seven times as long as replacing, and so waits until the lock is released."""
+        self._old: Opened | None = None
+        """The file that the document was read from. While it is open, a replaced file is not freed: on ext4, freeing
+        takes seven times as long as replacing, and so waits until the lock is released."""
         self._is_open = True
         self._complete: Callable[..., None] | None = None  # left to do after the lock is released
 
@@ -66,9 +67,10 @@ class JsonFileSession:
         path = self._file.path
         self._close_old()
         try:
-            self._document, self._old_fd = self._file.read()
+            self._document, self._old = self._file.read()
         except CorruptStateError as error:
             check_writable(path)
+            self.succeed(Access.of(path))
             with contextlib.suppress(FileNotFoundError):  # it was removed in between, maybe with its directory
                 aside = move_aside(path, durable=True)
                 _logger.warning(
@@ -90,10 +92,21 @@ class JsonFileSession:
 
     def share(self, *, durable: bool) -> Access | None:
         """Give the lock file the permissions of the file, and note whether this session promises durability."""
-        access = Access.of(self._file.path)
+        access = Access.of(self._file.path, self._old) or self._file.former
         self.lock.share(access)
-        self.lock.promised = self.lock.promised or durable
+        if durable:
+            self.lock.promise()
         return access
+
+    def succeed(self, former: Access | None) -> None:
+        """Set whose access the file gets if there is none: a private file does not become public by being made anew.
+
+        Raises:
+            NotARegularFileError: that is not a regular file.
+        """
+        if former is not None:
+            check_regular(self._file.path, former.status)
+        self._file.former = former
 
     def assume(self, document: Document) -> None:
         """Set the content of the file, so that the session need not read it."""
@@ -104,9 +117,14 @@ class JsonFileSession:
 
         Raises:
             CorruptStateError: the file is not a JSON object.
+            SessionLostError: its path leads to another file by now.
         """
         self._close_old()
-        self._document, self._old_fd = self._file.read_finished()
+        try:
+            self._document, self._old = self._file.read_finished()
+        except NotARegularFileError as error:
+            self._file.check_place(error)
+            raise
         return self._document
 
     def replaces(self, new: Document) -> bool:
@@ -178,15 +196,16 @@ class JsonFileSession:
         except FileNotFoundError:
             self._wait_for_the_lock_file_to_go()
             raise
-        self._document, self.bytes_written, self._file.sync_failed = new, written, False
+        self._document, self.bytes_written = new, written
+        self._file.sync_failed, self._file.former = False, None
         self._file.note_commit(new, written)
         if durable:
             self._complete = make_name_durable
 
     def _close_old(self) -> None:
-        fd, self._old_fd = self._old_fd, None
-        if fd is not None:
-            os.close(fd)
+        old, self._old = self._old, None
+        if old is not None:
+            os.close(old.fd)
 
     def _keep(self, *, durable: bool) -> None:
         path = self._file.path

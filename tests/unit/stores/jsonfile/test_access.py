@@ -5,14 +5,17 @@ import errno
 import os
 import stat
 import struct
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from persistent_context import SyncPersistentContext
+from persistent_context._model.snapshot import Changes
 from persistent_context._stores.jsonfile.access import Access, check_writable
 from persistent_context._stores.jsonfile.accesslist import given_away
+from persistent_context._stores.jsonfile.store import JsonFileStore
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -86,6 +89,29 @@ class TestModes:
 
         assert 0 == mode(path.with_name("state.json.lock")) & ~mode(path)
 
+    @pytest.mark.parametrize("first", ["save", "load"])
+    def test_those_of_a_corrupt_file_are_kept(self, face, path, first):
+        """The file that takes the place of one that was moved aside is no more public than that one was."""
+        path.write_text("{}", encoding="utf-8")
+        path.chmod(0o600)
+        ctx = face.open(path)
+        path.write_text('{"broken', encoding="utf-8")
+        with umask(0o022):
+            face.do(getattr(ctx, first))
+            ctx["a"] = 1
+            face.do(ctx.save)
+
+        assert (0o600, '{\n"a": 1\n}\n') == (mode(path), path.read_text(encoding="utf-8"))
+
+    @pytest.mark.skipif(not AS_ROOT, reason="changes the owner of a file: run as root")
+    def test_the_owner_of_a_corrupt_file_is_kept(self, face, path):
+        """After root has moved a user's file aside, the new one still belongs to the user."""
+        path.write_text("corrupt", encoding="utf-8")
+        os.chown(path, 12345, 23456)
+        face.do(face.cls(path).incr, "n")
+
+        assert (12345, 23456) == (path.stat().st_uid, path.stat().st_gid)
+
     @pytest.mark.skipif(not AS_ROOT, reason="changes the owner of a file: run as root")
     def test_the_owner_is_kept(self, face, path):
         """After a save by root, a user's file still belongs to the user."""
@@ -149,12 +175,16 @@ class TestAccess:
 
         monkeypatch.setattr(os, "lstat", seen)
 
-    def test_where_the_group_cannot_be_given_it_gets_no_more_than_everybody(self, tmp_path, model, mine, monkeypatch):
-        """Write access for the file's group does not become write access for the writer's own group."""
+    @pytest.mark.parametrize("code", [errno.EPERM, errno.EINVAL])
+    def test_where_the_group_cannot_be_given_it_gets_no_more_than_everybody(self, model, mine, monkeypatch, code):
+        """Write access for the file's group does not become write access for the writer's own group.
+
+        EINVAL: it has no number in the user namespace of the process.
+        """
         self.as_seen(monkeypatch, model, st_gid=os.getgid() + 1)
 
         def refuse(fd, uid, gid):
-            raise PermissionError
+            raise OSError(code, os.strerror(code))
 
         monkeypatch.setattr(os, "fchown", refuse)
         Access.of(str(model)).give_to(mine, os.fstat(mine))
@@ -274,6 +304,39 @@ class TestASharedFile:
         assert (BOB, 0o660) == (path.stat().st_uid, mode(path))
 
 
+IN_A_USER_NAMESPACE = """
+import ctypes, os, sys
+from persistent_context import SyncPersistentContext
+
+uid, gid = os.getuid(), os.getgid()
+if ctypes.CDLL(None).unshare(0x10000000):  # CLONE_NEWUSER
+    print("refused", flush=True)
+    sys.exit()
+for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+    with open(f"/proc/self/{name}", "w") as file:
+        file.write(text)
+print(os.stat(sys.argv[1]).st_uid, SyncPersistentContext(sys.argv[1]).incr("n"), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not AS_ROOT, reason="makes user namespaces: run as root on Linux")
+class TestAUserNamespace:
+    """As in a rootless container: a user who is not in it has no number there."""
+
+    def test_a_file_of_a_user_outside_can_be_replaced(self, path, spawn):
+        """It is given to nobody, as it cannot be given to its owner, and admits the same users."""
+        path.write_text("{}", encoding="utf-8")
+        os.chown(path, ALICE, ALICE)
+        path.chmod(0o666)
+        child = spawn(IN_A_USER_NAMESPACE, path)
+        heard = child.hear()
+        child.finish()
+        if heard == "refused":
+            pytest.skip("user namespaces are disabled here")
+
+        assert (["65534", "1"], 0o666) == (heard.split(), mode(path))
+
+
 class TestAccessLists:
     def test_a_list_without_a_mask_gets_that_of_its_group(self):
         """The group's permissions were those of all but the owner and the others."""
@@ -301,6 +364,44 @@ class TestAccessLists:
         ctx.incr("n")
 
         assert wanted == os.getxattr(path, "system.posix_acl_access")
+
+
+class TestAFileThatIsReplacedWhenItHasBeenRead:
+    """Another program takes no lock: it replaces or removes the file that a session has read."""
+
+    @pytest.fixture
+    def session(self, path):
+        """A session that has read a private file."""
+        path.write_text('{"secret": 1}', encoding="utf-8")
+        path.chmod(0o600)
+        one = JsonFileStore(str(path)).begin("test", wait=False)
+        assert {"secret": b"1"} == one.snapshot.get(["secret"])
+        yield one
+        one.close()
+
+    def test_what_was_read_is_not_opened_to_the_users_of_the_new_one(self, path, session):
+        """The content that is written back has the rights of the file that it was read from."""
+        path.rename(path.with_name("old"))
+        path.write_text("{}", encoding="utf-8")
+        path.chmod(0o666)
+        session.commit(Changes({"n": b"1"}), durable=False)
+
+        assert ('{\n"secret": 1,\n"n": 1\n}\n', 0o600) == (path.read_text(encoding="utf-8"), mode(path))
+
+    def test_nor_to_everybody_if_it_is_gone(self, path, session):
+        """The file is written again with the rights that it had."""
+        path.unlink()
+        with umask(0o022):
+            session.commit(Changes({"n": b"1"}), durable=False)
+
+        assert 0o600 == mode(path)
+
+    def test_the_rights_of_the_same_file_are_those_of_the_moment(self, path, session):
+        """A file that is opened to more users in between stays so."""
+        path.chmod(0o640)
+        session.commit(Changes({"n": b"1"}), durable=False)
+
+        assert 0o640 == mode(path)
 
 
 class TestAFileThatAppears:

@@ -6,7 +6,8 @@ import stat
 
 import pytest
 
-from persistent_context import SyncPersistentContext
+from persistent_context import NotARegularFileError, SyncPersistentContext
+from persistent_context._stores.jsonfile import copies as _copies
 from persistent_context._stores.jsonfile.copies import keep_copy
 
 
@@ -49,6 +50,38 @@ class TestACopy:
         second = keep_copy(str(source), durable=True)
 
         assert (1, 2) == (len(first), len({*first, second}))
+
+    @pytest.mark.parametrize("found", ["a link", "a file"])
+    def test_it_is_of_one_file_whatever_takes_its_name(self, source, tmp_path, monkeypatch, found):
+        """Another user who may write in the directory gets neither another file's content nor more rights."""
+        secret, lock = tmp_path / "secret", _copies.try_lock
+        secret.write_bytes(b"secret")
+        source.chmod(0o600)
+
+        def exchange(fd):
+            source.unlink()
+            if found == "a link":
+                source.symlink_to(secret)
+            else:
+                source.write_bytes(b"public")
+                source.chmod(0o644)
+            return lock(fd)
+
+        monkeypatch.setattr(_copies, "try_lock", exchange)
+        keep_copy(str(source), durable=False)
+        (copy,) = copies(source)
+
+        assert (b"x" * 1_100_000, 0o600) == (copy.read_bytes(), stat.S_IMODE(copy.stat().st_mode))
+
+    def test_a_link_is_not_copied(self, source, tmp_path):
+        """Somebody has planted it: the content of the file that it leads to may be a secret."""
+        (tmp_path / "secret").write_bytes(b"secret")
+        source.unlink()
+        source.symlink_to(tmp_path / "secret")
+        with pytest.raises(NotARegularFileError, match="found a symbolic link"):
+            keep_copy(str(source), durable=False)
+
+        assert [source.name] == os.listdir(source.parent)
 
     @pytest.mark.parametrize("planted", ["a link", "a directory"])
     def test_something_planted_under_such_a_name_is_no_copy(self, source, planted):

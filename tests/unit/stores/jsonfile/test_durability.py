@@ -1,6 +1,7 @@
 """Durability: what is durable when a call returns, the order of the syncs, and the errors when the disk fails."""
 
 import errno
+import gc
 import json
 import os
 import pickle
@@ -517,6 +518,24 @@ class TestSyncing:
 
         assert (True, {"n": 1}) == (inode != path.stat().st_ino, stored(path))
 
+    @pytest.mark.parametrize("kind", [stat.S_ISREG, stat.S_ISDIR])
+    def test_it_is_known_to_later_contexts_as_well(self, path, break_fsync, kind):
+        """The contexts of the file may be gone by the next call, but the process still knows."""
+        SyncPersistentContext(path, durable=False).incr("n")
+        break_fsync(kind)
+        with pytest.raises(DurabilityUnknownError):
+            SyncPersistentContext(path).save()
+        break_fsync(None)
+        gc.collect()
+        inodes = [path.stat().st_ino]
+        with path.open("rb"):
+            for _ in range(2):
+                SyncPersistentContext(path).save()
+                gc.collect()
+                inodes.append(path.stat().st_ino)
+
+        assert (True, True, {"n": 1}) == (inodes[0] != inodes[1], inodes[1] == inodes[2], stored(path))
+
     def test_one_that_fails_in_another_thread_is_not_relied_upon(self, path, monkeypatch):
         """The kernel reports an error once: a second sync, for a commit made before it, falsely succeeds."""
         store, real, others = JsonFileStore(str(path)), os.fsync, []
@@ -607,6 +626,80 @@ class TestAVolatileCall:
             volatile.incr("n")
 
         assert (2, 0) == (len(synced), synced.count(str(path.parent)))
+
+    @pytest.mark.parametrize("before", ["nothing", "a volatile call", "a killed holder", "a journal"])
+    @pytest.mark.parametrize("written", ["when it is synced", "when the file is replaced"])
+    def test_a_promise_outlives_a_power_loss(self, path, spawn, synced, monkeypatch, before, written):
+        """The record of it is as durable as what was promised, whenever the kernel last wrote the lock file back."""
+        lock, journal = path.with_name("state.json.lock"), before == "a journal" or None
+        if before != "nothing":
+            SyncPersistentContext(path, durable=False, journal=journal).incr("n")
+        if before == "a killed holder":
+            holder = spawn(HOLD_WITHOUT_A_PROMISE, path)
+            assert "held" == holder.hear()
+            holder.kill()
+        survived = lock.read_bytes() if lock.exists() else b""
+        real_sync, real_replace = os.fdatasync, os.replace
+
+        def sync(fd):
+            nonlocal survived
+            real_sync(fd)
+            if os.path.samestat(os.fstat(fd), lock.stat()):
+                survived = lock.read_bytes()
+
+        def replace(source, target):
+            nonlocal survived
+            real_replace(source, target)
+            if written == "when the file is replaced":
+                survived = lock.read_bytes()
+
+        monkeypatch.setattr(os, "fdatasync", sync)
+        monkeypatch.setattr(os, "replace", replace)
+        SyncPersistentContext(path).incr("n")
+        if journal:
+            SyncPersistentContext(path, journal=False).incr("n")
+        lock.write_bytes(survived)
+        synced.clear()
+        SyncPersistentContext(path, durable=False).incr("n")
+
+        assert 1 == len(synced)
+
+    def test_the_record_is_synced_once(self, path, monkeypatch):
+        """Only the first durable call after volatile ones has to do so, and none where nothing was volatile."""
+        real, calls = os.fdatasync, []
+
+        def sync(fd):
+            calls.append(os.path.samestat(os.fstat(fd), path.with_name("state.json.lock").stat()))
+            real(fd)
+
+        monkeypatch.setattr(os, "fdatasync", sync)
+        for durable in (False, False, True, True, False, True):
+            SyncPersistentContext(path, durable=durable).incr("n")
+        other = path.with_name("other.json")
+        for durable in (True, False, True):
+            SyncPersistentContext(other, durable=durable).incr("n")
+
+        assert [True] == calls
+
+    def test_a_record_that_cannot_be_synced_is_no_record(self, path, monkeypatch):
+        """The call promises nothing, and changes nothing."""
+        real, broken = os.fdatasync, True
+
+        def sync(fd):
+            if broken:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(fd)
+
+        SyncPersistentContext(path, durable=False).incr("n")
+        monkeypatch.setattr(os, "fdatasync", sync)
+        ctx = SyncPersistentContext(path)
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output error"):
+                ctx.incr("n")
+        unchanged = stored(path)
+        broken = False
+
+        assert ({"n": 1}, 2) == (unchanged, ctx.incr("n"))
 
     def test_an_empty_lock_file_promises_nothing_before_there_is_a_file(self, path, synced):
         """With ``( flock 9; … ) 9>> state.json.lock``, a script may make the lock file first."""

@@ -13,6 +13,7 @@ from persistent_context import LockLostError, NotARegularFileError, SyncPersiste
 from persistent_context._model.snapshot import Changes
 from persistent_context._stores.jsonfile import file as _file
 from persistent_context._stores.jsonfile.store import JsonFileStore
+from persistent_context._stores.protocol import SessionLostError
 
 INCREMENT = """
 import sys
@@ -208,6 +209,52 @@ class TestLinks:
         session.close()
 
         assert (True, []) == (path.is_symlink(), temporaries(path))
+
+    def test_one_that_took_the_place_of_the_file_before_it_is_read(self, path):
+        """It is not followed: another user may have planted it, and what it leads to has a lock of its own."""
+        store = JsonFileStore(str(path))
+        session = store.begin("test", wait=False)
+        path.with_name("other.json").write_text('{"a": 1}', encoding="utf-8")
+        path.symlink_to("other.json")
+        with pytest.raises(SessionLostError):
+            session.read()
+        session.close()
+        with pytest.raises(SessionLostError):
+            store.snapshot()
+
+    @pytest.mark.parametrize("call", ["load", "incr", "transaction"])
+    def test_calls_find_the_file_anew_when_one_takes_its_place(self, face, path, monkeypatch, call):
+        """A link that appears between finding the file and opening it is followed, with the lock of its target."""
+        other, real = path.with_name("other.json"), _file.open_to_read
+        other.write_text('{"n": 1}', encoding="utf-8")
+        path.write_text('{"n": 5}', encoding="utf-8")
+        ctx = face.cls(path, lock_timeout=5)
+
+        def turned_meanwhile(opened):
+            monkeypatch.setattr(_file, "open_to_read", real)
+            path.unlink()
+            path.symlink_to(other)
+            return real(opened)
+
+        monkeypatch.setattr(_file, "open_to_read", turned_meanwhile)
+        if call == "transaction":
+            face.inside(ctx.transaction, lambda tx: tx.update(n=tx["n"] + 1))
+        else:
+            face.do(getattr(ctx, call), *["n"] * (call == "incr"))
+        face.do(ctx.load)
+
+        assert (1 if call == "load" else 2, True) == (ctx["n"], path.is_symlink())
+        assert other.with_name("other.json.lock").exists()
+
+    def test_one_that_took_the_place_of_the_file_between_two_calls(self, face, path):
+        """The next call follows it, even if the context has not looked for the file since."""
+        ctx, other = face.open(path), path.with_name("other.json")
+        face.do(ctx.incr, "n")
+        other.write_text('{"n": 10}', encoding="utf-8")
+        path.unlink()
+        path.symlink_to(other)
+
+        assert (11, {"n": 11}, True) == (face.do(ctx.incr, "n"), stored(other), path.is_symlink())
 
     def test_a_link_that_was_turned_is_followed_again(self, face, path):
         """A save writes to the current target of the link."""
