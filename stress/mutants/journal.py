@@ -97,11 +97,24 @@ JOURNAL: Final = (
         (
             Edit(
                 "journal/journal",
-                "        return bool(state.generation) and state.generation == self.distrusted\n",
+                "        return state.generation in _distrusted\n",
                 "        return False\n",
             ),
         ),
         (suite(_FAILED + "test_it_is_raised_and_never_tried_again"),),
+    ),
+    Mutant(
+        "journal-failed-sync-forgotten-with-its-store",
+        "That a sync of the journal has failed is forgotten together with the contexts, and the next sync is believed.",
+        Promise.LOST,
+        (
+            Edit(
+                "journal/journal",
+                "        self.wanted: bool | None = None\n",
+                "        self.wanted: bool | None = None\n        _distrusted.clear()\n",
+            ),
+        ),
+        (suite(_FAILED + "test_it_is_remembered"),),
     ),
     Mutant(
         "journal-succeeded-before-the-file-is-durable",

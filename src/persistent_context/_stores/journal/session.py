@@ -206,6 +206,6 @@ class JournalSession:
         try:
             state.file.sync()
         except BaseException as error:
-            self._journal.distrusted = state.generation
+            self._journal.distrust(state.generation)
             self._changed(soon=True)
             raise durability_unknown(self._journal.data_path, what, error) from error
