@@ -173,14 +173,14 @@ JOURNAL: Final = (
         "journal-deleted-and-forgotten",
         "A process that has a deleted journal open discards the changes in it.",
         Promise.LOST,
-        (Edit("journal/journal", "        if file is None and known.has_ended:\n", "        if file is None:\n"),),
+        (Edit("journal/journal", "        if file is None and is_left:\n", "        if False:\n"),),
         (suite(_DELETED + "test_acknowledged_changes_stay_for_a_process_that_has_it_open"),),
     ),
     Mutant(
         "journal-written-back-after-a-reset",
         "A process that knew a journal writes it back after all files were deleted and created anew.",
         Promise.CLOBBERED,
-        (Edit("journal/journal", "known.fault is None and base.identity == known.base.identity:\n", "True:\n"),),
+        (Edit("journal/journal", "        if file is None and is_left:\n", "        if file is None:\n"),),
         (suite(_DELETED + "test_nor_if_it_was_not_looked_at_meanwhile"),),
     ),
     Mutant(
@@ -189,10 +189,38 @@ JOURNAL: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "journal/state", "        return self.is_announced and self.folds[-1].ends\n", "        return False\n"
+                "journal/state",
+                "        is_done = self.folds[-1].becomes == base.fingerprint\n",
+                "        is_done = False\n",
             ),
         ),
         (suite(_DELETED + "test_a_writer_notices_the_end_of_one_without_records"),),
+    ),
+    Mutant(
+        "journal-deleted-and-forgotten-after-a-chmod",
+        "The changes in a deleted journal are discarded if the JSON file has got other permissions, times or links.",
+        Promise.LOST,
+        (
+            Edit(
+                "journal/base",
+                "        return self.fingerprint == later.fingerprint and before == after\n",
+                "        return self.fingerprint == later.fingerprint and self.identity == later.identity\n",
+            ),
+        ),
+        (suite(_DELETED + "test_they_stay_if_the_json_file_has_other_times_and_permissions"),),
+    ),
+    Mutant(
+        "journal-announced-taken-for-folded",
+        "A checkpoint that was announced, but failed, is taken for one that has been made when the journal is gone.",
+        Promise.LOST,
+        (
+            Edit(
+                "journal/state",
+                "        return self.fault is None and not is_done and self.base.is_still(base, unmodified=True)\n",
+                "        return False\n",
+            ),
+        ),
+        (suite(_DELETED + "test_they_stay_if_a_checkpoint_was_announced_and_never_made"),),
     ),
     Mutant(
         "journal-end-hides-the-commit",
@@ -253,6 +281,20 @@ JOURNAL: Final = (
         Promise.MEMORY,
         (Edit("idle", "        _tried(fold, at_exit=True)\n", "        _tried(fold, at_exit=False)\n"),),
         (suite("journal_idle::TestTheExit::test_it_folds"),),
+    ),
+    Mutant(
+        "journal-deleted-and-only-read",
+        "A process that has only read a journal keeps its changes to itself after it was deleted.",
+        Promise.LOST,
+        (Edit("journal/store", "                self._save_deleted(state)\n", ""),),
+        (suite("journal_idle::TestTheStore::test_a_reader_of_a_deleted_journal_writes_its_changes"),),
+    ),
+    Mutant(
+        "journal-saved-taken-for-lost",
+        "A loss is reported although another process has written the changes in a deleted journal into the JSON file.",
+        Promise.FAILURE,
+        (Edit("journal/journal", " or known.is_contained_in(base.document))\n", ")\n"),),
+        (suite(_DELETED + "test_no_loss_is_reported_after_another_process_has_saved_the_changes"),),
     ),
     Mutant(
         "journal-deleted-taken-for-folded",

@@ -110,15 +110,13 @@ class Journal:
         if known.file is file:
             return known.on(look(self.data_path, known.base, read_document)).extended()
         known = known.extended()
-        if file is None and known.has_ended:
-            self.known = None
-            return None
         self._expect(known.snapshot.folded())
         base = look(self.data_path, known.base, read_document)
-        if file is None and known.fault is None and base.identity == known.base.identity:
+        is_left = known.is_left_at(base)
+        if file is None and is_left:
             return known.without_its_journal()
-        # A fold replaces the journal only after announcing itself there and replacing the JSON file.
-        self._drop(known, is_folded=known.is_announced if file else known.is_succeeded_at(base))
+        # A fold replaces or removes the journal only after announcing itself there and replacing the JSON file.
+        self._drop(known, is_folded=(known.is_announced and not is_left) or known.is_contained_in(base.document))
         return None if file is None else State.of(file, base)
 
     def _drop(self, known: State, *, is_folded: bool) -> None:

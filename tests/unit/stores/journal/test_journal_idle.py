@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from journals import commit, journal_of, lines_of, open_store, seen, stored
+from journals import commit, entries, journal_of, lines_of, open_store, seen, stored
 from persistent_context._stores.journal import idle as _idle
 from persistent_context._stores.journal.idle import Idle
 
@@ -187,6 +187,47 @@ class TestTheStore:
         assert [
             f"{path}: the journal was deleted while it was in use; its changes will be written into the file"
         ] == warnings()
+
+    def test_a_reader_of_a_deleted_journal_writes_its_changes(self, path, store, warnings, quick):
+        """The process that has written them may be dead; the reader has them, and no other process does."""
+        reader = open_store(path, journal=None)
+        reader.snapshot()
+        store.close()
+        wait_until(lambda: not _idle._pending)
+        journal_of(path).unlink()
+        found = [dict(entries(reader)) for _ in range(2)]
+        wait_until(lambda: not _idle._pending)
+
+        assert ([{"json": b"1", "a": b"1"}] * 2, {"json": 1, "a": 1}) == (found, stored(path))
+        assert [
+            f"{path}: the journal was deleted while it was in use; its changes will be written into the file"
+        ] == warnings()
+
+    def test_a_reader_that_may_not_write_says_so(self, path, store, warnings, monkeypatch, quick):
+        """It reports once that its changes are nowhere else."""
+        reader = open_store(path, journal=None)
+        reader.snapshot()
+        store.close()
+        wait_until(lambda: not _idle._pending)
+        monkeypatch.setattr(reader._journal.known.file, "writable", False)
+        journal_of(path).unlink()
+        found = [dict(entries(reader)) for _ in range(2)]
+
+        assert ([{"json": b"1", "a": b"1"}] * 2, {"json": 1}, {}) == (found, stored(path), _idle._pending)
+        assert ["this process has its changes, but may not write them into the file"] == [
+            one.rpartition("; ")[2] for one in warnings()
+        ]
+
+    def test_a_reader_of_a_deleted_journal_without_changes_writes_nothing(self, path, store, warnings, quick):
+        """The JSON file has everything."""
+        commit(store, folds=True)
+        reader = open_store(path, journal=None)
+        reader.snapshot()
+        store.close()
+        wait_until(lambda: not _idle._pending)
+        journal_of(path).unlink()
+
+        assert ({"json": b"1", "a": b"1"}, {}, []) == (dict(entries(reader)), _idle._pending, warnings())
 
     def test_one_whose_json_file_was_replaced_as_well_reports_the_loss(self, path, store, warnings):
         """The files that exist count, as after a reset."""

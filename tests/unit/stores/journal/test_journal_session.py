@@ -22,7 +22,9 @@ import os, sys
 from journals import commit, open_store, stored
 from pathlib import Path
 from persistent_context import DurabilityUnknownError
+from persistent_context._stores.journal.idle import Idle
 
+Idle.touch = lambda *_arguments, **_options: None
 path, real = Path(sys.argv[1]), os.fdatasync
 
 def fail(fd):
