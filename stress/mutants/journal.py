@@ -279,7 +279,7 @@ JOURNAL: Final = (
         "journal-not-folded-at-exit",
         "What a process appends just before it ends stays out of the JSON file.",
         Promise.MEMORY,
-        (Edit("idle", "        _tried(fold, at_exit=True)\n", "        _tried(fold, at_exit=False)\n"),),
+        (Edit("idle", "            _tried(fold, at_exit=True)\n", "            _tried(fold, at_exit=False)\n"),),
         (suite("journal_idle::TestTheExit::test_it_folds"),),
     ),
     Mutant(
@@ -295,6 +295,33 @@ JOURNAL: Final = (
         Promise.FAILURE,
         (Edit("journal/journal", " or known.is_contained_in(base.document))\n", ")\n"),),
         (suite(_DELETED + "test_no_loss_is_reported_after_another_process_has_saved_the_changes"),),
+    ),
+    Mutant(
+        "journal-exit-in-a-fold",
+        "A process that exits while its own thread folds the journal abandons it halfway.",
+        Promise.MEMORY,
+        (Edit("idle", "acquire(timeout=_EXIT_SECONDS)", "acquire(timeout=0)"),),
+        (suite("journal_idle::TestTheExit::test_it_waits_for_the_thread_that_is_just_folding"),),
+    ),
+    Mutant(
+        "journal-failed-fold-given-up",
+        "A journal that could not be folded once is not folded by the exit of the process either.",
+        Promise.MEMORY,
+        (Edit("idle", "        if is_done:  #", "        if True:  #"),),
+        (suite("journal_idle::TestTheExit::test_it_makes_up_for_an_error"),),
+    ),
+    Mutant(
+        "journal-descriptor-trusted-when-idle",
+        "A journal whose descriptor the program has closed is not folded.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "journal/store",
+                "        if known is not None and not known.file.has_its_descriptor():",
+                "        if False:",
+            ),
+        ),
+        (suite("journal_idle::TestTheStore::test_one_whose_descriptor_was_closed_opens_it_again"),),
     ),
     Mutant(
         "journal-deleted-taken-for-folded",

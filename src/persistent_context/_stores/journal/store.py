@@ -127,6 +127,9 @@ class JournalStore:
 
     def _fold_if_idle(self, *, at_exit: bool = False) -> bool:
         known = self._journal.known
+        if known is not None and not known.file.has_its_descriptor():  # the program has closed it by mistake
+            self.snapshot()
+            known = self._journal.known
         if known is None or not (known.file.is_at_path() or self._was_deleted(known)):
             return True
         is_urgent = at_exit or self._journal.is_distrusted(known)
