@@ -269,11 +269,31 @@ JOURNAL: Final = (
         (
             Edit(
                 "journal/file",
-                "bool(data.st_mode & stat.S_IWGRP) and journal.st_gid == data.st_gid",
-                "bool(data.st_mode & stat.S_IWGRP)",
+                "bool(file.st_mode & stat.S_IWGRP) and file.st_gid in groups",
+                "bool(file.st_mode & stat.S_IWGRP)",
             ),
         ),
         (suite(_OPENING + "test_nor_does_one_of_another_group_than_that_which_may_write_it"),),
+    ),
+    Mutant(
+        "journal-of-a-stranger-in-a-setgid-directory",
+        "A journal is read because of its group, which the directory gives to the files of all users.",
+        Promise.ACCESS,
+        (Edit("journal/file", "    mode = os.stat(directory).st_mode\n", "    mode = 0\n"),),
+        (suite(_OPENING + "test_a_group_that_the_directory_gives_to_all_files_shows_nothing"),),
+    ),
+    Mutant(
+        "journal-of-a-listed-user-refused",
+        "A journal is refused although the access list of the JSON file lets its owner write it.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "journal/file",
+                "        return lets_write(data.acl, journal.st_uid, groups, file.st_gid)\n",
+                "        return False\n",
+            ),
+        ),
+        (suite(_OPENING + "test_one_of_a_user_whom_an_access_list_lets_write_is_trusted"),),
     ),
     Mutant(
         "journal-not-folded-at-exit",
