@@ -296,6 +296,19 @@ JOURNAL: Final = (
         (suite(_OPENING + "test_one_of_a_user_whom_an_access_list_lets_write_is_trusted"),),
     ),
     Mutant(
+        "journal-of-a-missing-file-made-public",
+        "A JSON file that a checkpoint creates again is open to more users than its journal.",
+        Promise.ACCESS,
+        (
+            Edit(
+                "journal/session",
+                "plain.fold(document, replaces=replaces, model=model)",
+                "plain.fold(document, replaces=replaces)",
+            ),
+        ),
+        (suite("journal_file::TestPermissions::test_a_json_file_that_is_gone_leaves_them_to_the_next"),),
+    ),
+    Mutant(
         "journal-not-folded-at-exit",
         "What a process appends just before it ends stays out of the JSON file.",
         Promise.MEMORY,

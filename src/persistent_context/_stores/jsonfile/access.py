@@ -31,6 +31,11 @@ class Access(Frozen, frozen=True):
             return None
         return cls(status, _acl(path))
 
+    @classmethod
+    def of_open(cls, fd: int) -> Access:
+        """Return the access of an open file."""
+        return cls(os.fstat(fd), _acl(fd))
+
     def give_to(self, fd: int, status: os.stat_result, mask: int = 0o7777) -> None:
         """Apply it to an open file of ours: never more, and less where the system does not permit it.
 
@@ -85,10 +90,10 @@ def _give_acl(fd: int, acl: bytes | None) -> None:
             os.removexattr(fd, _ACL)
 
 
-def _acl(path: str) -> bytes | None:
+def _acl(file: str | int) -> bytes | None:
     if sys.platform != "linux":
         return None
     try:
-        return os.getxattr(path, _ACL) or None
+        return os.getxattr(file, _ACL) or None
     except OSError:  # ENODATA, or a file system without access lists
         return None

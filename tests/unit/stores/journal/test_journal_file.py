@@ -264,12 +264,35 @@ class TestPermissions:
         assert (0o640, 0o640) == (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(journal_of(path).stat().st_mode))
         assert set() == {one for one in modes if one & ~0o640}
 
-    def test_a_json_file_that_is_gone_leaves_them(self, path, store):
-        """If the JSON file is missing, the journal's permissions stay."""
-        path.unlink()
-        commit(store, {"b": b"2"}, durable=False)
+    @pytest.mark.parametrize("why", ["deleted", "corrupt"])
+    def test_a_json_file_that_is_gone_leaves_them_to_the_next(self, path, store, modes, why, nobody_repairs_it):
+        """A secret does not become public by deleting the JSON file, or by moving it aside."""
+        path.chmod(0o600)
+        commit(store, {"a": b"2"})
+        modes.clear()
+        if why == "deleted":
+            path.unlink()
+        else:
+            path.write_text("corrupt", encoding="utf-8")
+        commit(store, {"b": b"2"})
+        found = stat.S_IMODE(journal_of(path).stat().st_mode)
+        commit(store, folds=True)
+        after = [stat.S_IMODE(one.stat().st_mode) for one in (path, journal_of(path))]
 
-        assert {"a": 1, "b": 2} == seen(path)
+        assert ({"a": 2, "b": 2}, 0o600, [0o600, 0o600], {0o600}) == (stored(path), found, after, set(modes))
+
+    @as_root
+    def test_a_deleted_json_file_leaves_its_owner_to_the_next(self, path, store):
+        """Whoever could read the state by the group of its files can still do so."""
+        os.chown(path, STRANGER, STRANGER)
+        commit(store, {"a": b"2"})
+        path.unlink()
+        os.chown(journal_of(path), 0, STRANGER)
+        journal_of(path).chmod(0o640)
+        commit(store, folds=True)
+        status = path.stat()
+
+        assert (0o640, 0, STRANGER) == (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
 
 class TestTheOpenFile:
