@@ -9,6 +9,7 @@ from stress.mutants.model import Edit, Mutant, Promise, suite
 _COMMIT = "    operation = workspace.commit()\n"
 _COMMIT_UNLESS_ERROR = f"            if error is None:\n            {_COMMIT}"
 _ENDS_ITSELF = "            self.abandon()\n"
+_CLOSED = "closed_loops::TestCallsInFlight::"
 _CHANGING_HANDS = "cancelled_waits::TestBehindAHeldLock::test_the_lock_comes_free_at_that_moment"
 
 FACES: Final = (
@@ -122,5 +123,46 @@ FACES: Final = (
         Promise.ACCESS,
         (Edit("_printable", 'text if text.isprintable() else "".join(', 'text or "".join('),),
         (suite("errors::TestPrinting"),),
+    ),
+    Mutant(
+        "call-of-a-closed-loop-forgotten",
+        "What a call of a closed loop has written counts as another writer's change, and is written again.",
+        Promise.LOST,
+        (
+            Edit(
+                "_api/aio",
+                "        except GeneratorExit:\n            raise",
+                "        except KeyError:\n            raise",
+            ),
+        ),
+        (suite(f"{_CLOSED}test_one_that_has_begun_takes_effect"),),
+    ),
+    Mutant(
+        "commit-of-a-closed-loop-forgotten",
+        "The same, if it was the commit of a transaction.",
+        Promise.LOST,
+        (Edit("aio_transaction", "left=operation if is_left else None", ""),),
+        (suite(f"{_CLOSED}test_a_commit_that_has_begun_takes_effect"),),
+    ),
+    Mutant(
+        "calls-of-a-closed-loop-kept",
+        "Calls of a closed loop that have not begun are carried out together with those of the next one.",
+        Promise.LOST,
+        (Edit("_api/aio", "home.calls.leave()", "pass"),),
+        (suite(f"{_CLOSED}test_one_that_has_not_begun_is_withdrawn"),),
+    ),
+    Mutant(
+        "failed-call-of-a-closed-loop-kept",
+        "A call of a closed loop that has failed counts as in flight for ever.",
+        Promise.MEMORY,
+        (Edit("guarded", "over=writes) if writes else None", "over=writes) if False else None"),),
+        (suite(f"{_CLOSED}test_one_that_fails_is_forgotten", limit=20),),
+    ),
+    Mutant(
+        "turn-on-its-way-to-a-closed-loop",
+        "A turn that comes when the loop has made its last step keeps the lock for ever.",
+        Promise.STARVES,
+        (Edit("aio_calls", "                request.result.abandon()\n", "                pass\n"),),
+        (suite("closed_loops::TestTurns", limit=30),),
     ),
 )

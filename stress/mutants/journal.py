@@ -97,11 +97,24 @@ JOURNAL: Final = (
         (
             Edit(
                 "journal/journal",
-                "        return bool(state.generation) and state.generation == self.distrusted\n",
+                "        return state.generation in _distrusted\n",
                 "        return False\n",
             ),
         ),
         (suite(_FAILED + "test_it_is_raised_and_never_tried_again"),),
+    ),
+    Mutant(
+        "journal-failed-sync-forgotten-with-its-store",
+        "That a sync of the journal has failed is forgotten together with the contexts, and the next sync is believed.",
+        Promise.LOST,
+        (
+            Edit(
+                "journal/journal",
+                "        self.wanted: bool | None = None\n",
+                "        self.wanted: bool | None = None\n        _distrusted.clear()\n",
+            ),
+        ),
+        (suite(_FAILED + "test_it_is_remembered"),),
     ),
     Mutant(
         "journal-succeeded-before-the-file-is-durable",
@@ -160,14 +173,14 @@ JOURNAL: Final = (
         "journal-deleted-and-forgotten",
         "A process that has a deleted journal open discards the changes in it.",
         Promise.LOST,
-        (Edit("journal/journal", "        if file is None and known.has_ended:\n", "        if file is None:\n"),),
+        (Edit("journal/journal", "        if file is None and is_left:\n", "        if False:\n"),),
         (suite(_DELETED + "test_acknowledged_changes_stay_for_a_process_that_has_it_open"),),
     ),
     Mutant(
         "journal-written-back-after-a-reset",
         "A process that knew a journal writes it back after all files were deleted and created anew.",
         Promise.CLOBBERED,
-        (Edit("journal/journal", "known.fault is None and base.identity == known.base.identity:\n", "True:\n"),),
+        (Edit("journal/journal", "        if file is None and is_left:\n", "        if file is None:\n"),),
         (suite(_DELETED + "test_nor_if_it_was_not_looked_at_meanwhile"),),
     ),
     Mutant(
@@ -176,10 +189,38 @@ JOURNAL: Final = (
         Promise.CLOBBERED,
         (
             Edit(
-                "journal/state", "        return self.is_announced and self.folds[-1].ends\n", "        return False\n"
+                "journal/state",
+                "        is_done = self.folds[-1].becomes == base.fingerprint\n",
+                "        is_done = False\n",
             ),
         ),
         (suite(_DELETED + "test_a_writer_notices_the_end_of_one_without_records"),),
+    ),
+    Mutant(
+        "journal-deleted-and-forgotten-after-a-chmod",
+        "The changes in a deleted journal are discarded if the JSON file has got other permissions, times or links.",
+        Promise.LOST,
+        (
+            Edit(
+                "journal/base",
+                "        return self.fingerprint == later.fingerprint and before == after\n",
+                "        return self.fingerprint == later.fingerprint and self.identity == later.identity\n",
+            ),
+        ),
+        (suite(_DELETED + "test_they_stay_if_the_json_file_has_other_times_and_permissions"),),
+    ),
+    Mutant(
+        "journal-announced-taken-for-folded",
+        "A checkpoint that was announced, but failed, is taken for one that has been made when the journal is gone.",
+        Promise.LOST,
+        (
+            Edit(
+                "journal/state",
+                "        return self.fault is None and not is_done and self.base.is_still(base, unmodified=True)\n",
+                "        return False\n",
+            ),
+        ),
+        (suite(_DELETED + "test_they_stay_if_a_checkpoint_was_announced_and_never_made"),),
     ),
     Mutant(
         "journal-end-hides-the-commit",
@@ -228,18 +269,92 @@ JOURNAL: Final = (
         (
             Edit(
                 "journal/file",
-                "bool(data.st_mode & stat.S_IWGRP) and journal.st_gid == data.st_gid",
-                "bool(data.st_mode & stat.S_IWGRP)",
+                "bool(file.st_mode & stat.S_IWGRP) and file.st_gid in groups",
+                "bool(file.st_mode & stat.S_IWGRP)",
             ),
         ),
         (suite(_OPENING + "test_nor_does_one_of_another_group_than_that_which_may_write_it"),),
     ),
     Mutant(
+        "journal-of-a-stranger-in-a-setgid-directory",
+        "A journal is read because of its group, which the directory gives to the files of all users.",
+        Promise.ACCESS,
+        (Edit("journal/file", "    mode = os.stat(directory).st_mode\n", "    mode = 0\n"),),
+        (suite(_OPENING + "test_a_group_that_the_directory_gives_to_all_files_shows_nothing"),),
+    ),
+    Mutant(
+        "journal-of-a-listed-user-refused",
+        "A journal is refused although the access list of the JSON file lets its owner write it.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "journal/file",
+                "        return lets_write(data.acl, journal.st_uid, groups, file.st_gid)\n",
+                "        return False\n",
+            ),
+        ),
+        (suite(_OPENING + "test_one_of_a_user_whom_an_access_list_lets_write_is_trusted"),),
+    ),
+    Mutant(
+        "journal-of-a-missing-file-made-public",
+        "A JSON file that a checkpoint creates again is open to more users than its journal.",
+        Promise.ACCESS,
+        (
+            Edit(
+                "journal/session",
+                "plain.fold(document, replaces=replaces, model=model)",
+                "plain.fold(document, replaces=replaces)",
+            ),
+        ),
+        (suite("journal_file::TestPermissions::test_a_json_file_that_is_gone_leaves_them_to_the_next"),),
+    ),
+    Mutant(
         "journal-not-folded-at-exit",
         "What a process appends just before it ends stays out of the JSON file.",
         Promise.MEMORY,
-        (Edit("idle", "        _tried(fold, at_exit=True)\n", "        _tried(fold, at_exit=False)\n"),),
+        (Edit("idle", "            _tried(fold, at_exit=True)\n", "            _tried(fold, at_exit=False)\n"),),
         (suite("journal_idle::TestTheExit::test_it_folds"),),
+    ),
+    Mutant(
+        "journal-deleted-and-only-read",
+        "A process that has only read a journal keeps its changes to itself after it was deleted.",
+        Promise.LOST,
+        (Edit("journal/store", "                self._save_deleted(state)\n", ""),),
+        (suite("journal_idle::TestTheStore::test_a_reader_of_a_deleted_journal_writes_its_changes"),),
+    ),
+    Mutant(
+        "journal-saved-taken-for-lost",
+        "A loss is reported although another process has written the changes in a deleted journal into the JSON file.",
+        Promise.FAILURE,
+        (Edit("journal/journal", " or known.is_contained_in(base.document))\n", ")\n"),),
+        (suite(_DELETED + "test_no_loss_is_reported_after_another_process_has_saved_the_changes"),),
+    ),
+    Mutant(
+        "journal-exit-in-a-fold",
+        "A process that exits while its own thread folds the journal abandons it halfway.",
+        Promise.MEMORY,
+        (Edit("idle", "acquire(timeout=_EXIT_SECONDS)", "acquire(timeout=0)"),),
+        (suite("journal_idle::TestTheExit::test_it_waits_for_the_thread_that_is_just_folding"),),
+    ),
+    Mutant(
+        "journal-failed-fold-given-up",
+        "A journal that could not be folded once is not folded by the exit of the process either.",
+        Promise.MEMORY,
+        (Edit("idle", "        if is_done:  #", "        if True:  #"),),
+        (suite("journal_idle::TestTheExit::test_it_makes_up_for_an_error"),),
+    ),
+    Mutant(
+        "journal-descriptor-trusted-when-idle",
+        "A journal whose descriptor the program has closed is not folded.",
+        Promise.MEMORY,
+        (
+            Edit(
+                "journal/store",
+                "        if known is not None and not known.file.has_its_descriptor():",
+                "        if False:",
+            ),
+        ),
+        (suite("journal_idle::TestTheStore::test_one_whose_descriptor_was_closed_opens_it_again"),),
     ),
     Mutant(
         "journal-deleted-taken-for-folded",

@@ -195,6 +195,27 @@ ONCE: Final = (
         (suite(f"{_FACES}test_a_value_that_json_cannot_hold"),),
     ),
     Mutant(
+        "once-without-a-cluster",
+        "A value is not waited for while the cluster cannot be reached; the error is an internal one.",
+        Promise.FAILURE,
+        (Edit("once", "except (CorruptStateError, SessionLostError):  # to be", "except CorruptStateError:  # to be"),),
+        (suite(f"{_FACES}test_a_store_that_cannot_be_reached"),),
+    ),
+    Mutant(
+        "thread-of-a-closed-loop-not-waited-for",
+        "A computation that a closed loop has left to a thread is taken for one that this call would wait for in vain.",
+        Promise.ONCE,
+        (Edit("owner", " and not holder.is_left_behind", ""),),
+        (suite("closed_loops::TestComputations::test_the_thread_of_a_factory_is_waited_for"),),
+    ),
+    Mutant(
+        "thread-of-a-closed-loop-waited-for-in-vain",
+        "The lease of a computation whose loop was closed is never released.",
+        Promise.ONCE,
+        (Edit("queue", "pool.submit(gc.collect, self._thread_name)", "pass"),),
+        (suite("closed_loops::TestComputations::test_the_thread_of_a_factory_is_waited_for", limit=20),),
+    ),
+    Mutant(
         "tracebacks-of-the-library",
         "A failing fixture shows tracebacks inside the library.",
         Promise.FAILURE,

@@ -495,6 +495,10 @@ class TestDoctor:
         found = as_user(1, kept)
 
         assert ("problem", True) == (found["journal"][0], f"belongs to user {NOBODY}" in found["journal"][1])
+        kept.unlink()
+        _, text, advice = as_user(1, kept)["journal"]
+
+        assert (True, True, False) == ("is missing" in text, "only copy" in advice, "rm " in advice)
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
     @pytest.mark.parametrize(("mode", "subject"), [(0o600, "journal"), (0o644, "journal permissions")])

@@ -64,17 +64,24 @@ def _journal(name: str, path: str) -> Iterator[Finding]:
     try:
         file = open_journal(name, path)
     except OSError as error:
-        yield _closed(name, error)
+        yield _closed(name, path, error)
     else:
         if file is not None:  # pragma: no branch - it may have ended in between
             yield from _permissions(name, path, file)
             yield _content(name, path)
 
 
-def _closed(name: str, error: OSError) -> Finding:
+def _closed(name: str, path: str, error: OSError) -> Finding:
     if error.errno == errno.EPERM:
         owner = os.lstat(name).st_uid
-        text = f"{name} is not used, because it belongs to user {owner}, who may not write the file"
+        text = f"{name} is not used, because it belongs to user {owner}, "
+        if not os.path.lexists(path):
+            text += "and the file, which would show whether that user may write it, is missing"
+            advice = (
+                f"it may hold the only copy of the data; if it can be trusted, create {quote(path)} again, as {{}} "
+            )
+            return Finding(Level.PROBLEM, "journal", text, f"{advice}with its former owner and permissions")
+        text += "who may not write the file"
         return Finding(Level.PROBLEM, "journal", text, f"find out who created it, then {_removal(name)}")
     text = f"this user cannot open {name}, and so cannot read or save"
     return Finding(Level.PROBLEM, "journal", text, f"chmod or chown {quote(name)}")

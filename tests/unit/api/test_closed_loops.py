@@ -15,7 +15,7 @@ import pytest
 from persistent_context import PersistentContext, SyncPersistentContext
 from persistent_context._engine.holds import open_transactions
 
-pytestmark = pytest.mark.timeout(60)  # these tests are about hangs
+pytestmark = pytest.mark.timeout(30)  # these tests are about hangs
 
 
 def stored(path):

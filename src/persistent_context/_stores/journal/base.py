@@ -15,6 +15,8 @@ _ATTEMPTS: Final = 100
 _CHUNK_BYTES: Final = 1024 * 1024
 _CLOCK_TICK: Final = 20_000_000
 _COARSE_CLOCK_TICK: Final = 2_000_000_000
+_DEVICE_AND_INODE: Final = 2
+_WITH_SIZE_AND_MTIME: Final = 4
 _COARSE_TIMES: Final = 10_000_000
 """A file system whose times are multiples of this may have a clock as coarse as that of FAT, 2 s; all in ns."""
 
@@ -33,6 +35,19 @@ class Base(NamedTuple):
 
     Otherwise it may have been written again within that tick: git calls such a file racily clean.
     """
+
+    def is_still(self, later: Base, *, unmodified: bool = False) -> bool:
+        """Whether it is the same file later on, with the same content; its permissions and links may have changed.
+
+        Args:
+            later: what is there later on.
+            unmodified: whether its modification time counts as well, so that ``touch`` makes another file of it.
+                Otherwise, one that was deleted and created again with the same content may be taken for the same file,
+                because inode numbers are reused.
+        """
+        count = _WITH_SIZE_AND_MTIME if unmodified else _DEVICE_AND_INODE
+        before, after = ((one.identity or ())[:count] for one in (self, later))
+        return self.fingerprint == later.fingerprint and before == after
 
 
 def look(path: str, known: Base | None, read: Callable[[], Document]) -> Base:

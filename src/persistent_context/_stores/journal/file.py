@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Final
 
 from ...errors import NotARegularFileError
 from ..jsonfile.access import Access
+from ..jsonfile.accesslist import lets_write
 from ..jsonfile.opening import (
     NO_FOLLOW,
     NO_WAIT,
@@ -158,7 +160,7 @@ def open_journal(path: str, data_path: str) -> JournalFile | None:
 
     Raises:
         NotARegularFileError: it is not a regular file but, for example, a link.
-        PermissionError: its owner may not write the JSON file.
+        PermissionError: its owner may not write the JSON file, or this is unknown, because there is none.
         OSError: it cannot be opened.
     """
     flags = NO_FOLLOW | NO_WAIT
@@ -184,21 +186,54 @@ def open_journal(path: str, data_path: str) -> JournalFile | None:
         raise
     status = os.fstat(file.fd)
     check_regular(path, status)
-    if not _may_be_trusted(status, data_path):
-        message = f"the journal belongs to user {status.st_uid} of group {status.st_gid}, who may not write the file"
-        message += "; find out who created it, then remove it"
-        raise PermissionError(errno.EPERM, message, path)
+    if hasattr(os, "geteuid") and status.st_uid not in (os.geteuid(), 0):
+        _check_owner(path, status, Access.of(data_path))
     return file
 
 
-def _may_be_trusted(journal: os.stat_result, data_path: str) -> bool:
-    """Whether the owner of a journal may write the JSON file as well: otherwise it may have been planted."""
-    if not hasattr(os, "geteuid") or journal.st_uid in (os.geteuid(), 0):
+def _check_owner(path: str, journal: os.stat_result, data: Access | None) -> None:
+    """Raise PermissionError unless the owner of a journal may write the JSON file: otherwise it may be planted."""
+    if data is not None and _may_write(data, journal, os.path.dirname(path)):
+        return
+    message = f"the journal belongs to user {journal.st_uid} of group {journal.st_gid}, "
+    if data is None:
+        message += (
+            "and the JSON file, which would show whether that user may write it, is missing; the journal may "
+            "hold the only copy of the data: if it can be trusted, create the JSON file again, as {} with its former "
+            "owner and permissions; otherwise move the journal away"
+        )
+    else:
+        message += "who may not write the file; find out who created it, then remove it"
+    raise PermissionError(errno.EPERM, message, path)
+
+
+def _may_write(data: Access, journal: os.stat_result, directory: str) -> bool:
+    """Whether the owner of a journal may certainly write the JSON file."""
+    file = data.status
+    if journal.st_uid == file.st_uid or file.st_mode & stat.S_IWOTH:
         return True
+    is_member = _shows_membership(directory) or _is_member(journal.st_uid, journal.st_gid)
+    groups = (journal.st_gid,) if is_member else ()
+    if data.acl is not None:
+        return lets_write(data.acl, journal.st_uid, groups, file.st_gid)
+    return bool(file.st_mode & stat.S_IWGRP) and file.st_gid in groups
+
+
+def _shows_membership(directory: str) -> bool:
+    """Whether the owner of a file in a directory must be a member of the file's group.
+
+    Not if anybody may create files there, and they get the directory's group: outside Linux, they always do.
+    """
+    mode = os.stat(directory).st_mode
+    return not (mode & stat.S_IWOTH and (mode & stat.S_ISGID or sys.platform != "linux"))
+
+
+def _is_member(user: int, group: int) -> bool:
+    """Whether a user is a member of a group, by the system's list of users."""
+    import pwd  # noqa: PLC0415 - Windows has none
+
     try:
-        data = os.lstat(data_path)
-    except FileNotFoundError:
+        account = pwd.getpwuid(user)
+    except KeyError:
         return False
-    if journal.st_uid == data.st_uid or data.st_mode & stat.S_IWOTH:
-        return True
-    return bool(data.st_mode & stat.S_IWGRP) and journal.st_gid == data.st_gid
+    return group in os.getgrouplist(account.pw_name, account.pw_gid)

@@ -23,6 +23,9 @@ from .record import Author, Fingerprint, fold_line, header_line
 from .state import State
 
 _logger = logging.getLogger("persistent_context")
+_distrusted: Final[set[str]] = set()
+"""The generations of journals that a sync has failed for: the kernel may have dropped what was appended, and reports it
+only once. So this outlives the objects that know a journal, and a forked child has it as well."""
 
 
 class Journal:
@@ -41,8 +44,6 @@ class Journal:
         """The state last read or written; any thread may replace it."""
         self.wanted: bool | None = None
         """Whether the next session that writes is to begin a journal (True) or end it (False)."""
-        self.distrusted: str | None = None
-        """The generation of a journal whose sync has failed: the kernel may have dropped what was appended."""
         self._bytes_read: Final = Tally()
         self._shared_for: Identity | None = None
         self.appends = self.bytes_written = self.folds = 0  # counted by the holder of the lock
@@ -64,8 +65,12 @@ class Journal:
         return is_there or bool(self.wanted) or known is not None
 
     def is_distrusted(self, state: State) -> bool:
-        """Whether a sync of its journal has failed, even if it was reopened since."""
-        return bool(state.generation) and state.generation == self.distrusted
+        """Whether a sync of its journal has failed in this process, even if it was reopened since."""
+        return state.generation in _distrusted
+
+    def distrust(self, generation: str) -> None:
+        """Note that a sync of the journal has failed."""
+        _distrusted.add(generation)
 
     def added_to(self, traffic: Traffic) -> Traffic:
         """Return the traffic of the JSON file plus that of the journal."""
@@ -105,15 +110,13 @@ class Journal:
         if known.file is file:
             return known.on(look(self.data_path, known.base, read_document)).extended()
         known = known.extended()
-        if file is None and known.has_ended:
-            self.known = None
-            return None
         self._expect(known.snapshot.folded())
         base = look(self.data_path, known.base, read_document)
-        if file is None and known.fault is None and base.identity == known.base.identity:
+        is_left = known.is_left_at(base)
+        if file is None and is_left:
             return known.without_its_journal()
-        # A fold replaces the journal only after announcing itself there and replacing the JSON file.
-        self._drop(known, is_folded=known.is_announced if file else known.is_succeeded_at(base))
+        # A fold replaces or removes the journal only after announcing itself there and replacing the JSON file.
+        self._drop(known, is_folded=(known.is_announced and not is_left) or known.is_contained_in(base.document))
         return None if file is None else State.of(file, base)
 
     def _drop(self, known: State, *, is_folded: bool) -> None:
@@ -148,7 +151,7 @@ class Journal:
         try:
             state.file.sync()
         except BaseException:
-            self.distrusted = state.generation
+            self.distrust(state.generation)
             raise
         return True
 
@@ -207,7 +210,7 @@ class Journal:
         try:
             sync_directory(os.path.dirname(self.path))
         except BaseException:
-            self.distrusted = generation  # it may not survive
+            self.distrust(generation)  # it may not survive
             raise
         file = open_journal(self.path, self.data_path)
         if file is None:

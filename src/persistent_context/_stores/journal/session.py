@@ -12,7 +12,7 @@ from typing import Final
 from ..._model.snapshot import Changes, Snapshot
 from ..._printable import printable
 from ...errors import DurabilityUnknownError
-from ..jsonfile.access import check_writable
+from ..jsonfile.access import Access, check_writable
 from ..jsonfile.copies import keep_copy
 from ..jsonfile.session import JsonFileSession
 from ..jsonfile.syncing import durability_unknown
@@ -90,7 +90,7 @@ class JournalSession:
             if changes:
                 self._append(state, changes)
             if durable:
-                self._plain.lock.promised = True
+                self._plain.lock.promise()
                 self._unsynced = state
         return self.snapshot
 
@@ -155,6 +155,7 @@ class JournalSession:
         else:
             base = state.base
             document = (state.appended(0, changes) if changes else state).snapshot.folded()
+        model = Access.of_open(state.file.fd) if state is not None and base.identity is None else None
         replaces = plain.replaces(document)
         becomes = Fingerprint.of(document.pieces()) if replaces else base.fingerprint
         if state is not None:
@@ -163,7 +164,7 @@ class JournalSession:
             if state.header is not None and state.fault is not Fault.DELETED:
                 announced = journal.announce_fold(state, author, becomes, ends=ends)
         try:
-            plain.fold(document, replaces=replaces)
+            plain.fold(document, replaces=replaces, model=model)
         except DurabilityUnknownError:
             self._snapshot = document
             raise
@@ -206,6 +207,6 @@ class JournalSession:
         try:
             state.file.sync()
         except BaseException as error:
-            self._journal.distrusted = state.generation
+            self._journal.distrust(state.generation)
             self._changed(soon=True)
             raise durability_unknown(self._journal.data_path, what, error) from error

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from ..._model.snapshot import Changes
 from ..._model.values import MISSING, MaybeText
+from ..jsonfile.document import Document
 from .base import Base
 from .file import JournalFile
 from .history import contents
@@ -103,9 +104,21 @@ class State(NamedTuple):
         """Whether the last line is a fold."""
         return bool(self.folds) and self.folds[-1].number == self.last
 
-    def is_succeeded_at(self, base: Base) -> bool:
-        """Whether the JSON file was replaced by an announced fold, so that the journal has nothing that it lacks."""
-        return self.is_announced and self.header is not None and self.header.follows != base.fingerprint
+    def is_left_at(self, base: Base) -> bool:
+        """Whether nobody has replaced the JSON file since the journal was begun, so that the file lacks its records.
+
+        If the last line is a fold, the file may have been replaced several times, until it was as before.
+        """
+        if not self.is_announced:
+            return self.fault is None and self.base.is_still(base)
+        is_done = self.folds[-1].becomes == base.fingerprint
+        return self.fault is None and not is_done and self.base.is_still(base, unmodified=True)
+
+    def is_contained_in(self, document: Document) -> bool:
+        """Whether a document has the latest changes of all records, no matter who has written them there."""
+        entries = self.snapshot.overlay.entries()
+        found = document.get(entries)
+        return all(found.get(key, MISSING) == entry.text for key, entry in entries.items())
 
     def on(self, base: Base) -> State:
         """Return the state with the JSON file as it is now."""

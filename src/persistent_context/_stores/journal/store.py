@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -9,18 +10,21 @@ from functools import partial
 from typing import Final
 
 from ..._model.snapshot import Changes, Snapshot
+from ..._printable import printable
 from ...errors import ContextUsageError
 from ...types import Holder
 from ..jsonfile.events import FileSubscription
 from ..jsonfile.lease import FileLease
 from ..jsonfile.store import JsonFileStore
 from ..protocol import CorruptStateError, Session, Traffic
+from .file import journal_exists
 from .idle import QUIET_SECONDS, Idle
 from .journal import Journal
 from .session import JournalSession
-from .state import State
+from .state import Fault, State
 
 _READINGS: Final = 10
+_logger = logging.getLogger("persistent_context")
 
 
 class JournalStore:
@@ -34,6 +38,8 @@ class JournalStore:
         self._plain: Final = JsonFileStore(path, also=(f"{path}.journal",))
         self._journal: Final = Journal(path, self._plain.file.expect)
         self._idle: Final = Idle()
+        self._deleted = ""
+        """The generation of the last journal that a reader has found to be deleted."""
 
     def want(self, *, journal: bool | None) -> None:
         """Make the next session that writes begin a journal, or end it; see :meth:`Store.want`."""
@@ -58,6 +64,7 @@ class JournalStore:
             if state is None:
                 return self._plain.snapshot()
             if state.is_deleted:
+                self._save_deleted(state)
                 return state.snapshot
             if not state.file.is_at_path():  # the JSON file may be that of the next journal
                 continue
@@ -120,6 +127,9 @@ class JournalStore:
 
     def _fold_if_idle(self, *, at_exit: bool = False) -> bool:
         known = self._journal.known
+        if known is not None and not known.file.has_its_descriptor():  # the program has closed it by mistake
+            self.snapshot()
+            known = self._journal.known
         if known is None or not (known.file.is_at_path() or self._was_deleted(known)):
             return True
         is_urgent = at_exit or self._journal.is_distrusted(known)
@@ -134,12 +144,27 @@ class JournalStore:
             session.close()
         return True
 
+    def _save_deleted(self, state: State) -> None:
+        """Have the changes in a deleted journal written into the JSON file, even if this process only reads it."""
+        if self._deleted == state.generation or not state.snapshot.is_ahead:
+            return
+        self._deleted = state.generation
+        if state.file.writable:
+            self._idle.touch(self._fold_if_idle)
+        else:
+            _logger.warning(
+                "%s: %s; this process has its changes, but may not write them into the file",
+                printable(self._journal.data_path), Fault.DELETED.value,
+            )  # fmt: skip
+
     def _was_deleted(self, known: State) -> bool:
         """Whether a journal that is gone was deleted, so that its changes are to be written into the JSON file.
 
         Otherwise another process has folded it, or the JSON file is gone or was replaced as well: a reset.
         """
-        if known.extended().is_announced or not os.path.lexists(self._journal.data_path):
+        if not os.path.lexists(self._journal.data_path):
+            return False
+        if known.extended().is_announced and journal_exists(self._journal.path):  # by far the most frequent case
             return False
         state = self._journal.read(self._plain.snapshot)
         return state is not None and state.is_deleted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import struct
+from collections.abc import Collection
 from typing import Final, TypeAlias
 
 _VERSION_BYTES: Final = 4
@@ -16,6 +17,7 @@ _MASK: Final = (0x10, _UNNAMED)
 _OTHERS: Final = (0x20, _UNNAMED)
 _NAMED_USER: Final = 0x02
 _NAMED_GROUP: Final = 0x08
+_WRITE: Final = 0o2
 
 Owners: TypeAlias = tuple[int, int]
 """The user and the group that own a file."""
@@ -39,6 +41,23 @@ def given_away(acl: bytes, before: Owners, after: Owners) -> bytes:
         entries[_GROUP] = functools.reduce(operator.and_, groups, group & entries[_OTHERS])
         entries[_NAMED_GROUP, before[1]] = entries.get((_NAMED_GROUP, before[1]), 0) | group  # its members had both
     return acl[:_VERSION_BYTES] + b"".join(_ENTRY.pack(tag, entries[tag, name], name) for tag, name in sorted(entries))
+
+
+def lets_write(acl: bytes, user: int, groups: Collection[int], owning_group: int) -> bool:
+    """Whether a list lets a user who does not own the file write it.
+
+    Args:
+        acl: the list.
+        user: the user.
+        groups: those of the user's groups that are known.
+        owning_group: the group that owns the file.
+    """
+    entries = _parsed(acl)
+    bits = entries.get((_NAMED_USER, user))
+    if bits is None:  # otherwise the user's own entry counts, and none of the groups
+        of_groups = [entries.get((_NAMED_GROUP, group), 0) for group in groups]
+        bits = functools.reduce(operator.or_, of_groups, entries[_GROUP] if owning_group in groups else 0)
+    return bool(bits & entries.get(_MASK, bits) & _WRITE)
 
 
 def mode_of(acl: bytes) -> int:

@@ -122,6 +122,24 @@ class TestLooking:
 
         assert (first.fingerprint, False) == (second.fingerprint, first.identity == second.identity)
 
+    def test_a_file_stays_the_same_while_its_content_and_its_inode_do(self, path, plain):
+        """Links, permissions and times do not make another file of it; its modification time may be asked for."""
+        path.write_text('{"a": 1}', encoding="utf-8")
+        first, found = look(str(path), None, plain), []
+        os.link(path, path.with_name("backup"))
+        path.chmod(0o600)
+        found.append(look(str(path), None, plain))
+        os.utime(path, ns=(OLD, OLD))
+        found.append(look(str(path), None, plain))
+        path.write_text('{"a": 2}', encoding="utf-8")
+        found.append(look(str(path), None, plain))
+        path.unlink()
+        found.append(look(str(path), None, plain))
+
+        assert [True, True, False, False] == [first.is_still(later) for later in found]
+        assert [True, False, False, False] == [first.is_still(later, unmodified=True) for later in found]
+        assert found[-1].is_still(found[-1])
+
     def test_there_is_none(self, path, plain):
         """A missing file counts as settled, and the next look notices a new one."""
         none = look(str(path), None, plain)

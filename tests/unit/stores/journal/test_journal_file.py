@@ -1,8 +1,11 @@
 """The file of a journal: only a real journal is opened, and its permissions are those of the JSON file."""
 
 import errno
+import itertools
 import os
 import stat
+import struct
+import sys
 import time
 
 import pytest
@@ -16,11 +19,20 @@ as_root = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives files to other users: run as root"
 )
 STRANGER = 12_345
+ANY = 0xFFFFFFFF
 
 
 def opened(path):
     """Open the journal of a file."""
     return open_journal(str(journal_of(path)), str(path))
+
+
+def can_be_read(path):
+    """Whether the state is read, and the journal not refused."""
+    try:
+        return {"json": 1, "a": 1} == seen(path)
+    except PermissionError:
+        return False
 
 
 @pytest.fixture
@@ -119,8 +131,20 @@ class TestOpening:
             path.unlink()
         with pytest.raises(PermissionError, match=f"belongs to user {STRANGER}"):
             seen(path)
-        with pytest.raises(PermissionError, match="remove it"):
+        with pytest.raises(PermissionError, match="remove it" if exists else "only copy of the data"):
             commit(open_store(path), {"b": b"1"})
+
+    @as_root
+    def test_what_is_advised_without_the_json_file_works(self, path, store):
+        """The journal may hold the only copy, so it is not to be removed; a JSON file shows who may write it."""
+        path.unlink()
+        os.chown(journal_of(path), STRANGER, STRANGER)
+        with pytest.raises(PermissionError, match="create the JSON file again, as {}"):
+            seen(path)
+        path.write_text("{}", encoding="utf-8")
+        os.chown(path, STRANGER, STRANGER)
+
+        assert {"a": 1} == seen(path)
 
     @as_root
     def test_nor_does_one_of_another_group_than_that_which_may_write_it(self, path, store):
@@ -140,6 +164,39 @@ class TestOpening:
         path.chmod(mode)
 
         assert {"json": 1, "a": 1} == seen(path)
+
+    @as_root
+    @pytest.mark.parametrize(("named", "group", "is_trusted"), [(6, 0, True), (4, STRANGER, False)])
+    def test_one_of_a_user_whom_an_access_list_lets_write_is_trusted(self, path, store, named, group, is_trusted):
+        """The group bits of the mode, which are the mask of the list, say nothing about the owning group."""
+        entries = [(0x01, 6, ANY), (0x02, named, STRANGER), (0x04, 4, ANY), (0x10, 6, ANY), (0x20, 0, ANY)]
+        try:
+            os.setxattr(path, "system.posix_acl_access", struct.pack("<I" + "HHI" * 5, 2, *itertools.chain(*entries)))
+        except (OSError, AttributeError) as error:
+            pytest.skip(f"this file system has no access lists ({error}): run on ext4 or XFS")
+        os.chown(path, 0, group)
+        os.chown(journal_of(path), STRANGER, STRANGER)
+
+        assert is_trusted == can_be_read(path)
+
+    @as_root
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, all directories pass their group on")
+    @pytest.mark.parametrize(
+        ("mode", "owner", "is_trusted"),
+        [(0o3777, STRANGER, False), (0o2777, STRANGER, False), (0o1777, STRANGER, True), (0o2775, STRANGER, True),
+         (0o3777, "nobody", True)],
+    )  # fmt: skip
+    def test_a_group_that_the_directory_gives_to_all_files_shows_nothing(self, path, store, mode, owner, is_trusted):
+        """Where anybody may create files of that group, the system's list of users has to name the owner a member."""
+        account = pytest.importorskip("pwd").getpwnam(owner) if owner == "nobody" else (0, 0, owner, owner)
+        user, group = account[2:4]
+        os.chown(path, 0, group)
+        path.chmod(0o664)
+        os.chown(journal_of(path), user, group)
+        os.chown(path.parent, 0, group)
+        path.parent.chmod(mode)
+
+        assert is_trusted == can_be_read(path)
 
     def test_on_systems_without_users_all_are_trusted(self, path, store, monkeypatch):
         """On a system without user ids, every journal is trusted."""
@@ -207,12 +264,35 @@ class TestPermissions:
         assert (0o640, 0o640) == (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(journal_of(path).stat().st_mode))
         assert set() == {one for one in modes if one & ~0o640}
 
-    def test_a_json_file_that_is_gone_leaves_them(self, path, store):
-        """If the JSON file is missing, the journal's permissions stay."""
-        path.unlink()
-        commit(store, {"b": b"2"}, durable=False)
+    @pytest.mark.parametrize("why", ["deleted", "corrupt"])
+    def test_a_json_file_that_is_gone_leaves_them_to_the_next(self, path, store, modes, why, nobody_repairs_it):
+        """A secret does not become public by deleting the JSON file, or by moving it aside."""
+        path.chmod(0o600)
+        commit(store, {"a": b"2"})
+        modes.clear()
+        if why == "deleted":
+            path.unlink()
+        else:
+            path.write_text("corrupt", encoding="utf-8")
+        commit(store, {"b": b"2"})
+        found = stat.S_IMODE(journal_of(path).stat().st_mode)
+        commit(store, folds=True)
+        after = [stat.S_IMODE(one.stat().st_mode) for one in (path, journal_of(path))]
 
-        assert {"a": 1, "b": 2} == seen(path)
+        assert ({"a": 2, "b": 2}, 0o600, [0o600, 0o600], {0o600}) == (stored(path), found, after, set(modes))
+
+    @as_root
+    def test_a_deleted_json_file_leaves_its_owner_to_the_next(self, path, store):
+        """Whoever could read the state by the group of its files can still do so."""
+        os.chown(path, STRANGER, STRANGER)
+        commit(store, {"a": b"2"})
+        path.unlink()
+        os.chown(journal_of(path), 0, STRANGER)
+        journal_of(path).chmod(0o640)
+        commit(store, folds=True)
+        status = path.stat()
+
+        assert (0o640, 0, STRANGER) == (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
 
 class TestTheOpenFile:

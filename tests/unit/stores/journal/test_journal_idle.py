@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from journals import commit, journal_of, lines_of, open_store, seen, stored
+from journals import commit, entries, journal_of, lines_of, open_store, seen, stored
 from persistent_context._stores.journal import idle as _idle
 from persistent_context._stores.journal.idle import Idle
 
@@ -26,6 +26,52 @@ if sys.argv[2] == "after a while":
     time.sleep(0.7)
 if sys.argv[2] == "without its journal":
     os.unlink(sys.argv[1] + ".journal")
+if sys.argv[2] == "without its descriptors":
+    os.closerange(3, 256)
+"""
+
+EXIT_IN_A_FOLD = """
+import os, sys, threading, time
+from persistent_context import SyncPersistentContext
+from persistent_context._stores.journal import idle
+
+idle.QUIET_SECONDS = 0.1
+begun, real = threading.Event(), os.replace
+
+def replace(source, target):
+    if threading.current_thread() is not threading.main_thread() and target == sys.argv[1]:
+        begun.set()
+        time.sleep(1)
+    real(source, target)
+
+context = SyncPersistentContext(sys.argv[1], journal=True)
+context.incr("n")
+context.incr("n")
+os.replace = replace
+begun.wait(60)
+print(open(sys.argv[1], encoding="utf-8").read().count("2"), flush=True)
+"""
+
+EXIT_AFTER_A_FAILED_FOLD = """
+import os, sys, time
+from persistent_context import SyncPersistentContext
+from persistent_context._stores.journal import idle
+
+idle.QUIET_SECONDS = 0.1
+real, failed = os.replace, []
+
+def replace(source, target):
+    failed.append(target)
+    raise OSError(28, "No space left on device", target)
+
+context = SyncPersistentContext(sys.argv[1], journal=True)
+context.incr("n")
+os.replace = replace
+context.incr("n")
+while not failed or idle._pending and next(iter(idle._pending))._thread_pid:
+    time.sleep(0.01)
+os.replace = real
+print(open(sys.argv[1], encoding="utf-8").read().count("2"), flush=True)
 """
 
 
@@ -120,14 +166,17 @@ class TestTheThread:
         wait_until(lambda: len(folded) == 2 and not _idle._pending)
 
     def test_an_error_is_logged(self, quick, caplog):
-        """An error is logged, because no call waits for the thread; the next writer tries again."""
+        """An error is logged, because no call waits for the thread; the next writer tries again, or the exit."""
 
         def fail(*, at_exit):
             raise OSError(5, "broken")
 
-        Idle().touch(fail, soon=True)
-        wait_until(lambda: not _idle._pending)
+        idle = Idle()
+        idle.touch(fail, soon=True)
+        wait_until(lambda: not idle._thread_pid)
+        tried_at_exit = _idle._pending.pop(idle)
 
+        assert fail is tried_at_exit
         assert ["a journal could not be folded into its JSON file; the next writer will try again"] == [
             record.getMessage() for record in caplog.records
         ]
@@ -188,6 +237,47 @@ class TestTheStore:
             f"{path}: the journal was deleted while it was in use; its changes will be written into the file"
         ] == warnings()
 
+    def test_a_reader_of_a_deleted_journal_writes_its_changes(self, path, store, warnings, quick):
+        """The process that has written them may be dead; the reader has them, and no other process does."""
+        reader = open_store(path, journal=None)
+        reader.snapshot()
+        store.close()
+        wait_until(lambda: not _idle._pending)
+        journal_of(path).unlink()
+        found = [dict(entries(reader)) for _ in range(2)]
+        wait_until(lambda: not _idle._pending)
+
+        assert ([{"json": b"1", "a": b"1"}] * 2, {"json": 1, "a": 1}) == (found, stored(path))
+        assert [
+            f"{path}: the journal was deleted while it was in use; its changes will be written into the file"
+        ] == warnings()
+
+    def test_a_reader_that_may_not_write_says_so(self, path, store, warnings, monkeypatch, quick):
+        """It reports once that its changes are nowhere else."""
+        reader = open_store(path, journal=None)
+        reader.snapshot()
+        store.close()
+        wait_until(lambda: not _idle._pending)
+        monkeypatch.setattr(reader._journal.known.file, "writable", False)
+        journal_of(path).unlink()
+        found = [dict(entries(reader)) for _ in range(2)]
+
+        assert ([{"json": b"1", "a": b"1"}] * 2, {"json": 1}, {}) == (found, stored(path), _idle._pending)
+        assert ["this process has its changes, but may not write them into the file"] == [
+            one.rpartition("; ")[2] for one in warnings()
+        ]
+
+    def test_a_reader_of_a_deleted_journal_without_changes_writes_nothing(self, path, store, warnings, quick):
+        """The JSON file has everything."""
+        commit(store, folds=True)
+        reader = open_store(path, journal=None)
+        reader.snapshot()
+        store.close()
+        wait_until(lambda: not _idle._pending)
+        journal_of(path).unlink()
+
+        assert ({"json": b"1", "a": b"1"}, {}, []) == (dict(entries(reader)), _idle._pending, warnings())
+
     def test_one_whose_json_file_was_replaced_as_well_reports_the_loss(self, path, store, warnings):
         """The files that exist count, as after a reset."""
         journal_of(path).unlink()
@@ -208,6 +298,13 @@ class TestTheStore:
             path.parent.exists(),
             warnings(),
         )
+
+    def test_one_whose_descriptor_was_closed_opens_it_again(self, path, store):
+        """A program may close it by mistake, or close all its files."""
+        os.utime(journal_of(path), (1, 1))
+        os.close(store._journal.known.file.fd)
+
+        assert (True, {"json": 1, "a": 1}) == (store._fold_if_idle(), stored(path))
 
     def test_a_journal_in_use_is_left_alone(self, path, store):
         """A journal that was just written is not folded, but checked again later."""
@@ -245,8 +342,37 @@ class TestTheStore:
 
 
 class TestTheExit:
-    @pytest.mark.parametrize("when", ["at once", "after a while", "without its journal"])
+    @pytest.mark.parametrize("when", ["at once", "after a while", "without its journal", "without its descriptors"])
     def test_it_folds(self, path, run, when):
         """A program that ends leaves a complete JSON file, even right after its last write."""
         assert ["0"] == run(CHANGE_AND_EXIT, path, when)
+        assert ({"n": 2}, {"n": 2}, []) == (stored(path), seen(path), lines_of(path)[1])
+
+    def test_it_waits_for_the_thread_that_is_just_folding(self, path, run):
+        """That thread holds the lock, and does not survive the exit."""
+        assert ["0"] == run(EXIT_IN_A_FOLD, path)
+        assert ({"n": 2}, []) == (stored(path), lines_of(path)[1])
+
+    def test_it_does_not_wait_for_ever(self, monkeypatch):
+        """A thread that hangs, on a network file system for example, does not keep the program alive."""
+        monkeypatch.setattr(_idle, "_EXIT_SECONDS", 0.05)
+        begun, hanging, folded = threading.Event(), threading.Event(), []
+
+        def fold(*, at_exit):
+            folded.append(at_exit)
+            begun.set()
+            return at_exit or hanging.wait(60)
+
+        Idle().touch(fold, soon=True)
+        begun.wait(60)
+        _idle._fold_all()
+        hanging.set()
+        wait_until(lambda: not _idle._pending)
+
+        assert [False, True] == folded
+
+    def test_it_makes_up_for_an_error(self, path, run):
+        """A fold that has failed, as on a disk that was full for a while, is tried again at the exit."""
+        assert ["0"] == run(EXIT_AFTER_A_FAILED_FOLD, path)
+        assert ({"n": 2}, []) == (stored(path), lines_of(path)[1])
         assert ({"n": 2}, {"n": 2}, []) == (stored(path), seen(path), lines_of(path)[1])

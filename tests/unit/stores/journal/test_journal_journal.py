@@ -392,6 +392,43 @@ class TestADeletedJournal:
         assert ({"json": b"1", "a": b"1"}, {"json": 1, "a": 1, "b": 2}) == (found, stored(path))
         assert (True, 1) == (journal_of(path).exists(), len(warnings()))
 
+    @pytest.mark.parametrize("how", ["linked", "chmod", "touched"])
+    def test_they_stay_if_the_json_file_has_other_times_and_permissions(self, path, store, how):
+        """Only a file with another content, or put in its place, counts as written by another program."""
+        if how == "linked":
+            os.link(path, path.with_name("backup"))
+        elif how == "chmod":
+            path.chmod(0o600)
+        else:
+            os.utime(path)
+        journal_of(path).unlink()
+        found = dict(entries(store))
+        commit(store, {"b": b"2"})
+
+        assert ({"json": b"1", "a": b"1"}, {"json": 1, "a": 1, "b": 2}) == (found, stored(path))
+
+    @pytest.mark.parametrize("journal", [None, False])
+    def test_they_stay_if_a_checkpoint_was_announced_and_never_made(self, path, store, monkeypatch, warnings, journal):
+        """On a full disk, nothing but the announcement is written, even if the journal was to end."""
+
+        def fail(*_arguments, **_options):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        other = open_store(path, journal=journal)
+        with monkeypatch.context() as patch:
+            patch.setattr("persistent_context._stores.jsonfile.session.replace", fail)
+            with pytest.raises(OSError, match="No space left"):
+                commit(other, {"b": b"2"}, folds=True)
+        path.chmod(0o600)
+        journal_of(path).unlink()
+        found = dict(entries(store))
+        done = store._fold_if_idle(at_exit=True)
+
+        assert ({"json": b"1", "a": b"1"}, True, {"json": 1, "a": 1}) == (found, done, stored(path))
+        assert [f"{path}: the journal was deleted while it was in use; its changes will be written into the file"] == (
+            warnings()
+        )
+
     def test_what_others_have_written_since_counts(self, path, store, warnings):
         """Processes without the journal went on with the JSON file alone; a warning reports the loss."""
         commit(store, {"json": b"2"})
@@ -463,6 +500,21 @@ class TestADeletedJournal:
         assert ["the journal was deleted while it was in use; its changes since the last checkpoint are lost"] == [
             one.split(": ", 1)[1] for one in warnings()
         ]
+
+    def test_no_loss_is_reported_after_another_process_has_saved_the_changes(self, path, store, warnings):
+        """Of all processes that know a deleted journal, one writes its changes into the JSON file."""
+        commit(store, {"json": MISSING, "b": b"2"})
+        other = open_store(path)
+        other.snapshot()
+        journal_of(path).unlink()
+        commit(store, folds=True)
+        found = dict(entries(other))
+        commit(other, {"c": b"3"})
+
+        assert ({"a": b"1", "b": b"2"}, {"a": 1, "b": 2, "c": 3}) == (found, seen(path))
+        assert [f"{path}: the journal was deleted while it was in use; its changes will be written into the file"] == (
+            warnings()
+        )
 
     @pytest.mark.parametrize("checkpoints", [0, 1, 2])
     def test_one_that_another_process_has_ended_is_never_restored(self, path, store, checkpoints, warnings):

@@ -17,6 +17,33 @@ from persistent_context._stores.journal.record import Fingerprint
 from persistent_context._stores.jsonfile.lock import HeldLock
 from persistent_context._stores.protocol import SessionLostError
 
+FORK_AFTER_A_FAILED_SYNC = """
+import os, sys
+from journals import commit, open_store, stored
+from pathlib import Path
+from persistent_context import DurabilityUnknownError
+from persistent_context._stores.journal.idle import Idle
+
+Idle.touch = lambda *_arguments, **_options: None
+path, real = Path(sys.argv[1]), os.fdatasync
+
+def fail(fd):
+    os.fdatasync = real
+    raise OSError(5, "broken")
+
+os.fdatasync = fail
+try:
+    commit(open_store(path), {"b": b"2"})
+except DurabilityUnknownError:
+    child = os.fork()
+    if not child:
+        commit(open_store(path, journal=None), {"c": b"3"})
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    print(stored(path), flush=True)
+os._exit(0)
+"""
+
 is_journal = lambda name: name.removesuffix(" (deleted)").endswith(".journal")
 
 
@@ -247,9 +274,12 @@ class TestAFailedSync:
         )  # fmt: skip
         assert header is not None
 
-    @pytest.mark.parametrize("between", ["nothing", "close", "a look"])
+    @pytest.mark.parametrize("between", ["nothing", "close", "a look", "another store"])
     def test_it_is_remembered(self, path, store, break_sync, between):
-        """The failed sync is remembered, even if the journal is closed and opened again before the next call."""
+        """The failed sync is remembered, even if the journal is closed and opened again before the next call.
+
+        This may happen in another store: the first one is forgotten together with its contexts.
+        """
         tried = break_sync("fdatasync", is_journal)
         with pytest.raises(DurabilityUnknownError):
             commit(store, {"b": b"2"})
@@ -257,9 +287,14 @@ class TestAFailedSync:
             store.close()
         elif between == "a look":
             entries(store)
-        commit(store)
+        commit(store if between != "another store" else open_store(path))
 
         assert (1, 2) == (len(tried), stored(path)["b"])
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
+    def test_a_forked_child_remembers_it(self, path, store, run):
+        """The kernel has reported the error to the parent, and would report success to the child."""
+        assert [str({"json": 1, "a": 1, "b": 2, "c": 3})] == run(FORK_AFTER_A_FAILED_SYNC, path)
 
     def test_all_sessions_that_wait_get_the_error(self, store, monkeypatch):
         """Another session of this process that appended to the same journal gets the error, too."""

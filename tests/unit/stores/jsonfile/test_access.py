@@ -14,7 +14,7 @@ import pytest
 from persistent_context import SyncPersistentContext
 from persistent_context._model.snapshot import Changes
 from persistent_context._stores.jsonfile.access import Access, check_writable
-from persistent_context._stores.jsonfile.accesslist import given_away
+from persistent_context._stores.jsonfile.accesslist import given_away, lets_write
 from persistent_context._stores.jsonfile.store import JsonFileStore
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -343,6 +343,29 @@ class TestAccessLists:
         acl = given_away(access_list((OWNER, 6), (GROUP, 4), (OTHERS, 0)), (1, 2), (3, 2))
 
         assert access_list((OWNER, 6), (USER, 6, 1), (GROUP, 4), (MASK, 4), (OTHERS, 0)) == acl
+
+    @pytest.mark.parametrize(
+        ("entries", "groups", "expected"),
+        [
+            ([(USER, 6, BOB)], (), True),
+            ([(USER, 4, BOB), (NAMED_GROUP, 6, CAROL)], (CAROL,), False),
+            ([(USER, 6, BOB), (MASK, 4)], (), False),
+            ([(USER, 6, ALICE)], (), False),
+            ([(NAMED_GROUP, 6, CAROL)], (CAROL,), True),
+            ([(NAMED_GROUP, 6, CAROL)], (DAVE,), False),
+            ([(NAMED_GROUP, 6, CAROL), (MASK, 4)], (CAROL,), False),
+            ([(NAMED_GROUP, 4, CAROL)], (CAROL, DAVE), False),
+            ([(GROUP, 6)], (DAVE,), True),
+            ([(GROUP, 4), (MASK, 6)], (DAVE,), False),
+            ([(GROUP, 6)], (CAROL,), False),
+        ],
+    )
+    def test_whom_a_list_lets_write(self, entries, groups, expected):
+        """A user's own entry decides, and otherwise any of the groups; the mask limits both."""
+        tags = {tag for tag, *_ in entries}
+        others = [(tag, bits) for tag, bits in ((OWNER, 6), (GROUP, 0), (MASK, 7), (OTHERS, 0)) if tag not in tags]
+
+        assert expected == lets_write(access_list(*entries, *others), BOB, groups, DAVE)
 
     def test_an_access_list_is_kept(self, tmp_path):
         """Whoever could read the file by its access list can read it after a save, and no one else."""
