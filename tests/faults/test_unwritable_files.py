@@ -1,4 +1,4 @@
-"""A file that its user may not write is not replaced, although its directory would allow it."""
+"""A file that its user may not write is not replaced, although its directory would allow it; and the reverse."""
 
 import errno
 import json
@@ -129,6 +129,22 @@ class TestAReadOnlyFile:
 
         assert ({"n": 2}, ["PermissionError", errno.EACCES, str(path)]) == (read, outcome)
         assert before == (path.read_bytes(), journal_of(path).read_bytes())
+
+
+@pytest.mark.parametrize("face", ["async", "sync"])
+class TestAReadOnlyDirectory:
+    def test_is_what_the_error_names(self, path, attempt, face):
+        """Not a temporary file, which the user does not know."""
+        path.write_bytes(b'{"n": 1}')
+        SyncPersistentContext(path).incr("n")  # makes the lock file
+        for name in os.listdir(path.parent):
+            (path.parent / name).chmod(0o666)
+        path.parent.chmod(0o555)
+        outcome = attempt(face, "incr")[1]
+        path.parent.chmod(0o777)
+
+        assert ["PermissionError", errno.EACCES, str(path.parent)] == outcome
+        assert {path.name, f"{path.name}.lock"} == set(os.listdir(path.parent))
 
 
 class TestRoot:

@@ -53,7 +53,11 @@ def replace(
         check_regular(path, access.status)
     temporary = temporary_name(path)
     mode = 0o666 if access is None else 0o600  # widened below
-    fd = open_fd(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW, mode)
+    try:
+        fd = open_fd(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW, mode)
+    except PermissionError as error:
+        reason = "this user may not create files in the directory, but the file is replaced, not written in place"
+        raise PermissionError(error.errno, reason, os.path.dirname(path)) from None
     replaced = False
     try:
         try_lock(fd)  # marks it as owned by a live writer, see remove_leftovers()
