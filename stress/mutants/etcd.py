@@ -408,6 +408,19 @@ ETCD: Final = (
         (suite(f"{_ENDPOINTS}test_when_one_comes_back_waiting_calls_succeed"),),
     ),
     Mutant(
+        "etcd-try-waits",
+        "A call that only tries never returns after an earlier one has timed out, as no endpoint can be reached.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "etcd/turns",
+                "                self._waiting.add(threading.get_ident())\n                time.sleep(_RETRY_SECONDS)\n",
+                "                time.sleep(_RETRY_SECONDS)\n",
+            ),
+        ),
+        (suite(f"{_ENDPOINTS}test_not_even_while_an_earlier_call_is_still_tried"),),
+    ),
+    Mutant(
         "etcd-large-group-fails",
         "Calls fail because they share a cycle with others, and are too large together.",
         Promise.FAILURE,

@@ -127,6 +127,12 @@ class Turns:
         Raises:
             RefusedError: the cluster refuses it.
         """
+        try:
+            return self._take(purpose, wait=wait, reads=reads)
+        finally:
+            self._waiting.discard(threading.get_ident())
+
+    def _take(self, purpose: str, *, wait: bool, reads: Sequence[Json]) -> Turn | None:
         waited = False
         while True:
             try:
@@ -134,6 +140,7 @@ class Turns:
             except UnreachableError:
                 if not wait:
                     return None
+                self._waiting.add(threading.get_ident())
                 time.sleep(_RETRY_SECONDS)
                 continue
             if place is None:
@@ -144,6 +151,7 @@ class Turns:
                 return Turn(self, place, waited=waited, found=found[1:], revision=revision)
             waited = True
             turn = Turn(self, place, waited=True, found=(), revision=0)
+            self._waiting.add(threading.get_ident())
             try:
                 if self._wait(place):
                     return turn
@@ -153,7 +161,7 @@ class Turns:
             turn.end()
 
     def is_waiting(self) -> bool:
-        """Whether a thread waits for its turn."""
+        """Whether a thread waits for its turn, or for the cluster."""
         return bool(self._waiting)
 
     def holder(self, *, probe: bool) -> Holder | None:
@@ -223,23 +231,18 @@ class Turns:
 
     def _wait(self, place: Item) -> bool:
         """Wait until a key is the first one; return False if it is gone."""
-        thread = threading.get_ident()
-        self._waiting.add(thread)
-        try:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    return self._line.is_first(place, seconds=_LOOK_AGAIN_SECONDS)
-                # The member that is followed may be cut off, or the process that has the turn dead.
-                with contextlib.suppress(UnreachableError):
-                    outcome = self.client.read(first_created(self.prefix, limit=1), get(place.key))
-                    if outcome.revision < place.created:  # of a member that was paused (etcd-io/etcd#20418)
-                        continue
-                    first, own = outcome.found
-                    if not own.items or first.items[0].key == place.key:
-                        return bool(own.items)
-                    self._evict(first.items)
-        finally:
-            self._waiting.discard(thread)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return self._line.is_first(place, seconds=_LOOK_AGAIN_SECONDS)
+            # The member that is followed may be cut off, or the process that has the turn dead.
+            with contextlib.suppress(UnreachableError):
+                outcome = self.client.read(first_created(self.prefix, limit=1), get(place.key))
+                if outcome.revision < place.created:  # of a member that was paused (etcd-io/etcd#20418)
+                    continue
+                first, own = outcome.found
+                if not own.items or first.items[0].key == place.key:
+                    return bool(own.items)
+                self._evict(first.items)
 
     def _evict(self, items: Sequence[Item]) -> bool:
         """Delete the keys of dead processes; return whether there is none of another process."""

@@ -112,6 +112,28 @@ class TestEndpoints:
         with pytest.raises(StoreUnavailableError):
             ctx.incr("n")
 
+    def test_not_even_while_an_earlier_call_is_still_tried(self, face, url, dead):
+        """Nor does it wait for the thread of an earlier call, which goes on trying after that one has timed out."""
+        ctx = face.cls(at(url, dead), lock_timeout=0.3)
+
+        def transact():
+            face.inside(lambda: ctx.transaction(timeout=0), lambda tx: None)
+
+        def hold(**options):
+            face.inside(lambda: ctx.lease("job", **options), lambda lease: None)
+
+        calls = [
+            lambda: face.do(ctx.incr, "n"),
+            transact,
+            lambda: face.do(face.cls(at(url, dead), lock_timeout=0).incr, "n"),
+            lambda: hold(timeout=0.3),
+            lambda: hold(timeout=0),
+            lambda: hold(wait=False),
+        ]
+        for call in calls:
+            with pytest.raises(StoreUnavailableError, match=dead):
+                call()
+
     def test_when_one_comes_back_waiting_calls_succeed(self, proxy, proxied, url):
         """A call that waits for the cluster is carried out once it can be reached."""
         ctx = SyncPersistentContext(proxied)
