@@ -421,6 +421,13 @@ ETCD: Final = (
         (suite(f"{_ENDPOINTS}test_not_even_while_an_earlier_call_is_still_tried"),),
     ),
     Mutant(
+        "etcd-lease-lost-in-a-moment",
+        "A lease is said to be lost as no endpoint could be reached for a moment when it was left.",
+        Promise.LEASE,
+        (Edit("etcd/leases", "                if time.monotonic() > deadline:\n", "                if deadline:\n"),),
+        (suite("turns::TestLeavingALease::test_a_cluster_that_does_not_answer_is_asked_again"),),
+    ),
+    Mutant(
         "etcd-large-group-fails",
         "Calls fail because they share a cycle with others, and are too large together.",
         Promise.FAILURE,

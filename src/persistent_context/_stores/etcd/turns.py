@@ -71,6 +71,15 @@ class Turn:
         """Return the comparison that is true as long as the turn lasts."""
         return is_created_at(self._place.key, self._place.created)
 
+    def lasts(self) -> bool:
+        """Ask the cluster whether the turn lasts.
+
+        Raises:
+            UnreachableError: it cannot be reached.
+            RefusedError: it refuses to say.
+        """
+        return self._turns.client.transact((), when=[self.comparison()], repeatable=True).succeeded
+
     def ending(self) -> Sequence[Json]:
         """Return the operations that end the turn, and count those that wait; :meth:`ended` has to follow."""
         prefix = self._turns.prefix
