@@ -414,8 +414,8 @@ ETCD: Final = (
         (
             Edit(
                 "etcd/turns",
-                "                self._waiting.add(threading.get_ident())\n                time.sleep(_RETRY_SECONDS)\n",
-                "                time.sleep(_RETRY_SECONDS)\n",
+                "self._waiting.add(threading.get_ident())\n                time.sleep(_RETRY_SECONDS)\n",
+                "time.sleep(_RETRY_SECONDS)\n",
             ),
         ),
         (suite(f"{_ENDPOINTS}test_not_even_while_an_earlier_call_is_still_tried"),),
@@ -426,6 +426,19 @@ ETCD: Final = (
         Promise.LEASE,
         (Edit("etcd/leases", "                if time.monotonic() > deadline:\n", "                if deadline:\n"),),
         (suite("turns::TestLeavingALease::test_a_cluster_that_does_not_answer_is_asked_again"),),
+    ),
+    Mutant(
+        "etcd-compacted-taken-for-lost",
+        "A commit is said to be unknown although enough of the history is left to settle it.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "etcd/commit",
+                "!= state.marker.modified:\n                    raise\n",
+                "!= -1:\n                    raise\n",
+            ),
+        ),
+        (suite(f"{_UNANSWERED}test_what_is_left_of_the_history_is_enough"),),
     ),
     Mutant(
         "etcd-large-group-fails",

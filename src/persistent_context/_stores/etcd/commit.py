@@ -20,7 +20,7 @@ from ...errors import OutcomeUnknownError, StoreLimitError
 from ..protocol import CorruptStateError
 from .client import Client, Json, Outcome, are_modified_before, get, is_empty, is_modified_at, put
 from .failures import RefusedError, UnansweredError, UnreachableError
-from .feed import watch
+from .feed import CompactedError, watch
 from .state import Marker, State
 
 OPERATIONS: Final = 100
@@ -145,12 +145,30 @@ class Committer:
         latest = Marker.of(outcome.found[0].items[0])
         if latest.identity in {identity, fence}:
             return latest.modified if latest.identity == identity else 0
-        with watch(self._client, key, b"", state.marker.modified + 1) as (_, batches):
+        start = state.marker.modified + 1
+        while True:
+            try:
+                return self._find(key, start, identity, fence, latest.modified)
+            except CompactedError as error:
+                then = {Marker.of(item).identity: item.modified for item in self._client.read_at(key, error.revision)}
+                if not then.keys().isdisjoint({identity, fence}):
+                    return then.get(identity, 0)
+                if max(then.values(), default=0) != state.marker.modified:
+                    raise
+                start = error.revision + 1  # it was still the known marker: nothing is missing
+
+    def _find(self, key: bytes, start: int, identity: str, fence: str, end: int) -> int:
+        """Return the revision at which the marker had an identity, from a revision on up to another one; otherwise 0.
+
+        Raises:
+            CompactedError: the history begins later.
+        """
+        with watch(self._client, key, b"", start) as (_, batches):
             for revision, events in batches:
                 made = {Marker.of(event.item).identity: event.item.modified for event in events}
                 if identity in made:
                     return made[identity]
-                if fence in made or revision >= latest.modified:
+                if fence in made or revision >= end:
                     break
         return 0
 

@@ -17,7 +17,8 @@ from .state import Names
 from .turns import Turn, Turns
 
 _LOST: Final = (
-    f"this process was stopped, or cut off from etcd, for longer than {LIFETIME_SECONDS} s, or the lease's key was deleted"
+    f"this process was stopped, or cut off from etcd, for longer than {LIFETIME_SECONDS} s, or the key of the lease "
+    "was deleted"
 )
 _RETRY_SECONDS: Final = 0.2
 
