@@ -31,6 +31,33 @@ USER = "ann"
 WRONG_USER, WRONG_PASSWORD = "nobody", "hunter2"
 
 
+FORK_WHILE_READING = """
+import os, ssl, sys, threading
+from persistent_context._stores.etcd.address import parse
+from persistent_context._stores.etcd.client import Client
+from persistent_context._stores.etcd.failures import UnreachableError
+from persistent_context._stores.etcd.gateway import Gateway
+client, create = Client(Gateway(parse(sys.argv[1]))), ssl.create_default_context
+def ask():
+    try:
+        client.transact([])
+    except UnreachableError:
+        pass
+def pause(**options):
+    reading.set()
+    threading.Event().wait()
+reading, ssl.create_default_context = threading.Event(), pause
+threading.Thread(target=ask, daemon=True).start()
+reading.wait()
+child = os.fork()
+if child == 0:
+    ssl.create_default_context = create
+    ask()
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
 class _Answer(NamedTuple):
     status: int
     data: bytes
@@ -435,6 +462,12 @@ class TestCertificates:
         shutil.rmtree(copy)
 
         assert client.transact([]).succeeded
+
+    def test_a_fork_while_they_are_read_does_no_harm(self, certificates, run):
+        """A child that is forked while another thread reads them reads them itself."""
+        place = f"etcd+tls://127.0.0.1:1/app?{files_in(certificates)}"
+
+        assert ["0"] == run(FORK_WHILE_READING, place)
 
     def test_a_missing_file_is_named(self, certificates):
         """A wrong path of a certificate is an error that names it."""
