@@ -438,6 +438,13 @@ ETCD: Final = (
         (suite(f"{_UNANSWERED}test_what_is_left_of_the_history_is_enough"),),
     ),
     Mutant(
+        "etcd-comparisons-not-counted",
+        "Calls with long keys fail because they share a cycle with others, and are too large together.",
+        Promise.FAILURE,
+        (Edit("etcd/commit", "    total += sum(_OVERHEAD_BYTES + ", "    total += 0 * sum(_OVERHEAD_BYTES + "),),
+        (suite("commits::TestTooMuch::test_keys_count_as_often_as_they_are_sent"),),
+    ),
+    Mutant(
         "etcd-large-group-fails",
         "Calls fail because they share a cycle with others, and are too large together.",
         Promise.FAILURE,

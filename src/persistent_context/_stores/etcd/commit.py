@@ -28,7 +28,7 @@ OPERATIONS: Final = 100
 MOST_BYTES: Final = 1_500_000
 """The most bytes in a transaction; a member refuses more than 1.5 MiB unless told otherwise."""
 _OVERHEAD_BYTES: Final = 14
-"""What an operation needs besides its key and value, at most."""
+"""What an operation or comparison needs besides its key and value, at most."""
 _BASE64: Final = 3 / 4
 """The share of a text in base64 that is sent to the other members."""
 SETTLE_SECONDS: Final = 30.0
@@ -90,9 +90,9 @@ class Committer:
             RefusedError: the cluster has refused it, and not carried it out.
         """
         writes = state.writes(changes, identity)
-        check_size(writes, changes)
         untouched = _untouched(state, changes, one_by_one=len(writes) <= OPERATIONS)
         comparisons = [*when, is_modified_at(state.names.marker, state.marker.modified), *untouched]
+        check_size(writes, comparisons, changes)
         trouble, self.trouble = None, None
         try:
             return self._client.transact([*_nested(writes), *then], when=comparisons, otherwise=otherwise)
@@ -173,9 +173,10 @@ class Committer:
         return 0
 
 
-def check_size(writes: Sequence[Json], changes: Changes) -> None:
-    """Raise StoreLimitError if one transaction cannot hold the operations that write the changes."""
+def check_size(writes: Sequence[Json], comparisons: Sequence[Json], changes: Changes) -> None:
+    """Raise StoreLimitError if one transaction cannot hold the operations that write the changes, and comparisons."""
     total = sum(_OVERHEAD_BYTES + _BASE64 * sum(map(len, next(iter(one.values())).values())) for one in writes)
+    total += sum(_OVERHEAD_BYTES + _BASE64 * len(one["key"]) for one in comparisons)
     if total > MOST_BYTES:
         sizes = {key: 0 if text is MISSING else len(text) for key, text in changes.texts.items()}
         raise StoreLimitError(round(total), MOST_BYTES, max(sizes, key=sizes.__getitem__))

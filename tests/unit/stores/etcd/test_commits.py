@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -11,6 +12,7 @@ from etcdproxy import DROP, HOLD, LOSE, PASS, is_commit, keys_put
 from persistent_context import (
     ConflictError,
     OutcomeUnknownError,
+    PersistentContext,
     StoreLimitError,
     StoreUnavailableError,
     SyncPersistentContext,
@@ -387,6 +389,16 @@ class TestTooMuch:
             thread.join()
 
         assert ([], set("0123")) == (errors, set(SyncPersistentContext.create(url)))
+
+    async def test_keys_count_as_often_as_they_are_sent(self, url):
+        """A changed key is also compared: calls with long keys are separated as well, and a single one is refused."""
+        ctx = await PersistentContext.create(url)
+        keys = [f"{number:02}{'k' * 1_500}" for number in range(90)]
+        added = await asyncio.gather(*(ctx.add(key, "x" * 14_900) for key in keys))
+        with pytest.raises(StoreLimitError):
+            await ctx.add("k" * 100_000, "x" * 1_380_000)
+
+        assert ({True}, set(keys)) == (set(added), set(SyncPersistentContext.create(url)))
 
     @pytest.mark.parametrize("keys", [range(13_000, 0, -1), range(13_000)])
     def test_many_small_keys_are_refused_too(self, url, keys):
