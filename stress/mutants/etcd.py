@@ -445,6 +445,13 @@ ETCD: Final = (
         (suite("commits::TestTooMuch::test_keys_count_as_often_as_they_are_sent"),),
     ),
     Mutant(
+        "etcd-nobody-blamed",
+        "A call that could not get in line, as no endpoint answered, says that the lock is free.",
+        Promise.FAILURE,
+        (Edit("etcd/turns", "                self._trouble = error\n", ""),),
+        (suite(f"{_ENDPOINTS}test_if_nobody_can_get_in_line_the_cluster_is_why"),),
+    ),
+    Mutant(
         "etcd-large-group-fails",
         "Calls fail because they share a cycle with others, and are too large together.",
         Promise.FAILURE,

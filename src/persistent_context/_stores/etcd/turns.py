@@ -124,6 +124,7 @@ class Turns:
         self._line: Final = Line(client, prefix)
         self._numbers: Final = itertools.count()
         self._waiting: set[int] = set()
+        self._trouble: UnreachableError | None = None  # why this process could not get in line the last time
 
     def take(self, purpose: str, *, wait: bool, reads: Sequence[Json] = ()) -> Turn | None:
         """Take a turn; return None if another one has it and ``wait`` is false, or the cluster cannot be reached.
@@ -146,12 +147,14 @@ class Turns:
         while True:
             try:
                 place, found, revision = self._line_up(purpose, wait=wait, reads=reads)
-            except UnreachableError:
+            except UnreachableError as error:
+                self._trouble = error
                 if not wait:
                     return None
                 self._waiting.add(threading.get_ident())
                 time.sleep(_RETRY_SECONDS)
                 continue
+            self._trouble = None
             if place is None:
                 if not self._evict(found[0].items[:1]):
                     return None
@@ -189,7 +192,10 @@ class Turns:
             first = self.client.read(first_created(self.prefix, limit=1)).found[0]
         except UnreachableError as error:
             raise error.as_unavailable() from None
-        return _holder_of(first.items[0]) if first.items else None
+        holder = _holder_of(first.items[0]) if first.items else None
+        if holder is None and self._trouble is not None and not probe:  # nobody is why
+            raise self._trouble.as_unavailable()
+        return holder
 
     def left(self, waiting: int) -> None:
         """Note that a turn has ended."""
@@ -209,6 +215,7 @@ class Turns:
         self._lease.forget()
         self._line.forget()
         self._waiting = set()
+        self._trouble = None
 
     def _line_up(self, purpose: str, *, wait: bool, reads: Sequence[Json]) -> tuple[Item | None, Sequence[Found], int]:
         """Create a key; return it (None if others are there and ``wait`` is false), what is in line, and the reads."""

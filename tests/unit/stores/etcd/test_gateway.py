@@ -17,6 +17,7 @@ import pytest
 from urllib3.connection import HTTPConnection
 
 import etcd
+from etcdproxy import keys_put
 from persistent_context import LockTimeoutError, PersistentContext, StoreUnavailableError, SyncPersistentContext
 from persistent_context._stores.etcd import connections as _connections
 from persistent_context._stores.etcd.address import parse
@@ -175,6 +176,25 @@ class TestEndpoints:
         calling.join()
 
         assert 2 == SyncPersistentContext.create(url)["n"]
+
+    @pytest.mark.parametrize("action", ["drop", "lose"])
+    def test_if_nobody_can_get_in_line_the_cluster_is_why(self, proxy, proxied, action):
+        """If only the requests to get in line are not answered, calls say so, rather than that the lock is free."""
+        ctx = SyncPersistentContext(proxied, lock_timeout=0.5)
+        proxy.decide = lambda path, body: action if keys_put(body) else "pass"
+        for call in (
+            ctx.transaction(),
+            ctx.transaction(timeout=0),
+            ctx.lease("a", timeout=0.5),
+            ctx.lease("b", wait=False),
+        ):
+            with pytest.raises(StoreUnavailableError, match=proxy.endpoint):
+                call.__enter__()
+        proxy.decide = lambda path, body: "pass"
+        with ctx.transaction():
+            pass
+
+        assert ctx._link.find().store.holder(probe=False) is None
 
     def test_a_name_that_does_not_exist_is_named(self):
         """A wrong host is reported as such."""
