@@ -8,7 +8,7 @@ import os
 import ssl
 from collections.abc import Generator, Iterator, Mapping
 from http import HTTPStatus
-from queue import Empty, Full, LifoQueue
+from queue import Empty, LifoQueue
 from typing import Any, Final
 
 import urllib3
@@ -153,10 +153,11 @@ class _IdleConnections(LifoQueue[Any]):
     """The idle connections of a pool, without a lock: a finalizer or signal handler may strike while one is taken."""
 
     def put(self, item: Any, *_: Any, **__: Any) -> None:
-        """Put a connection back."""
-        if len(self.queue) >= self.maxsize:
-            raise Full
-        self.queue.append(item)
+        """Put a connection back, or close it if there are enough, of which urllib3 would warn."""
+        if len(self.queue) < self.maxsize:
+            self.queue.append(item)
+        elif item is not None:
+            item.close()
 
     def get(self, *_: Any, **__: Any) -> Any:
         """Take the connection that was used last."""

@@ -182,12 +182,8 @@ class TestEndpoints:
         """If only the requests to get in line are not answered, calls say so, rather than that the lock is free."""
         ctx = SyncPersistentContext(proxied, lock_timeout=0.5)
         proxy.decide = lambda path, body: action if keys_put(body) else "pass"
-        for call in (
-            ctx.transaction(),
-            ctx.transaction(timeout=0),
-            ctx.lease("a", timeout=0.5),
-            ctx.lease("b", wait=False),
-        ):
+        tries = ctx.transaction(timeout=0), ctx.lease("a", wait=False)
+        for call in ctx.transaction(), ctx.lease("b", timeout=0.5), *tries:
             with pytest.raises(StoreUnavailableError, match=proxy.endpoint):
                 call.__enter__()
         proxy.decide = lambda path, body: "pass"
@@ -195,6 +191,24 @@ class TestEndpoints:
             pass
 
         assert ctx._link.find().store.holder(probe=False) is None
+
+    def test_many_requests_at_once_are_no_trouble(self, proxy, proxied, caplog):
+        """More connections than are kept are closed when they are no longer needed, without a word."""
+        client, together = Client(Gateway(parse(proxied))), threading.Barrier(40)
+
+        def decide(path, body):
+            together.wait(30)
+            return "pass"
+
+        proxy.decide = decide
+        threads = [threading.Thread(target=client.read) for _ in range(together.parties)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        (pool,) = client.gateway._connections._pools.by_endpoint.values()
+
+        assert (40, 32, "") == (len(proxy.seen), len(pool.pool.queue), caplog.text)
 
     def test_a_name_that_does_not_exist_is_named(self):
         """A wrong host is reported as such."""
@@ -361,9 +375,13 @@ class TestUsers:
         assert {"n": 2} == SyncPersistentContext.create(f"etcd://{guarded.endpoint}/app").get_all_data()
 
     def test_one_may_not_use_anything_else(self, guarded):
-        """The cluster's refusal is reported."""
-        with pytest.raises(OSError, match="permission denied"):
-            SyncPersistentContext(f"etcd://{guarded.endpoint}/other").incr("n")
+        """The cluster's refusal is reported, with the place."""
+        ctx = SyncPersistentContext(f"etcd://{guarded.endpoint}/other")
+        for call in ctx.load, ctx.lock_holder, lambda: ctx.incr("n"), lambda: ctx.lease("job").__enter__():
+            with pytest.raises(OSError, match="permission denied") as caught:
+                call()
+
+            assert ctx.place == caught.value.filepath
 
     def test_a_watch_says_that_it_may_no_longer_read(self, guarded):
         """A watch whose user has lost the right to its keys ends with the cluster's refusal when its stream breaks."""
