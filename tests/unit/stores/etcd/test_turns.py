@@ -386,9 +386,7 @@ class TestLeavingALease:
         lease.__enter__()
         (place,) = client.read(first_created(names.leases)).found[0].items
         client.transact([delete(place.key)])
-        with pytest.raises(
-            LockLostError, match="too: this process was stopped, or cut off .*, or the key "
-        ):
+        with pytest.raises(LockLostError, match="too: this process was stopped, or cut off .*, or the key "):
             lease.__exit__(None, None, None)
 
 
