@@ -129,7 +129,8 @@ class LeaseHeldError(LockTimeoutError):
 class LockLostError(PersistentContextError):
     """The lock file was deleted or replaced during a transaction, or the file of a lease while it was held.
 
-    In etcd: the process was stopped, or cut off from the cluster, for so long that its turn or its lease has ended.
+    In etcd: the process was stopped, or cut off from the cluster, for so long that its turn or its lease has ended; or
+    a program that does not use this library has changed the state during a transaction.
 
     Raised on leaving ``transaction()``, which wrote nothing, or ``lease()``. Every other call is retried under the new
     lock.

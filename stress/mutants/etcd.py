@@ -126,7 +126,10 @@ ETCD: Final = (
         "etcd-own-fence-not-known",
         "What a process has sent to settle a commit is taken for another one's commit.",
         Promise.FAILURE,
-        (Edit("etcd/commit", "if latest.identity in {identity, fence}:", "if latest.identity == identity:"),),
+        (
+            Edit("etcd/commit", "if latest.identity in {identity, fence}:", "if latest.identity == identity:"),
+            Edit("etcd/commit", "isdisjoint({identity, fence}):", "isdisjoint({identity}):"),
+        ),
         (suite(f"{_UNANSWERED}test_it_is_settled_although_the_answer_to_that_is_lost_too"),),
     ),
     Mutant(
@@ -406,6 +409,47 @@ ETCD: Final = (
         Promise.FAILURE,
         (Edit("etcd/failures", "class UnreachableError(SessionLostError):", "class UnreachableError(OSError):"),),
         (suite(f"{_ENDPOINTS}test_when_one_comes_back_waiting_calls_succeed"),),
+    ),
+    Mutant(
+        "etcd-try-waits",
+        "A call that only tries never returns after an earlier one has timed out, as no endpoint can be reached.",
+        Promise.FAILURE,
+        (
+            Edit(
+                "etcd/turns",
+                "self._waiting.add(threading.get_ident())\n                time.sleep(_RETRY_SECONDS)\n",
+                "time.sleep(_RETRY_SECONDS)\n",
+            ),
+        ),
+        (suite(f"{_ENDPOINTS}test_not_even_while_an_earlier_call_is_still_tried"),),
+    ),
+    Mutant(
+        "etcd-lease-lost-in-a-moment",
+        "A lease is said to be lost as no endpoint could be reached for a moment when it was left.",
+        Promise.LEASE,
+        (Edit("etcd/leases", "                if time.monotonic() > deadline:\n", "                if deadline:\n"),),
+        (suite("turns::TestLeavingALease::test_a_cluster_that_does_not_answer_is_asked_again"),),
+    ),
+    Mutant(
+        "etcd-compacted-taken-for-lost",
+        "A commit is said to be unknown although enough of the history is left to settle it.",
+        Promise.FAILURE,
+        (Edit("etcd/commit", "if max(then.values(), default=0) != state.marker.modified:", "if error:"),),
+        (suite(f"{_UNANSWERED}test_what_is_left_of_the_history_is_enough"),),
+    ),
+    Mutant(
+        "etcd-comparisons-not-counted",
+        "Calls with long keys fail because they share a cycle with others, and are too large together.",
+        Promise.FAILURE,
+        (Edit("etcd/commit", "    total += sum(_OVERHEAD_BYTES + ", "    total += 0 * sum(_OVERHEAD_BYTES + "),),
+        (suite("commits::TestTooMuch::test_keys_count_as_often_as_they_are_sent"),),
+    ),
+    Mutant(
+        "etcd-nobody-blamed",
+        "A call that could not get in line, as no endpoint answered, says that the lock is free.",
+        Promise.FAILURE,
+        (Edit("etcd/turns", "                self._trouble = error\n", ""),),
+        (suite(f"{_ENDPOINTS}test_if_nobody_can_get_in_line_the_cluster_is_why"),),
     ),
     Mutant(
         "etcd-large-group-fails",

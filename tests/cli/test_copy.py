@@ -147,6 +147,14 @@ class TestCopy:
 
 
 class TestLargeStates:
+    def test_long_keys_count_too(self, path):
+        """Keys that need much room are copied in several commits, too, in order."""
+        path.write_text(json.dumps({f"{80 - number:02}" + "k" * 17_500: 1 for number in range(80)}), encoding="utf-8")
+        url = etcd.url()
+
+        assert "keys copied: 80, in 6 commits\n" == run("copy", path, url)
+        assert held(path) == held(url)
+
     @pytest.fixture
     def large(self, path):
         """A file with more than one transaction of etcd can hold."""

@@ -82,7 +82,8 @@ class AsyncCoordination(BaseContext):
         Raises:
             LeaseHeldError: it is held elsewhere, and ``wait`` is false or the timeout has expired.
             ReentrantTransactionError: this task holds it, and would wait for itself.
-            LockLostError: on leaving, if the file of the lease was deleted or replaced: another may have held it too.
+            LockLostError: on leaving, if the file of the lease was deleted or replaced, or if the lease has ended in
+                etcd: another may have held it too.
             OSError: the file of the lease, beside the JSON file, cannot be opened or written.
         """
         name_of_lease = LeaseName(self._path, name, lasting=True)

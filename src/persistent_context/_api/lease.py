@@ -10,6 +10,7 @@ from typing import Final
 from .._engine.turn import Turn
 from .._model.operations import Operation
 from .._model.values import decode
+from .._stores.factory import is_url
 from .._stores.protocol import NUMBER
 from ..errors import ContextUsageError, LeaseHeldError, LockLostError, LockTimeoutError, ReentrantTransactionError
 from ..types import Lease
@@ -75,8 +76,10 @@ class LeaseName:
         """
         try:
             yield
-        except LockLostError:
+        except LockLostError as lost:
             msg = f"the file of the lease {self.name!r} was deleted or replaced: another may have held it too"
+            if is_url(self._place):
+                msg = f"another may have held the lease {self.name!r} too: {lost.args[0]}"
             if error is None:
                 raise LockLostError(msg).about(self._place) from None
             error.add_note(msg)

@@ -142,7 +142,8 @@ def _copy_in_parts(state: Mapping[str, Text], place: _Target, limit: int) -> int
     A part has at most half of what is accepted at once, unless a single value is larger: so others wait less.
     """
     overhead = _OVERHEAD_BYTES + len(place.name)
-    sizes = {key: overhead + len(key.encode()) + len(text) for key, text in state.items()}
+    # Each key is sent up to three times: with its value, with its number, and to compare it.
+    sizes = {key: overhead + 3 * len(key.encode()) + len(text) for key, text in state.items()}
     largest = max(sizes, key=sizes.__getitem__)
     if sizes[largest] > limit:
         fail(f"{place.name}: the value of {largest!r} is too large, nothing was copied: etcd accepts {limit:,} bytes")

@@ -136,7 +136,7 @@ class Sessions(Protocol):
         """
 
     def is_waiting(self) -> bool:
-        """Whether a thread in ``begin`` waits, as it has found another session open."""
+        """Whether a thread in ``begin`` waits, as it has found another session open, or the store out of reach."""
 
     def abandon_vain_wait(self) -> bool:
         """If a thread in ``begin`` is waiting for a lock that no longer counts, make its call return None eventually.

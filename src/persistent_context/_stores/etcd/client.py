@@ -158,6 +158,11 @@ class Client:
         """Read ranges in one step: linearizably, as all reads without the option ``serializable``."""
         return self.transact(ranges, repeatable=True)
 
+    def read_at(self, key: bytes, revision: int) -> tuple[Item, ...]:
+        """Read a key as it was at a revision: not in a transaction, where members may diverge (etcd-io/etcd#18667)."""
+        body = {"key": text(key), "revision": str(revision)}
+        return _found(self.gateway.call("/v3/kv/range", body, repeatable=True)).items
+
     def grant(self, seconds: int) -> int:
         """Begin a lease that ends after this time unless it is kept alive; return its number."""
         return int(self.gateway.call("/v3/lease/grant", {"TTL": str(seconds)}, repeatable=True)["ID"])

@@ -20,7 +20,7 @@ from ...errors import OutcomeUnknownError, StoreLimitError
 from ..protocol import CorruptStateError
 from .client import Client, Json, Outcome, are_modified_before, get, is_empty, is_modified_at, put
 from .failures import RefusedError, UnansweredError, UnreachableError
-from .feed import watch
+from .feed import CompactedError, watch
 from .state import Marker, State
 
 OPERATIONS: Final = 100
@@ -28,7 +28,7 @@ OPERATIONS: Final = 100
 MOST_BYTES: Final = 1_500_000
 """The most bytes in a transaction; a member refuses more than 1.5 MiB unless told otherwise."""
 _OVERHEAD_BYTES: Final = 14
-"""What an operation needs besides its key and value, at most."""
+"""What an operation or comparison needs besides its key and value, at most."""
 _BASE64: Final = 3 / 4
 """The share of a text in base64 that is sent to the other members."""
 SETTLE_SECONDS: Final = 30.0
@@ -90,9 +90,9 @@ class Committer:
             RefusedError: the cluster has refused it, and not carried it out.
         """
         writes = state.writes(changes, identity)
-        check_size(writes, changes)
         untouched = _untouched(state, changes, one_by_one=len(writes) <= OPERATIONS)
         comparisons = [*when, is_modified_at(state.names.marker, state.marker.modified), *untouched]
+        check_size(writes, comparisons, changes)
         trouble, self.trouble = None, None
         try:
             return self._client.transact([*_nested(writes), *then], when=comparisons, otherwise=otherwise)
@@ -145,19 +145,38 @@ class Committer:
         latest = Marker.of(outcome.found[0].items[0])
         if latest.identity in {identity, fence}:
             return latest.modified if latest.identity == identity else 0
-        with watch(self._client, key, b"", state.marker.modified + 1) as (_, batches):
+        start = state.marker.modified + 1
+        while True:
+            try:
+                return self._find(key, start, identity, fence, latest.modified)
+            except CompactedError as error:
+                then = {Marker.of(item).identity: item.modified for item in self._client.read_at(key, error.revision)}
+                if not then.keys().isdisjoint({identity, fence}):
+                    return then.get(identity, 0)
+                if max(then.values(), default=0) != state.marker.modified:
+                    raise
+                start = error.revision + 1  # it was still the known marker: nothing is missing
+
+    def _find(self, key: bytes, start: int, identity: str, fence: str, end: int) -> int:
+        """Return the revision at which the marker had an identity, from a revision on up to another one; otherwise 0.
+
+        Raises:
+            CompactedError: the history begins later.
+        """
+        with watch(self._client, key, b"", start) as (_, batches):
             for revision, events in batches:
                 made = {Marker.of(event.item).identity: event.item.modified for event in events}
                 if identity in made:
                     return made[identity]
-                if fence in made or revision >= latest.modified:
+                if fence in made or revision >= end:
                     break
         return 0
 
 
-def check_size(writes: Sequence[Json], changes: Changes) -> None:
-    """Raise StoreLimitError if one transaction cannot hold the operations that write the changes."""
+def check_size(writes: Sequence[Json], comparisons: Sequence[Json], changes: Changes) -> None:
+    """Raise StoreLimitError if one transaction cannot hold the operations that write the changes, and comparisons."""
     total = sum(_OVERHEAD_BYTES + _BASE64 * sum(map(len, next(iter(one.values())).values())) for one in writes)
+    total += sum(_OVERHEAD_BYTES + _BASE64 * len(one["key"]) for one in comparisons)
     if total > MOST_BYTES:
         sizes = {key: 0 if text is MISSING else len(text) for key, text in changes.texts.items()}
         raise StoreLimitError(round(total), MOST_BYTES, max(sizes, key=sizes.__getitem__))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import ssl
 from collections.abc import Generator, Iterator, Mapping
 from http import HTTPStatus
-from queue import Empty, Full, LifoQueue
+from queue import Empty, LifoQueue
 from typing import Any, Final
 
 import urllib3
@@ -51,6 +50,7 @@ class Connections:
         self._address: Final = address
         self._is_lone: Final = len(address.endpoints) == 1
         self._pools = _Pools()
+        self._context: ssl.SSLContext | None = None
 
     def ask(self, endpoint: str, path: str, body: Mapping[str, Any], token: Secret | None) -> dict[str, Any]:
         """Send a request, and return the answer.
@@ -111,11 +111,15 @@ class Connections:
         host, _, port = endpoint.rpartition(":")
         if not self._address.is_encrypted:
             return _HttpPool(host, int(port), maxsize=_CONNECTIONS)
-        return _HttpsPool(host, int(port), maxsize=_CONNECTIONS, ssl_context=self._certificates)
+        return _HttpsPool(host, int(port), maxsize=_CONNECTIONS, ssl_context=self._certificates())
 
-    @functools.cached_property
     def _certificates(self) -> ssl.SSLContext:
-        """The certificates, read once: it must not fail when another endpoint is asked in the middle of a commit."""
+        """Return the certificates, read once: another endpoint may be asked in the middle of a commit."""
+        if self._context is None:  # without a lock, which a fork might leave locked
+            self._context = self._read_certificates()
+        return self._context
+
+    def _read_certificates(self) -> ssl.SSLContext:
         for path in filter(None, (self._address.ca, self._address.cert, self._address.key)):
             with open(path, "rb"):  # whose error names the file, unlike those of ssl
                 pass
@@ -149,10 +153,11 @@ class _IdleConnections(LifoQueue[Any]):
     """The idle connections of a pool, without a lock: a finalizer or signal handler may strike while one is taken."""
 
     def put(self, item: Any, *_: Any, **__: Any) -> None:
-        """Put a connection back."""
-        if len(self.queue) >= self.maxsize:
-            raise Full
-        self.queue.append(item)
+        """Put a connection back, or close it if there are enough, of which urllib3 would warn."""
+        if len(self.queue) < self.maxsize:
+            self.queue.append(item)
+        elif item is not None:
+            item.close()
 
     def get(self, *_: Any, **__: Any) -> Any:
         """Take the connection that was used last."""

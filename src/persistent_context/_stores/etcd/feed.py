@@ -15,6 +15,19 @@ _CANCELLED: Final = 1
 _OUT_OF_RANGE: Final = 11
 
 
+class CompactedError(RefusedError):
+    """The history was compacted.
+
+    Args:
+        revision: what is left is what follows this revision, which itself can be read.
+        endpoint: who says so.
+    """
+
+    def __init__(self, revision: int, endpoint: str) -> None:
+        super().__init__(_OUT_OF_RANGE, f"the history up to revision {revision} was compacted", endpoint)
+        self.revision: Final = revision
+
+
 class Event(Frozen, frozen=True):
     """A change of a key."""
 
@@ -50,7 +63,7 @@ def _batches(messages: Iterator[dict[str, Any]], endpoint: str) -> Batches:
     for message in messages:
         if message.get("canceled"):
             if "compact_revision" in message:
-                raise RefusedError(_OUT_OF_RANGE, "the history from this revision on was compacted", endpoint)
+                raise CompactedError(int(message["compact_revision"]), endpoint)
             raise RefusedError(_CANCELLED, str(message.get("cancel_reason")), endpoint)
         events = [Event(Item.of(one["kv"]), one.get("type") == "DELETE") for one in message.get("events", ())]
         if events:

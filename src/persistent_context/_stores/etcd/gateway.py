@@ -28,6 +28,7 @@ class Gateway:
 
     def __init__(self, address: Address) -> None:
         self._address: Final = address
+        self._place: Final = address.place()
         self._connections: Final = Connections(address)
         self._preferred = 0
         self._token: Secret | None = None
@@ -52,6 +53,8 @@ class Gateway:
         except UnreachableError as error:
             self.trouble = error
             raise
+        except RefusedError as error:
+            raise error.about(self._place) from None
         self.trouble = None
         return answer
 

@@ -11,13 +11,16 @@ from ...types import Holder
 from ..jsonfile.document import EMPTY, Document
 from ..protocol import NUMBER, SessionLostError, Traffic
 from .client import Client
+from .failures import UnreachableError
 from .lease import LIFETIME_SECONDS
 from .state import Names
 from .turns import Turn, Turns
 
-LOST: Final = (
-    f"the lease was lost, as this process was stopped, or cut off from etcd, for longer than {LIFETIME_SECONDS} s"
+_LOST: Final = (
+    f"this process was stopped, or cut off from etcd, for longer than {LIFETIME_SECONDS} s, or the key of the lease "
+    "was deleted"
 )
+_RETRY_SECONDS: Final = 0.2
 
 
 class EtcdLease:
@@ -32,7 +35,6 @@ class EtcdLease:
 
     def __init__(self, client: Client, names: Names, name: str, *, lasting: bool) -> None:
         kind = "lease" if lasting else "once"
-        self._client: Final = client
         self._turns: Final = Turns(client, names.lease(f"{kind}-{quote(name, safe='', errors='surrogatepass')}"))
         self._lasting: Final = lasting
 
@@ -43,7 +45,7 @@ class EtcdLease:
         if turn is None:
             return None
         waited = time.monotonic() - began if turn.waited else 0.0
-        return EtcdLeaseSession(self._client, turn, waited, lasting=self._lasting)
+        return EtcdLeaseSession(turn, waited, lasting=self._lasting)
 
     def is_waiting(self) -> bool:
         """Whether a thread waits for the lease; see :meth:`Sessions.is_waiting`."""
@@ -74,7 +76,6 @@ class EtcdLeaseSession:
     """A turn; its state is its number. See :class:`Session`.
 
     Args:
-        client: the cluster.
         turn: the turn.
         waited: how long it had to wait, in seconds.
         lasting: whether it has a number.
@@ -82,12 +83,11 @@ class EtcdLeaseSession:
 
     is_exclusive = True
 
-    def __init__(self, client: Client, turn: Turn, waited: float, *, lasting: bool) -> None:
+    def __init__(self, turn: Turn, waited: float, *, lasting: bool) -> None:
         self.waited = waited
         self.held = 0.0
         self.bytes_written = 0
         self.snapshot: Final = EMPTY.changed({NUMBER: b"%d" % turn.token}) if lasting else EMPTY
-        self._client: Final = client
         self._turn: Final = turn
         self._lasting: Final = lasting
         self._since: Final = time.monotonic()
@@ -97,8 +97,16 @@ class EtcdLeaseSession:
 
     def commit(self, changes: Changes, *, durable: bool) -> Document:  # noqa: ARG002 - a lease has nothing to write
         """Check that no other process can have had the lease since it was taken; see :meth:`Session.commit`."""
-        if self._lasting and not self._client.transact((), when=[self._turn.comparison()], repeatable=True).succeeded:
-            raise SessionLostError(LOST)
+        deadline = time.monotonic() + LIFETIME_SECONDS  # by then, it is probably lost
+        while self._lasting:
+            try:
+                if self._turn.lasts():
+                    break
+                raise SessionLostError(_LOST)
+            except UnreachableError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_RETRY_SECONDS)
         return self.snapshot
 
     def close(self) -> None:

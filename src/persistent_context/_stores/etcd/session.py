@@ -19,6 +19,7 @@ from .turns import Turn
 
 _PATIENCE_SECONDS: Final = 10.0
 """How long a commit in a turn waits for the cluster; by then, the turn is probably lost."""
+_EDITED: Final = "a program that does not use this library has changed the state in the meantime; nothing was written"
 _LOST: Final = (
     "another process has changed the state in the meantime, as this one was stopped, or cut off from etcd, for longer "
     f"than {LIFETIME_SECONDS} s; nothing was written"
@@ -64,7 +65,7 @@ class EtcdSession:
         # A large commit does not compare each key, so it may not notice what other programs wrote before its revision.
         is_large = 2 * len(changes.texts) >= OPERATIONS and state.read_at < state.revision
         if (is_large or not (changes or self._is_fresh)) and not self._space.read().is_same_as(state):
-            raise StaleSessionError if self._turn is None else SessionLostError(_LOST)
+            raise self._changed()
         if not changes:
             return state.document
         deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -95,17 +96,22 @@ class EtcdSession:
         space.learn(state, newer, outcome.revision)
         if turn is None:
             space.note_defeat(waiting=line.count)
-            raise StaleSessionError
-        raise SessionLostError(_LOST)
+        raise self._changed()
 
     def _read_again(self, state: State) -> State:
         """Read the state in a turn after a commit that was not carried out, but may have replaced the marker."""
         with contextlib.suppress(UnreachableError):
             latest = self._space.read()
             if not latest.is_same_as(state):
-                raise SessionLostError(_LOST)
+                raise self._changed()
             return latest
         return state
+
+    def _changed(self) -> SessionLostError:
+        """Return the error for a state that is no longer the latest one."""
+        if self._turn is None:
+            return StaleSessionError()
+        return SessionLostError(_EDITED if self._turn.lasts() else _LOST)
 
     def close(self) -> None:
         """End the turn."""

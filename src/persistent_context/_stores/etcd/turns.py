@@ -71,6 +71,15 @@ class Turn:
         """Return the comparison that is true as long as the turn lasts."""
         return is_created_at(self._place.key, self._place.created)
 
+    def lasts(self) -> bool:
+        """Ask the cluster whether the turn lasts.
+
+        Raises:
+            UnreachableError: it cannot be reached.
+            RefusedError: it refuses to say.
+        """
+        return self._turns.client.transact((), when=[self.comparison()], repeatable=True).succeeded
+
     def ending(self) -> Sequence[Json]:
         """Return the operations that end the turn, and count those that wait; :meth:`ended` has to follow."""
         prefix = self._turns.prefix
@@ -115,6 +124,7 @@ class Turns:
         self._line: Final = Line(client, prefix)
         self._numbers: Final = itertools.count()
         self._waiting: set[int] = set()
+        self._trouble: UnreachableError | None = None  # why this process could not get in line the last time
 
     def take(self, purpose: str, *, wait: bool, reads: Sequence[Json] = ()) -> Turn | None:
         """Take a turn; return None if another one has it and ``wait`` is false, or the cluster cannot be reached.
@@ -127,15 +137,24 @@ class Turns:
         Raises:
             RefusedError: the cluster refuses it.
         """
+        try:
+            return self._take(purpose, wait=wait, reads=reads)
+        finally:
+            self._waiting.discard(threading.get_ident())
+
+    def _take(self, purpose: str, *, wait: bool, reads: Sequence[Json]) -> Turn | None:
         waited = False
         while True:
             try:
                 place, found, revision = self._line_up(purpose, wait=wait, reads=reads)
-            except UnreachableError:
+            except UnreachableError as error:
+                self._trouble = error
                 if not wait:
                     return None
+                self._waiting.add(threading.get_ident())
                 time.sleep(_RETRY_SECONDS)
                 continue
+            self._trouble = None
             if place is None:
                 if not self._evict(found[0].items[:1]):
                     return None
@@ -144,6 +163,7 @@ class Turns:
                 return Turn(self, place, waited=waited, found=found[1:], revision=revision)
             waited = True
             turn = Turn(self, place, waited=True, found=(), revision=0)
+            self._waiting.add(threading.get_ident())
             try:
                 if self._wait(place):
                     return turn
@@ -153,7 +173,7 @@ class Turns:
             turn.end()
 
     def is_waiting(self) -> bool:
-        """Whether a thread waits for its turn."""
+        """Whether a thread waits for its turn, or for the cluster."""
         return bool(self._waiting)
 
     def holder(self, *, probe: bool) -> Holder | None:
@@ -172,7 +192,10 @@ class Turns:
             first = self.client.read(first_created(self.prefix, limit=1)).found[0]
         except UnreachableError as error:
             raise error.as_unavailable() from None
-        return _holder_of(first.items[0]) if first.items else None
+        holder = _holder_of(first.items[0]) if first.items else None
+        if holder is None and self._trouble is not None and not probe:  # nobody is why
+            raise self._trouble.as_unavailable()
+        return holder
 
     def left(self, waiting: int) -> None:
         """Note that a turn has ended."""
@@ -192,6 +215,7 @@ class Turns:
         self._lease.forget()
         self._line.forget()
         self._waiting = set()
+        self._trouble = None
 
     def _line_up(self, purpose: str, *, wait: bool, reads: Sequence[Json]) -> tuple[Item | None, Sequence[Found], int]:
         """Create a key; return it (None if others are there and ``wait`` is false), what is in line, and the reads."""
@@ -223,23 +247,18 @@ class Turns:
 
     def _wait(self, place: Item) -> bool:
         """Wait until a key is the first one; return False if it is gone."""
-        thread = threading.get_ident()
-        self._waiting.add(thread)
-        try:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    return self._line.is_first(place, seconds=_LOOK_AGAIN_SECONDS)
-                # The member that is followed may be cut off, or the process that has the turn dead.
-                with contextlib.suppress(UnreachableError):
-                    outcome = self.client.read(first_created(self.prefix, limit=1), get(place.key))
-                    if outcome.revision < place.created:  # of a member that was paused (etcd-io/etcd#20418)
-                        continue
-                    first, own = outcome.found
-                    if not own.items or first.items[0].key == place.key:
-                        return bool(own.items)
-                    self._evict(first.items)
-        finally:
-            self._waiting.discard(thread)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return self._line.is_first(place, seconds=_LOOK_AGAIN_SECONDS)
+            # The member that is followed may be cut off, or the process that has the turn dead.
+            with contextlib.suppress(UnreachableError):
+                outcome = self.client.read(first_created(self.prefix, limit=1), get(place.key))
+                if outcome.revision < place.created:  # of a member that was paused (etcd-io/etcd#20418)
+                    continue
+                first, own = outcome.found
+                if not own.items or first.items[0].key == place.key:
+                    return bool(own.items)
+                self._evict(first.items)
 
     def _evict(self, items: Sequence[Item]) -> bool:
         """Delete the keys of dead processes; return whether there is none of another process."""

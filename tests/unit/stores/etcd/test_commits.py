@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -11,6 +12,7 @@ from etcdproxy import DROP, HOLD, LOSE, PASS, is_commit, keys_put
 from persistent_context import (
     ConflictError,
     OutcomeUnknownError,
+    PersistentContext,
     StoreLimitError,
     StoreUnavailableError,
     SyncPersistentContext,
@@ -306,6 +308,34 @@ class TestWithoutAnAnswer:
         assert [proxy.endpoint] == list(caught.value.endpoints)
         assert (2, None) == (ctx.incr("n"), ctx._link.find().store.holder(probe=False))
 
+    @pytest.mark.parametrize("exists", [True, False])
+    @pytest.mark.parametrize(("action", "at_commit"), [(LOSE, False), (LOSE, True), (DROP, False)])
+    def test_what_is_left_of_the_history_is_enough(self, proxy, proxied, url, client, action, at_commit, exists):
+        """A commit is settled although the known marker, or even the commit itself, is older than the history."""
+        ctx, other, steps = SyncPersistentContext(proxied), SyncPersistentContext(url), []
+        if exists:
+            ctx.incr("n")
+
+        def compact():
+            revision = client.read(_commit.get(b"none")).revision
+            client.gateway.call("/v3/kv/compaction", {"revision": str(revision)}, repeatable=True)
+
+        def decide(path, body):
+            if is_commit(body) and not steps:
+                for _ in range(2):
+                    client.transact([_commit.put(b"another", b"")])
+                steps.append(compact() if not at_commit else None)
+                return action
+            if len(steps) == 1:  # before it is settled
+                steps.append(compact() if at_commit else None)
+                other.incr("n", 10)
+            return PASS
+
+        proxy.decide = decide
+
+        assert (exists + 1 if action == LOSE else exists + 11) == ctx.incr("n")
+        assert exists + 11 == SyncPersistentContext.create(url)["n"]
+
     def test_what_was_compacted_is_unknown(self, proxy, proxied, url, client):
         """If the history that would tell was removed, the outcome is unknown."""
         ctx, other = SyncPersistentContext(proxied), SyncPersistentContext(url)
@@ -359,6 +389,16 @@ class TestTooMuch:
             thread.join()
 
         assert ([], set("0123")) == (errors, set(SyncPersistentContext.create(url)))
+
+    async def test_keys_count_as_often_as_they_are_sent(self, url):
+        """A changed key is also compared: calls with long keys are separated as well, and a single one is refused."""
+        ctx = await PersistentContext.create(url)
+        keys = [f"{number:02}{'k' * 1_500}" for number in range(90)]
+        added = await asyncio.gather(*(ctx.add(key, "x" * 14_900) for key in keys))
+        with pytest.raises(StoreLimitError):
+            await ctx.add("k" * 100_000, "x" * 1_380_000)
+
+        assert ({True}, set(keys)) == (set(added), set(SyncPersistentContext.create(url)))
 
     @pytest.mark.parametrize("keys", [range(13_000, 0, -1), range(13_000)])
     def test_many_small_keys_are_refused_too(self, url, keys):

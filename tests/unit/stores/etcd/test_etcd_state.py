@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 import etcd
-from persistent_context import CorruptFileError, SyncPersistentContext
+from persistent_context import CorruptFileError, LockLostError, SyncPersistentContext
 from persistent_context._stores.etcd.client import delete, end_of, get, put
 from persistent_context._stores.factory import locate
 
@@ -111,6 +111,18 @@ class TestOtherPrograms:
         client.transact([delete(names.value("x"))])
 
         assert 2 == ctx.incr("n")
+
+    @pytest.mark.parametrize("number", [1, 200])
+    def test_a_transaction_that_they_disturb_says_so(self, url, client, names, number):
+        """If they have changed its keys, a transaction writes nothing, and does not blame a stop of its process."""
+        ctx = SyncPersistentContext(url)
+        tx = ctx.transaction()
+        tx.__enter__().update({str(key): 0 for key in range(number)})
+        client.transact([put(names.value("0"), b"1")])
+        with pytest.raises(LockLostError, match=": a program that does not use this library .*; nothing was written"):
+            tx.__exit__(None, None, None)
+
+        assert {"0": 1} == SyncPersistentContext.create(url).get_all_data()
 
     @pytest.mark.parametrize("name", ["k", "o"])
     def test_a_name_that_is_not_utf_8_is_an_error(self, url, client, names, name):

@@ -17,6 +17,7 @@ import pytest
 from urllib3.connection import HTTPConnection
 
 import etcd
+from etcdproxy import keys_put
 from persistent_context import LockTimeoutError, PersistentContext, StoreUnavailableError, SyncPersistentContext
 from persistent_context._stores.etcd import connections as _connections
 from persistent_context._stores.etcd.address import parse
@@ -29,6 +30,33 @@ from persistent_context._stores.etcd.gateway import Gateway
 PASSWORD = "pa:ss@word"
 USER = "ann"
 WRONG_USER, WRONG_PASSWORD = "nobody", "hunter2"
+
+
+FORK_WHILE_READING = """
+import os, ssl, sys, threading
+from persistent_context._stores.etcd.address import parse
+from persistent_context._stores.etcd.client import Client
+from persistent_context._stores.etcd.failures import UnreachableError
+from persistent_context._stores.etcd.gateway import Gateway
+client, create = Client(Gateway(parse(sys.argv[1]))), ssl.create_default_context
+def ask():
+    try:
+        client.transact([])
+    except UnreachableError:
+        pass
+def pause(**options):
+    reading.set()
+    threading.Event().wait()
+reading, ssl.create_default_context = threading.Event(), pause
+threading.Thread(target=ask, daemon=True).start()
+reading.wait()
+child = os.fork()
+if child == 0:
+    ssl.create_default_context = create
+    ask()
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 
 
 class _Answer(NamedTuple):
@@ -112,6 +140,28 @@ class TestEndpoints:
         with pytest.raises(StoreUnavailableError):
             ctx.incr("n")
 
+    def test_not_even_while_an_earlier_call_is_still_tried(self, face, url, dead):
+        """Nor does it wait for the thread of an earlier call, which goes on trying after that one has timed out."""
+        ctx = face.cls(at(url, dead), lock_timeout=0.3)
+
+        def transact():
+            face.inside(lambda: ctx.transaction(timeout=0), lambda tx: None)
+
+        def hold(**options):
+            face.inside(lambda: ctx.lease("job", **options), lambda lease: None)
+
+        calls = [
+            lambda: face.do(ctx.incr, "n"),
+            transact,
+            lambda: face.do(face.cls(at(url, dead), lock_timeout=0).incr, "n"),
+            lambda: hold(timeout=0.3),
+            lambda: hold(timeout=0),
+            lambda: hold(wait=False),
+        ]
+        for call in calls:
+            with pytest.raises(StoreUnavailableError, match=dead):
+                call()
+
     def test_when_one_comes_back_waiting_calls_succeed(self, proxy, proxied, url):
         """A call that waits for the cluster is carried out once it can be reached."""
         ctx = SyncPersistentContext(proxied)
@@ -126,6 +176,34 @@ class TestEndpoints:
         calling.join()
 
         assert 2 == SyncPersistentContext.create(url)["n"]
+
+    @pytest.mark.parametrize("action", ["drop", "lose"])
+    def test_if_nobody_can_get_in_line_the_cluster_is_why(self, proxy, proxied, action):
+        """If only the requests to get in line are not answered, calls say so, rather than that the lock is free."""
+        ctx = SyncPersistentContext(proxied, lock_timeout=0.5)
+        proxy.decide = lambda path, body: action if keys_put(body) else "pass"
+        tries = ctx.transaction(timeout=0), ctx.lease("a", wait=False)
+        for call in ctx.transaction(), ctx.lease("b", timeout=0.5), *tries:
+            with pytest.raises(StoreUnavailableError, match=proxy.endpoint):
+                call.__enter__()
+        proxy.decide = lambda path, body: "pass"
+        with ctx.transaction():
+            pass
+
+        assert ctx._link.find().store.holder(probe=False) is None
+
+    def test_many_requests_at_once_are_no_trouble(self, url, caplog):
+        """More connections than are kept are closed when they are no longer needed, without a word."""
+        pool = Connections(parse(url))._pool(etcd.member().endpoint)
+        used = [pool._get_conn() for _ in range(40)]
+        for connection in used:
+            connection.connect()
+        for connection in used:
+            pool._put_conn(connection)
+        closed = [connection.is_closed for connection in used]
+        pool.close()
+
+        assert ([False] * 32 + [True] * 8, "") == (closed, caplog.text)
 
     def test_a_name_that_does_not_exist_is_named(self):
         """A wrong host is reported as such."""
@@ -292,9 +370,13 @@ class TestUsers:
         assert {"n": 2} == SyncPersistentContext.create(f"etcd://{guarded.endpoint}/app").get_all_data()
 
     def test_one_may_not_use_anything_else(self, guarded):
-        """The cluster's refusal is reported."""
-        with pytest.raises(OSError, match="permission denied"):
-            SyncPersistentContext(f"etcd://{guarded.endpoint}/other").incr("n")
+        """The cluster's refusal is reported, with the place."""
+        ctx = SyncPersistentContext(f"etcd://{guarded.endpoint}/other")
+        for call in ctx.load, ctx.lock_holder, lambda: ctx.incr("n"), lambda: ctx.lease("job").__enter__():
+            with pytest.raises(OSError, match="permission denied") as caught:
+                call()
+
+            assert ctx.place == caught.value.filepath
 
     def test_a_watch_says_that_it_may_no_longer_read(self, guarded):
         """A watch whose user has lost the right to its keys ends with the cluster's refusal when its stream breaks."""
@@ -413,6 +495,12 @@ class TestCertificates:
         shutil.rmtree(copy)
 
         assert client.transact([]).succeeded
+
+    def test_a_fork_while_they_are_read_does_no_harm(self, certificates, run):
+        """A child that is forked while another thread reads them reads them itself."""
+        place = f"etcd+tls://127.0.0.1:1/app?{files_in(certificates)}"
+
+        assert ["0"] == run(FORK_WHILE_READING, place)
 
     def test_a_missing_file_is_named(self, certificates):
         """A wrong path of a certificate is an error that names it."""

@@ -9,10 +9,11 @@ import time
 
 import pytest
 
-from etcdproxy import is_commit, keys_put
+from etcdproxy import DROP, PASS, is_commit, keys_put
 from persistent_context import ContextUsageError, LockLostError, LockTimeoutError, SyncPersistentContext
 from persistent_context._stores.etcd import connections as _connections
 from persistent_context._stores.etcd import lease as _lease
+from persistent_context._stores.etcd import leases as _leases
 from persistent_context._stores.etcd import session as _session
 from persistent_context._stores.etcd import turns as _turns
 from persistent_context._stores.etcd.client import Client, counted, delete, end_of, first_created, get, put, text
@@ -353,6 +354,42 @@ class TestWhatWasSentWithoutAnAnswer:
         assert 0 == turns._lease._users
 
 
+class TestLeavingALease:
+    """On leaving, the cluster is asked whether another process can have had the lease."""
+
+    @pytest.mark.parametrize("number", [1, 8])
+    def test_a_cluster_that_does_not_answer_is_asked_again(self, proxy, proxied, url, number):
+        """A lease is not lost because no endpoint could be reached for a moment."""
+        ctx, left = SyncPersistentContext(proxied), [DROP] * number
+        with ctx.lease("job") as lease:
+            proxy.decide = lambda path, body: left.pop() if left else PASS
+
+        assert [] == left
+        with SyncPersistentContext(url).lease("job", timeout=5) as other:
+            assert other.token > lease.token
+
+    def test_but_not_for_ever(self, proxy, proxied, monkeypatch):
+        """If no endpoint could be reached for as long as it lives, it may have been lost, which is said."""
+        monkeypatch.setattr(_leases, "LIFETIME_SECONDS", 0.5)
+        ctx, began = SyncPersistentContext(proxied), time.monotonic()
+        lease = ctx.lease("job")
+        lease.__enter__()
+        proxy.decide = lambda path, body: DROP
+        with pytest.raises(LockLostError, match="another may have held the lease 'job' too: no endpoint") as caught:
+            lease.__exit__(None, None, None)
+
+        assert (ctx.place, True) == (caught.value.filepath, time.monotonic() - began > 0.5)
+
+    def test_one_that_was_lost_is_noticed(self, url, client, names):
+        """If its key is gone, the error says so, and what may be the reason."""
+        lease = SyncPersistentContext(url).lease("job")
+        lease.__enter__()
+        (place,) = client.read(first_created(names.leases)).found[0].items
+        client.transact([delete(place.key)])
+        with pytest.raises(LockLostError, match="too: this process was stopped, or cut off .*, or the key "):
+            lease.__exit__(None, None, None)
+
+
 class TestTheLine:
     def test_it_is_followed_again_when_the_stream_breaks(self, proxy, proxied, url):
         """A waiting call notices its turn although its stream was cut off."""
@@ -515,7 +552,7 @@ class TestTheStore:
                 tx["n"] += 1
                 proxy.decide = decide
 
-        with pytest.raises(LockLostError, match="nothing was written"):
+        with pytest.raises(LockLostError, match="a program that does not use this library .*; nothing was written"):
             transact()
 
         assert 11 == SyncPersistentContext(url).incr("n")
