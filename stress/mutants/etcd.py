@@ -192,6 +192,13 @@ ETCD: Final = (
         (suite(f"{_DEAD}test_a_thread_that_cannot_be_started_is_started_the_next_time[etcd lease]"),),
     ),
     Mutant(
+        "etcd-lease-locked-twice",
+        "A transaction that is discarded while its thread is granted a lease waits for that thread for ever.",
+        Promise.CANCELLING,
+        (Edit("etcd/lease", "self._lock = threading.RLock()", "self._lock = threading.Lock()"),),
+        (suite(f"{_DEAD}test_a_turn_may_end_while_a_lease_is_granted", limit=15),),
+    ),
+    Mutant(
         "etcd-lease-that-ended-kept",
         "After its lease has ended, a process can no longer get in line.",
         Promise.STARVES,
