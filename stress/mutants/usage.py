@@ -18,7 +18,7 @@ USAGE: Final = (
         "deleted-keys-unknown",
         "A context that was never loaded forgets which keys it has deleted, or an operation has not found.",
         Promise.MEMORY,
-        (Edit("live", "        self._removed.append(key)\n", ""),),
+        (Edit("live", "            partial(self._removed.append, key),\n", ""),),
         (suite("unloaded::TestKnown::test_what_calls_found_absent"),),
     ),
     Mutant(

@@ -133,6 +133,20 @@ class TestThreads:
 
         assert {"grows": [1, 2]} == stored(path)
 
+    def test_a_bad_item_that_is_gone_at_a_second_look_is_no_error(self, path, monkeypatch):
+        """A value that another thread adds to a list, and removes again, does not make a call fail."""
+        ctx, sound = SyncPersistentContext(path, durable=False), _values._is_sound
+        ctx["list"] = [1, object()]
+
+        def looking(value, key):
+            value.pop()
+            return sound(value, key)
+
+        monkeypatch.setattr(_values, "_is_sound", looking)
+        ctx.save()
+
+        assert {"list": [1]} == stored(path)
+
     def test_saves_of_many_threads_leave_memory_and_file_the_same(self, path):
         """When all threads are done, memory and file are equal, and nothing is unsaved."""
         ctx, other = SyncPersistentContext(path, durable=False), SyncPersistentContext(path, durable=False)
