@@ -92,9 +92,13 @@ class Own(dict):
 
 
 class Named(list):
-    """A list with a name."""
+    """A list with a name, and an ``append`` of its own."""
 
     name = "named"
+
+    def append(self, item):
+        """Refuse it."""
+        raise PermissionError(item)
 
 
 class TestSubclasses:
@@ -109,7 +113,7 @@ class TestSubclasses:
         assert (["inner", "more"], ["a", "b"], True) == (list(old), list(inner), old["inner"] is inner)
 
     def test_lists(self):
-        """A list of a subclass stays, too."""
+        """A list of a subclass stays, too, and its own ``append`` is not called."""
         old = Named([1])
 
         assert graft(old, [1], [1, 2]) is old
