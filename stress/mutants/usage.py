@@ -22,6 +22,16 @@ USAGE: Final = (
         (suite("unloaded::TestKnown::test_what_calls_found_absent"),),
     ),
     Mutant(
+        "deleted-keys-listed",
+        "A transaction lists a key whose deletion is unsaved, and raises KeyError when it is read.",
+        Promise.MEMORY,
+        (
+            Edit("workspace", "[key for key in self._keys if self._memory.deletes(key)]", "()"),
+            Edit("workspace", "not self._memory.deletes(key) or key in self", "True"),
+        ),
+        (suite("transaction::TestUnsavedChanges::test_an_unsaved_deletion_is_seen_by_all_that_iterates"),),
+    ),
+    Mutant(
         "forgotten-return-stored",
         "A function that changes its argument and returns nothing replaces the value by null.",
         Promise.LOST,

@@ -189,7 +189,31 @@ class TestViews:
             with pytest.raises(KeyError):
                 tx.popitem()
 
-        assert (2, ("a", 1), {}) == (length, item, stored(path))
+        assert (1, ("a", 1), {}) == (length, item, stored(path))
+
+    def test_a_key_that_the_context_deletes_meanwhile_is_skipped(self, path):
+        """Neither a view of a context nor the iteration over a transaction stumbles over the key."""
+        ctx = SyncPersistentContext.create(path)
+        ctx.update(a=1, b=2, c=3)
+        ctx.save()
+
+        class Deleting(int):
+            def __eq__(self, other):
+                ctx.pop("b", None)
+                return False
+
+            __hash__ = int.__hash__
+
+        assert Deleting() not in ctx.values()
+        assert {"a": 1, "c": 3} == dict(ctx)
+        with ctx.transaction() as tx:
+            steps = iter(tx)
+            first = next(steps)
+            deleting = threading.Thread(target=ctx.pop, args=["c"])
+            deleting.start()
+            deleting.join(60)
+
+            assert ["a"] == [first, *steps]
 
     def test_a_load_drops_what_another_call_is_about_to_write(self, path, hold):
         """Memory is empty after the load, and has the saved value after the save."""
