@@ -23,8 +23,8 @@ _KNOWN: Final = frozenset({OrderedDict})
 def container(value: object) -> type | None:
     """Return ``dict`` or ``list`` if a value is one that can be changed in place, else None.
 
-    Subclasses count, such as Counter, unless they override what is used here. Their other methods, such as ``append``, are
-    not called: the object stays the same, so that nothing is lost that is added to it later.
+    Subclasses count, such as Counter, unless they override what is used here. Their other methods, such as ``append``,
+    are not called: the object stays the same, so that nothing is lost that is added to it later.
     """
     kind = type(value)
     if kind is dict or kind is list:
