@@ -135,8 +135,8 @@ MERGING: Final = (
         (
             Edit(
                 "keys",
-                "            base = text if write else rebase(touched.base, mine, text, key)[1]\n",
-                "            base, merged = text, mine\n",
+                "        base = text if is_own else rebase(touched.base, mine, text, key)[1]\n",
+                "        base, merged = text, mine\n",
             ),
         ),
         (suite("interleavings::test_what_grows_under_every_schedule", limit=90),),
@@ -145,7 +145,7 @@ MERGING: Final = (
         "calls-in-flight-not-moved",
         "Changes that a call in flight includes are compared with a value that others' changes were merged into.",
         Promise.CLOBBERED,
-        (Edit("keys", "            flight.sent = move.sent\n", "            pass\n"),),
+        (Edit("keys", "also=(*self._noting(key, sent=sent), done)", "also=(done,)"),),
         (
             suite(
                 "interleavings::test_what_grows_under_every_schedule",
@@ -196,6 +196,13 @@ MERGING: Final = (
         (suite("grafting::TestOneObjectInTwoPlaces::test_each_place_has_its_own_value"),),
     ),
     Mutant(
+        "change-inside-an-element",
+        "What others change in one place is changed, and saved, in the element of a list that has the same object.",
+        Promise.CLOBBERED,
+        (Edit("grafting", " and not _has_any(item, changed):", ":"),),
+        (suite("grafting::TestOneObjectInTwoPlaces::test_inside_an_element_of_a_list"),),
+    ),
+    Mutant(
         "bad-value-forgets-its-base",
         "After a value that JSON cannot hold is corrected, saving it deletes what others wrote meanwhile.",
         Promise.CLOBBERED,
@@ -203,12 +210,44 @@ MERGING: Final = (
             Edit(
                 "keys",
                 "            if change := self._reference(key, write):\n"
-                "                data.rebase(key, change.mine, agrees=False)\n"
-                "            return False\n",
-                "            data.rebase(key, text, agrees=False)\n            return True\n",
+                "                self._postponed[key] = _Postponed(change, text)\n",
+                "            data.rebase(key, text)\n            return True\n            if change:\n",
             ),
         ),
         (suite("merge::TestABadValueThatIsCorrected"),),
+    ),
+    Mutant(
+        "outcome-beside-a-bad-value-dropped",
+        "A list that JSON cannot hold when the outcome of its save arrives loses what others have appended.",
+        Promise.LOST,
+        (
+            Edit(
+                "keys",
+                "                self._postponed[key] = _Postponed(change, text)\n",
+                "                data.rebase(key, change.mine)\n",
+            ),
+        ),
+        (suite("merge::TestABadValueThatIsCorrected::test_a_list_while_saves_are_in_flight"),),
+    ),
+    Mutant(
+        "settled-conflict-outlives-its-call",
+        "If the file is gone, a save writes what others wrote before the outcome of this context's last call.",
+        Promise.LOST,
+        (Edit("memory", "                self._in_conflict.discard(key)\n", ""),),
+        (suite("memory::TestAFileThatIsGone::test_after_a_conflict_that_a_call_has_settled"),),
+    ),
+    Mutant(
+        "taken-over-by-halves",
+        "An exception that interrupts taking over a value leaves it changed, but not tracked.",
+        Promise.LOST,
+        (
+            Edit(
+                "grafting",
+                "    deque(map(operator.call, steps), maxlen=0)\n",
+                "    for step in steps:\n        step()\n",
+            ),
+        ),
+        (suite("interrupts::TestTakingOver"),),
     ),
     Mutant(
         "refresh-settles-conflicts-in-silence",
@@ -275,8 +314,8 @@ MERGING: Final = (
         "What another thread adds to a list or object, while a merge is taken over, is removed.",
         Promise.LOST,
         (
-            Edit("grafting", "        for name in before:\n", "        for name in list(live):\n"),
-            Edit("grafting", "live[: len(before)] = ", "live[:] = "),
+            Edit("grafting", "for name in before if name not in value", "for name in live if name not in value"),
+            Edit("grafting", "slice(len(before))", "slice(None)"),
         ),
         (suite("grafting::TestAdditions"),),
     ),

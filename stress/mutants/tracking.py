@@ -267,6 +267,13 @@ TRACKING: Final = (
         (suite("blocking::TestThreads::test_a_list_that_grows_between_two_looks_at_it_is_saved"),),
     ),
     Mutant(
+        "bad-item-that-is-gone-raises",
+        "An item that JSON cannot hold, and that another thread has removed again, makes a call fail.",
+        Promise.FAILURE,
+        (Edit("values", "            except _NotJsonError:\n", "            except MemoryError:\n"),),
+        (suite("blocking::TestThreads::test_a_bad_item_that_is_gone_at_a_second_look_is_no_error"),),
+    ),
+    Mutant(
         "found-and-not-synced",
         "A save acknowledges what it found in the file, although that may be lost in a power loss.",
         Promise.LOST,

@@ -18,8 +18,18 @@ USAGE: Final = (
         "deleted-keys-unknown",
         "A context that was never loaded forgets which keys it has deleted, or an operation has not found.",
         Promise.MEMORY,
-        (Edit("live", "        self._removed.append(key)\n", ""),),
+        (Edit("live", "            partial(self._removed.append, key),\n", ""),),
         (suite("unloaded::TestKnown::test_what_calls_found_absent"),),
+    ),
+    Mutant(
+        "deleted-keys-listed",
+        "A transaction lists a key whose deletion is unsaved, and raises KeyError when it is read.",
+        Promise.MEMORY,
+        (
+            Edit("workspace", "[key for key in self._keys if self._memory.deletes(key)]", "()"),
+            Edit("workspace", "not self._memory.deletes(key) or key in self", "True"),
+        ),
+        (suite("transaction::TestUnsavedChanges::test_an_unsaved_deletion_is_seen_by_all_that_iterates"),),
     ),
     Mutant(
         "forgotten-return-stored",

@@ -14,8 +14,10 @@ import pytest
 from persistent_context import ReentrantTransactionError, SyncPersistentContext, _flag
 from persistent_context._engine.turn import Turn
 from persistent_context._flag import Flag
+from persistent_context._model import grafting, keys, live, memory
 from persistent_context._model import values as _values
 
+MEMORY = {module.__file__ for module in (grafting, keys, live, memory)}
 ON_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals on Windows")
 
 
@@ -198,6 +200,63 @@ class TestInterrupts:
             ctx.save()
 
         assert (set(), {"a": 1}) == (ctx.unsaved_keys(), stored(path))
+
+
+class StruckError(Exception):
+    """Raised between two lines, as a signal handler does."""
+
+
+def is_struck(function, moment):
+    """Call a function, and raise an exception before a line of memory's code; return whether that line was reached."""
+    lines = iter(range(moment + 1))
+
+    def strike(frame, event, argument):
+        if frame.f_code.co_filename in MEMORY and event == "line" and next(lines, None) == moment:
+            raise StruckError
+        return strike
+
+    before = sys.gettrace()
+    sys.settrace(strike)
+    try:
+        function()
+    except StruckError:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+class TestTakingOver:
+    """An exception at any moment of a call that takes over what others wrote: the next save still tells it apart."""
+
+    @pytest.mark.parametrize(("call", "is_changed"), [("refresh", False), ("save", True), ("append", True)])
+    def test_nothing_is_lost_or_doubled(self, path, call, is_changed):
+        """Neither what others appended nor what is appended here afterwards."""
+        moment, struck = 0, True
+        while struck:
+            path.write_text('{"v": {"p": [{"n": 1}], "q": [[]], "z": 0}, "l": [{"n": 1}]}', encoding="utf-8")
+            ctx, other = (SyncPersistentContext.create(path, durable=False) for _ in range(2))
+            value, items, calls = ctx["v"], ctx["l"], []
+            with other.transaction() as tx:
+                tx["v"]["p"].append("theirs")
+                tx["v"]["q"].append("theirs")
+                tx["l"].append("theirs")
+            if is_changed:
+                value["z"] = 1
+            arguments = ("l", "call") if call == "append" else ()
+            struck = is_struck(lambda: calls.append(getattr(ctx, call)(*arguments)), moment)  # noqa: B023
+            value["p"].append("mine")
+            items.append("mine")
+            ctx.save()
+
+            found = stored(path)
+            assert found == dict(ctx), f"struck at moment {moment}"
+            assert {"p": [{"n": 1}, "theirs", "mine"], "q": [[], "theirs"], "z": is_changed} == found["v"]
+            assert [{"n": 1}, "theirs", "mine"] == [item for item in found["l"] if item != "call"]
+            assert ("call" in found["l"]) or call != "append" or struck
+            moment += 1
+
+        assert moment > 50
 
 
 class TestAWait:

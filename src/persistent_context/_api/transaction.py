@@ -15,7 +15,8 @@ class Transaction(MutableMapping[str, Any]):
     """Exclusive access to the file: all changes made here are committed together when the ``with`` block ends.
 
     An unsaved change in the context is included when its key is first touched: read, set or deleted. Iteration is over
-    the keys in the file and those touched. Values are live: one that is changed in place is committed.
+    the keys in the file and those touched, and touches only those that the context has deleted. Values are live: one
+    that is changed in place is committed.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -34,10 +35,10 @@ class Transaction(MutableMapping[str, Any]):
         return key in self._workspace
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(self._workspace.keys()))
+        return filter(self._workspace.still_has, list(self._workspace.keys()))
 
     def __reversed__(self) -> Iterator[str]:
-        return reversed(list(self._workspace.keys()))
+        return filter(self._workspace.still_has, list(self._workspace.keys())[::-1])
 
     def __len__(self) -> int:
         return len(self._workspace.keys())

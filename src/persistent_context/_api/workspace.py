@@ -60,6 +60,10 @@ class Workspace:
     def __contains__(self, key: object) -> bool:
         return self._touch(key) in self._values
 
+    def still_has(self, key: str) -> bool:
+        """Return whether a listed key is present; this touches it only if the context has deleted it."""
+        return not self._memory.deletes(key) or key in self
+
     def describe(self) -> str:
         """Return its description for a ``repr``."""
         state = "over" if self._is_over else "open"
@@ -93,13 +97,18 @@ class Workspace:
             self._memory.note_end(self._operation)
 
     def keys(self) -> dict[str, None]:
-        """Return the keys in the file and those touched, in order; built on first use, then kept up to date."""
+        """Return the keys in the file and those touched, in order; built on first use, then kept up to date.
+
+        The keys that the context has deleted are touched then: otherwise they would turn out to be absent when read.
+        """
         self._check()
         if self._keys is None:
             self._committed = LiveDict.of(self._snapshot)
             touched = self._operation.looked_at
             self._keys = {key: None for key in self._committed if key not in touched or key in self._values}
             self._keys |= dict.fromkeys(self._values)
+            for key in [key for key in self._keys if self._memory.deletes(key)]:
+                self._touch(key)
         return self._keys
 
     def _check(self) -> None:

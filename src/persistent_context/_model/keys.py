@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 
 from ..errors import UnserializableValueError
 from .flights import Flights
+from .grafting import Step
 from .live import LiveDict, Touched
 from .merge import Unsaved
 from .nested import rebase, resume_all
@@ -15,14 +17,13 @@ from .operations import Write
 from .values import MISSING, Frozen, MaybeText, Raw, same
 
 
-class _Move(Frozen, frozen=True):
-    """A value that is being merged with what others wrote."""
+class _Postponed(Frozen, frozen=True):
+    """The outcome of a call that came while JSON could not hold memory's value."""
 
-    before: Touched
-    after: Touched
+    change: Unsaved
+    """What the call included, over the base that memory knows."""
     text: MaybeText
-    sent: Mapping[int, MaybeText]
-    """What the calls in flight include, merged as well."""
+    """The text in the file after it."""
 
 
 class Keys:
@@ -32,7 +33,9 @@ class Keys:
         self._moments = itertools.count(1)
         self.data = LiveDict(self._moments)
         self._flights = Flights(self._moments)
-        self._moves: dict[str, _Move] = {}
+        self._postponed: dict[str, _Postponed] = {}
+        self._in_conflict: set[str] = set()
+        """The keys whose bases are older than the text in the last snapshot."""
         self._loaded = 0  # the moment of the last load
 
     def send(self, key: str) -> Unsaved | None:
@@ -41,10 +44,10 @@ class Keys:
         While another call on the key is in flight, this is the value in memory even if it equals what the file had
         before: it was set after that call, or set back, and takes precedence.
         """
-        touched = self.data.touched.get(key)
-        if touched is None:
+        if key not in self.data.touched:
             return None
-        mine = self.data.text(key)
+        mine = self._text(key)
+        touched = self.data.touched[key]
         flight = self._flights.on(key)
         last = flight.last if flight else None
         is_known = (
@@ -61,6 +64,18 @@ class Keys:
         return Unsaved(
             touched.base, mine, moment, touched.moment, key in self.data.moved, key in self.data.guesses, sent
         )
+
+    def _text(self, key: str) -> MaybeText:
+        """Return the text of a key, after taking over the outcome of a call that came while it had none.
+
+        Raises:
+            UnserializableValueError: it still has none.
+        """
+        mine = self.data.text(key)
+        if postponed := self._postponed.get(key):
+            self._merge(key, mine, postponed.text, postponed.change, is_own=True)
+            mine = self.data.text(key)
+        return mine
 
     def _reference(self, key: str, write: Write | None) -> Unsaved | None:
         """Return the change that a call includes, unless memory has taken over the key since."""
@@ -108,77 +123,81 @@ class Keys:
                 self._take_over(key, text)
             return True
         try:
-            mine = data.text(key)
-        except UnserializableValueError:  # it stays, and saving it raises the error; its base is what it was made from
+            mine = self._text(key)
+        except UnserializableValueError:  # it stays, and saving it raises the error
             if change := self._reference(key, write):
-                data.rebase(key, change.mine, agrees=False)
+                self._postponed[key] = _Postponed(change, text)
+                self._in_conflict.discard(key)
             return False
-        if self._agrees(key, mine, text, write):
-            data.rebase(key, text, agrees=True)  # the object keeps its identity
+        change, is_own = self._reference(key, write), write is not None
+        if self._agrees(key, mine, text, change, is_own=is_own):
             self._bury(key)
         elif key in data.guesses and write is None:
             return False
         elif self._was_changed_since(key, mine, write):
-            return self._merge(key, mine, text, write)
+            return self._merge(key, mine, text, change, is_own=is_own)
         else:
             self._take_over(key, text, mine)
         return True
 
-    def _agrees(self, key: str, mine: MaybeText, text: MaybeText, write: Write | None) -> bool:
+    def _agrees(self, key: str, mine: MaybeText, text: MaybeText, change: Unsaved | None, *, is_own: bool) -> bool:
         """Whether the file has memory's value, and not because others appended equal items to a list.
 
-        If so, this is noted for what the calls in flight include.
+        If so, the object stays, and this is noted, also for what the calls in flight include.
         """
         if not same(mine, text):
             return False
-        sent, merged = self._moved(key, text, write, mine)
+        sent, merged = self._moved(key, mine, text, change, is_own=is_own)
         if not same(merged, text):
             return False
-        if flight := self._flights.on(key):
-            flight.sent = sent
+        self.data.rebase(key, text, also=self._noting(key, sent=sent))
         return True
 
-    def _merge(self, key: str, mine: MaybeText, text: MaybeText, write: Write | None) -> bool:
-        """Take over the text of a key in the file, except for what was changed here.
+    def _merge(self, key: str, mine: MaybeText, text: MaybeText, change: Unsaved | None, *, is_own: bool) -> bool:
+        """Take over the text of a key in the file, except for what was changed here; return whether nothing conflicts.
 
-        If an exception interrupts this, it is continued when it is repeated: a list must not grow twice.
+        Args:
+            key: the key.
+            mine: the text of its value in memory.
+            text: the text in the file.
+            change: the change that led to it, if a call included one.
+            is_own: whether it is the outcome of a call of this context, or what others wrote.
         """
         touched = self.data.touched[key]
-        move = self._moves.get(key)
-        if move is None or move.before is not touched:
-            sent, merged = self._moved(key, text, write, mine)
-            base = text if write else rebase(touched.base, mine, text, key)[1]
-            self._moves[key] = move = _Move(touched, Touched(base, MISSING, touched.moment), merged, sent)
-        if flight := self._flights.on(key):
-            flight.sent = move.sent
-        self.data.move(key, mine, move.text, move.after)
-        del self._moves[key]
-        return move.after.base == text
+        sent, merged = self._moved(key, mine, text, change, is_own=is_own)
+        base = text if is_own else rebase(touched.base, mine, text, key)[1]
+        done = partial(self._postponed.pop, key, None)
+        after = Touched(base, MISSING, touched.moment)
+        self.data.move(key, mine, merged, after, also=(*self._noting(key, sent=sent), done))
+        return base == text
 
     def _moved(
-        self, key: str, text: MaybeText, write: Write | None, mine: MaybeText
+        self, key: str, mine: MaybeText, text: MaybeText, change: Unsaved | None, *, is_own: bool
     ) -> tuple[Mapping[int, MaybeText], MaybeText]:
         """Return what calls in flight include, and memory's value, over another text in the file."""
         flight = self._flights.on(key)
-        change = self._reference(key, write)
         included = change.mine if change else self.data.base(key)
         sent = dict(flight.sent) if flight else {}
         if change is None and key in self.data.guesses:
             return sent, mine
         later = [moment for moment in sent if change is None or moment > change.moment]
-        *moved, merged = resume_all(
-            included, [*map(sent.__getitem__, later), mine], text, key, is_own=write is not None
-        )
+        *moved, merged = resume_all(included, [*map(sent.__getitem__, later), mine], text, key, is_own=is_own)
         return dict.fromkeys(sent, text) | dict(zip(later, moved, strict=True)), merged
 
     def _take_over(self, key: str, text: MaybeText, was: MaybeText = MISSING) -> None:
-        self.data.take_over(key, text, was)
-        if flight := self._flights.on(key):
-            flight.last, flight.since = None, next(self._moments)
-            flight.sent = dict.fromkeys(flight.sent, text)
+        flight = self._flights.on(key)
+        sent = dict.fromkeys(flight.sent, text) if flight else {}
+        also = self._noting(key, last=None, since=next(self._moments), sent=sent)
+        self.data.take_over(key, text, was, also=also)
+
+    def _noting(self, key: str, **attributes: object) -> list[Step]:
+        """Return the steps that change what is known about the calls in flight on a key."""
+        flight = self._flights.on(key)
+        return [partial(setattr, flight, *attribute) for attribute in attributes.items()] if flight else []
 
     def _bury(self, key: str) -> None:
         """Forget a key that is neither here nor in the file, once no call on it is in flight."""
         touched = self.data.touched.get(key)
-        if touched and touched.base is MISSING and key not in self.data and not self._flights.on(key):
+        is_absent = touched and touched.base is MISSING and key not in self.data
+        if is_absent and key not in self._postponed and not self._flights.on(key):
             del self.data.touched[key]

@@ -6,10 +6,11 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
+from functools import partial
 from typing import Any, Final, Self
 
 from .faults import check_key
-from .grafting import container, graft
+from .grafting import Step, at_once, container, graft
 from .snapshot import Snapshot
 from .values import MISSING, Frozen, MaybeText, Raw, decode, encode, is_scalar
 from .views import Items, Values
@@ -87,32 +88,28 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
                 elif value is not _GONE and dict.get(self, key, _GONE) is not value:
                     self[key] = value
 
-    def take_over(self, key: str, text: MaybeText, was: MaybeText = MISSING) -> None:
-        """Set a key and its base to the text in the file.
+    def take_over(self, key: str, text: MaybeText, was: MaybeText = MISSING, *, also: Iterable[Step] = ()) -> None:
+        """Set a key and its base to the text in the file, and make other changes at once.
 
         A list or dictionary is changed in place if it ``was`` a text, except for what was changed in it since.
         """
-        touched = self.touched.pop(key, None)
-        self.moved.discard(key)
-        self.guesses.discard(key)
-        old = dict.get(self, key) if touched else None
+        old = dict.get(self, key) if key in self.touched else None
         if text is MISSING:
-            self._remove(key)
+            self._change(key, None, *self._removing(key), *also)
         elif container(old) and was is not MISSING:
-            value = graft(old, decode(was), decode(text))
-            self._place(key, value)
-            self.touched[key] = Touched(text, value)
+            value, steps = graft(old, decode(was), decode(text))
+            self._change(key, Touched(text, value), *steps, *self._placing(key, value), *also)
         else:
-            self._place(key, Raw(text))
+            self._change(key, None, *self._placing(key, Raw(text)), *also)
 
-    def move(self, key: str, was: MaybeText, text: MaybeText, touched: Touched) -> None:
+    def move(self, key: str, was: MaybeText, text: MaybeText, touched: Touched, *, also: Iterable[Step] = ()) -> None:
         """Set a key with an unsaved change from one text to another, over another base; otherwise like take_over()."""
+        steps: list[Step] = []
         if text is not MISSING and text != was:
             before = None if was is MISSING else decode(was)
-            self._place(key, graft(dict.get(self, key), before, decode(text)))
-        self.touched[key] = touched
-        self.moved.discard(key)
-        self.guesses.discard(key)
+            value, steps = graft(dict.get(self, key), before, decode(text))
+            steps += self._placing(key, value)
+        self._change(key, touched, *steps, *also)
 
     def take_over_all(self, texts: Mapping[str, Raw], gone: Iterable[str]) -> None:
         """Set any number of untouched keys to their texts in the file."""
@@ -131,13 +128,14 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         else:
             self._place(key, decode(text))
 
-    def rebase(self, key: str, base: MaybeText, *, agrees: bool) -> None:
-        """Update the base of a key whose value stays; ``agrees`` if the base is the same value."""
-        moment = self.touched[key].moment
-        seen = dict.get(self, key, MISSING) if agrees else MISSING
-        self.touched[key] = Touched(base, seen, moment)
-        self.moved.discard(key)
-        self.guesses.discard(key)
+    def rebase(self, key: str, base: MaybeText, *, also: Iterable[Step] = ()) -> None:
+        """Update the base of a key whose value stays, and is the same value; otherwise like take_over()."""
+        self._change(key, Touched(base, dict.get(self, key, MISSING), self.touched[key].moment), *also)
+
+    def _change(self, key: str, touched: Touched | None, *steps: Step) -> None:
+        """Change a key and its base at once: with only one of them changed, a change by the program would be lost."""
+        last = partial(self.touched.__setitem__, key, touched) if touched else partial(self.touched.pop, key, None)
+        at_once((*steps, partial(self.moved.discard, key), partial(self.guesses.discard, key), last))
 
     def text(self, key: str) -> MaybeText:
         """Return the text of the current value, or MISSING if the key is absent.
@@ -164,14 +162,21 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         return bytes(raw) if type(raw) is Raw else encode(raw, key)  # not Raw if interrupted between two steps
 
     def _place(self, key: str, value: Any) -> None:
-        if key not in self:
-            self.appended[key] = None
-        dict.__setitem__(self, key, value)
+        at_once(self._placing(key, value))
+
+    def _placing(self, key: str, value: Any) -> list[Step]:
+        place: Step = partial(dict.__setitem__, self, key, value)
+        return [place] if key in self else [partial(self.appended.__setitem__, key, None), place]
 
     def _remove(self, key: str) -> None:
-        self.appended.pop(key, None)
-        dict.pop(self, key, None)
-        self._removed.append(key)
+        at_once(self._removing(key))
+
+    def _removing(self, key: str) -> list[Step]:
+        return [
+            partial(self.appended.pop, key, None),
+            partial(dict.pop, self, key, None),
+            partial(self._removed.append, key),
+        ]
 
     def __getitem__(self, key: str) -> Any:
         value = dict.__getitem__(self, key)

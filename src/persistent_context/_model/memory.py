@@ -43,7 +43,6 @@ class Memory(Keys):
         self.seen: Snapshot = NOTHING
         self.tracker = Tracker()
         self._ahead: dict[str, MaybeText] = {}
-        self._in_conflict: set[str] = set()
         self.position = 0
         """The position of the last cycle whose outcome is known here."""
         self._read = 0  # when the last load began to read
@@ -67,6 +66,7 @@ class Memory(Keys):
         self._move_to(position)
         self._loaded, self._read = next(self._moments), began
         self._in_conflict = set()
+        self._postponed.clear()
         self._flights.count_as_part_of(live)
         return True
 
@@ -91,6 +91,10 @@ class Memory(Keys):
     def unsaved_keys(self) -> set[str]:
         """Return the keys whose values differ from the file, as far as is known here."""
         return {key for key in list(self.data.touched) if self._differs(key)}
+
+    def deletes(self, key: str) -> bool:
+        """Return whether memory has an unsaved deletion of a key."""
+        return key in self.data.touched and key not in self.data
 
     def save(self, policy: OnConflict) -> Save:
         """Return an operation that saves memory as it is now."""
@@ -175,8 +179,7 @@ class Memory(Keys):
                     return  # by another thread, while a signal handler had the lock of memory released
                 seen = self._ahead.setdefault(key, self.data.base(key))
                 if not self._settle(key, text, arrival.calls.get(key)):
-                    self._in_conflict.add(key)
-                    continue
+                    continue  # JSON cannot hold memory's value
                 self._in_conflict.discard(key)
                 if seen == text:
                     self._ahead.pop(key, None)
@@ -239,8 +242,9 @@ class Memory(Keys):
         self.tracker.horizon = oldest.origin.mark if oldest else self.position
 
     def _differs(self, key: str) -> bool:
+        postponed = self._postponed.get(key)
         try:
-            return not same(self.data.text(key), self.data.base(key))
+            return not same(self.data.text(key), postponed.change.mine if postponed else self.data.base(key))
         except UnserializableValueError:
             return True
 

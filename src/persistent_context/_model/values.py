@@ -54,6 +54,10 @@ _ATTEMPTS: Final = 100
 _SCALARS: Final = frozenset({str, int, bool, type(None), float})
 
 
+class _NotJsonError(TypeError):
+    """A value inside the one to encode has a type that JSON does not have."""
+
+
 def _plain(value: object) -> object:
     """Return an instance of a subclass of a JSON type as the plain type, since msgspec only accepts exact types.
 
@@ -66,7 +70,7 @@ def _plain(value: object) -> object:
     if isinstance(value, float):
         return float.__float__(value)
     msg = f"not a JSON type: {type_name(type(value))}"
-    raise TypeError(msg)
+    raise _NotJsonError(msg)
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
@@ -101,7 +105,12 @@ def encode(value: object, key: str) -> Text:
     """
     try:
         for _ in range(_ATTEMPTS):
-            text, is_whole = _written(value)
+            try:
+                text, is_whole = _written(value)
+            except _NotJsonError:
+                if _is_sound(value, key):
+                    continue  # another thread has removed it
+                break
             if is_whole:
                 return text if type(value) in _SCALARS else msgspec.json.format(text, indent=0)
             if _encode(value) == text:

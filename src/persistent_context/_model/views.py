@@ -46,5 +46,8 @@ class Values(ValuesView[Any]):
     def __iter__(self) -> Iterator[Any]:
         return (value for _, value in Items(self._of))
 
+    def __contains__(self, value: object) -> bool:
+        return any(one is value or one == value for one in self)
+
     def __reversed__(self) -> Iterator[Any]:
         return iter(list(self)[::-1])

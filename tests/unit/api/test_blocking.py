@@ -133,6 +133,20 @@ class TestThreads:
 
         assert {"grows": [1, 2]} == stored(path)
 
+    def test_a_bad_item_that_is_gone_at_a_second_look_is_no_error(self, path, monkeypatch):
+        """A value that another thread adds to a list, and removes again, does not make a call fail."""
+        ctx, sound = SyncPersistentContext(path, durable=False), _values._is_sound
+        ctx["list"] = [1, object()]
+
+        def looking(value, key):
+            value.pop()
+            return sound(value, key)
+
+        monkeypatch.setattr(_values, "_is_sound", looking)
+        ctx.save()
+
+        assert {"list": [1]} == stored(path)
+
     def test_saves_of_many_threads_leave_memory_and_file_the_same(self, path):
         """When all threads are done, memory and file are equal, and nothing is unsaved."""
         ctx, other = SyncPersistentContext(path, durable=False), SyncPersistentContext(path, durable=False)
@@ -175,7 +189,31 @@ class TestViews:
             with pytest.raises(KeyError):
                 tx.popitem()
 
-        assert (2, ("a", 1), {}) == (length, item, stored(path))
+        assert (1, ("a", 1), {}) == (length, item, stored(path))
+
+    def test_a_key_that_the_context_deletes_meanwhile_is_skipped(self, path):
+        """Neither a view of a context nor the iteration over a transaction stumbles over the key."""
+        ctx = SyncPersistentContext.create(path)
+        ctx.update(a=1, b=2, c=3)
+        ctx.save()
+
+        class Deleting(int):
+            def __eq__(self, other):
+                ctx.pop("b", None)
+                return False
+
+            __hash__ = int.__hash__
+
+        assert Deleting() not in ctx.values()
+        assert {"a": 1, "c": 3} == dict(ctx)
+        with ctx.transaction() as tx:
+            steps = iter(tx)
+            first = next(steps)
+            deleting = threading.Thread(target=ctx.pop, args=["c"])
+            deleting.start()
+            deleting.join(60)
+
+            assert ["a"] == [first, *steps]
 
     def test_a_load_drops_what_another_call_is_about_to_write(self, path, hold):
         """Memory is empty after the load, and has the saved value after the save."""

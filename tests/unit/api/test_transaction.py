@@ -270,6 +270,28 @@ class TestUnsavedChanges:
 
         assert 50 == face.inside(ctx.transaction, look)
 
+    @pytest.mark.parametrize("look", [
+        dict,
+        lambda tx: {key: tx[key] for key in tx},
+        lambda tx: {key: tx[key] for key in reversed(tx)},
+        lambda tx: dict(zip(tx.keys(), tx.values(), strict=True)),
+        lambda tx: 100 not in tx.values() and dict(tx),
+        lambda tx: {} if len(tx) != 2 else dict(tx.items()),
+    ], ids=["dict", "iter", "reversed", "views", "in values", "len"])  # fmt: skip
+    def test_an_unsaved_deletion_is_seen_by_all_that_iterates(self, face, ctx, path, look):
+        """The key is left out, and its deletion is committed; other unsaved changes are only if they are read."""
+        del ctx["a"]
+
+        assert {"b": 0, "jobs": [1]} == face.inside(ctx.transaction, look)
+        assert {"b": 0, "jobs": [1]} == stored(path)
+
+    def test_iterating_over_keys_takes_nothing_else_along(self, face, ctx, path):
+        """An unsaved value stays unsaved until its key is read."""
+        ctx.set("b", 1)
+
+        assert (["a", "b", "jobs"], 3) == face.inside(ctx.transaction, lambda tx: ([*tx], len(tx)))
+        assert ({"b"}, 0) == (ctx.unsaved_keys(), stored(path)["b"])
+
     def test_a_change_in_place_is_taken_along(self, face, ctx, path):
         """An unsaved change in place is seen inside."""
         ctx["jobs"].append(2)

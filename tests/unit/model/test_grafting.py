@@ -1,18 +1,26 @@
 """Changing lists and dictionaries in place."""
 
 import copy
+import json
 from collections import Counter, OrderedDict, defaultdict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persistent_context._model.grafting import graft
+from persistent_context._model import grafting
 
 VALUES = st.recursive(
     st.none() | st.integers(0, 3),
     lambda part: st.lists(part, max_size=3) | st.dictionaries(st.sampled_from("abc"), part, max_size=3),
 )
+
+
+def graft(old, was, new):
+    """Make the new value, and return it."""
+    value, steps = grafting.graft(old, was, new)
+    grafting.at_once(steps)
+    return value
 
 
 class TestGrafting:
@@ -52,6 +60,12 @@ class TestAdditions:
         """They are neither removed nor replaced."""
         assert expected == graft(old, was, new)
 
+    def test_those_that_json_cannot_hold(self):
+        """An element that another thread has just changed so is like any other element that was changed."""
+        assert [{"n": 1}, {"n": 2}, "theirs", "added"] == graft(
+            [{"n": 1}, {"n": object()}, "added"], [{"n": 1}, {"n": 2}], [{"n": 1}, {"n": 2}, "theirs"]
+        )
+
     def test_deletions_count(self):
         """What the new value lacks is deleted if it was there."""
         assert {"b": 1} == graft({"a": 1, "b": 1}, {"a": 1, "b": 1}, {"b": 1})
@@ -65,10 +79,26 @@ class Careful(dict):
         raise PermissionError(key)
 
 
+class Own(dict):
+    """A dictionary that is read in its own way."""
+
+    def get(self, key, default=None):
+        """Return the default."""
+        return default
+
+    def values(self):
+        """Return nothing."""
+        return ()
+
+
 class Named(list):
-    """A list with a name."""
+    """A list with a name, and an ``append`` of its own."""
 
     name = "named"
+
+    def append(self, item):
+        """Refuse it."""
+        raise PermissionError(item)
 
 
 class TestSubclasses:
@@ -83,7 +113,7 @@ class TestSubclasses:
         assert (["inner", "more"], ["a", "b"], True) == (list(old), list(inner), old["inner"] is inner)
 
     def test_lists(self):
-        """A list of a subclass stays, too."""
+        """A list of a subclass stays, too, and its own ``append`` is not called."""
         old = Named([1])
 
         assert graft(old, [1], [1, 2]) is old
@@ -118,3 +148,18 @@ class TestOneObjectInTwoPlaces:
         assert {"list": [{"n": 1}], "cell": {"n": 7}} == graft(
             old, copy.deepcopy(old), {"list": [{"n": 1}], "cell": {"n": 7}}
         )
+
+    @pytest.mark.parametrize(
+        "around",
+        [lambda part: part, lambda part: {"deep": [part]}, lambda part: [Own(x=part)]],
+        ids=["the element", "far inside", "inside another kind"],
+    )
+    @pytest.mark.parametrize("part", [{"n": 1}, [1]], ids=["dictionary", "list"])
+    def test_inside_an_element_of_a_list(self, part, around):
+        """An element stays the same object only if nothing in it is changed in another place."""
+        old = {"part": part, "list": [around(part)]}
+        new = json.loads(json.dumps(old))
+        new["part"] = {"n": 7} if type(part) is dict else [1, 7]
+        expected = copy.deepcopy(new)
+
+        assert (expected, True) == (graft(old, copy.deepcopy(old), new), old["part"] is part)

@@ -1,10 +1,11 @@
 """A context's memory: which keys are unsaved, which values count as the same, and which objects stay live."""
 
+import asyncio
 import json
 
 import pytest
 
-from persistent_context import SyncPersistentContext
+from persistent_context import MISSING, PersistentContext, SyncPersistentContext
 from persistent_context._model.live import LiveDict
 from persistent_context._model.memory import Arrival, Differences, Memory
 from persistent_context._model.updates import incr
@@ -345,6 +346,79 @@ class TestMemory:
         memory.absorb(arrival(2, write, a=b"2"))
 
         assert ([], []) == (memory._flights.calls(), memory._flights.keys())
+
+    def test_a_deletion_after_an_outcome_that_could_not_be_taken_over_is_saved(self, memory):
+        """Memory knows that the key is in the file, even when no call on it is in flight any more."""
+        memory.data["k"] = [1]
+        one, two = memory.save("mine"), memory.save("mine")
+        memory.data["k"].append(object())
+        memory.absorb(arrival(2, one, k=b"[1]"))
+        del memory.data["k"]
+        memory.end(two)
+
+        assert (b"[1]", MISSING) == memory.save("mine").unsaved["k"][:2]
+
+    def test_an_outcome_that_could_not_be_taken_over_does_not_outlive_a_load(self, memory):
+        """What was loaded is newer."""
+        memory.data["a"] = [1]
+        save = memory.save("mine")
+        memory.data["a"].append(object())
+        memory.absorb(arrival(2, save, a=b"[0, 1]"))
+        document = FILE.changed({"a": b"[0, 1, 2]"})
+        memory.load(2, document, LiveDict.of(document), memory.now())
+        memory.data["a"].append(3)
+
+        assert (b"[0, 1, 2]", b"[0, 1, 2, 3]") == memory.save("mine").unsaved["a"][:2]
+
+
+class TestAFileThatIsGone:
+    """A save writes all of memory: what is known of the keys since the last whole look at the file, as well."""
+
+    def test_after_a_conflict_that_a_call_has_settled(self, face, path):
+        """The outcome of that call is newer than what others wrote."""
+        path.write_text('{"n": 0}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        ctx["n"] = 5
+        face.do(other.incr, "n", 7)
+        face.do(ctx.refresh)
+        assert 6 == face.do(ctx.incr, "n")
+        path.unlink()
+        face.do(ctx.save)
+
+        assert {"n": 6} == json.loads(path.read_text(encoding="utf-8"))
+
+    def test_after_a_conflict(self, face, path):
+        """A key that is set back to its old value gives way to what others wrote."""
+        path.write_text('{"n": 0}', encoding="utf-8")
+        ctx, other = face.open(path), face.open(path)
+        ctx["n"] = 5
+        face.do(other.incr, "n", 7)
+        face.do(ctx.refresh)
+        ctx["n"] = 0
+        path.unlink()
+        face.do(ctx.save)
+
+        assert {"n": 7} == json.loads(path.read_text(encoding="utf-8"))
+
+    @pytest.mark.parametrize("item", ["a", "conflict"])
+    async def test_after_an_outcome_that_could_not_be_taken_over(self, path, item):
+        """It is taken over when JSON can hold memory's value again."""
+        path.write_text('{"list": ["a"]}', encoding="utf-8")
+        ctx, other = [await PersistentContext.create(path) for _ in range(2)]
+        ctx["list"][:] = [item, "mine"]
+        await other.append("list", "theirs")
+        if item == "conflict":
+            await ctx.refresh()
+        calling = asyncio.create_task(ctx.append("list", "called"))
+        await asyncio.sleep(0)
+        ctx["list"].append(object())
+        await calling
+        ctx["list"].pop()
+        path.unlink()
+        await ctx.save()
+
+        expected = ["a", "theirs", "mine", "called"] if item == "a" else ["conflict", "mine", "called"]
+        assert {"list": expected} == json.loads(path.read_text(encoding="utf-8")) == dict(ctx)
 
 
 @pytest.mark.parametrize(

@@ -582,6 +582,43 @@ class TestABadValueThatIsCorrected:
         assert {"a": 1, "b": 2, "c": 3} | (added if key == "jobs" else {}) == stored(path)["jobs"] == ctx["jobs"]
         assert added.items() <= stored(path)[key].items()
 
+    @pytest.mark.parametrize("call", ["save", "refresh"])
+    async def test_a_list_while_saves_are_in_flight(self, path, policy, call):
+        """It has what others appended, and what the saves include, once."""
+        path.write_text('{"list": ["a"]}', encoding="utf-8")
+        ctx, other = [await PersistentContext.create(path, on_conflict=policy) for _ in range(2)]
+        items, saves = ctx["list"], []
+        await other.append("list", "theirs")
+        for item in ("one", "two", object()):
+            items.append(item)
+            saves.append(asyncio.create_task(ctx.save()))
+            await asyncio.sleep(0)
+        *_, error = await asyncio.gather(*saves, return_exceptions=True)
+        assert {"list": ["a", "theirs", "one", "two"]} == stored(path)
+        items[-1] = "mine"
+        await getattr(ctx, call)()
+
+        assert ["a", "theirs", "one", "two", "mine"] == items
+        await ctx.save()
+        assert {"list": items} == stored(path) == dict(ctx)
+        assert (set(), 0, True) == (ctx.unsaved_keys(), ctx.statistics().conflicts, items is ctx["list"])
+        assert isinstance(error, UnserializableValueError)
+
+    async def test_removing_it_leaves_nothing_unsaved(self, path, policy):
+        """Without the bad item, the list is what the save in flight included."""
+        ctx, other = [await PersistentContext.create(path, on_conflict=policy) for _ in range(2)]
+        await other.append("list", "theirs")
+        ctx["list"] = ["mine"]
+        saving = asyncio.create_task(ctx.save())
+        await asyncio.sleep(0)
+        ctx["list"].append(object())
+        await saving
+        ctx["list"].pop()
+
+        assert set() == ctx.unsaved_keys()
+        await ctx.refresh()
+        assert stored(path) == dict(ctx)
+
     async def test_in_a_transaction_of_the_same_context(self, path, policy):
         """A transaction that commits the key takes its change into account."""
         path.write_text('{"jobs": {"a": 1}}', encoding="utf-8")
