@@ -184,7 +184,7 @@ class TestCommands:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
         rest = ["a", "1"] if command == "set" else []
 
-        run(command, url, *rest, code=1, errors=r"error: [^\n]*urllib3[^\n]*'persistent-context\[etcd\]'\n",
+        run(command, url, *rest, code=1, errors=r"error: [^\n]*the extra 'etcd'[^\n]*pip install '\.\[etcd\]'\n",
             env=environment)  # fmt: skip
 
 

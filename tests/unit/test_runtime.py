@@ -342,4 +342,4 @@ class TestTheGuide:
         )
 
         assert said == told.stdout.strip()
-        assert {"cursor": 4, "seen": 8} == read(tmp_path / "state" / "run.json")
+        assert {"cursor": 4, "seen": 8} == read(tmp_path / "state" / "tasks.json")

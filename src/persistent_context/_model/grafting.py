@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from .values import canonical
+from .values import canonical, is_scalar
 
 Step: TypeAlias = Callable[[], object]
 """One of several changes to make at once: a function written in C, with its arguments."""
@@ -29,6 +29,8 @@ def container(value: object) -> type | None:
     kind = type(value)
     if kind is dict or kind is list:
         return kind
+    if is_scalar(value):  # most elements of lists are
+        return None
     for base, methods in _USED.items():
         if issubclass(kind, base) and (kind in _KNOWN or all(getattr(kind, n) is getattr(base, n) for n in methods)):
             return base

@@ -100,7 +100,7 @@ def mutate(key: str, fn: Callable[[Any], Any], default: object) -> Function:
         argument = decode(before)
         try:
             value = fn(argument)
-        except Exception as error:
+        except (TypeError, AttributeError) as error:
             if text is MISSING and default is None:
                 error.add_note(f"{printable(repr(key))} is missing, so fn was given None: pass a default")
             raise
