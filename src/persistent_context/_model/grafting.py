@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from .values import canonical, is_scalar
+from .values import Text, appended, canonical, decode, is_scalar
 
 Step: TypeAlias = Callable[[], object]
 """One of several changes to make at once: a function written in C, with its arguments."""
@@ -77,6 +77,15 @@ def graft(old: Any, was: Any, new: Any) -> tuple[Any, list[Step]]:
     for live, before, value in lists:
         steps.append(partial(live.__setitem__, slice(len(before)), _with_known(list(live), value, met)))
     return old, steps
+
+
+def graft_text(old: Any, was: Text, text: Text) -> tuple[Any, list[Step]]:
+    """Do what :func:`graft` does with texts; of a list that was appended to, only the new items are decoded."""
+    before = decode(was)
+    if container(old) is list and (tail := appended(was, text)) is not None:
+        end = slice(len(before), len(before))
+        return old, [partial(old.__setitem__, end, decode(b"[" + tail + b"]"))]
+    return graft(old, before, decode(text))
 
 
 def _with_known(old: list[Any], new: list[Any], changed: set[int]) -> list[Any]:

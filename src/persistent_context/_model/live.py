@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final, Self
 
 from .faults import check_key
-from .grafting import Step, at_once, container, graft
+from .grafting import Step, at_once, container, graft_text
 from .snapshot import Snapshot
 from .values import MISSING, Frozen, MaybeText, Raw, decode, encode, is_scalar
 from .views import Items, Values
@@ -97,7 +97,7 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         if text is MISSING:
             self._change(key, None, *self._removing(key), *also)
         elif container(old) and was is not MISSING:
-            value, steps = graft(old, decode(was), decode(text))
+            value, steps = graft_text(old, was, text)
             self._change(key, Touched(text, value), *steps, *self._placing(key, value), *also)
         else:
             self._change(key, None, *self._placing(key, Raw(text)), *also)
@@ -106,8 +106,8 @@ class LiveDict(dict[str, Any]):  # noqa: PLW1641 - no dictionary can be hashed
         """Set a key with an unsaved change from one text to another, over another base; otherwise like take_over()."""
         steps: list[Step] = []
         if text is not MISSING and text != was:
-            before = None if was is MISSING else decode(was)
-            value, steps = graft(dict.get(self, key), before, decode(text))
+            old = dict.get(self, key)
+            value, steps = (decode(text), []) if was is MISSING else graft_text(old, was, text)
             steps += self._placing(key, value)
         self._change(key, touched, *steps, *also)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, TypeAlias, TypeGuard
 
 from .faults import place
-from .values import MISSING, MaybeText, Text, compose, decode, elements, encode, members, same
+from .values import MISSING, MaybeText, Text, appended, compose, decode, elements, encode, members, same
 
 Path: TypeAlias = tuple[str, ...]
 """Leads to a place: a key, then a key of the object that is its value, and so on."""
@@ -109,7 +109,7 @@ class Merge:
             return None
         if base is MISSING and same(mine, theirs):
             return mine
-        tails = [None if base is MISSING or self._theirs_has_mine else _tail(base, side) for side in (theirs, mine)]
+        tails = [None if base is MISSING or self._theirs_has_mine else appended(base, side) for side in (theirs, mine)]
         if base is not MISSING and None not in tails:
             return b"[" + b", ".join(filter(None, [base[1:-1], *tails])) + b"]"
         before, ours, others = [] if base is MISSING else elements(base), elements(mine), elements(theirs)
@@ -175,14 +175,6 @@ def _is_object(text: MaybeText) -> TypeGuard[Text]:
 
 def _is_array(text: MaybeText) -> TypeGuard[Text]:
     return text is not MISSING and text.startswith(b"[")
-
-
-def _tail(base: Text, text: Text) -> Text | None:
-    """Return the text of what was appended to a list, by comparing bytes; None if they do not tell."""
-    if base == b"[]":
-        return text[1:-1]
-    start = len(base) - 1
-    return text[start + 2 : -1] if text.startswith(base[:-1]) and text[start : start + 2] == b", " else None
 
 
 def _begins(longer: list[Text], shorter: list[Text]) -> bool:

@@ -107,14 +107,14 @@ def encode(value: object, key: str) -> Text:
         for _ in range(_ATTEMPTS):
             try:
                 text, is_whole = _written(value)
+                if is_whole:
+                    return text if type(value) in _SCALARS else msgspec.json.format(text, indent=0)
+                if _encode(value) == text:
+                    break  # not being changed: it really does not survive the round trip
             except _NotJsonError:
-                if _is_sound(value, key):
-                    continue  # another thread has removed it
-                break
-            if is_whole:
-                return text if type(value) in _SCALARS else msgspec.json.format(text, indent=0)
-            if _encode(value) == text:
-                break  # not being changed: it really does not survive the round trip
+                if not _is_sound(value, key):
+                    break
+                # otherwise another thread has removed it
     except MemoryError:
         raise
     except Exception:  # from methods of the caller's classes, explained below, or from a signal handler
@@ -168,7 +168,21 @@ def same(one: MaybeText, other: MaybeText) -> bool:
     """Whether two texts mean the same value: ``1``, ``1.0`` and ``true`` differ; the order of keys does not matter."""
     if one is MISSING or other is MISSING:
         return one is other
-    return one == other or canonical(decode(one)) == canonical(decode(other))
+    if one == other:
+        return True
+    if appended(one, other) is not None or appended(other, one) is not None:
+        return False
+    return canonical(decode(one)) == canonical(decode(other))
+
+
+def appended(base: Text, text: Text) -> Text | None:
+    """Return the text of the items that were appended to a list, by comparing bytes; None if they do not tell."""
+    if not (base.startswith(b"[") and text.startswith(b"[")):
+        return None
+    if base == b"[]":
+        return text[1:-1]
+    start = len(base) - 1
+    return text[start + 2 : -1] if text.startswith(base[:-1]) and text[start : start + 2] == b", " else None
 
 
 def canonical(value: object) -> bytes:
