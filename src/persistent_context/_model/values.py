@@ -180,7 +180,7 @@ def appended(base: Text, text: Text) -> Text | None:
     if not (base.startswith(b"[") and text.startswith(b"[")):
         return None
     if base == b"[]":
-        return text[1:-1]
+        return text[1:-1].strip() or None
     start = len(base) - 1
     return text[start + 2 : -1] if text.startswith(base[:-1]) and text[start : start + 2] == b", " else None
 

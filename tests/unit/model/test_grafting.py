@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persistent_context._model import grafting
+from persistent_context._model.values import decode, same
 
 VALUES = st.recursive(
     st.none() | st.integers(0, 3),
@@ -163,3 +164,52 @@ class TestOneObjectInTwoPlaces:
         expected = copy.deepcopy(new)
 
         assert (expected, True) == (graft(old, copy.deepcopy(old), new), old["part"] is part)
+
+
+LISTS = st.lists(VALUES, max_size=3)
+LAYOUTS = st.sampled_from([(", ", ": "), (",", ":"), (" , ", " : ")])
+
+
+def text_of(value, layout):
+    """Return the JSON text of a value in some layout, as other programs may have written it."""
+    text = json.dumps(value, separators=layout)
+    return (f"[ {text[1:-1]} ]" if layout[0] == " , " and type(value) is list else text).encode()
+
+
+class TestListsThatWereAppendedTo:
+    @given(old=LISTS, new=LISTS, more=LISTS, layouts=st.tuples(LAYOUTS, LAYOUTS))
+    def test_they_have_the_new_value(self, old, new, more, layouts):
+        """What was appended is found in the texts, whatever their layout; elements that stay are the same objects."""
+        for value in (new, old + more):
+            live, kept = copy.deepcopy(old), []
+            kept += live
+            result, steps = grafting.graft_text(live, text_of(old, layouts[0]), text_of(value, layouts[1]))
+            grafting.at_once(steps)
+
+            assert (value, True) == (result, result is live)
+        assert all(one is other for one, other in zip(kept, live, strict=False))
+
+    def test_what_another_thread_adds_meanwhile_comes_after_it(self):
+        """As in every other case."""
+        live = [1, 2, "meanwhile"]
+        grafting.at_once(grafting.graft_text(live, b"[1, 2]", b"[1, 2, 3]")[1])
+
+        assert [1, 2, 3, "meanwhile"] == live
+
+    @given(one=LISTS, other=LISTS, layouts=st.tuples(LAYOUTS, LAYOUTS))
+    def test_they_are_not_the_same(self, one, other, layouts):
+        """Texts are compared as values: neither the layout nor an empty list misleads."""
+        for left, right in ((one, one), (one, other), (one, one + other)):
+            texts = text_of(left, layouts[0]), text_of(right, layouts[1])
+
+            assert (left == right) is same(*texts) is same(*reversed(texts))
+
+    def test_only_the_new_items_are_decoded(self, monkeypatch):
+        """The rest is only compared, in one step."""
+        decoded = []
+        monkeypatch.setattr(grafting, "decode", lambda text: decoded.append(text) or decode(text))
+        live = list(range(100))
+        text = json.dumps(live).encode()
+        grafting.at_once(grafting.graft_text(live, text, text[:-1] + b', {"a": 1}]')[1])
+
+        assert ([text, b'[{"a": 1}]'], 101) == (decoded, len(live))
