@@ -239,6 +239,10 @@ class Model:
                 draft[key] = canonical(grown(value_of(text)))
             elif step == "pop":
                 draft[key] = None
+        deleted = [key for key in committed if key in view.unsaved() - touched and key not in view.memory]
+        for key in deleted:  # iteration touches them
+            draft.update(view.merged([key], committed))
+            touched.add(key)
         seen.append(sorted(key for key, text in draft.items() if text is not None))
         if end == "raise":
             raise OnPurposeError

@@ -86,6 +86,13 @@ class GuardedMemory(Memory):
         with self.locked():
             return self.touch(commit, key)
 
+    def deletes(self, key: str) -> bool:
+        """Return whether memory has an unsaved deletion of a key."""
+        if key in self.data or key not in self.data.touched:
+            return False
+        with self.locked():
+            return self.send(key) is not None
+
     def note_end(self, operation: Operation) -> None:
         """Note that a call has ended, whatever its outcome."""
         if self._drains:

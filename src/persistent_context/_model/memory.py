@@ -92,10 +92,6 @@ class Memory(Keys):
         """Return the keys whose values differ from the file, as far as is known here."""
         return {key for key in list(self.data.touched) if self._differs(key)}
 
-    def deletes(self, key: str) -> bool:
-        """Return whether memory has an unsaved deletion of a key."""
-        return key in self.data.touched and key not in self.data
-
     def save(self, policy: OnConflict) -> Save:
         """Return an operation that saves memory as it is now."""
         data = self.data
