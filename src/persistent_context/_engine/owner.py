@@ -76,7 +76,7 @@ class Owner(Frozen, frozen=True):
             coming: the owners of the transactions that wait for their turn.
         """
         if cycle_thread == self.thread:
-            return "on_conflict, or fn of mutate(), made a call that needs the lock under which it runs: call before it"
+            return "on_conflict, or fn of mutate(), runs under the lock, and made a call that needs it: make it before"
         if any(map(self._would_hold_up, coming)):
             return "this call would block the event loop that a transaction ahead of it on the same file needs"
         if self.blocks and any(map(self.is_inside, coming)):

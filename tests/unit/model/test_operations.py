@@ -396,7 +396,7 @@ class TestMutate:
     def test_a_function_that_calls_the_same_file_gets_an_error(self, tmp_path):
         """A function that calls the same file under the lock gets an error at once instead of waiting for itself."""
         ctx = SyncPersistentContext(tmp_path / "state.json")
-        with pytest.raises(ReentrantTransactionError, match="needs the lock under which it runs"):
+        with pytest.raises(ReentrantTransactionError, match="runs under the lock, and made a call that needs it"):
             ctx.mutate("n", lambda value: ctx.incr("m"))
 
         assert {"n": 1} == {"n": ctx.incr("n")}
