@@ -193,7 +193,8 @@ class Turns:
         except UnreachableError as error:
             raise error.as_unavailable() from None
         holder = _holder_of(first.items[0]) if first.items else None
-        if holder is None and self._trouble is not None and not probe:  # nobody is why
+        is_nobody = holder is None or holder.pid == os.getpid()  # what is left of a request without an answer
+        if is_nobody and self._trouble is not None and not probe:
             raise self._trouble.as_unavailable()
         return holder
 

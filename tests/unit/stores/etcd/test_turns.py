@@ -10,13 +10,20 @@ import time
 import pytest
 
 from etcdproxy import DROP, PASS, is_commit, keys_put
-from persistent_context import ContextUsageError, LockLostError, LockTimeoutError, SyncPersistentContext
+from persistent_context import (
+    ContextUsageError,
+    LockLostError,
+    LockTimeoutError,
+    StoreUnavailableError,
+    SyncPersistentContext,
+)
 from persistent_context._stores.etcd import connections as _connections
 from persistent_context._stores.etcd import lease as _lease
 from persistent_context._stores.etcd import leases as _leases
 from persistent_context._stores.etcd import session as _session
 from persistent_context._stores.etcd import turns as _turns
 from persistent_context._stores.etcd.client import Client, counted, delete, end_of, first_created, get, put, text
+from persistent_context._stores.etcd.failures import UnreachableError
 from persistent_context._stores.etcd.lease import KeptLease
 from persistent_context._stores.etcd.line import Line
 from persistent_context._stores.etcd.turns import Turns
@@ -294,6 +301,16 @@ class TestWhatWasSentWithoutAnAnswer:
             tx["n"] += 1
 
         assert (["/v3/kv/txn"], 3) == (seen, SyncPersistentContext.create(url)["n"])
+
+    def test_nor_is_it_blamed(self, client, names):
+        """While requests are not answered, a place of this process may be what is left of one: it holds nobody up."""
+        turns = Turns(client, names.queue)
+        client.transact([put(names.queue + b"left", _turns._stamp("test"))])
+        turns._trouble = UnreachableError({"member": "no answer in time"})
+        with pytest.raises(StoreUnavailableError, match="no answer in time"):
+            turns.holder(probe=False)
+
+        assert os.getpid() == turns.holder(probe=True).pid
 
     def test_a_place_that_was_taken_though_refused_blocks_nobody(self, url, fill):
         """If a place in line fills etcd's store, so that it is refused as well as taken, it does not stay in line."""
