@@ -60,6 +60,18 @@ async def add_and_save(ctx, *, before=None):
     await call
 
 
+def continue_in_another_loop(ctx, go_on, *, is_over):
+    """Let a call of the closed loop end, and then begin another loop; or the other way round."""
+
+    def end():
+        go_on.set()
+        until(lambda: ctx._memory._inbox)
+
+    if is_over:
+        end()
+    asyncio.run(add_and_save(ctx, before=None if is_over else end))
+
+
 class TestCallsInFlight:
     @pytest.mark.parametrize("is_over", [True, False])
     def test_one_that_has_begun_takes_effect(self, ctx, path, is_over):
@@ -79,14 +91,7 @@ class TestCallsInFlight:
         with closed_inside(first):
             pass
         tasks.clear()
-
-        def end():
-            go_on.set()
-            until(lambda: ctx._memory._inbox)
-
-        if is_over:
-            end()
-        asyncio.run(add_and_save(ctx, before=None if is_over else end))
+        continue_in_another_loop(ctx, go_on, is_over=is_over)
 
         assert ({"l": ["a", "x", "b"], "n": 1}, ["a", "x", "b"]) == (stored(path), ctx["l"])
 
@@ -108,14 +113,7 @@ class TestCallsInFlight:
         with closed_inside(first):
             pass
         tasks.clear()
-
-        def end():
-            go_on.set()
-            until(lambda: ctx._memory._inbox)
-
-        if is_over:
-            end()
-        asyncio.run(add_and_save(ctx, before=None if is_over else end))
+        continue_in_another_loop(ctx, go_on, is_over=is_over)
 
         assert ({"l": ["a", "b"], "n": 1}, []) == (stored(path), ctx._memory._flights.calls())
 
@@ -176,14 +174,7 @@ class TestCallsInFlight:
         with closed_inside(first):
             pass
         tasks.clear()
-
-        def end():
-            go_on.set()
-            until(lambda: ctx._memory._inbox)
-
-        if is_over:
-            end()
-        asyncio.run(add_and_save(ctx, before=None if is_over else end))
+        continue_in_another_loop(ctx, go_on, is_over=is_over)
 
         assert ({"l": ["a", "x", "b"], "n": 1}, ["a", "x", "b"]) == (stored(path), ctx["l"])
 

@@ -20,7 +20,7 @@ class CompactedError(RefusedError):
 
     Args:
         revision: what is left is what follows this revision, which itself can be read.
-        endpoint: who says so.
+        endpoint: the endpoint that has reported it.
     """
 
     def __init__(self, revision: int, endpoint: str) -> None:

@@ -155,7 +155,8 @@ class JournalSession:
         else:
             base = state.base
             document = (state.appended(0, changes) if changes else state).snapshot.folded()
-        model = Access.of_open(state.file.fd) if state is not None and base.identity is None else None
+        if state is not None and base.identity is None:
+            plain.succeed(Access.of_open(state.file.fd))
         replaces = plain.replaces(document)
         becomes = Fingerprint.of(document.pieces()) if replaces else base.fingerprint
         if state is not None:
@@ -164,7 +165,7 @@ class JournalSession:
             if state.header is not None and state.fault is not Fault.DELETED:
                 announced = journal.announce_fold(state, author, becomes, ends=ends)
         try:
-            plain.fold(document, replaces=replaces, model=model)
+            plain.fold(document, replaces=replaces)
         except DurabilityUnknownError:
             self._snapshot = document
             raise

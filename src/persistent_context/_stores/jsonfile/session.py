@@ -131,20 +131,19 @@ class JsonFileSession:
         """Whether the file has to be replaced for it to hold a document durably."""
         return new is not self.snapshot or (new.exists and self._file.sync_failed)
 
-    def fold(self, new: Document, *, replaces: bool, model: Access | None = None) -> None:
+    def fold(self, new: Document, *, replaces: bool) -> None:
         """Make the file hold the content of both it and its journal, and survive a power loss at once.
 
         Args:
             new: the content.
             replaces: whether to replace the file.
-            model: the access that it gets if it is missing.
 
         Raises:
             SessionLostError: nothing was written.
             DurabilityUnknownError: it was replaced, but may not survive a power loss.
             OSError: nothing was written.
         """
-        access = self.share(durable=True) or model
+        access = self.share(durable=True)
         if replaces:
             self._replace(new, access, durable=True)
         elif new.exists:

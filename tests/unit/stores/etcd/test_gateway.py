@@ -193,7 +193,7 @@ class TestEndpoints:
         assert ctx._link.find().store.holder(probe=False) is None
 
     def test_many_requests_at_once_are_no_trouble(self, url, caplog):
-        """More connections than are kept are closed when they are no longer needed, without a word."""
+        """More connections than are kept are closed when they are no longer needed, without a warning."""
         pool = Connections(parse(url))._pool(etcd.member().endpoint)
         used = [pool._get_conn() for _ in range(40)]
         for connection in used:
