@@ -16,7 +16,7 @@ from .model import PROJECT, Column, Metrics, Settings, Unit, Work
 
 RECIPE = "pytest-xdist's recipe, filelock + json"
 WORKERS = 8
-DELAY = Column("delay", "median delay of who waits", Unit.SECONDS)
+DELAY = Column("delay", "median delay of waiting workers", Unit.SECONDS)
 LONGEST = Column("longest", "longest delay", Unit.SECONDS)
 RUN = Column("run", "whole run", Unit.SECONDS)
 
