@@ -65,16 +65,19 @@ class Watcher:
         """Return how many seconds to wait for changes: often too few to read the file."""
         return math.exp(self._random.uniform(math.log(SHORTEST_WAIT), math.log(LONGEST_WAIT)))
 
-    def knows_all(self) -> bool:
-        """Return whether it has been told the present content of the file."""
-        data = SyncPersistentContext.create(self.location).get_all_data()
+    def knows(self, content: Mapping[str, Any]) -> bool:
+        """Return whether it has been told this content of the file."""
         with self._guard:
-            known = {key: value for key, value in self._known.items() if value is not None}
-        return known == {key: gist(value) for key, value in data.items()}
+            return {key: value for key, value in self._known.items() if value is not None} == content
 
 
 def _gist(value: Any) -> Any:
     return None if value is MISSING else gist(value)
+
+
+def content_of(location: str) -> dict[str, Any]:
+    """Return the content of a file, as watchers know it."""
+    return {key: gist(value) for key, value in SyncPersistentContext.create(location).get_all_data().items()}
 
 
 class Observatory:
@@ -100,12 +103,13 @@ class Observatory:
                 part.result()
 
     def _wait_for_the_last(self) -> None:
-        """Wait until every watcher knows the content of its file, or has had enough time to."""
+        """Wait until every watcher knows the content of its file, which is final, or has had enough time to."""
         deadline = time.monotonic() + self._assignment.patience
         waiting = [*self._of_tasks, *self._of_threads]
+        contents = {location: content_of(location) for location in {watcher.location for watcher in waiting}}
         while waiting and time.monotonic() < deadline and not self._desk.crashed:
             time.sleep(LOOK_EVERY)
-            waiting = [watcher for watcher in waiting if not watcher.knows_all()]
+            waiting = [watcher for watcher in waiting if not watcher.knows(contents[watcher.location])]
 
     def _watch_blocking(self, watcher: Watcher) -> None:
         with watcher.scribe.operation("watch", watcher.name):

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the stress run i
 
 from stress.checking.evidence import Evidence
 from stress.checking.observing import check_observing
-from stress.children.observing import Watcher
+from stress.children.observing import Watcher, content_of
 from stress.documents.hammered import ACCOUNTS
 from stress.documents.openings import OPENINGS, file_of
 from stress.documents.paged import REGISTERS, padded
@@ -162,16 +162,17 @@ class TestWatchers:
     def test_wait_until_they_know_what_is_in_the_file(self, tmp_path):
         """A watcher that was not told the whole file has to wait."""
         (tmp_path / "f.json").write_text('{"a": 2}')
+        content = content_of(str(tmp_path / "f.json"))
         with closing(Log(tmp_path / "log")) as log:
             watcher = Watcher(
                 Scribe(Desk(log, "observing", threading.Event()), TASK), "f.json", str(tmp_path / "f.json"), Random(1)
             )
             watcher.begin({"a": 1, "b": 1})
-            before = watcher.knows_all()
+            before = watcher.knows(content)
             watcher.tell({"a": Change(1, 2), "b": Change(1, MISSING)})
 
         assert not before
-        assert watcher.knows_all()
+        assert watcher.knows(content)
 
 
 def test_a_gist_tells_long_values_apart():
