@@ -48,7 +48,7 @@ class Watcher:
     def begin(self, data: Mapping[str, Any]) -> None:
         """Log what the context holds before anything is reported."""
         with self.scribe.operation("known", self.name) as entry, self._guard:
-            self._known = {key: gist(value) for key, value in data.items()}
+            self._known = _gists(data)
             entry.result = dict(self._known)
 
     def tell(self, changes: Mapping[str, Change]) -> float:
@@ -75,9 +75,13 @@ def _gist(value: Any) -> Any:
     return None if value is MISSING else gist(value)
 
 
+def _gists(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: gist(value) for key, value in data.items()}
+
+
 def content_of(location: str) -> dict[str, Any]:
     """Return the content of a file, as watchers know it."""
-    return {key: gist(value) for key, value in SyncPersistentContext.create(location).get_all_data().items()}
+    return _gists(SyncPersistentContext.create(location).get_all_data())
 
 
 class Observatory:
@@ -103,9 +107,10 @@ class Observatory:
                 part.result()
 
     def _wait_for_the_last(self) -> None:
-        """Wait until every watcher knows the content of its file, which is final, or has had enough time to."""
+        """Wait until every watcher knows the content of its file, or has had enough time to."""
         deadline = time.monotonic() + self._assignment.patience
         waiting = [*self._of_tasks, *self._of_threads]
+        # Read once, as nothing writes any more: reading all the time would keep the watchers' threads from running.
         contents = {location: content_of(location) for location in {watcher.location for watcher in waiting}}
         while waiting and time.monotonic() < deadline and not self._desk.crashed:
             time.sleep(LOOK_EVERY)
