@@ -103,18 +103,8 @@ class TestRun:
     def test_loses_nothing(self, tmp_path):
         """A run with troubles of every kind ends with PASS, says what is left out, and leaves nothing behind."""
         often = ("--kill-member-every", 4, "--cut-off-every", 5, "--cut-answer-every", 0.3)
-        few = (
-            "--ending",
-            0,
-            "--signals",
-            0,
-            "--jobs",
-            0,
-            "--kill-every",
-            5,
-            "--cancel-every",
-            4,
-        )  # a call takes seconds
+        # A call takes seconds.
+        few = ("--ending", 0, "--signals", 0, "--jobs", 0, "--kill-every", 5, "--cancel-every", 4)
         done = stress("--processes", 2, "--tasks", 10, "--seconds", 12, "--seed", 1, *often, *few, "--dir", tmp_path)
 
         assert done.returncode == 0, done.stdout + done.stderr
@@ -143,9 +133,11 @@ class TestRun:
         library = build(tmp_path, edits, IMPORT_ROOT / "persistent_context")
         runs = tmp_path / "runs"
         runs.mkdir()
-        done = stress(
-            "--processes", 4, "--tasks", 4, "--seed", 3, *WORKERS_ONLY, *options, "--dir", runs, library=library
-        )
+        few = ("--processes", 4, "--tasks", 4, *WORKERS_ONLY)
+        for seed in (3, 4):  # whether a commit meets the fault is a matter of chance
+            done = stress(*few, *options, "--seed", seed, "--dir", runs, library=library)
+            if done.returncode:
+                break
 
         assert done.returncode == 1, done.stdout + done.stderr
         assert "\nFAIL\n" in done.stdout

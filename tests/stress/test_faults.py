@@ -122,7 +122,7 @@ BROKEN = {
         "jsonfile/session.py",
         "            self._complete = make_name_durable\n",
         "            self._complete = lambda *a, **k: __import__('_thread').start_new_thread(make_durable, a, k)\n",
-        ["slow:lossy:async acknowledged:1", "slow:xfs:async acknowledged:1", "slow:ext4:sync acknowledged:5"],
+        ["slow:lossy:async acknowledged:1", "slow:xfs:async acknowledged:1", "slow:ext4:sync acknowledged:1"],
         "the call said done",
     ),
     "a writer that waited for the lock leaves the directory to the one before": (
