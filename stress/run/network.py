@@ -104,8 +104,11 @@ class Namespaces:
         return f"{self._address(number)}:2379", f"{self._address(number)}:2380"
 
     def command(self, number: int) -> Sequence[str]:
-        """Return the command that starts a program in the namespace of a member, as the same process."""
-        return ("ip", "netns", "exec", self._names[number])
+        """Return the command that starts a program in the namespace of a member, as the same process.
+
+        `ip netns exec` would also give it a copy of all mounts, which would keep alive those that are unmounted here.
+        """
+        return ("nsenter", f"--net=/run/netns/{self._names[number]}")
 
     def cut(self, number: int, peer: int) -> None:
         """Throw away what a member sends to another one; this machine still reaches both."""
@@ -143,8 +146,9 @@ def network(members: int) -> Network:
     """Return namespaces, or if this is not possible, loopback, which tells why."""
     if not sys.platform.startswith("linux"):
         return Loopback(members, "network namespaces need Linux")
-    if shutil.which("ip") is None:
-        return Loopback(members, "the program ip is missing: install Debian's package iproute2")
+    for program, package in (("ip", "iproute2"), ("nsenter", "util-linux")):
+        if shutil.which(program) is None:
+            return Loopback(members, f"the program {program} is missing: install Debian's package {package}")
     if os.geteuid():
         return Loopback(members, "network namespaces need root")
     try:

@@ -361,6 +361,17 @@ class TestNetwork:
             assert reaches(second) == "refused"
         assert [] == [one for one in namespaces() if one.startswith(f"{network.PREFIX}{os.getpid()}-")]
 
+    def test_members_keep_no_mount_alive(self):
+        """A member has no copy of the mounts, in which those that are unmounted here would live on."""
+        place = network.network(1)
+        if place.trouble:
+            pytest.skip(f"needs network namespaces: {place.trouble}")
+        with closing(place):
+            look = [*place.command(0), "readlink", "/proc/self/ns/mnt"]
+            there = subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip()
+
+        assert os.readlink("/proc/self/ns/mnt") == there
+
 
 CONNECT = """
 import socket, sys
